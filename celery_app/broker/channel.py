@@ -1,0 +1,210 @@
+"""kombu's Redis channel with another way in and out."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+import uuid
+from queue import Empty
+from typing import Any
+
+import redis
+from kombu.transport import redis as kombu_redis
+
+from celery_app.broker.inbox import Claimed
+from celery_app.broker.lease import MAX_DELIVERIES, Leases, leases_for
+from celery_app.broker.outbox import LanePublishBatch, Outbox
+from celery_app.broker.qos import QoS
+from celery_app.broker.verbs import CLAIM
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that an idle worker blocks on its bells at most: what a stock producer puts into a lane rings none.
+BELL_WAIT = 0.25
+
+#: Key, before a queue's name, of the list that workers block on; scripts/bell.lua rings it.
+BELL = "lanes:bell:"
+
+#: Jobs claimed in one round trip at most. Each is handed to its slot before the next claim, so a critical job that
+#: arrives meanwhile waits for that many hand-overs.
+MOST_AT_ONCE = 4
+
+#: Bytes that a job may have: the API takes requests of 32 MB.
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+
+#: Seconds between two claims that the server refuses: out of memory, disk full.
+REFUSED_PAUSE = 0.5
+
+
+class LaneChannelMixin:
+    """Claims instead of popping; puts with a limit instead of pushing.
+
+    kombu's poller calls `_brpop_start` whenever there is a free slot and no command under way, and `_brpop_read` when
+    the reply is there; the names are its own.
+    """
+
+    QoS = QoS
+
+    #: name -> {"capacity": jobs, "submit_wait": seconds}, most important first; from the transport options.
+    lanes: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - kombu sets options as attributes
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Open a channel that is hungry: its first command is a claim."""
+        self._unheld: set[str] = set()
+        self._hungry = True
+        self._bell_wait = BELL_WAIT
+        self._token = ""
+        self._tokens = (f"{uuid.uuid4().hex}:{n}" for n in itertools.count())
+        self._script_is_known = True
+        super().__init__(*args, **kwargs)
+
+    @property
+    def leases(self) -> Leases:
+        """What this process holds at this channel's broker."""
+        if self._leases is None:
+            client = self.connection.client
+            key = (client.hostname, client.port, client.virtual_host, self.global_keyprefix)
+            self._leases = leases_for(key, self._make_leases)
+        return self._leases
+
+    _leases: Leases | None = None
+
+    def _make_leases(self) -> Leases:
+        # A pool of its own: it outlives the channel, which goes when its connection does.
+        return Leases(redis.Redis(connection_pool=self._get_pool()), self.global_keyprefix, self.sep)
+
+    def wake(self) -> None:
+        """Have the event loop look for work: a slot is free."""
+        transport = self.connection
+        if transport is not None:
+            transport.waker.wake()
+
+    # The way out ------------------------------------------------------------------------------------------------
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        """Consume from a queue; without acknowledgements its messages are gone once claimed."""
+        (self._unheld.add if no_ack else self._unheld.discard)(queue)
+        self._hungry = True
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's signature
+        queues = self._queues_in_order()
+        if not queues:
+            return
+        connection = self.client.connection
+        self._in_poll = connection
+        self._brpop_sent_at = time.monotonic()
+        if self._hungry:
+            connection.send_command(*self._claim_command(queues, self._free_slots()))
+        else:
+            bells = [f"{self.global_keyprefix}{BELL}{queue}" for queue in queues]
+            connection.send_command("BRPOP", *bells, self._bell_wait)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        was_claim = self._hungry
+        try:
+            reply = self.client.parse_response(self.client.connection, "EVALSHA" if was_claim else "BRPOP", **options)
+        except redis.RedisError as exc:
+            self._on_refused(exc)
+            raise Empty from exc
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        self._script_is_known = True
+        if was_claim:
+            return self._deliver_claimed(reply)
+        self._hungry = True
+        raise Empty
+
+    def _queues_in_order(self) -> list[str]:
+        """Lanes first, by importance and not by ``-Q``; then the rest, in turns."""
+        active = self.active_queues
+        others = [queue for queue in self._queue_cycle.consume(len(active)) if queue not in self.lanes]
+        return [lane for lane in self.lanes if lane in active] + others
+
+    def _free_slots(self) -> int:
+        free = self.qos.can_consume_max_estimate()
+        return MOST_AT_ONCE if free is None else max(1, min(free, MOST_AT_ONCE))
+
+    def _claim_command(self, queues: list[str], most: int) -> list[Any]:
+        self._token = next(self._tokens)
+        flags = [part for queue in queues for part in (queue, "0" if queue in self._unheld else "1")]
+        head = ["EVALSHA", CLAIM.sha] if self._script_is_known else ["EVAL", CLAIM.source]
+        sweep_after = round(self.leases.sweep_after() * 1000)
+        steps = ",".join(map(str, self.priority_steps))
+        arguments = (self._token, most, sweep_after, MAX_DELIVERIES, MAX_MESSAGE_BYTES, steps)
+        return [*head, 0, self.global_keyprefix, self.sep, *arguments, *flags]
+
+    def _on_refused(self, exc: redis.RedisError) -> None:
+        """A claim failed: bring the script along, wait for the server to recover, or have kombu reconnect."""
+        if isinstance(exc, redis.exceptions.NoScriptError):
+            self._script_is_known = False
+            return
+        self.leases.broker_was_lost()
+        if isinstance(exc, redis.exceptions.ReadOnlyError):
+            # A failover: this server is a replica now, and the address leads to another one.
+            exc = redis.ConnectionError(str(exc))
+        if isinstance(exc, self.connection_errors):
+            self.client.connection.disconnect()
+            raise exc
+        logger.warning("the broker refuses to hand out jobs: %s", exc)
+        time.sleep(REFUSED_PAUSE)
+
+    def _deliver_claimed(self, reply: list[Any]) -> bool:
+        held = frozenset(self.active_queues) - self._unheld
+        claimed = Claimed(reply, self._token, held, self.leases)
+        if self._closing:
+            claimed.give_back()
+            raise Empty
+        self._hungry = len(claimed) > 0
+        due = claimed.next_due_ms
+        # At least a millisecond: 0 would block for ever.
+        self._bell_wait = BELL_WAIT if due < 0 else min(BELL_WAIT, max(due, 1) / 1000)
+        for queue, message in claimed.messages():
+            self._queue_cycle.rotate(queue)
+            self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu's own channel does
+        if not self._hungry:
+            raise Empty
+        return True
+
+    def _get(self, queue: str) -> dict[str, Any]:
+        """Claim one message without a consumer; `basic_get` counts it."""
+        token = next(self._tokens)
+        command = self._claim_command([queue], 1)
+        arguments = [token if part == self._token else part for part in command[3:]]
+        reply = CLAIM.run(self._plain_client(), (), arguments)
+        claimed = Claimed(reply, token, frozenset({queue}), self.leases)
+        for _, message in claimed.messages():
+            return message
+        raise Empty
+
+    # The way in -------------------------------------------------------------------------------------------------
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        batch = kwargs.get("_publish_batch")
+        outbox = Outbox(self, queue, message)
+        if batch is None:
+            outbox.put(self._plain_client())
+        else:
+            batch.add_job(outbox)
+
+    def create_publish_batch(self, max_size: int) -> LanePublishBatch:
+        """Create a publish batch that knows of full lanes."""
+        return LanePublishBatch(self, max_size)
+
+    def _plain_client(self) -> redis.Redis:
+        """Return a client that takes keys as they are; ours bear the prefix already."""
+        return redis.Redis(connection_pool=self.pool)
+
+
+class Channel(LaneChannelMixin, kombu_redis.Channel):  # type: ignore[misc]
+    """A channel to one Redis or Valkey server."""
+
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "lanes")
+
+
+class SentinelChannel(LaneChannelMixin, kombu_redis.SentinelChannel):  # type: ignore[misc]
+    """A channel to the server that Sentinel names."""
+
+    from_transport_options = (*kombu_redis.SentinelChannel.from_transport_options, "lanes")

@@ -1,0 +1,48 @@
+"""The worker's consumer: what Celery cannot work on is kept with its reason, and its text stays out of the log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import signals
+from celery.exceptions import NotRegistered
+from celery.worker.consumer import Consumer
+from celery.worker.request import Context
+
+logger = logging.getLogger(__name__)
+
+
+class LaneConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer, which would drop these jobs and log the beginning of their bodies."""
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Bury a message that is no Celery task."""
+        _bury(message, "no Celery task")
+        signals.task_rejected.send(sender=self, message=message, exc=None)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Bury a job for a task that this worker does not know; whoever waits for its result is told."""
+        name, task_id = message.headers.get("task", "?"), message.headers.get("id")
+        _bury(message, f"unknown task {name!r}: import its module in the worker")
+        if task_id:
+            request = Context(message.headers, correlation_id=task_id, args=(), kwargs={})
+            self.app.backend.mark_as_failure(task_id, NotRegistered(name), request=request)
+            if self.event_dispatcher:
+                self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
+        """Bury a job whose message breaks Celery's protocol, or is no JSON."""
+        _bury(message, f"invalid task message: {type(exc).__name__}")
+        signals.task_rejected.send(sender=self, message=message, exc=exc)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Bury a message whose body cannot be decoded, such as a pickle."""
+        _bury(message, f"undecodable: {type(exc).__name__}, content type {message.content_type!r}")
+
+
+def _bury(message: Any, reason: str) -> None:
+    logger.error("a job goes to the dead letters: %s", reason)
+    message.channel.qos.give_up(message.delivery_tag, reason)
+    message.ack_log_error(logger, message.channel.connection_errors)

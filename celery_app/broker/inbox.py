@@ -1,0 +1,102 @@
+"""The way out of the broker: from a claim's reply to messages for kombu."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from kombu.utils.json import loads
+
+from celery_app.broker.lease import Leases
+from celery_app.broker.qos import CLAIM
+
+logger = logging.getLogger(__name__)
+
+
+class Claimed:
+    """The jobs of one claim on their way to the consumer.
+
+    Whatever happens on the way, each is either delivered, returned or among the dead letters.
+    """
+
+    def __init__(self, reply: list[Any], token: str, held: frozenset[str], leases: Leases) -> None:
+        """Take responsibility for the jobs in a reply.
+
+        Args:
+            reply: of the script: ms until the next return is due or -1, then queue, tag, text of each job.
+            token: of the claim.
+            held: queues whose jobs are held under a lease.
+            leases: of this process.
+        """
+        self.next_due_ms = int(reply[0])
+        self._token = token
+        self._leases = leases
+        parts = iter(reply[1:])
+        self._jobs = [(queue.decode(), tag.decode(), text) for queue, tag, text in zip(parts, parts, parts, strict=True)]
+        self._held = held
+        for queue, tag, _ in self._jobs:
+            if queue in held:
+                leases.hold(tag, token)
+
+    def __len__(self) -> int:
+        """Return how many jobs were claimed."""
+        return len(self._jobs)
+
+    def messages(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield queue and message of each job that is to be worked on now; what is not taken goes back."""
+        remaining = list(reversed(self._jobs))
+        try:
+            while remaining:
+                queue, tag, text = remaining[-1]
+                message = self._message(queue, tag, text)
+                remaining.pop()
+                if message is not None:
+                    yield queue, message
+        finally:
+            self._leases.give_back_all(tag for _, tag, _ in remaining)
+
+    def give_back(self) -> None:
+        """Return all jobs; for a channel that closes."""
+        self._leases.give_back_all(tag for _, tag, _ in self._jobs)
+
+    def _message(self, queue: str, tag: str, text: bytes) -> dict[str, Any] | None:
+        try:
+            message: dict[str, Any] = loads(text.decode())
+            message["properties"][CLAIM] = self._token
+            due_in = _take_eta(message)
+        except (ValueError, TypeError, LookupError, AttributeError) as exc:
+            logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)  # noqa: TRY400 - no text
+            self._leases.give_up(tag, self._token, f"undecodable: {type(exc).__name__}")
+            return None
+        if due_in > 0 and queue in self._held:
+            # A worker would keep it in its own memory, past its prefetch limit, and run it ahead of everything.
+            self._leases.give_back(tag, self._token, delay=due_in)
+            return None
+        return message
+
+
+def _take_eta(message: dict[str, Any]) -> float:
+    """Remove the ETA from a message and return the seconds until then, 0 where there is none."""
+    headers = message.get("headers") or {}
+    eta = headers.get("eta")
+    if not eta:
+        return 0.0
+    headers["eta"] = None
+    return max(0.0, (_utc(eta) - datetime.now(UTC)).total_seconds())
+
+
+def take_not_before(message: dict[str, Any]) -> int:
+    """Remove the ETA from a message to be published and return it in ms since the epoch, 0 where there is none."""
+    headers = message.get("headers") or {}
+    eta = headers.get("eta")
+    if not eta:
+        return 0
+    headers["eta"] = None
+    return round(_utc(eta).timestamp() * 1000)
+
+
+def _utc(eta: str) -> datetime:
+    when = datetime.fromisoformat(eta)
+    return when if when.tzinfo else when.replace(tzinfo=UTC)

@@ -1,0 +1,231 @@
+"""The jobs a process holds, and the thread that keeps their leases alive."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import redis
+
+from celery_app.broker.script import Script
+from celery_app.broker.verbs import EXTEND, GIVE_BACK, GIVE_UP, SETTLE
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a claim lasts without a sign of life. Short, because a person waits for a critical job; long against
+#: the pauses of a busy process, because a lease that expires early has the job done twice.
+LEASE = 15.0
+
+#: Seconds between two signs of life, and between two sweeps for what others abandoned: five may fail before a lease
+#: expires, and a killed worker's jobs are back after at most LEASE + EXTEND_EVERY = 18 s.
+EXTEND_EVERY = 3.0
+
+#: Seconds between two tries to settle what could not be settled.
+RETRY_EVERY = 0.5
+
+#: Seconds that this process leaves other workers' leases alone after it lost the broker: they lost it, too, and their
+#: leases look expired until each of them has said that it is alive.
+GRACE = 2 * EXTEND_EVERY
+
+#: Deliveries after which a job that was never finished is buried: it kills its workers.
+MAX_DELIVERIES = 5
+
+#: What a broker that restarts, fails over or is full may answer for a while.
+TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, OSError)
+
+
+class Leases:
+    """What this process holds, whichever connection it came through.
+
+    A connection may be lost and replaced while its jobs go on; they are settled, returned and kept alive here, with
+    connections of their own.
+    """
+
+    def __init__(self, client: redis.Redis, prefix: str, separator: str, *, repeats: bool = True) -> None:
+        """Hold nothing yet; the thread starts with the first job.
+
+        Args:
+            client: without a key prefix of its own.
+            prefix: of all keys.
+            separator: between a queue's name and a priority step.
+            repeats: whether what the broker could not do is repeated later, or raised.
+        """
+        self.client = client
+        self._prefix = prefix
+        self._separator = separator
+        self._repeats = repeats
+        self._held: dict[str, str] = {}
+        self._unsettled: dict[str, tuple[Script, tuple[Any, ...]]] = {}
+        self._lock = threading.Lock()
+        self._busy = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._trusted_from = 0.0
+        self._stopping = False
+
+    def hold(self, tag: str, token: str) -> None:
+        """Keep a claimed job's lease alive from now on."""
+        with self._lock:
+            self._held[tag] = token
+            self._busy.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep_alive, name="lanes-leases", daemon=True)
+                self._thread.start()
+
+    def settle(self, tag: str, token: str) -> bool:
+        """A job is done."""
+        return self._let_go(tag, SETTLE, (self._prefix, tag, token))
+
+    def give_back(
+        self, tag: str, token: str, *, delay: float = 0.0, retries: int = -1, went_wrong: bool = False
+    ) -> bool:
+        """Return a job to the front of its lane.
+
+        Args:
+            tag: of its delivery.
+            token: of its claim.
+            delay: seconds before which it must not start again.
+            retries: how often it has been tried; -1: as the job says.
+            went_wrong: counts against `MAX_DELIVERIES`.
+
+        Returns:
+            Whether the job was still held; if not, it is elsewhere, and nothing has been done.
+        """
+        most_deliveries = MAX_DELIVERIES if went_wrong else 0
+        arguments = (self._prefix, self._separator, tag, token, max(0, round(delay * 1000)), retries, most_deliveries)
+        return self._let_go(tag, GIVE_BACK, arguments)
+
+    def give_up(self, tag: str, token: str, reason: str) -> bool:
+        """Put a job among the dead letters."""
+        return self._let_go(tag, GIVE_UP, (self._prefix, self._separator, tag, token, reason))
+
+    def sweep_after(self) -> float:
+        """Return the age in seconds from which other workers' leases count as expired; 0: leave them alone."""
+        return LEASE if time.monotonic() >= self._trusted_from else 0.0
+
+    def broker_was_lost(self) -> None:
+        """Give other workers time to say that they are alive."""
+        self._trusted_from = time.monotonic() + GRACE
+
+    def give_back_all(self, tags: Iterable[str]) -> None:
+        """Return what is still held of these jobs, at once."""
+        for tag in tags:
+            token = self._held.get(tag)
+            if token is not None:
+                self.give_back(tag, token)
+
+    def close(self) -> None:
+        """Return all that is held and stop the thread; for the end of the process."""
+        self._stopping = True
+        self._busy.set()
+        self.give_back_all(list(self._held))
+
+    def holds(self, tag: str) -> bool:
+        """Say whether a job is held by this process."""
+        return tag in self._held
+
+    def _let_go(self, tag: str, script: Script, arguments: tuple[Any, ...]) -> bool:
+        """Run a script that ends a claim; where the broker is away, have the thread repeat it until it stands.
+
+        Repeating is safe: a token is good for one claim.
+
+        Returns:
+            Whether the job was still held, as far as is known.
+        """
+        with self._lock:
+            token = self._held.pop(tag, None)
+        try:
+            return bool(script.run(self.client, (), arguments))
+        except TRANSIENT as exc:
+            if not self._repeats:
+                raise
+            logger.warning("%s of a job has to wait for the broker: %s", script.name, exc)
+            self.broker_was_lost()
+            with self._lock:
+                self._unsettled[tag] = (script, arguments)
+                if token is not None:
+                    self._held[tag] = token  # its lease has to last until this stands
+            self._busy.set()
+            return True
+        finally:
+            self._rest_if_idle()
+
+    def _rest_if_idle(self) -> None:
+        with self._lock:
+            if not self._held and not self._unsettled:
+                self._busy.clear()
+
+    def _keep_alive(self) -> None:
+        extended = 0.0
+        while not self._stopping:
+            self._busy.wait()
+            for step, due in ((self._repeat, True), (self._extend, time.monotonic() - extended >= EXTEND_EVERY)):
+                if due and self._survives(step) and step == self._extend:
+                    extended = time.monotonic()
+            time.sleep(RETRY_EVERY)
+
+    def _survives(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except TRANSIENT as exc:
+            logger.warning("the broker is away, leases and acknowledgements wait for it: %s", exc)
+            self.broker_was_lost()
+            return False
+        return True
+
+    def _repeat(self) -> None:
+        for tag, (script, arguments) in list(self._unsettled.items()):
+            script.run(self.client, (), arguments)
+            with self._lock:
+                self._unsettled.pop(tag, None)
+                self._held.pop(tag, None)
+        self._rest_if_idle()
+
+    def _extend(self) -> None:
+        with self._lock:
+            held = dict(self._held)
+        pairs = [part for pair in held.items() for part in pair]
+        sweep_after = round(self.sweep_after() * 1000)
+        for name in EXTEND.run(self.client, (), (self._prefix, self._separator, sweep_after, MAX_DELIVERIES, *pairs)):
+            self._lost(name.decode(), held[name.decode()])
+
+    def _lost(self, tag: str, token: str) -> None:
+        """A lease expired: another worker has the job now, and acknowledging it here would mean nothing."""
+        with self._lock:
+            if self._held.get(tag) != token:
+                return  # settled meanwhile
+            del self._held[tag]
+        logger.warning("a job's lease expired while it was running here; it is run elsewhere, too")
+
+
+_process_leases: dict[tuple[Any, ...], Leases] = {}
+_opening = threading.Lock()
+
+
+def leases_for(key: tuple[Any, ...], make: Callable[[], Leases]) -> Leases:
+    """Return this process's leases at one broker, making them on the first call."""
+    with _opening:
+        if key not in _process_leases:
+            _process_leases[key] = make()
+        return _process_leases[key]
+
+
+def holder_of(tag: str) -> Leases | None:
+    """Return this process's leases that hold a job, or None: a pool's process holds none itself."""
+    return next((leases for leases in list(_process_leases.values()) if leases.holds(tag)), None)
+
+
+def give_back_everything() -> None:
+    """Return all that this process still holds; for its end."""
+    for leases in list(_process_leases.values()):
+        leases.close()
+    _process_leases.clear()
+
+
+atexit.register(give_back_everything)
+# A forked pool process holds nothing itself, and must not return what its parent holds.
+os.register_at_fork(after_in_child=_process_leases.clear)

@@ -1,0 +1,66 @@
+"""What a channel has delivered and not yet seen settled: kombu's prefetch limit on top of leases."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from kombu.transport import redis as kombu_redis, virtual
+
+#: Property of a delivered message that says under which claim it is held; it exists in the worker only.
+CLAIM = "lanes_claim"
+
+
+class QoS(kombu_redis.QoS):  # type: ignore[misc]
+    """Settles and returns jobs through the process's leases; the claim has registered them already."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Count a message against the prefetch limit."""
+        virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Settle a job that is done."""
+        self.channel.leases.settle(delivery_tag, self._claim(delivery_tag))
+        self._free_slot(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Return a job to the front of its lane, or put it among the dead letters."""
+        if requeue:
+            self.channel.leases.give_back(delivery_tag, self._claim(delivery_tag), went_wrong=True)
+        else:
+            self.give_up(delivery_tag, "rejected")
+        self._free_slot(delivery_tag)
+
+    def give_up(self, delivery_tag: str, reason: str) -> None:
+        """Put a job among the dead letters; it still counts until it is acknowledged."""
+        self.channel.leases.give_up(delivery_tag, self._claim(delivery_tag), reason)
+
+    def restore_unacked(self, client: Any = None) -> list[Any]:  # noqa: ARG002 - kombu's signature
+        """Return what nobody works on; what a pool is busy with stays held, and is settled when it is done."""
+        self._flush()
+        busy = _busy_tags()
+        self.channel.leases.give_back_all(tag for tag in list(self._delivered) if tag not in busy)
+        self._delivered.clear()
+        return []
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:  # noqa: ARG002
+        """Return one job."""
+        self.channel.leases.give_back(tag, self._claim(tag))
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: claims and leases bring back what was abandoned."""
+
+    def _claim(self, delivery_tag: str) -> str:
+        message = self._delivered.get(delivery_tag)
+        return str(message.properties.get(CLAIM, "")) if message is not None else ""
+
+    def _free_slot(self, delivery_tag: str) -> None:
+        virtual.QoS.ack(self, delivery_tag)
+        self.channel.wake()
+
+
+def _busy_tags() -> set[str]:
+    """Return the tags of the jobs that this process's Celery worker, if it is one, has given to its pool."""
+    state = sys.modules.get("celery.worker.state")
+    requests = tuple(state.active_requests) if state else ()
+    return {request.message.delivery_tag for request in requests if request.message is not None}

@@ -1,0 +1,66 @@
+"""What a running task does with its own job: give it back, or give it up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, cast
+
+import redis
+
+from celery_app.broker.lease import RETRY_EVERY, TRANSIENT, Leases, holder_of
+from celery_app.broker.qos import CLAIM
+
+#: Seconds that a pool's process waits for a broker that is away; the worker keeps the job's lease alive meanwhile.
+PATIENCE = 300.0
+
+
+def is_claimed(properties: Mapping[str, Any] | None) -> bool:
+    """Say whether a task's ``request.properties`` belong to a job that was claimed from this broker."""
+    return bool(properties and properties.get(CLAIM) and properties.get("delivery_tag"))
+
+
+def give_back(app: Any, properties: Mapping[str, Any], *, delay: float, retries: int) -> bool:
+    """Return a task's own job to the front of its lane, at its original priority.
+
+    Args:
+        app: the Celery application.
+        properties: the task's ``request.properties``.
+        delay: seconds before which it must not start again; they are waited for in the broker.
+        retries: how often it has been tried.
+
+    Returns:
+        False if its lease expired meanwhile: the job is elsewhere, and nothing has been done.
+    """
+    return _with_leases(
+        app, properties, lambda leases, tag, token: leases.give_back(tag, token, delay=delay, retries=retries)
+    )
+
+
+def give_up(app: Any, properties: Mapping[str, Any], reason: str) -> bool:
+    """Put a task's own job among the dead letters; arguments and result as with `give_back`."""
+    return _with_leases(app, properties, lambda leases, tag, token: leases.give_up(tag, token, reason))
+
+
+def _with_leases(app: Any, properties: Mapping[str, Any], end: Callable[[Leases, str, str], bool]) -> bool:
+    tag, token = properties["delivery_tag"], properties[CLAIM]
+    leases = holder_of(tag)
+    if leases is not None:
+        return end(leases, tag, token)
+    return _from_pool_process(app, lambda leases: end(leases, tag, token))
+
+
+def _from_pool_process(app: Any, end: Callable[[Leases], bool]) -> bool:
+    """A pool's process has no leases of its own and no thread to repeat what failed, so it waits itself."""
+    give_up_at = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with cast("AbstractContextManager[Any]", app.connection_for_write()) as connection:
+                channel = connection.default_channel
+                client = redis.Redis(connection_pool=channel.pool)
+                return end(Leases(client, channel.global_keyprefix, channel.sep, repeats=False))
+        except TRANSIENT:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(RETRY_EVERY)

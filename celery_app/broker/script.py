@@ -1,0 +1,75 @@
+"""A Lua script: loaded once as package data, run by its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoScriptError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from redis import Redis
+    from redis.client import Pipeline
+
+    Keys = Iterable[str | bytes]
+    Args = Iterable[str | bytes | int | float]
+
+
+class Script:
+    """One verb, from ``<package>/scripts/<name>.lua``; make one at import and share it between threads.
+
+    Attributes:
+        name: the file's name without its suffix.
+        source: the script's text, behind that of the libraries it uses.
+        sha: its SHA-1 in hex, by which Redis knows it.
+    """
+
+    __slots__ = ("name", "sha", "source")
+
+    def __init__(self, name: str, *libraries: str, package: str = "celery_app.broker") -> None:
+        """Read the script.
+
+        Args:
+            name: the file's name without its suffix.
+            libraries: the same of files whose functions the script uses, each after those that it uses itself.
+            package: where they lie.
+
+        Raises:
+            FileNotFoundError: if the package came without one of them.
+        """
+        folder = files(package).joinpath("scripts")
+        self.name = name
+        self.source = "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in (*libraries, name))
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, client: Redis, keys: Keys = (), args: Args = ()) -> Any:
+        """Run the script in one round trip; in two, where the server does not know it yet.
+
+        Args:
+            client: one that puts no prefix before the keys.
+            keys: KEYS, as the script's header names them.
+            args: ARGV, likewise.
+
+        Returns:
+            The script's reply.
+
+        Raises:
+            redis.exceptions.RedisError: if the server is away or the script failed.
+        """
+        keys = tuple(keys)
+        call = (len(keys), *keys, *args)
+        execute: Any = client.execute_command  # redis-py leaves it untyped
+        try:
+            return execute("EVALSHA", self.sha, *call)
+        except NoScriptError:
+            # The server is new or was restarted; it keeps what EVAL brings.
+            return execute("EVAL", self.source, *call)
+
+    def add_to(self, pipe: Pipeline, keys: Keys = (), args: Args = ()) -> None:
+        """Queue the script on a pipeline, as text: there, an unknown digest would come to light too late."""
+        keys = tuple(keys)
+        execute: Any = pipe.execute_command
+        execute("EVAL", self.source, len(keys), *keys, *args)

@@ -1,0 +1,76 @@
+-- Claim: move the first jobs of the most important queues into `unacked`, under a lease, in one step.
+--
+-- Returns that are due and jobs whose lease has expired go to the front of their lanes before. Nothing is ever
+-- between two places: a worker that dies after this call has the jobs, and their leases will expire.
+--
+-- KEYS: none; every key is made from the prefix, because which lists are touched depends on what is due.
+-- ARGV[1] string: prefix of all keys
+-- ARGV[2] string: separator between a queue's name and a priority step
+-- ARGV[3] string: token of this claim
+-- ARGV[4] integer: most jobs to claim
+-- ARGV[5] integer: ms after which a lease without a sign of life has expired; 0: leave leases alone
+-- ARGV[6] integer: deliveries after which a job that was never finished is buried
+-- ARGV[7] integer: bytes that a job may have; a longer one is buried
+-- ARGV[8] string: priority steps, most important first, as in "0,3,6,9"
+-- ARGV[9…] pairs: queue, most important first; "1" if its jobs are to be held, "0" if they are gone once claimed
+--
+-- Returns an array: ms until the next return is due (-1: none), then for each job: queue, delivery tag, text.
+
+local prefix, separator, token = ARGV[1], ARGV[2], ARGV[3]
+local wanted, lease, most_deliveries, most_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local now = now_ms()
+local reply = {-1}
+
+local function list_of(queue, step)
+  return step == '0' and queue or queue .. separator .. step
+end
+
+-- Hold the job and return its tag, or bury what nobody could ever finish.
+local function accept(queue, list, text, held)
+  local tag = tag_of(text)
+  if not tag then
+    bury(prefix, nil, queue, text, 'undecodable: no kombu message', now)
+    return nil
+  end
+  if #text > most_bytes then
+    bury(prefix, tag, queue, text, 'too large: ' .. #text .. ' bytes of at most ' .. most_bytes, now)
+    return nil
+  end
+  if held then
+    hold(prefix, tag, token, list, queue, text, now)
+  end
+  return tag
+end
+
+local function claim_from(queue, list, held)
+  while wanted > 0 do
+    local text = redis.call('RPOP', prefix .. list)
+    if not text then
+      return
+    end
+    local tag = accept(queue, list, text, held)
+    if tag then
+      reply[#reply + 1] = queue
+      reply[#reply + 1] = tag
+      reply[#reply + 1] = text
+      wanted = wanted - 1
+    end
+  end
+  if redis.call('EXISTS', prefix .. list) == 1 then
+    ring(prefix, queue) -- there is more: another worker may have a slot free
+  end
+end
+
+sweep_up(prefix, separator, now, lease, most_deliveries)
+for i = 9, #ARGV, 2 do
+  for step in string.gmatch(ARGV[8], '[^,]+') do
+    if wanted > 0 then
+      claim_from(ARGV[i], list_of(ARGV[i], step), ARGV[i + 1] == '1')
+    end
+  end
+end
+local next_due = redis.call('ZRANGE', prefix .. 'lanes:returns', 0, 0, 'WITHSCORES')[2]
+if next_due then
+  reply[1] = math.max(0, math.ceil(tonumber(next_due) - now))
+end
+return reply

@@ -1,0 +1,38 @@
+-- Give back: a job returns to the front of its lane, at its original priority, now or later; the waiting is done here.
+--
+-- KEYS: none.
+-- ARGV[1] string: prefix of all keys
+-- ARGV[2] string: separator between a queue's name and a priority step
+-- ARGV[3] string: delivery tag
+-- ARGV[4] string: token of the claim
+-- ARGV[5] integer: ms from now before which the job must not start again
+-- ARGV[6] integer: number of retries to write into the job; -1: as it is
+-- ARGV[7] integer: deliveries that may go wrong before the job is buried, if this one did; 0: it did not
+--
+-- Returns 1, or 0 if the job is no longer held under this claim; nothing is doubled then.
+
+local prefix, separator, tag, delay, retries = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
+local list, text = take_back(prefix, separator, tag, ARGV[4])
+if not list then
+  return 0
+end
+local deliveries_key, most_deliveries = prefix .. 'lanes:deliveries', tonumber(ARGV[7])
+if most_deliveries == 0 then
+  redis.call('HDEL', deliveries_key, tag)
+else
+  local deliveries = redis.call('HINCRBY', deliveries_key, tag, 1)
+  if deliveries >= most_deliveries then
+    redis.call('HDEL', deliveries_key, tag)
+    bury(prefix, tag, queue_of(list, separator), text, 'rejected ' .. deliveries .. ' times, or its process died', now_ms())
+    return 1
+  end
+end
+text = as_returned(text, retries)
+if delay > 0 then
+  redis.call('ZADD', prefix .. 'lanes:returns', now_ms() + delay, tag)
+  redis.call('HSET', prefix .. 'lanes:returned', tag, list .. '|' .. text)
+else
+  put_in_front(prefix .. list, {text})
+  ring(prefix, queue_of(list, separator))
+end
+return 1

@@ -1,0 +1,82 @@
+-- Library: reads single header fields of a job in kombu's JSON without decoding it.
+--
+-- A prompt may be megabytes; kombu writes the body first and headers and properties last, so a field is matched in
+-- the text's end. A quote inside a JSON string is escaped, hence `"name": ` cannot be forged by a value.
+
+-- Bytes: headers with their argument descriptions (1 kB each at most) and properties fit.
+local TAIL = 8192
+
+local function field(text, name, value)
+  return string.match(string.sub(text, -TAIL), '.*"' .. name .. '"%s*:%s*' .. value)
+end
+
+-- The delivery tag; nil for a text that is no kombu message. Foreign producers may order their fields as they like.
+local function tag_of(text)
+  local tag = field(text, 'delivery_tag', '"([^"\\]+)"')
+  if tag then
+    return tag
+  end
+  local decoded, message = pcall(cjson.decode, text)
+  if not decoded or type(message) ~= 'table' or type(message.properties) ~= 'table' then
+    return nil
+  end
+  tag = message.properties.delivery_tag
+  return type(tag) == 'string' and tag or nil
+end
+
+-- Seconds since the epoch; 0, the oldest, where a stock producer did not say.
+local function submitted_at(text)
+  return tonumber(field(text, 'submitted_at', '([%d%.]+)')) or 0
+end
+
+local function has_been_out(text)
+  return string.find(string.sub(text, -TAIL), '"redelivered": true', 1, true) ~= nil
+end
+
+-- Mark a job as one that a worker held before; that also tells returned jobs from fresh ones.
+local function mark_been_out(text)
+  if has_been_out(text) then
+    return text
+  end
+  local start = math.max(1, #text - TAIL + 1)
+  local head, tail = string.sub(text, 1, start - 1), string.sub(text, start)
+  local before, after = string.match(tail, '^(.*"delivery_info"%s*:%s*{)(.*)$')
+  if not before then
+    return text
+  end
+  local comma = string.match(after, '^%s*}') and '' or ', '
+  return head .. before .. '"redelivered": true' .. comma .. after
+end
+
+-- The job as it goes back to its lane: without an ETA, which has been waited for here and which a worker would wait
+-- for again in its own memory; `retries`: how often it has been tried, -1: as it says.
+local function as_returned(text, retries)
+  local start = math.max(1, #text - TAIL + 1)
+  local head, tail = string.sub(text, 1, start - 1), string.sub(text, start)
+  tail = string.gsub(tail, '("eta"%s*:%s*)"[^"]*"', '%1null', 1)
+  if retries >= 0 then
+    tail = string.gsub(tail, '("retries"%s*:%s*)%d+', '%1' .. retries, 1)
+  end
+  return head .. tail
+end
+
+-- "batch\6\0226" -> "batch"
+local function queue_of(list, separator)
+  local at = string.find(list, separator, 1, true)
+  return at and string.sub(list, 1, at - 1) or list
+end
+
+-- What kombu keeps in `unacked`: [message, exchange, routing key], here always by the default exchange.
+local function wrap(text, queue)
+  return '[' .. text .. ', "", ' .. cjson.encode(queue) .. ']'
+end
+
+local function unwrap(wrapped, queue)
+  return string.sub(wrapped, 2, -(#cjson.encode(queue) + 8))
+end
+
+-- Milliseconds since the epoch by the server's clock, the only one that all workers share.
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end

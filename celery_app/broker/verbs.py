@@ -1,0 +1,14 @@
+"""The broker's scripts with the libraries they use."""
+
+from __future__ import annotations
+
+from celery_app.broker.script import Script
+
+_SWEEPING = ("message", "front", "bell", "dead", "hold", "sweep_up")
+
+CLAIM = Script("claim", *_SWEEPING)
+EXTEND = Script("extend", *_SWEEPING)
+GIVE_BACK = Script("give_back", "message", "front", "bell", "dead", "hold")
+GIVE_UP = Script("give_up", "message", "dead", "hold")
+PUT = Script("put", "bell")
+SETTLE = Script("settle", "message", "hold")

@@ -1,0 +1,99 @@
+"""The process's own connection to the broker's Redis, for whatever is no message."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from kombu.utils.url import maybe_sanitize_url
+
+from celery_app.errors import BrokerUnreachable
+from celery_app.settings import settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis import ConnectionPool, Redis
+
+#: Seconds to wait for a reply: a live Redis needs milliseconds, and a status command may take 3 s in all.
+REPLY_TIMEOUT = 2.0
+
+#: Connections at most: one for each thread that talks to Redis at the same moment. redis-py raises beyond it, so it is
+#: a fuse against leaks and far above any worker's number of slots.
+MAX_CONNECTIONS = 1_000
+
+
+def redis_client(app: Any) -> Redis:
+    """Return the Redis client of an application: one per process, made on first use, connected on its first command.
+
+    It is built from what kombu would connect with, so that TLS, Sentinel, sockets, credentials and transport options
+    are the broker's by construction. Not from a channel of kombu's, though: that one pings the broker when it is made,
+    joins a poller, and raises once more than ten threads use it. The connection pool notices a fork by itself.
+
+    Args:
+        app: a Celery application with lanes.
+
+    Returns:
+        A client without a key prefix; put `key_prefix` before every key.
+
+    Raises:
+        InvalidSettings: if the environment is wrong.
+    """
+    client: Redis | None = getattr(app, "lanes_redis", None)
+    if client is None:
+        from redis import Redis
+
+        # Two threads may both come here: the later one's client never connects.
+        client = vars(app).setdefault("lanes_redis", Redis.from_pool(_connection_pool(app)))
+    return client
+
+
+def key_prefix(app: Any) -> str:
+    """Return kombu's ``global_keyprefix``, which stands before every key of the broker; mostly empty."""
+    settings_of(app)
+    return app.conf.broker_transport_options.get("global_keyprefix") or ""
+
+
+@contextmanager
+def broker_errors(app: Any) -> Iterator[None]:
+    """Say in one line that the broker is away.
+
+    Raises:
+        BrokerUnreachable: in place of redis-py's errors about the connection.
+    """
+    from redis.exceptions import ConnectionError as NoConnection, TimeoutError as NoReply
+
+    try:
+        yield
+    except (NoConnection, NoReply) as exc:
+        raise BrokerUnreachable(url=shown_url(app), reason=str(exc).rstrip(".")) from exc
+
+
+def shown_url(app: Any) -> str:
+    """Return the broker's URL without its password."""
+    urls = settings_of(app).broker_url.split(";")
+    return ";".join(map(maybe_sanitize_url, urls))
+
+
+def _connection_pool(app: Any) -> ConnectionPool:
+    channel = _unopened_channel(app.connection_for_write())
+    channel.max_connections = MAX_CONNECTIONS
+    channel.socket_timeout = channel.socket_timeout or REPLY_TIMEOUT
+    pool: ConnectionPool = channel._get_pool()  # noqa: SLF001 - see _unopened_channel
+    return pool
+
+
+def _unopened_channel(connection: Any) -> Any:
+    """Return a channel of kombu's that knows its options and has not been opened.
+
+    kombu offers no other way to its connection parameters (5.7; pyproject.toml pins the minor release).
+    """
+    transport = connection.get_transport_cls()
+    channel = object.__new__(transport.Channel)
+    channel.connection = SimpleNamespace(client=connection, default_port=transport.default_port)
+    options = connection.transport_options
+    for name in channel.from_transport_options:
+        if name in options:
+            setattr(channel, name, options[name])
+    return channel

@@ -1,0 +1,98 @@
+"""What can go wrong: each class's docstring is its message, each detail an attribute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.exceptions import QueueNotFound
+
+
+class LanesError(Exception):
+    """Something is wrong with the lanes."""
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:
+        """Fill the details into the docstring, or take a message that was made before.
+
+        Celery's JSON result backend rebuilds an error from ``exc.args``, so the message has to be the only argument.
+        """
+        vars(self).update(details)
+        super().__init__(message if message is not None else (self.__doc__ or "").format(**details))
+
+
+class InvalidSettings(LanesError):
+    """Invalid settings: {problems}"""  # noqa: D400, D415 - it ends in the list of problems
+
+    problems: str
+
+
+class UnknownLane(LanesError, QueueNotFound):
+    """There is no queue {name!r}{hint}. The lanes are {lanes}; other queues have to be declared in task_queues."""
+
+    name: str
+
+    def __str__(self) -> str:
+        """Return the message; `QueueNotFound` is a `KeyError`, which would quote it."""
+        return str(self.args[0])
+
+
+class UnsupportedWorker(LanesError):
+    """This worker cannot start: {reason}."""
+
+    reason: str
+
+
+class InvalidRequest(LanesError):
+    """{path}: {problem}."""
+
+    path: str
+    problem: str
+
+
+class DeadlineExceeded(LanesError):
+    """The job's deadline passed {where}; it had {allowed:.0f} s from its submission."""
+
+    where: str
+    allowed: float
+
+
+class CallTimeout(LanesError):
+    """The API did not finish its answer within {timeout:.1f} s."""
+
+    timeout: float
+
+
+class NotAMessage(LanesError):
+    """The API answered with status {status} and a body that is no message ({content_type})."""
+
+    status: int
+    content_type: str
+
+
+class ApiError(LanesError):
+    """The API refused the call: {status} {type}: {text}"""  # noqa: D400, D415 - it ends in the API's own words
+
+    status: int
+    type: str
+    text: str
+
+
+class ApiUnreachable(LanesError):
+    """The API could not be reached, or the connection was lost: {reason}."""
+
+    reason: str
+
+
+class LaneFull(LanesError):
+    """The lane {lane} is full: {depth} jobs queued, capacity {capacity}; no room came free within {waited:.1f} s."""
+
+    lane: str
+    depth: int
+    capacity: int
+    waited: float
+
+
+class BrokerUnreachable(LanesError):
+    """No broker answers at {url} ({reason}): start Redis or Valkey there, or set CELERY_BROKER_URL."""
+
+    url: str
+    reason: str

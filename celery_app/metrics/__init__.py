@@ -1,0 +1,1 @@
+"""What happened to the jobs: one event, and whoever wants to know of it."""

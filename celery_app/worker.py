@@ -1,0 +1,69 @@
+"""A worker's start: what it needs is set, what would break the lanes is refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from celery import bootsteps
+
+from celery_app.errors import UnsupportedWorker
+
+#: Broker connections beside the one that each slot may hold while it acknowledges: claiming, listening, events,
+#: heartbeats, and as many again for reconnects.
+SPARE_CONNECTIONS = 10
+
+#: Pools that neither hand jobs back after a kill nor fill a freed slot at once.
+REFUSED_POOLS = {
+    "gevent": "its jobs are stranded when it is killed and lost on SIGQUIT, and freed slots wait up to 2 s",
+    "eventlet": "it is out of maintenance and loses jobs as gevent does",
+}
+
+#: Pools that cannot interrupt a job.
+_POOLS_WITHOUT_TIME_LIMITS = ("thread", "solo")
+
+
+def look_after_workers(app: Any) -> None:
+    """Check and size every worker of this application before it starts."""
+    app.steps["worker"].add(LaneWorker)
+
+
+class LaneWorker(bootsteps.Step):  # type: ignore[misc]
+    """The step of a worker's start that is about lanes."""
+
+    name = "lanes"
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        """Refuse a worker that cannot keep the lanes' promise; size the connections of any other."""
+        reason = next(_objections(worker, options), None)
+        if reason:
+            raise UnsupportedWorker(reason=reason)
+        _size_connections(worker.app.conf, worker.concurrency)
+        super().__init__(worker, **options)
+
+
+def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
+    pool = _pool_name(worker.pool_cls)
+    for name, reason in REFUSED_POOLS.items():
+        if name in pool:
+            yield f"the pool {name} is not supported, {reason}; leave out -P to use threads"
+    if options.get("autoscale"):
+        yield "--autoscale stops a worker on threads; scale by starting more workers, as in --scale worker-shared=4"
+    if any(name in pool for name in _POOLS_WITHOUT_TIME_LIMITS) and (worker.time_limit or worker.soft_time_limit):
+        yield f"the pool {pool} ignores task time limits; set LANES_<LANE>_CALL_TIMEOUT and LANES_<LANE>_DEADLINE"
+    if worker.prefetch_multiplier != 1:
+        yield "a prefetch multiplier other than 1 lets jobs wait in the worker's memory, where no lane overtakes them"
+    if not any(worker.app.lanes_settings.api_keys.values()):
+        yield "there is no API key; set EZAI_API_KEY"
+
+
+def _pool_name(pool: Any) -> str:
+    """``threads``, ``celery.concurrency.thread:TaskPool`` or the class itself."""
+    return pool if isinstance(pool, str) else pool.__module__.rpartition(".")[2]
+
+
+def _size_connections(conf: Any, slots: int) -> None:
+    """A slot without a connection cannot acknowledge, and stays taken for good."""
+    options = dict(conf.broker_transport_options)
+    options["max_connections"] = max(options.get("max_connections", 0), slots + SPARE_CONNECTIONS)
+    conf.update(broker_transport_options=options, broker_pool_limit=max(conf.broker_pool_limit or 0, slots))

@@ -1,0 +1,147 @@
+"""What any task in a lane can do."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any, NoReturn
+
+from celery import Task
+from celery.exceptions import MaxRetriesExceededError, Retry
+
+from celery_app.broker.returns import give_back, give_up, is_claimed
+from celery_app.errors import DeadlineExceeded
+from celery_app.lanes import NORMAL, Lane
+from celery_app.metrics.events import JobEvent, emit
+from celery_app.routing import DEADLINE_AT, SUBMITTED_AT
+from celery_app.settings import settings_of
+
+
+class LaneTask(Task):  # type: ignore[misc]
+    """Base of a task whose jobs run in lanes: ``@shared_task(base=LaneTask, bind=True)``."""
+
+    abstract = True
+    #: Tells the router that a job sent to no particular queue belongs in a lane.
+    in_lanes = True
+    #: Whatever the project's ``task_acks_late`` says: a job belongs to the broker until it is done.
+    acks_late = True
+    #: The lane's ``attempts`` decides.
+    max_retries = None
+    #: An exception the API or the lane foresaw is no reason for a traceback in the worker's log.
+    throws = (DeadlineExceeded,)
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of the job in hand; `normal` for a job that came from another queue."""
+        name = (self.request.delivery_info or {}).get("routing_key")
+        return settings_of(self.app).lane(name) or settings_of(self.app).lane(NORMAL.name) or NORMAL
+
+    @property
+    def submitted_at(self) -> float:
+        """Seconds since the epoch at which the job was submitted; now, where a stock producer did not say."""
+        return float(self.request.get(SUBMITTED_AT) or time.time())
+
+    @property
+    def deadline_at(self) -> float | None:
+        """Seconds since the epoch after which the job is pointless, or None."""
+        at = self.request.get(DEADLINE_AT)
+        return None if at is None else float(at)
+
+    def seconds_left(self) -> float:
+        """Return the seconds that one call may take: what is left of the deadline, at most the lane's ``call_timeout``.
+
+        Raises:
+            DeadlineExceeded: if nothing is left.
+        """
+        if self.deadline_at is None:
+            return self.lane.call_timeout
+        left = self.deadline_at - time.time()
+        if left <= 0:
+            raise DeadlineExceeded(where="in the queue", allowed=self.deadline_at - self.submitted_at)
+        return min(left, self.lane.call_timeout)
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Fail a job whose deadline passed in the queue before it costs anything."""
+        if not self.request.called_directly:
+            self.seconds_left()
+        super().before_start(task_id, args, kwargs)
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Count the job."""
+        self.report("processed")
+        super().on_success(retval, task_id, args, kwargs)
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Count the job."""
+        self.report("failed")
+        super().on_failure(exc, task_id, args, kwargs, einfo)
+
+    def report(self, kind: str, seconds: float = 0.0) -> None:
+        """Tell the observers what happened to the job in hand."""
+        emit(JobEvent(kind=kind, lane=self.lane.name, task=self.name, seconds=seconds))
+
+    def retry(  # noqa: PLR0913 - Celery's signature
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """Give the job back to the front of its lane, at its original priority; the waiting is done in the broker.
+
+        Celery's own retry sends a copy to the back of the line. It is used where a copy is wanted: with other
+        arguments or options, and outside of a worker.
+
+        Raises:
+            celery.exceptions.Retry: unless `throw` is false.
+            celery.exceptions.MaxRetriesExceededError: or `exc`, once the attempts are used up; the job is kept among
+                the dead letters then. They are the lane's unless the task or the call sets ``max_retries``.
+        """
+        properties = self.request.properties
+        if self.request.called_directly or not is_claimed(properties) or args or kwargs or options:
+            return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        if self.request.retries >= self._most_retries(max_retries):
+            self.give_up(exc or MaxRetriesExceededError(f"{self.name} was tried {self.request.retries + 1} times"))
+        delay = self.default_retry_delay if countdown is None else countdown
+        if eta is not None:
+            delay = (eta - datetime.now(eta.tzinfo)).total_seconds()
+        retry = self._returned(delay, self.request.retries + 1, exc)
+        if throw:
+            raise retry
+        return retry
+
+    def _most_retries(self, max_retries: int | None) -> int:
+        most = self.max_retries if max_retries is None else max_retries
+        return self.lane.attempts - 1 if most is None else most
+
+    def return_to_lane(self, error: BaseException, delay: float, *, attempt_spent: bool = True) -> NoReturn:
+        """Give the job back to the front of its lane, to start again after `delay` seconds.
+
+        Raises:
+            celery.exceptions.Retry: which ends the task here.
+            BaseException: `error`, once the attempts are used up.
+        """
+        if self.request.called_directly or not is_claimed(self.request.properties):
+            raise error
+        if attempt_spent:
+            raise self.retry(exc=error, countdown=delay)
+        raise self._returned(delay, self.request.retries, error)
+
+    def _returned(self, delay: float, retries: int, error: BaseException | None) -> Retry:
+        self.report("returned")
+        give_back(self.app, self.request.properties, delay=delay, retries=retries)
+        return Retry(exc=error, when=delay)
+
+    def give_up(self, error: BaseException) -> NoReturn:
+        """Fail the job with `error` and keep it among the dead letters.
+
+        Raises:
+            BaseException: `error`, always.
+        """
+        if is_claimed(self.request.properties):
+            give_up(self.app, self.request.properties, f"{type(error).__name__} after {self.request.retries + 1} attempts")
+        raise error

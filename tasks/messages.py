@@ -1,0 +1,125 @@
+"""The task around the Messages API."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from celery import shared_task
+
+from celery_app.errors import (
+    ApiError,
+    ApiUnreachable,
+    CallTimeout,
+    DeadlineExceeded,
+    InvalidRequest,
+    LanesError,
+    NotAMessage,
+)
+from celery_app.settings import settings_of
+from tasks.base import LaneTask
+from tasks.failures import LIMITED_PAUSE, Failure, backoff, failure_of
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult
+
+
+class MessageTask(LaneTask):
+    """A task whose keyword arguments are those of the Messages API."""
+
+    abstract = True
+    throws = (ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, InvalidRequest, NotAMessage)
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
+        """Submit a call after checking its parameters, with a description that shows none of its text.
+
+        Raises:
+            InvalidRequest: naming the first bad field; nothing has been queued then.
+        """
+        from tasks.request import check_request, describe_request
+
+        check_request(kwargs or {})
+        options["argsrepr"], options["kwargsrepr"] = "()", describe_request(kwargs)
+        return super().apply_async(args, kwargs, **options)
+
+
+@shared_task(bind=True, base=MessageTask, name="tasks.create_message")  # type: ignore[untyped-decorator]
+def create_message(self: MessageTask, **params: Any) -> dict[str, Any]:
+    """Create a message; the keyword arguments are those of the Messages API, the result is its message as a dict."""
+    from tasks.request import check_request
+
+    check_request(params)  # a job sent by name was not checked on its way in
+    timeout = self.seconds_left()
+    self.report("called", time.time() - self.submitted_at)
+    try:
+        return _call(self, params, timeout)
+    except Exception as exc:
+        failure = failure_of(exc, timeout)
+        if failure is None:
+            raise
+        _end_or_return(self, failure)
+
+
+def _call(task: MessageTask, params: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+    from tasks.clients import client_for
+    from tasks.deadline import deadline
+
+    settings = settings_of(task.app)
+    key = settings.api_key(task.lane)
+    if key is None:
+        raise LanesError(f"there is no API key for the lane {task.lane.name}; set EZAI_API_KEY")
+    create = client_for(key, settings.base_url).messages.with_raw_response.create
+    with deadline(timeout):
+        # The SDK refuses a large max_tokens without streaming unless it is given a timeout.
+        response = create(**sdk_arguments(params), timeout=timeout).http_response
+        return message_of(response)
+
+
+def sdk_arguments(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `params` with all that the SDK's method does not know (``temperature``, …) moved to ``extra_body``."""
+    known = _sdk_parameters()
+    unknown = {name: value for name, value in params.items() if name not in known}
+    arguments = {name: value for name, value in params.items() if name in known}
+    if unknown:
+        arguments["extra_body"] = {**unknown, **(arguments.get("extra_body") or {})}
+    return arguments
+
+
+_known_parameters: frozenset[str] = frozenset()
+
+
+def _sdk_parameters() -> frozenset[str]:
+    global _known_parameters  # noqa: PLW0603 - a cache that needs no lock: every thread computes the same
+    if not _known_parameters:
+        from anthropic.resources.messages import Messages
+
+        _known_parameters = frozenset(inspect.signature(Messages.create).parameters) - {"self"}
+    return _known_parameters
+
+
+def message_of(response: Any) -> dict[str, Any]:
+    """Return the message in an answer of status 200.
+
+    Raises:
+        NotAMessage: for a login page, an empty body, a half JSON: whatever a gateway may send with status 200.
+    """
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and body.get("type") == "message":
+        return body
+    content_type = response.headers.get("content-type", "no content type")
+    raise NotAMessage(status=response.status_code, content_type=content_type)
+
+
+def _end_or_return(task: MessageTask, failure: Failure) -> NoReturn:
+    """Fail the job or give it back to its lane."""
+    if failure.kind == "fatal":
+        raise failure.error from None
+    if failure.kind == "limited":
+        task.report("limited")
+        task.return_to_lane(failure.error, failure.retry_after or LIMITED_PAUSE, attempt_spent=False)
+    task.return_to_lane(failure.error, max(backoff(task.request.retries), failure.retry_after or 0))

@@ -1,0 +1,614 @@
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import anthropic
+import httpx2
+import pytest
+
+from celery_app.demo.ezai import Behaviour, Limits, RunningServer, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MODEL = "claude-haiku-4-5"
+KEY = "sk-ant-test-0123456789"
+# For what takes milliseconds: a test that waits longer has failed.
+DEADLINE_S = 5.0
+
+
+@pytest.fixture
+def server() -> Iterator[RunningServer]:
+    """A simulated API that answers at once, without limits."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[anthropic.Anthropic]:
+    """The real SDK, which sees every answer once: it does not retry."""
+    with connected(server) as client:
+        yield client
+
+
+def connected(server: RunningServer, key: str = KEY) -> anthropic.Anthropic:
+    """Give an SDK client that calls the server."""
+    return anthropic.Anthropic(base_url=server.url, api_key=key, max_retries=0, timeout=DEADLINE_S)
+
+
+def ask(client: anthropic.Anthropic, text: str = "hello", **more: Any) -> Any:
+    """Ask for a message."""
+    params = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": text}], **more}
+    return client.messages.create(**params)
+
+
+def simulate(client: anthropic.Anthropic, fault: str, **more: Any) -> Any:
+    """Ask for a message that goes wrong in a certain way."""
+    return ask(client, extra_headers={"x-simulate": fault}, **more)
+
+
+def post(url: str, body: bytes, *, key: str | None = KEY, method: str = "POST") -> tuple[int, dict[str, Any], Any]:
+    """Send a request without the SDK; give the status, the JSON body and the headers."""
+    request = urllib.request.Request(url, body, headers={"x-api-key": key} if key else {}, method=method)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:  # noqa: S310
+            return response.status, json.loads(response.read() or b"{}"), response.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read()), error.headers
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds, and fail if it does not in time."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+# Messages
+
+
+def test_a_message_echoes_its_prompt(client: anthropic.Anthropic) -> None:
+    """An answer carries the prompt's beginning, as many tokens as usage says, and an id."""
+    message = ask(client, "the quick brown fox", max_tokens=100)
+    assert message.content[0].text.startswith("You said: the quick brown fox…")
+    assert len(message.content[0].text.split("…")[1].split()) == message.usage.output_tokens - 1
+    assert message.stop_reason == "end_turn"
+    assert message._request_id.startswith("req_")
+
+
+def test_max_tokens_ends_an_answer(client: anthropic.Anthropic) -> None:
+    """No answer is longer than its caller allows, and the stop reason says why it ended."""
+    message = ask(client, max_tokens=3)
+    assert message.usage.output_tokens == 3
+    assert message.stop_reason == "max_tokens"
+
+
+def test_a_stream_has_the_events_of_the_real_api(client: anthropic.Anthropic) -> None:
+    """Events come in the order that the Messages API documents, with one delta per token."""
+    kinds = [event.type for event in ask(client, max_tokens=4, stream=True)]
+    assert kinds == [
+        "message_start",
+        "content_block_start",
+        *["content_block_delta"] * 4,
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+
+
+def test_a_ping_is_sent(server: RunningServer) -> None:
+    """The ping that the SDK swallows is on the wire, after the block's start."""
+    body = {"model": MODEL, "max_tokens": 1, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    request = urllib.request.Request(f"{server.url}/v1/messages", json.dumps(body).encode(), {"x-api-key": KEY})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:  # noqa: S310
+        names = [line.split()[1] for line in response.read().decode().splitlines() if line.startswith("event:")]
+    assert names[:4] == ["message_start", "content_block_start", "ping", "content_block_delta"]
+
+
+def test_a_stream_is_the_same_message(client: anthropic.Anthropic) -> None:
+    """What the SDK puts together from the events is the message that it gets without streaming."""
+    whole = ask(client, "the same")
+    params: Any = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": "the same"}]}
+    with client.messages.stream(**params) as stream:
+        streamed = stream.get_final_message()
+    assert streamed.content[0].text == whole.content[0].text
+    assert streamed.usage.output_tokens == whole.usage.output_tokens
+    assert streamed.stop_reason == whole.stop_reason
+
+
+def test_tokens_come_at_their_pace(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """A stream of ten tokens at fifty per second takes a fifth of a second."""
+    server.control(tokens_per_second=50, output_tokens=10)
+    times = [time.monotonic() for event in ask(client, stream=True) if event.type == "content_block_delta"]
+    assert times[-1] - times[0] == pytest.approx(9 / 50, abs=0.1)
+
+
+TOOL = {
+    "name": "classify",
+    "input_schema": {"type": "object", "properties": {"label": {"enum": ["good", "bad"]}, "why": {"type": "string"}}},
+}
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "classify"}])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_forced_tool_is_used(client: anthropic.Anthropic, choice: dict[str, str], streaming: bool) -> None:
+    """With a forced tool the answer is its use, with input that fits its schema, streamed or not."""
+    params: Any = {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "fine"}]}
+    params |= {"tools": [TOOL], "tool_choice": choice}
+    if streaming:
+        with client.messages.stream(**params) as stream:
+            message = stream.get_final_message()
+    else:
+        message = client.messages.create(**params)
+    assert message.stop_reason == "tool_use"
+    use = message.content[0]
+    assert isinstance(use, anthropic.types.ToolUseBlock)
+    assert use.input == {"label": "good", "why": "You said: fine…"}
+    assert message.usage.output_tokens <= 5
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_thinking_comes_first(client: anthropic.Anthropic, streaming: bool) -> None:
+    """With thinking the answer begins with a signed thinking block, streamed or not."""
+    params: Any = {"model": MODEL, "max_tokens": 2_000, "messages": [{"role": "user", "content": "fine"}]}
+    params |= {"thinking": {"type": "enabled", "budget_tokens": 1_024}}
+    if streaming:
+        with client.messages.stream(**params) as stream:
+            message = stream.get_final_message()
+    else:
+        message = client.messages.create(**params)
+    thinking, text = message.content
+    assert isinstance(thinking, anthropic.types.ThinkingBlock)
+    assert thinking.signature
+    assert isinstance(text, anthropic.types.TextBlock)
+    assert text.text.startswith("You said: fine…")
+
+
+def test_cache_reads_follow_creation(client: anthropic.Anthropic) -> None:
+    """A prefix with cache_control is created by the first call and read by the next."""
+    system = [{"type": "text", "text": "rules " * 1_000, "cache_control": {"type": "ephemeral"}}]
+    first, second = (ask(client, text, system=system).usage for text in ("one", "two"))
+    assert first.cache_creation_input_tokens == second.cache_read_input_tokens == 1_500
+    assert first.cache_read_input_tokens == second.cache_creation_input_tokens == 0
+
+
+def test_count_tokens_agrees_with_usage(client: anthropic.Anthropic) -> None:
+    """The count beforehand is what the message's usage says afterwards."""
+    params: Any = {"model": MODEL, "messages": [{"role": "user", "content": "how long is this?"}]}
+    counted = client.messages.count_tokens(**params).input_tokens
+    assert counted == client.messages.create(**params, max_tokens=1).usage.input_tokens
+
+
+def test_it_is_healthy(server: RunningServer) -> None:
+    """A supervisor can see that the server is up, without a key."""
+    with urllib.request.urlopen(f"{server.url}/healthz", timeout=DEADLINE_S) as response:  # noqa: S310
+        assert response.status == 200
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("header", ["x-api-key", "Authorization"])
+def test_a_key_is_needed(header: str) -> None:
+    """Only accepted keys are let in, in either header, and the refusal is a 401."""
+    with running(keys=["good-key"]) as server:
+        for key, refused in (("good-key", False), ("bad-key", True)):
+            credentials: Any = {"api_key": key} if header == "x-api-key" else {"auth_token": key}
+            with anthropic.Anthropic(base_url=server.url, max_retries=0, **credentials) as client:
+                if refused:
+                    with pytest.raises(anthropic.AuthenticationError):
+                        ask(client)
+                else:
+                    ask(client)
+
+
+def test_no_key_is_refused(server: RunningServer) -> None:
+    """Any key is good by default, but none is not."""
+    status, body, _ = post(f"{server.url}/v1/messages", b"{}", key=None)
+    assert (status, body["error"]["type"]) == (401, "authentication_error")
+
+
+GOOD = {"model": MODEL, "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"model": None}, "model"),
+        ({"model": 5}, "model"),
+        ({"max_tokens": None}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": "10"}, "max_tokens"),
+        ({"messages": None}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": ["hi"]}, "messages.0"),
+        ({"messages": [{"role": "robot", "content": "hi"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": ["hi"]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages.0"),
+        ({"system": 5}, "system"),
+        ({"stream": "yes"}, "stream"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "other"}}, "tool_choice"),
+        ({"tools": "none", "tool_choice": {"type": "auto"}}, "tools"),
+        ({"tools": [{}]}, "tools"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(server: RunningServer, wrong: dict[str, Any], named: str) -> None:
+    """A request that the API would refuse gets its 400, which names the field, and a request id in both places."""
+    status, body, headers = post(f"{server.url}/v1/messages", json.dumps(GOOD | wrong).encode())
+    assert (status, body["error"]["type"]) == (400, "invalid_request_error")
+    assert body["error"]["message"].startswith(named)
+    assert body["request_id"] == headers["request-id"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_object_is_refused(server: RunningServer, body: bytes) -> None:
+    """Whatever is sent, the answer is a 400 and not a defect of the server."""
+    assert post(f"{server.url}/v1/messages", body)[0] == 400
+
+
+def test_unknown_things_are_not_found(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """A model and a path that do not exist are 404 in the API's own form."""
+    with pytest.raises(anthropic.NotFoundError):
+        ask(client, model="unknown-model")
+    status, body, _ = post(f"{server.url}/v2/messages", b"{}")
+    assert (status, body["error"]["type"]) == (404, "not_found_error")
+
+
+def test_a_wrong_method_is_405(server: RunningServer) -> None:
+    """A method that a path does not have is refused in the API's own form."""
+    status, body, _ = post(f"{server.url}/v1/messages", b"", method="PUT")
+    assert (status, body["type"]) == (405, "error")
+
+
+def test_a_request_above_32_mb_is_413(client: anthropic.Anthropic) -> None:
+    """A body above the API's limit is refused by name."""
+    with pytest.raises(anthropic.APIStatusError) as refused:
+        ask(client, "x" * 32 * 1024 * 1024)
+    assert refused.value.status_code == 413
+    assert refused.value.type == "request_too_large"
+
+
+# Limits
+
+
+def test_a_limit_is_exact() -> None:
+    """A hundred callers at once against a bucket of five: exactly five get through."""
+    with running(limits=Limits(rpm=1, burst=300)) as server, connected(server) as client:
+        start = threading.Barrier(100)
+
+        def call(_: int) -> int:
+            start.wait(DEADLINE_S)
+            try:
+                ask(client)
+            except anthropic.RateLimitError as error:
+                return error.status_code
+            return 200
+
+        with ThreadPoolExecutor(100) as threads:
+            statuses = Counter(threads.map(call, range(100)))
+        assert statuses == {200: 5, 429: 95}
+        assert server.summary()["statuses"] == {"200": 5, "429": 95}
+
+
+def test_429_tells_when_to_come_again() -> None:
+    """A refusal has a retry-after of whole seconds, rounded up, and the state of the limit."""
+    with running(limits=Limits(rpm=10)) as server, connected(server) as client:
+        ask(client)
+        with pytest.raises(anthropic.RateLimitError) as refused:
+            ask(client)
+    headers = refused.value.response.headers
+    assert headers["retry-after"] == "6"
+    assert headers["anthropic-ratelimit-requests-limit"] == "10"
+    assert headers["anthropic-ratelimit-requests-remaining"] == "0"
+    assert refused.value.type == "rate_limit_error"
+    assert refused.value.error_code is None
+
+
+def test_success_tells_what_is_left() -> None:
+    """Every successful answer has the state of each limit, and all of it fits into a real client."""
+    with running(limits=Limits(rpm=60, burst=10, itpm=400_000, otpm=80_000)) as server, connected(server) as client:
+        headers = client.messages.with_raw_response.create(**GOOD).headers
+    for kind in ("requests", "tokens", "input-tokens", "output-tokens"):
+        for what in ("limit", "remaining", "reset"):
+            assert headers[f"anthropic-ratelimit-{kind}-{what}"]
+    assert headers["anthropic-ratelimit-requests-remaining"] == "9"
+    assert headers["anthropic-ratelimit-input-tokens-remaining"] == "100000"
+
+
+def test_a_gateway_can_hide_the_limits() -> None:
+    """Without headers the limits hold all the same, and no answer says anything of them."""
+    with running(Behaviour(headers=False), limits=Limits(rpm=10)) as server, connected(server) as client:
+        told = [client.messages.with_raw_response.create(**GOOD).headers]
+        with pytest.raises(anthropic.RateLimitError) as refused:
+            ask(client)
+    told.append(refused.value.response.headers)
+    assert not [name for headers in told for name in headers if "ratelimit" in name or name == "retry-after"]
+
+
+def test_keys_and_models_have_their_own_limits() -> None:
+    """What one key has used of one family of models is left to every other key and family."""
+    table = {"*haiku*": Limits(rpm=1), "*opus*": Limits(rpm=1)}
+    with running(limits=table) as server, connected(server) as one, connected(server, "other-key") as other:
+        ask(one, model="claude-haiku-4-5")
+        ask(one, model="claude-opus-4-9")
+        ask(other, model="claude-haiku-4-5")
+        with pytest.raises(anthropic.RateLimitError):
+            ask(one, model="claude-haiku-4-9")
+
+
+def test_output_tokens_count_when_produced() -> None:
+    """A long stream uses up the output limit, although its max_tokens did not."""
+    limits = Limits(otpm=240, token_burst=10)
+    with running(Behaviour(output_tokens=80), limits=limits) as server, connected(server) as client:
+        assert len(list(ask(client, max_tokens=4_096, stream=True))) > 80
+        with pytest.raises(anthropic.RateLimitError, match="output tokens"):
+            ask(client)
+
+
+def test_calls_in_flight_are_limited() -> None:
+    """While one stream is open, a key that may have one call in flight gets 429, and afterwards it does not."""
+    behaviour = Behaviour(tokens_per_second=100, output_tokens=1_000)
+    with running(behaviour, limits=Limits(in_flight=1)) as server, connected(server) as client:
+        stream = ask(client, max_tokens=1_000, stream=True)
+        next(stream)
+        with pytest.raises(anthropic.RateLimitError, match="concurrent connections"):
+            ask(client)
+        stream.close()
+        eventually(lambda: server.summary()["in_flight"] == 0)
+        ask(client)
+
+
+def test_a_spend_limit_is_the_sdks_own_error(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """An enforced spend limit is a 429 without retry-after, which the SDK knows by its code."""
+    server.control(spend_limit=True)
+    with pytest.raises(anthropic.RateLimitError) as refused:
+        ask(client)
+    assert type(refused.value).__name__ == "EnforcedSpendLimitReachedError"
+    assert refused.value.error_code == "enforced_spend_limit_reached"
+    assert "retry-after" not in refused.value.response.headers
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [
+        ("server_error", 500, "api_error"),
+        ("overloaded", 529, "overloaded_error"),
+        ("rate_limited", 429, "rate_limit_error"),
+        ("402", 402, "billing_error"),
+        ("403", 403, "permission_error"),
+        ("409", 409, "conflict_error"),
+        ("504", 504, "timeout_error"),
+    ],
+)
+def test_errors_have_their_types(client: anthropic.Anthropic, fault: str, status: int, kind: str) -> None:
+    """A forced error reaches the SDK with the status and the type of the real API."""
+    with pytest.raises(anthropic.APIStatusError) as failed:
+        simulate(client, fault)
+    assert (failed.value.status_code, failed.value.type) == (status, kind)
+
+
+def test_an_outage_is_529_for_everybody(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """An outage can be switched on and off while running."""
+    server.control(outage=True)
+    with pytest.raises(anthropic.InternalServerError) as failed:
+        ask(client)
+    assert failed.value.status_code == 529
+    server.control(outage=False)
+    ask(client)
+
+
+def test_a_gateways_503_is_html(client: anthropic.Anthropic) -> None:
+    """A 503 comes with a page for people in the place of JSON."""
+    with pytest.raises(anthropic.InternalServerError) as failed:
+        simulate(client, "unavailable")
+    assert failed.value.response.headers["content-type"].startswith("text/html")
+    assert failed.value.type is None
+
+
+def test_200_can_be_html(client: anthropic.Anthropic) -> None:
+    """The SDK gives a page as a string, which is no message."""
+    assert isinstance(simulate(client, "html"), str)
+
+
+def test_200_can_be_broken_json(client: anthropic.Anthropic) -> None:
+    """The JSON of a whole message, and of an event, can be cut in half."""
+    with pytest.raises(json.JSONDecodeError):
+        simulate(client, "broken_json")
+    with pytest.raises(json.JSONDecodeError):
+        list(simulate(client, "broken_json", stream=True))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_connection_can_drop(server: RunningServer, client: anthropic.Anthropic, streaming: bool) -> None:
+    """The connection closes without an answer, and the log says that there was none."""
+    with pytest.raises(anthropic.APIConnectionError):
+        simulate(client, "drop", stream=streaming)
+    eventually(lambda: server.summary()["statuses"] == {"no_answer": 1})
+    assert server.calls()[0]["status"] is None
+    assert server.calls()[0]["closed_by_client"] is None
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_connection_can_drop_in_the_middle(client: anthropic.Anthropic, streaming: bool) -> None:
+    """The connection closes when half of the answer has been sent."""
+    with pytest.raises((httpx2.RemoteProtocolError, anthropic.APIConnectionError)):
+        list(simulate(client, "drop_mid_stream", stream=streaming))
+
+
+def test_a_stream_can_end_too_early(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """A truncated stream ends in good order after half of its tokens, without message_stop."""
+    server.control(output_tokens=10)
+    kinds = [event.type for event in simulate(client, "truncated", stream=True)]
+    assert kinds.count("content_block_delta") == 5
+    assert kinds[-1] == "content_block_delta"
+
+
+def test_a_stream_can_be_overloaded_in_the_middle(client: anthropic.Anthropic) -> None:
+    """The overload comes as an event of a stream that began with 200."""
+    seen = []
+    with pytest.raises(anthropic.APIStatusError) as failed:
+        seen.extend(event.type for event in simulate(client, "stream_overloaded", stream=True))
+    assert (failed.value.status_code, failed.value.type) == (200, "overloaded_error")
+
+
+def test_a_call_can_hang(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """A call that is never answered ends by the caller's timeout, and the log knows who hung up."""
+    with pytest.raises(anthropic.APITimeoutError):
+        simulate(client.with_options(timeout=0.2), "hang")
+    eventually(lambda: server.summary()["closed_by_client"] == 1)
+    eventually(lambda: server.summary()["in_flight"] == 0)
+    assert 0.1 < server.calls()[0]["seconds"] < DEADLINE_S
+
+
+@pytest.mark.parametrize(("streaming", "interval"), [(False, 0.002), (True, 0.001)])
+def test_a_drip_outlives_the_read_timeout(
+    server: RunningServer, client: anthropic.Anthropic, streaming: bool, interval: float
+) -> None:
+    """An answer that comes byte by byte takes longer than the timeout, and none of its reads does."""
+    server.control(drip_interval=interval, output_tokens=1)
+    begun = time.monotonic()
+    answer = simulate(client.with_options(timeout=0.4), "drip", stream=streaming)
+    assert list(answer) if streaming else answer.content
+    assert time.monotonic() - begun > 0.6
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_stopping_ends_what_goes_on(fault: str) -> None:
+    """A server that stops closes the calls that it still has, at once."""
+    with ThreadPoolExecutor(1) as threads:
+        with running() as server:
+            client = connected(server)
+            call = threads.submit(simulate, client, fault)
+            eventually(lambda: server.summary()["in_flight"] == 1)
+        with client:
+            error = call.exception(DEADLINE_S)
+    assert isinstance(error, anthropic.APIConnectionError | httpx2.RemoteProtocolError)
+
+
+def test_a_fault_can_be_asked_for_by_user_id(client: anthropic.Anthropic) -> None:
+    """A caller that cannot set headers names its fault in the metadata."""
+    with pytest.raises(anthropic.InternalServerError):
+        ask(client, metadata={"user_id": "simulate:overloaded"})
+
+
+def test_an_unknown_fault_is_refused(client: anthropic.Anthropic) -> None:
+    """A misspelt fault does not pass for a healthy call, and the nearest name is told."""
+    with pytest.raises(anthropic.BadRequestError, match="overloaded"):
+        simulate(client, "overlaoded")
+
+
+def test_rates_befall_calls_that_ask_for_nothing() -> None:
+    """With a rate of one, every call fails in that way."""
+    with running(Behaviour(server_error_rate=1)) as server, connected(server) as client:
+        for _ in range(3):
+            with pytest.raises(anthropic.InternalServerError):
+                ask(client)
+
+
+# The log, and changes while running
+
+
+def test_control_changes_a_running_server(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """Fields changed over HTTP hold for the next call, and the settings show them."""
+    status, settings, _ = post(f"{server.url}/_control", b'{"latency": 0.2, "rpm": 6}', method="PATCH")
+    assert status == 200
+    assert settings["behaviour"]["latency"] == 0.2
+    assert settings["limits"]["*"]["rpm"] == 6
+    begun = time.monotonic()
+    ask(client)
+    assert time.monotonic() - begun >= 0.2
+    with pytest.raises(anthropic.RateLimitError):
+        ask(client)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [(b'{"latancy": 1}', "latency"), (b'{"latency": "x"}', "latency"), (b"[]", "object"), (b"{", "JSON")],
+)
+def test_control_refuses_what_it_does_not_know(server: RunningServer, change: bytes, told: str) -> None:
+    """A wrong change is a 400 which names the field that was meant."""
+    status, body, _ = post(f"{server.url}/_control", change, method="PATCH")
+    assert status == 400
+    assert told in body["error"]["message"]
+
+
+def test_the_log_is_a_witness(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """Every call is in the log with its time, status, model, user and tokens, and no key is."""
+    before = time.time()
+    message = ask(client, metadata={"user_id": "job-1"})
+    with pytest.raises(anthropic.InternalServerError):
+        simulate(client, "overloaded")
+    eventually(lambda: server.summary()["total"] == 2)
+    good, bad = server.calls()
+    assert before <= good["arrived"] <= time.time()
+    assert (good["status"], good["model"], good["user_id"]) == (200, MODEL, "job-1")
+    assert (good["input_tokens"], good["output_tokens"]) == (message.usage.input_tokens, message.usage.output_tokens)
+    assert (bad["status"], bad["fault"]) == (529, "overloaded")
+    assert good["key"] == KEY[-4:]
+    assert KEY not in json.dumps(server.calls())
+
+
+def test_the_log_can_be_read_and_cleared_over_http(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """The log over HTTP is the log, its summary leaves out the calls, and cleared it is empty."""
+    ask(client)
+    eventually(lambda: server.summary()["total"] == 1)
+    url = f"{server.url}/_calls"
+    assert post(url, b"", method="GET")[1]["calls"] == server.calls()
+    summary = post(f"{url}?summary=1", b"", method="GET")[1]
+    assert summary["statuses"] == {"200": 1}
+    assert "calls" not in summary
+    assert post(url, b"", method="DELETE")[0] == 204
+    assert post(url, b"", method="GET")[1]["calls"] == []
+
+
+def test_concurrency_is_witnessed(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """The summary knows how many calls and streams there were at the same time."""
+    server.control(tokens_per_second=100, output_tokens=1_000)
+    opened = [ask(client, max_tokens=1_000, stream=True) for _ in range(3)]
+    eventually(lambda: server.summary()["open_streams"] == 3)
+    for stream in opened:
+        stream.close()
+    eventually(lambda: server.summary()["open_streams"] == 0)
+    assert server.summary()["max_open_streams"] == server.summary()["max_in_flight"] == 3
+
+
+def test_a_client_that_hangs_up_is_noticed(server: RunningServer, client: anthropic.Anthropic) -> None:
+    """A stream that its caller closes is produced no further, and the log says when."""
+    server.control(tokens_per_second=100, output_tokens=1_000)
+    stream = ask(client, max_tokens=1_000, stream=True)
+    next(stream)
+    stream.close()
+    eventually(lambda: server.calls()[0]["closed_by_client"])
+    call = server.calls()[0]
+    assert time.time() - DEADLINE_S < call["closed_by_client"] <= time.time()
+    assert call["output_tokens"] < 1_000
+    assert server.summary()["open_streams"] == 0
+
+
+def test_connections_are_kept_alive(server: RunningServer) -> None:
+    """Many calls fit on one connection, refusals among them."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=DEADLINE_S)
+    sockets = set()
+    for body in (GOOD, {}, GOOD):
+        connection.request("POST", "/v1/messages", json.dumps(body), {"x-api-key": KEY})
+        sockets.add(connection.sock)
+        connection.getresponse().read()
+    connection.close()
+    assert len(sockets) == 1
