@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, _state
-from kombu import Queue
 
-from celery_app import worker
+from celery_app.configuration import configure
 from celery_app.lanes import NORMAL
-from celery_app.routing import LaneAMQP, LaneRouter, lane_queue
+from celery_app.routing import LaneAMQP
+from celery_app.worker import look_after_workers
 
 if TYPE_CHECKING:
     from celery_app.settings import Settings
-
-#: Slots of a worker that was given no ``-c``. A slot waits for the API nearly all of its time, so there can be many
-#: more of them than cores.
-DEFAULT_CONCURRENCY = 20
-
-#: Seconds to connect to the broker: a live one on the same network answers in milliseconds.
-CONNECT_TIMEOUT = 0.8
-
-#: A web request must not hang on a dead broker: 3 tries x CONNECT_TIMEOUT and the pauses stay under 3 s.
-PUBLISH_RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2}
-
-#: What the lanes need to keep their promise, whatever the project's own configuration says.
-REQUIRED = {
-    "accept_content": ["json"],  # a pickle from the broker would be code from the broker
-    "result_accept_content": ["json"],
-    "result_serializer": "json",
-    "task_acks_late": True,  # a job belongs to the broker until it is done
-    "task_create_missing_queues": False,  # queue="critcal" has to fail, not to wait for a worker that never comes
-    "task_reject_on_worker_lost": True,  # a pool process that was killed has not done its job
-    "task_serializer": "json",
-    "worker_consumer": "celery_app.broker.consumer:LaneConsumer",
-    "worker_prefetch_multiplier": 1,  # a fetched job is in a slot, never in a worker's memory behind one
-}
-
-#: What suits LLM calls; a project's own value stays.
-DEFAULTS = {
-    "broker_connection_max_retries": None,  # a worker outlives its broker's restart
-    "broker_connection_retry_on_startup": True,
-    "task_publish_retry_policy": PUBLISH_RETRY_POLICY,
-    "task_send_sent_event": True,  # Flower shows a job from its submission on
-    "worker_cancel_long_running_tasks_on_connection_loss": False,
-    "worker_concurrency": DEFAULT_CONCURRENCY,
-    "worker_pool": "threads",  # the one pool that fills slots at once and loses nothing on SIGTERM or SIGQUIT
-    "worker_send_task_events": True,
-}
 
 
 def create_app(settings: Settings | None = None) -> Celery:
@@ -89,18 +53,18 @@ def install(app: Celery, settings: Settings | None = None) -> None:
 def _put_lanes_on(app: Celery, settings: Settings | None, default_queue: str | None = None) -> None:
     app.amqp_cls = LaneAMQP
     app.lanes_settings = None
-    worker.look_after_workers(app)
+    look_after_workers(app)
 
-    def configure() -> dict[str, Any]:
+    def on_configured() -> dict[str, Any]:
         app.lanes_settings = settings or _settings_from_environment(app)
-        _configure(app, default_queue)
+        configure(app, app.lanes_settings, default_queue)
         return {}
 
     if app.configured:
-        configure()
+        on_configured()
     else:
         # Celery asks for pending defaults once it has read the project's own configuration.
-        app.add_defaults(configure)
+        app.add_defaults(on_configured)
 
 
 def _settings_from_environment(app: Celery) -> Settings:
@@ -108,52 +72,6 @@ def _settings_from_environment(app: Celery) -> Settings:
     from celery_app.settings import Settings
 
     return Settings.from_environment(broker_url=app.conf.broker_url, result_backend=app.conf.result_backend)
-
-
-def _configure(app: Celery, default_queue: str | None) -> None:
-    conf, settings = app.conf, app.lanes_settings
-    defaults = {**DEFAULTS, **_encryption(settings)}
-    conf.update({key: value for key, value in defaults.items() if not conf.value_set_for(key)})
-    if default_queue:
-        conf.task_default_queue = default_queue
-    conf.update(
-        REQUIRED,
-        broker_read_url=_redis_url(settings.broker_url),
-        broker_write_url=_redis_url(settings.broker_url),
-        broker_transport_options={
-            "socket_connect_timeout": CONNECT_TIMEOUT,
-            **conf.broker_transport_options,
-            "lanes": {lane.name: {"capacity": lane.capacity, "submit_wait": lane.submit_wait} for lane in settings.lanes},
-        },
-        include=list(dict.fromkeys(["tasks", *(conf.include or ())])),
-        task_queues=[*map(lane_queue, settings.lanes), *_other_queues(conf, settings)],
-        task_routes=[LaneRouter(settings.lanes, conf.task_routes)],
-    )
-    app.backend_cls = _redis_url(settings.result_backend)
-
-
-def _redis_url(url: str) -> str:
-    """Valkey speaks Redis' protocol, but neither Celery nor kombu knows its name."""
-    return url.replace("valkey://", "redis://", 1)
-
-
-def _other_queues(conf: Any, settings: Settings) -> list[Queue]:
-    """Return the project's own queues: those it declared, and the default queue that Celery would have made."""
-    declared = conf.task_queues or ()
-    if isinstance(declared, dict):
-        declared = [Queue.from_dict(name, **{"routing_key": name, **options}) for name, options in declared.items()]
-    queues = [queue for queue in declared if settings.lane(queue.name) is None]
-    default = conf.task_default_queue
-    if settings.lane(default) is None and default not in {queue.name for queue in queues}:
-        queues.append(Queue(default, routing_key=default))
-    return queues
-
-
-def _encryption(settings: Settings) -> dict[str, Any]:
-    """``rediss://`` means a verified certificate unless the URL says otherwise; kombu would not even encrypt."""
-    required = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
-    urls = {"broker_use_ssl": settings.broker_url, "redis_backend_use_ssl": settings.result_backend}
-    return {key: required for key, url in urls.items() if url.startswith("rediss://") and "ssl_" not in url}
 
 
 app = create_app()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from redis import ConnectionPool, Redis
 
-#: Seconds to wait for a reply: a live Redis needs milliseconds, and a status command may take 3 s in all.
-REPLY_TIMEOUT = 2.0
+#: Seconds to wait for a reply: a live Redis needs milliseconds, and a command that finds it dead has 3 s to say so.
+REPLY_TIMEOUT = 1.5
 
 #: Connections at most: one for each thread that talks to Redis at the same moment. redis-py raises beyond it, so it is
 #: a fuse against leaks and far above any worker's number of slots.
@@ -80,7 +80,7 @@ def _connection_pool(app: Any) -> ConnectionPool:
     channel = _unopened_channel(app.connection_for_write())
     channel.max_connections = MAX_CONNECTIONS
     channel.socket_timeout = channel.socket_timeout or REPLY_TIMEOUT
-    pool: ConnectionPool = channel._get_pool()  # noqa: SLF001 - see _unopened_channel
+    pool: ConnectionPool = channel._get_pool()
     return pool
 
 

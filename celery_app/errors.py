@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.exceptions import QueueNotFound
-
 
 class LanesError(Exception):
     """Something is wrong with the lanes."""
@@ -20,19 +18,15 @@ class LanesError(Exception):
 
 
 class InvalidSettings(LanesError):
-    """Invalid settings: {problems}"""  # noqa: D400, D415 - it ends in the list of problems
+    """Invalid settings: {problems}"""  # noqa: D415 - it ends in the list
 
     problems: str
 
 
-class UnknownLane(LanesError, QueueNotFound):
+class UnknownLane(LanesError):
     """There is no queue {name!r}{hint}. The lanes are {lanes}; other queues have to be declared in task_queues."""
 
     name: str
-
-    def __str__(self) -> str:
-        """Return the message; `QueueNotFound` is a `KeyError`, which would quote it."""
-        return str(self.args[0])
 
 
 class UnsupportedWorker(LanesError):
@@ -69,7 +63,7 @@ class NotAMessage(LanesError):
 
 
 class ApiError(LanesError):
-    """The API refused the call: {status} {type}: {text}"""  # noqa: D400, D415 - it ends in the API's own words
+    """The API refused the call: {status} {type}: {text}"""  # noqa: D415 - it ends in the API's own words
 
     status: int
     type: str

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP, Queues
 from celery.app.routes import prepare
@@ -14,6 +13,9 @@ from kombu import Exchange, Queue
 from celery_app.broker.connection import LaneConnection
 from celery_app.errors import UnknownLane
 from celery_app.lanes import LANES, NORMAL, Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 #: Seconds since the epoch, set once when a job is first submitted and kept through every return.
 SUBMITTED_AT = "submitted_at"
@@ -29,10 +31,11 @@ def lane_queue(lane: Lane) -> Queue:
     return Queue(lane.name, exchange=Exchange(lane.name, type="direct"), routing_key=lane.name)
 
 
-class LaneQueues(Queues):  # type: ignore[misc]
+class LaneQueues(Queues):
     """Queues that name the lanes when asked for one that does not exist."""
 
     def __missing__(self, name: str) -> Queue:
+        """Refuse a name that no queue has."""
         if self.create_missing:
             return super().__missing__(name)
         nearest = difflib.get_close_matches(name, self, n=1)
@@ -40,7 +43,7 @@ class LaneQueues(Queues):  # type: ignore[misc]
         raise UnknownLane(name=name, hint=hint, lanes=", ".join(lane.name for lane in LANES))
 
 
-class LaneAMQP(AMQP):  # type: ignore[misc]
+class LaneAMQP(AMQP):
     """Celery's message layer with `LaneQueues`, over the lanes' broker."""
 
     Connection = LaneConnection
@@ -72,7 +75,7 @@ class LaneRouter:
         """Return the route of one job, or None to leave it to Celery's default queue."""
         route = self._project_route(name, args, kwargs, options, task)
         queue = options.get("queue") or route.get("queue") or self._home(task, {**route, **options})
-        lane = self._lanes.get(getattr(queue, "name", queue))
+        lane = self._lanes.get(str(getattr(queue, "name", queue)))
         if lane is None:
             return route or None
         options["headers"] = stamped(lane, options.get("headers"), time.time())

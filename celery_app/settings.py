@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -14,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from celery_app.errors import InvalidSettings
 from celery_app.lanes import LANES, Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 DEFAULT_BROKER_URL = "redis://localhost:6379/0"
 DEFAULT_BASE_URL = "https://ezaiapi.com"
@@ -23,7 +25,7 @@ BROKER_SCHEMES = ("redis", "rediss", "valkey", "redis+socket", "sentinel")
 
 
 def _broker_url(url: str) -> str:
-    parts = urlsplit(url.split(";")[0])
+    parts = urlsplit(url.split(";", 1)[0])
     if parts.scheme not in BROKER_SCHEMES:
         raise ValueError(f"the scheme must be one of {', '.join(BROKER_SCHEMES)}, as in {DEFAULT_BROKER_URL}")
     _ = parts.port  # raises ValueError for a port that is no number
@@ -99,7 +101,11 @@ class _LaneOverride(BaseModel):
 class _LanesEnv(BaseSettings):
     # Split once only: LANES_CRITICAL_SUBMIT_WAIT is the field submit_wait of the lane critical.
     model_config = SettingsConfigDict(
-        env_prefix="LANES_", env_nested_delimiter="_", env_nested_max_split=1, extra="ignore"
+        env_prefix="LANES_",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+        extra="ignore",
     )
 
     critical: _LaneOverride = Field(default_factory=_LaneOverride)
@@ -108,7 +114,7 @@ class _LanesEnv(BaseSettings):
 
 
 class _EzaiEnv(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="EZAI_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="EZAI_", env_ignore_empty=True, extra="ignore")
 
     api_key: ApiKey | None = None
     api_key_critical: ApiKey | None = None
@@ -123,7 +129,7 @@ class _EzaiEnv(BaseSettings):
 
 
 class _CeleryEnv(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="CELERY_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="CELERY_", env_ignore_empty=True, extra="ignore")
 
     broker_url: Annotated[str, AfterValidator(_broker_url)] = DEFAULT_BROKER_URL
     result_backend: str | None = None
@@ -166,7 +172,7 @@ class Settings:
             InvalidSettings: names every problem found, not only the first.
         """
         urls = {"broker_url": broker_url, "result_backend": result_backend}
-        given: dict[type[BaseSettings], dict[str, str]] = {_CeleryEnv: {k: v for k, v in urls.items() if v}}
+        given: dict[type[BaseSettings], dict[str, Any]] = {_CeleryEnv: {k: v for k, v in urls.items() if v}}
         groups: dict[type[BaseSettings], Any] = {}
         problems = list(_unknown_names(os.environ))
         for group in _GROUPS:

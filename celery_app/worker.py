@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 
+from celery_app.configuration import override
 from celery_app.errors import UnsupportedWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 #: Broker connections beside the one that each slot may hold while it acknowledges: claiming, listening, events,
 #: heartbeats, and as many again for reconnects.
@@ -26,9 +29,11 @@ _POOLS_WITHOUT_TIME_LIMITS = ("thread", "solo")
 def look_after_workers(app: Any) -> None:
     """Check and size every worker of this application before it starts."""
     app.steps["worker"].add(LaneWorker)
+    # By name: the core imports no task.
+    app.steps["worker"].add("tasks.warmup:WarmUp")
 
 
-class LaneWorker(bootsteps.Step):  # type: ignore[misc]
+class LaneWorker(bootsteps.Step):
     """The step of a worker's start that is about lanes."""
 
     name = "lanes"
@@ -38,7 +43,7 @@ class LaneWorker(bootsteps.Step):  # type: ignore[misc]
         reason = next(_objections(worker, options), None)
         if reason:
             raise UnsupportedWorker(reason=reason)
-        _size_connections(worker.app.conf, worker.concurrency)
+        _size_connections(worker.app, worker.concurrency)
         super().__init__(worker, **options)
 
 
@@ -62,8 +67,9 @@ def _pool_name(pool: Any) -> str:
     return pool if isinstance(pool, str) else pool.__module__.rpartition(".")[2]
 
 
-def _size_connections(conf: Any, slots: int) -> None:
+def _size_connections(app: Any, slots: int) -> None:
     """A slot without a connection cannot acknowledge, and stays taken for good."""
-    options = dict(conf.broker_transport_options)
+    options = dict(app.conf.broker_transport_options)
     options["max_connections"] = max(options.get("max_connections", 0), slots + SPARE_CONNECTIONS)
-    conf.update(broker_transport_options=options, broker_pool_limit=max(conf.broker_pool_limit or 0, slots))
+    pool_limit = max(app.conf.broker_pool_limit or 0, slots)
+    override(app, {"broker_transport_options": options, "broker_pool_limit": pool_limit})

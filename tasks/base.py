@@ -12,12 +12,12 @@ from celery.exceptions import MaxRetriesExceededError, Retry
 from celery_app.broker.returns import give_back, give_up, is_claimed
 from celery_app.errors import DeadlineExceeded
 from celery_app.lanes import NORMAL, Lane
-from celery_app.metrics.events import JobEvent, emit
+from celery_app.metrics.events import JobEvent, Kind, emit
 from celery_app.routing import DEADLINE_AT, SUBMITTED_AT
 from celery_app.settings import settings_of
 
 
-class LaneTask(Task):  # type: ignore[misc]
+class LaneTask(Task):
     """Base of a task whose jobs run in lanes: ``@shared_task(base=LaneTask, bind=True)``."""
 
     abstract = True
@@ -28,7 +28,7 @@ class LaneTask(Task):  # type: ignore[misc]
     #: The lane's ``attempts`` decides.
     max_retries = None
     #: An exception the API or the lane foresaw is no reason for a traceback in the worker's log.
-    throws = (DeadlineExceeded,)
+    throws: tuple[type[Exception], ...] = (DeadlineExceeded,)
 
     @property
     def lane(self) -> Lane:
@@ -76,11 +76,11 @@ class LaneTask(Task):  # type: ignore[misc]
         self.report("failed")
         super().on_failure(exc, task_id, args, kwargs, einfo)
 
-    def report(self, kind: str, seconds: float = 0.0) -> None:
+    def report(self, kind: Kind, seconds: float = 0.0) -> None:
         """Tell the observers what happened to the job in hand."""
         emit(JobEvent(kind=kind, lane=self.lane.name, task=self.name, seconds=seconds))
 
-    def retry(  # noqa: PLR0913 - Celery's signature
+    def retry(
         self,
         args: Any = None,
         kwargs: Any = None,
@@ -143,5 +143,7 @@ class LaneTask(Task):  # type: ignore[misc]
             BaseException: `error`, always.
         """
         if is_claimed(self.request.properties):
-            give_up(self.app, self.request.properties, f"{type(error).__name__} after {self.request.retries + 1} attempts")
+            give_up(
+                self.app, self.request.properties, f"{type(error).__name__} after {self.request.retries + 1} attempts"
+            )
         raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ def _build(api_key: str, base_url: str) -> Anthropic:
 
     from tasks.deadline import heed_deadlines
 
+    http_log = logging.getLogger("httpx2")
+    if http_log.level == logging.NOTSET:
+        http_log.setLevel(logging.WARNING)  # else each call adds a line to the worker's log
     limits = httpx2.Limits(
         max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_EXPIRY
     )

@@ -7,13 +7,15 @@ is left is known, so a server that answers a byte a second cannot keep a slot be
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpcore2
 import httpx2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 #: ``time.monotonic()`` at which the call in hand has to be over.
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
@@ -105,8 +107,8 @@ def heed_deadlines(client: httpx2.Client) -> httpx2.Client:
 
     httpx2 offers no public way to hand its transports a network backend (2.16), so theirs is wrapped in place.
     """
-    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001 - see above
+    for transport in (client._transport, *client._mounts.values()):
         if isinstance(transport, httpx2.HTTPTransport):
-            pool = transport._pool  # noqa: SLF001
-            pool._network_backend = DeadlineBackend(pool._network_backend)  # noqa: SLF001
+            pool = transport._pool
+            pool._network_backend = DeadlineBackend(pool._network_backend)
     return client

@@ -89,17 +89,17 @@ def failure_of(exc: Exception, timeout: float) -> Failure | None:
 
 def backoff(failures: int) -> float:
     """Return the seconds to wait after the n-th failure, counted from 0."""
-    return random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2**failures))  # noqa: S311 - spreads load, guards nothing
+    return random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2**failures))
 
 
 def _of_status(exc: APIStatusError) -> Failure:
     kind = exc.type or "error"
-    status = exc.status_code if exc.status_code >= 400 else STATUS_OF_TYPE.get(kind, 500)  # noqa: PLR2004 - HTTP's own
+    status = exc.status_code if exc.status_code >= 400 else STATUS_OF_TYPE.get(kind, 500)
     error = ApiError(status=status, type=kind, text=exc.api_message or _short(exc.message))
-    if status == 429 and exc.error_code != SPEND_LIMIT:  # noqa: PLR2004
+    if status == 429 and exc.error_code != SPEND_LIMIT:
         return Failure("limited", error, retry_after=_retry_after(exc.response.headers))
     if status in RETRYABLE_STATUSES:
-        return Failure("retry", error, _retry_after(exc.response.headers), overloaded=status == 529)  # noqa: PLR2004
+        return Failure("retry", error, _retry_after(exc.response.headers), overloaded=status == 529)
     return Failure("fatal", error)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import shared_task
@@ -23,6 +22,8 @@ from tasks.base import LaneTask
 from tasks.failures import LIMITED_PAUSE, Failure, backoff, failure_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery.result import AsyncResult
 
 
@@ -30,6 +31,8 @@ class MessageTask(LaneTask):
     """A task whose keyword arguments are those of the Messages API."""
 
     abstract = True
+    #: The worker's log and Flower show the beginning of a result; one character of an answer's JSON is its bracket.
+    resultrepr_maxsize = 1
     throws = (ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, InvalidRequest, NotAMessage)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
@@ -45,7 +48,7 @@ class MessageTask(LaneTask):
         return super().apply_async(args, kwargs, **options)
 
 
-@shared_task(bind=True, base=MessageTask, name="tasks.create_message")  # type: ignore[untyped-decorator]
+@shared_task(bind=True, base=MessageTask, name="tasks.create_message")
 def create_message(self: MessageTask, **params: Any) -> dict[str, Any]:
     """Create a message; the keyword arguments are those of the Messages API, the result is its message as a dict."""
     from tasks.request import check_request

@@ -7,7 +7,8 @@ import logging
 import time
 import uuid
 from queue import Empty
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import redis
 from kombu.transport import redis as kombu_redis
@@ -17,6 +18,9 @@ from celery_app.broker.lease import MAX_DELIVERIES, Leases, leases_for
 from celery_app.broker.outbox import LanePublishBatch, Outbox
 from celery_app.broker.qos import QoS
 from celery_app.broker.verbs import CLAIM
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +41,7 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 REFUSED_PAUSE = 0.5
 
 
-class LaneChannelMixin:
+class Channel(kombu_redis.Channel):
     """Claims instead of popping; puts with a limit instead of pushing.
 
     kombu's poller calls `_brpop_start` whenever there is a free slot and no command under way, and `_brpop_read` when
@@ -45,9 +49,10 @@ class LaneChannelMixin:
     """
 
     QoS = QoS
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "lanes")
 
     #: name -> {"capacity": jobs, "submit_wait": seconds}, most important first; from the transport options.
-    lanes: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - kombu sets options as attributes
+    lanes: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Open a channel that is hungry: its first command is a claim."""
@@ -88,7 +93,7 @@ class LaneChannelMixin:
         self._hungry = True
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
-    def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's signature
+    def _brpop_start(self, timeout: float | None = None) -> None:
         queues = self._queues_in_order()
         if not queues:
             return
@@ -163,7 +168,7 @@ class LaneChannelMixin:
         self._bell_wait = BELL_WAIT if due < 0 else min(BELL_WAIT, max(due, 1) / 1000)
         for queue, message in claimed.messages():
             self._queue_cycle.rotate(queue)
-            self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu's own channel does
+            self.connection._deliver(message, queue)
         if not self._hungry:
             raise Empty
         return True
@@ -198,13 +203,7 @@ class LaneChannelMixin:
         return redis.Redis(connection_pool=self.pool)
 
 
-class Channel(LaneChannelMixin, kombu_redis.Channel):  # type: ignore[misc]
-    """A channel to one Redis or Valkey server."""
-
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "lanes")
-
-
-class SentinelChannel(LaneChannelMixin, kombu_redis.SentinelChannel):  # type: ignore[misc]
-    """A channel to the server that Sentinel names."""
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):
+    """The same to whichever server Sentinel names."""
 
     from_transport_options = (*kombu_redis.SentinelChannel.from_transport_options, "lanes")

@@ -10,7 +10,7 @@ from kombu import Connection
 _TRANSPORTS = {"redis": "Transport", "rediss": "Transport", "sentinel": "SentinelTransport"}
 
 
-class LaneConnection(Connection):  # type: ignore[misc]
+class LaneConnection(Connection):
     """kombu's connection with `celery_app.broker.transport`."""
 
     def get_transport_cls(self) -> Any:

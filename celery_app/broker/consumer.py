@@ -13,10 +13,10 @@ from celery.worker.request import Context
 logger = logging.getLogger(__name__)
 
 
-class LaneConsumer(Consumer):  # type: ignore[misc]
+class LaneConsumer(Consumer):
     """Celery's consumer, which would drop these jobs and log the beginning of their bodies."""
 
-    def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002 - Celery's signature
+    def on_unknown_message(self, body: Any, message: Any) -> None:
         """Bury a message that is no Celery task."""
         _bury(message, "no Celery task")
         signals.task_rejected.send(sender=self, message=message, exc=None)
@@ -32,7 +32,7 @@ class LaneConsumer(Consumer):  # type: ignore[misc]
                 self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
-    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Bury a job whose message breaks Celery's protocol, or is no JSON."""
         _bury(message, f"invalid task message: {type(exc).__name__}")
         signals.task_rejected.send(sender=self, message=message, exc=exc)

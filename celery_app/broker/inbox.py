@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
-from celery_app.broker.lease import Leases
 from celery_app.broker.qos import CLAIM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery_app.broker.lease import Leases
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +37,9 @@ class Claimed:
         self._token = token
         self._leases = leases
         parts = iter(reply[1:])
-        self._jobs = [(queue.decode(), tag.decode(), text) for queue, tag, text in zip(parts, parts, parts, strict=True)]
+        self._jobs = [
+            (queue.decode(), tag.decode(), text) for queue, tag, text in zip(parts, parts, parts, strict=True)
+        ]
         self._held = held
         for queue, tag, _ in self._jobs:
             if queue in held:
@@ -67,7 +72,7 @@ class Claimed:
             message["properties"][CLAIM] = self._token
             due_in = _take_eta(message)
         except (ValueError, TypeError, LookupError, AttributeError) as exc:
-            logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)  # noqa: TRY400 - no text
+            logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)  # noqa: TRY400 - a traceback shows text
             self._leases.give_up(tag, self._token, f"undecodable: {type(exc).__name__}")
             return None
         if due_in > 0 and queue in self._held:

@@ -7,13 +7,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 
-from celery_app.broker.script import Script
 from celery_app.broker.verbs import EXTEND, GIVE_BACK, GIVE_UP, SETTLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from celery_app.broker.script import Script
 
 logger = logging.getLogger(__name__)
 

@@ -29,14 +29,14 @@ class Outbox:
         """Prepare the script's arguments."""
         prefix, steps = channel.global_keyprefix, channel.priority_steps
         lane = channel.lanes.get(queue)
-        step = channel.priority(channel._get_message_priority(message))  # noqa: SLF001 - kombu's own way to the step
+        step = channel.priority(channel._get_message_priority(message))
         tag = message["properties"]["delivery_tag"]
         not_before = take_not_before(message) if lane else 0
         self.queue = queue
         self.capacity: int = lane["capacity"] if lane else -1
         self.submit_wait: float = lane["submit_wait"] if lane else 0.0
-        self._keys = [prefix + channel._q_for_pri(queue, each) for each in steps]  # noqa: SLF001
-        expires = channel._expires.get(queue, 0)  # noqa: SLF001
+        self._keys = [prefix + channel._q_for_pri(queue, each) for each in steps]
+        expires = channel._expires.get(queue, 0)
         index = steps.index(step) + 1
         self._arguments = (prefix, queue, index, self.capacity, expires, not_before, tag, dumps(message))
 
@@ -60,11 +60,11 @@ class Outbox:
             if waited >= self.submit_wait:
                 raise LaneFull(lane=self.queue, depth=depth, capacity=self.capacity, waited=waited)
             # Jitter keeps a crowd of publishers from coming back all at once.
-            time.sleep(min(pause * random.uniform(0.5, 1), self.submit_wait - waited))  # noqa: S311
+            time.sleep(min(pause * random.uniform(0.5, 1), self.submit_wait - waited))
             pause = min(pause * 2, LONGEST_PAUSE)
 
 
-class LanePublishBatch(PublishBatch):  # type: ignore[misc]
+class LanePublishBatch(PublishBatch):
     """A pipeline of jobs; those that found their lane full go again, one by one, and wait for room."""
 
     def __init__(self, channel: Any, max_size: int) -> None:
@@ -94,7 +94,7 @@ class LanePublishBatch(PublishBatch):  # type: ignore[misc]
         jobs, self._jobs = self._jobs, []
         if not jobs:
             return
-        client = self.channel._plain_client()  # noqa: SLF001 - the batch is the channel's other half
+        client = self.channel._plain_client()
         try:
             answers = self._send(client, jobs)
         except redis.RedisError as exc:

@@ -11,7 +11,7 @@ from kombu.transport import redis as kombu_redis, virtual
 CLAIM = "lanes_claim"
 
 
-class QoS(kombu_redis.QoS):  # type: ignore[misc]
+class QoS(kombu_redis.QoS):
     """Settles and returns jobs through the process's leases; the claim has registered them already."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -35,7 +35,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         """Put a job among the dead letters; it still counts until it is acknowledged."""
         self.channel.leases.give_up(delivery_tag, self._claim(delivery_tag), reason)
 
-    def restore_unacked(self, client: Any = None) -> list[Any]:  # noqa: ARG002 - kombu's signature
+    def restore_unacked(self, client: Any = None) -> list[Any]:
         """Return what nobody works on; what a pool is busy with stays held, and is settled when it is done."""
         self._flush()
         busy = _busy_tags()
@@ -43,7 +43,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         self._delivered.clear()
         return []
 
-    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:  # noqa: ARG002
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Return one job."""
         self.channel.leases.give_back(tag, self._claim(tag))
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import redis
 
 from celery_app.broker.lease import RETRY_EVERY, TRANSIENT, Leases, holder_of
 from celery_app.broker.qos import CLAIM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
 #: Seconds that a pool's process waits for a broker that is away; the worker keeps the job's lease alive meanwhile.
 PATIENCE = 300.0

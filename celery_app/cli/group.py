@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from celery.exceptions import ImproperlyConfigured
 
 from celery_app.errors import LanesError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 #: Command -> the module that holds it under the same name.
 COMMANDS = {
@@ -23,11 +24,11 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         return sorted(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
@@ -42,8 +43,6 @@ def lanes() -> None:
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
     """Say a foreseen error in one line, whichever ``celery`` command met it."""
-    while not isinstance(error, LanesError) and isinstance(error, ImproperlyConfigured) and error.__context__:
-        error = error.__context__  # Celery wraps what it takes for a KeyError
     if isinstance(error, LanesError):
         click.echo(f"Error: {error}", err=True)
     else:

@@ -69,7 +69,7 @@ class GatewayError(ApiError):
         """Take the one status that gateways mostly have."""
         super().__init__(503, "Service Temporarily Unavailable")
 
-    def body(self, request_id: str) -> bytes:  # noqa: ARG002 - a gateway knows of no request id
+    def body(self, request_id: str) -> bytes:
         """Give the page."""
         return page("503 Service Temporarily Unavailable")
 
@@ -98,4 +98,4 @@ def spend_limited() -> ApiError:
 
 def simulated(status: int) -> ApiError:
     """Give an error of any status, as `x-simulate: 409` asks for."""
-    return ApiError(status, f"Simulated {status}", retry_after=1 if status == 429 else None)  # noqa: PLR2004 - HTTP
+    return ApiError(status, f"Simulated {status}", retry_after=1 if status == 429 else None)

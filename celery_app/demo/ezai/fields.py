@@ -25,7 +25,7 @@ _ACCEPTED: dict[str, tuple[type, ...]] = {
 }
 
 
-class InvalidChange(ValueError):  # noqa: N818 - names state facts
+class InvalidChange(ValueError):
     """A change names a field that does not exist, or gives it a value that it cannot have."""
 
 

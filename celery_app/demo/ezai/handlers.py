@@ -117,6 +117,18 @@ class CountTokensHandler(ApiHandler):
             self.refuse(error)
 
 
+class ModelsHandler(ApiHandler):
+    """GET /v1/models, which clients ask to find out whether their key is good."""
+
+    def get(self) -> None:
+        """List the one model that stands for all: the simulator answers under any name."""
+        try:
+            self.authenticate()
+            self.reply({"data": [{"type": "model", "id": "simulated", "display_name": "Simulated"}], "has_more": False})
+        except ApiError as error:
+            self.refuse(error)
+
+
 class ControlHandler(ApiHandler):
     """Behaviour and limits, to look at and to change while running."""
 

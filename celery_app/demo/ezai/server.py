@@ -18,6 +18,7 @@ from celery_app.demo.ezai.handlers import (
     ControlHandler,
     CountTokensHandler,
     HealthHandler,
+    ModelsHandler,
     UnknownPathHandler,
 )
 from celery_app.demo.ezai.limits import Limits, LimitTable
@@ -160,6 +161,7 @@ def _application(simulator: Simulator) -> Application:
     handlers: list[tuple[str, type[RequestHandler], dict[str, Any]]] = [
         ("/v1/messages", MessagesHandler, shared),
         ("/v1/messages/count_tokens", CountTokensHandler, shared),
+        ("/v1/models", ModelsHandler, shared),
         ("/healthz", HealthHandler, shared),
         ("/_control", ControlHandler, shared),
         ("/_calls", CallsHandler, shared),

@@ -37,7 +37,7 @@ class Simulator:
         self.behaviour = behaviour
         self.limits: dict[str, Limits] = {ANY_MODEL: limits} if isinstance(limits, Limits) else dict(limits)
         self.keys = frozenset(keys)
-        self.random = Random(behaviour.seed)  # noqa: S311 - faults need to be repeatable, not secret
+        self.random = Random(behaviour.seed)
         self.log = CallLog()
         self.stopping = False
         self._accounts = Accounts(self.limits)

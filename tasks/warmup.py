@@ -1,0 +1,93 @@
+"""A worker's first job is as fast as its hundredth: SDK imported, client built, connections open before it starts."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps, signals
+
+from celery_app.errors import UnsupportedWorker
+from celery_app.settings import settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from celery_app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Connections opened ahead of the first job; further ones are opened as slots fill, each at the price of a handshake.
+FIRST_CONNECTIONS = 4
+
+#: Seconds that the API may take to answer the first request; a worker starts without it, too.
+PATIENCE = 5.0
+
+#: Statuses that say that a key is wrong. Any other says that the connection stands, which is all that is asked.
+REFUSED_STATUSES = frozenset({401, 403})
+
+
+class WarmUp(bootsteps.Step):
+    """The step of a worker's start that readies its way to the API."""
+
+    name = "warm-up"
+    requires = ("celery_app.worker:LaneWorker",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        """Ready this process; a pool of processes has each of them do the same, after the fork.
+
+        Raises:
+            UnsupportedWorker: if the API refuses a key: every job would fail.
+        """
+        settings = settings_of(worker.app)
+        keys = _keys_of(settings, worker.app.amqp.queues.consume_from)
+        if "prefork" in str(worker.pool_cls):
+
+            def ready_child(**_: Any) -> None:
+                ready(keys, settings.base_url, FIRST_CONNECTIONS)
+
+            signals.worker_process_init.connect(ready_child, weak=False)
+            ready(keys, settings.base_url, 1)
+        else:
+            ready(keys, settings.base_url, min(worker.concurrency, FIRST_CONNECTIONS))
+        super().__init__(worker, **options)
+
+
+def ready(keys: Iterable[str], base_url: str, connections: int) -> None:
+    """Import the SDK, build a client for each key, and have it open connections.
+
+    Raises:
+        UnsupportedWorker: if the API refuses a key.
+    """
+    from tasks.clients import client_for, forget_clients
+
+    forget_clients()
+    for key in keys:
+        client = client_for(key, base_url)
+        with ThreadPoolExecutor(connections) as pool:
+            list(pool.map(_knock, [client] * connections))
+
+
+def _knock(client: Any) -> None:
+    """Ask for something that costs nothing, for the sake of the connection."""
+    import anthropic
+    import httpx2
+
+    from tasks.deadline import deadline
+
+    try:
+        with deadline(PATIENCE):
+            client.get("/v1/models", cast_to=httpx2.Response, options={"params": {"limit": 1}})
+    except anthropic.APIStatusError as exc:
+        if exc.status_code in REFUSED_STATUSES:
+            reason = f"the API at {client.base_url} refused the key ({exc.status_code})"
+            raise UnsupportedWorker(reason=reason) from None
+    except anthropic.APIConnectionError as exc:
+        logger.warning("the API at %s cannot be reached yet: %s", client.base_url, exc.__cause__ or exc)
+
+
+def _keys_of(settings: Settings, queues: Iterable[str]) -> list[str]:
+    """Return the keys, each once, of the lanes among these queues."""
+    keys = (settings.api_key(lane) for lane in settings.lanes if lane.name in queues)
+    return list(dict.fromkeys(key for key in keys if key))
