@@ -8,6 +8,7 @@ from celery import Celery, _state
 
 from celery_app.configuration import configure
 from celery_app.lanes import NORMAL
+from celery_app.metrics.startup import record_in_workers
 from celery_app.routing import LaneAMQP
 from celery_app.worker import look_after_workers
 
@@ -54,6 +55,7 @@ def _put_lanes_on(app: Celery, settings: Settings | None, default_queue: str | N
     app.amqp_cls = LaneAMQP
     app.lanes_settings = None
     look_after_workers(app)
+    record_in_workers()
 
     def on_configured() -> dict[str, Any]:
         app.lanes_settings = settings or _settings_from_environment(app)

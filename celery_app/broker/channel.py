@@ -81,9 +81,9 @@ class Channel(kombu_redis.Channel):
 
     def wake(self) -> None:
         """Have the event loop look for work: a slot is free."""
-        transport = self.connection
-        if transport is not None:
-            transport.waker.wake()
+        waker = self.connection.waker if self.connection is not None else None
+        if waker is not None:
+            waker.wake()
 
     # The way out ------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Key in a message's delivery info; scripts/message.lua writes it.
+RETRIES = "lanes_retries"
+
 
 class Claimed:
     """The jobs of one claim on their way to the consumer.
@@ -70,6 +73,7 @@ class Claimed:
         try:
             message: dict[str, Any] = loads(text.decode())
             message["properties"][CLAIM] = self._token
+            _take_retries(message)
             due_in = _take_eta(message)
         except (ValueError, TypeError, LookupError, AttributeError) as exc:
             logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)  # noqa: TRY400 - a traceback shows text
@@ -80,6 +84,13 @@ class Claimed:
             self._leases.give_back(tag, self._token, delay=due_in)
             return None
         return message
+
+
+def _take_retries(message: dict[str, Any]) -> None:
+    """Put the number of retries that a return noted where Celery looks for it."""
+    retries = (message["properties"].get("delivery_info") or {}).pop(RETRIES, None)
+    if retries is not None:
+        message["headers"]["retries"] = retries
 
 
 def _take_eta(message: dict[str, Any]) -> float:

@@ -15,25 +15,20 @@ class Transport(kombu_redis.Transport):
 
     Channel = Channel
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Open the waker along with the transport."""
-        self.waker = Waker()
-        self._loop: Any = None
-        super().__init__(*args, **kwargs)
+    #: There is one only while an event loop runs: a publisher has nothing to wake.
+    waker: Waker | None = None
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Watch the waker besides kombu's own sockets."""
+        """Watch a waker besides kombu's own sockets."""
         super().register_with_event_loop(connection, loop)
-        self._loop = loop
-        loop.add_reader(self.waker.fileno(), self.waker.drain)
+        self.waker = Waker(loop)
 
     def close_connection(self, connection: Any) -> None:
         """Close the waker along with the channels."""
         super().close_connection(connection)
-        if self._loop is not None:
-            self._loop.remove_reader(self.waker.fileno())
-            self._loop = None
-        self.waker.close()
+        if self.waker is not None:
+            self.waker.close()
+            self.waker = None
 
 
 class SentinelTransport(Transport, kombu_redis.SentinelTransport):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from typing import Any
 
 
 class Waker:
@@ -13,15 +14,13 @@ class Waker:
     stay empty for up to a second.
     """
 
-    def __init__(self) -> None:
-        """Open both ends."""
+    def __init__(self, loop: Any) -> None:
+        """Have the loop watch it."""
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-
-    def fileno(self) -> int:
-        """Return the descriptor to watch for reading."""
-        return self._reader.fileno()
+        self._loop = loop
+        loop.add_reader(self._reader.fileno(), self._drain)
 
     def wake(self) -> None:
         """Make the loop run; any number of calls before it does count as one, and after `close` as none."""
@@ -29,13 +28,14 @@ class Waker:
         with contextlib.suppress(OSError):
             self._writer.send(b"\0")
 
-    def drain(self) -> None:
-        """Take up what was written; the loop runs its tick afterwards anyhow."""
+    def close(self) -> None:
+        """Leave the loop alone."""
+        self._loop.remove_reader(self._reader.fileno())
+        self._reader.close()
+        self._writer.close()
+
+    def _drain(self) -> None:
+        """Take up what was written; the loop looks for work on each of its turns anyhow."""
         with contextlib.suppress(OSError):
             while self._reader.recv(4096):
                 pass
-
-    def close(self) -> None:
-        """Close both ends."""
-        self._reader.close()
-        self._writer.close()

@@ -24,40 +24,40 @@ local function tag_of(text)
   return type(tag) == 'string' and tag or nil
 end
 
--- Seconds since the epoch; 0, the oldest, where a stock producer did not say.
+-- Seconds since the epoch, from the properties; 0, the oldest, where a stock producer did not say.
 local function submitted_at(text)
   return tonumber(field(text, 'submitted_at', '([%d%.]+)')) or 0
 end
 
 local function has_been_out(text)
-  return string.find(string.sub(text, -TAIL), '"redelivered": true', 1, true) ~= nil
+  local info = string.match(string.sub(text, -TAIL), '.*"delivery_info"%s*:%s*({[^}]*)')
+  return info ~= nil and string.find(info, '"redelivered": true', 1, true) ~= nil
 end
 
--- Mark a job as one that a worker held before; that also tells returned jobs from fresh ones.
-local function mark_been_out(text)
-  if has_been_out(text) then
-    return text
-  end
+-- Write a field at the beginning of the job's delivery info, in place of an older one: kombu writes that behind
+-- everything that a caller may have named alike, and behind headers of any length.
+local function with_mark(text, name, value)
   local start = math.max(1, #text - TAIL + 1)
   local head, tail = string.sub(text, 1, start - 1), string.sub(text, start)
   local before, after = string.match(tail, '^(.*"delivery_info"%s*:%s*{)(.*)$')
   if not before then
     return text
   end
+  local mark = '"' .. name .. '": '
+  after = string.gsub(after, mark .. '%w+, ', '', 1)
   local comma = string.match(after, '^%s*}') and '' or ', '
-  return head .. before .. '"redelivered": true' .. comma .. after
+  return head .. before .. mark .. value .. comma .. after
 end
 
--- The job as it goes back to its lane: without an ETA, which has been waited for here and which a worker would wait
--- for again in its own memory; `retries`: how often it has been tried, -1: as it says.
+-- Mark a job as one that a worker held before; that also tells returned jobs from fresh ones.
+local function mark_been_out(text)
+  return has_been_out(text) and text or with_mark(text, 'redelivered', 'true')
+end
+
+-- The job as it goes back to its lane; `retries`: how often it has been tried, -1: as it says. The header of that name
+-- may lie out of reach, so the worker is told here.
 local function as_returned(text, retries)
-  local start = math.max(1, #text - TAIL + 1)
-  local head, tail = string.sub(text, 1, start - 1), string.sub(text, start)
-  tail = string.gsub(tail, '("eta"%s*:%s*)"[^"]*"', '%1null', 1)
-  if retries >= 0 then
-    tail = string.gsub(tail, '("retries"%s*:%s*)%d+', '%1' .. retries, 1)
-  end
-  return head .. tail
+  return retries < 0 and text or with_mark(text, 'lanes_retries', retries)
 end
 
 -- "batch\6\0226" -> "batch"

@@ -56,6 +56,8 @@ local function collect_forsaken(prefix, separator, now, lists)
     if text then
       local step = math.floor((tonumber(field(text, 'priority', '(%d+)')) or 0) / 3) * 3
       add(lists, step == 0 and queue or queue .. separator .. step, text)
+    elseif wrapped ~= '' then
+      bury(prefix, tag, '?', wrapped, 'a stock worker left it, and its queue is not to be made out', now)
     end
   end
 end

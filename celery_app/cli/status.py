@@ -1,0 +1,122 @@
+"""``celery -A celery_app lanes status``: one line per lane."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from celery_app.errors import BrokerUnreachable
+from celery_app.metrics.stats import get_queue_stats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console, RenderableType
+
+#: Seconds between two looks: workers write their metrics as often.
+REFRESH_INTERVAL = 1.0
+
+#: Characters of a line where no terminal says how wide it is: a table in a log file has to stay in one piece.
+PLAIN_WIDTH = 160
+
+#: Heading -> what stands below it, of one lane's stats.
+COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "queued": lambda lane: f"{lane['depth']:,}",
+    "oldest": lambda lane: _duration(lane["oldest_s"]),
+    "in flight": lambda lane: f"{lane['in_flight']:,}",
+    "returning": lambda lane: f"{lane['returning']:,}",
+    "dead": lambda lane: f"{lane['dead']:,}",
+    "done": lambda lane: f"{lane['processed']:,}",
+    "failed": lambda lane: f"{lane['failed']:,}",
+    "per min": lambda lane: f"{lane['throughput_per_min']:,.0f}",
+    "wait p50": lambda lane: _wait(lane, "p50"),
+    "p95": lambda lane: _wait(lane, "p95"),
+    "p99": lambda lane: _wait(lane, "p99"),
+}
+
+_S_PER_MIN, _S_PER_H, _MS_PER_S = 60, 3600, 1000
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON, as get_queue_stats() returns them.")
+@click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
+@click.pass_context
+def status(ctx: click.Context, as_json: bool, watch: bool) -> None:
+    """Show the lanes: what is queued, what is done, and how long it waited."""
+    app = ctx.obj.app
+    if not hasattr(app, "lanes_settings"):
+        raise click.ClickException(f"{app!r} has no lanes: call celery_app.install(app) where it is made")
+    stats = get_queue_stats(app)
+    if not watch:
+        click.echo(json.dumps(stats, indent=2)) if as_json else _console().print(_table(stats))
+        return
+    try:
+        _watch_lines(app) if as_json else _watch_table(app)
+    except KeyboardInterrupt:
+        return
+
+
+def _watch_lines(app: Any) -> None:
+    """Print one line of JSON per look."""
+    while True:
+        click.echo(json.dumps(get_queue_stats(app)))
+        time.sleep(REFRESH_INTERVAL)
+
+
+def _watch_table(app: Any) -> None:
+    from rich.live import Live
+
+    with Live(_look(app), console=_console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(REFRESH_INTERVAL)
+            live.update(_look(app), refresh=True)
+
+
+def _look(app: Any) -> RenderableType:
+    """Who watches wants to see the broker come back, too."""
+    try:
+        return _table(get_queue_stats(app))
+    except BrokerUnreachable as exc:
+        return f"Error: {exc}"
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+def _table(stats: dict[str, Any]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("lane", no_wrap=True)
+    for heading in COLUMNS:
+        table.add_column(heading, justify="right")
+    for name, lane in stats["lanes"].items():
+        table.add_row(name, *(show(lane) for show in COLUMNS.values()))
+    return table
+
+
+def _wait(lane: dict[str, Any], figure: str) -> str:
+    milliseconds = lane["wait_ms"][figure]
+    return _duration(None if milliseconds is None else milliseconds / _MS_PER_S)
+
+
+def _duration(seconds: float | None) -> str:
+    """Return a duration in the unit that suits its size: ``4.9 ms``, ``12.3 s``, ``5.0 min``, ``2.1 h``."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * _MS_PER_S:.1f} ms"
+    if seconds < _S_PER_MIN:
+        return f"{seconds:.1f} s"
+    if seconds < _S_PER_H:
+        return f"{seconds / _S_PER_MIN:.1f} min"
+    return f"{seconds / _S_PER_H:,.1f} h"

@@ -1,0 +1,108 @@
+"""The state of all lanes over all workers, as one dict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import _state
+
+from celery_app.broker.census import CENSUS, LaneCensus, census_call, census_of
+from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.metrics.histogram import quantile
+from celery_app.metrics.store import SLOTS_KEPT, LaneActivity, activities, ask
+from celery_app.settings import settings_of
+
+#: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
+WAIT_WINDOW = 300
+
+#: Seconds that the throughput is taken from.
+THROUGHPUT_WINDOW = 60
+
+_S_PER_MIN, _MS_PER_S = 60, 1000
+
+
+def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str, Any]:
+    """Return the state of all lanes over all workers, read from the broker in one round trip.
+
+    Args:
+        app: a Celery application with lanes; None: the current one, or `celery_app.app` if that has none.
+        window_s: seconds that the waits are taken from, 600 at most.
+
+    Returns:
+        ``{"queue_depth": jobs queued in all lanes, "lanes": {name: lane}}``. Each lane has ``depth``, ``in_flight``,
+        ``returning`` and ``dead`` (jobs), ``oldest_s`` (age of the oldest queued job; None if there is none or it does
+        not say), ``processed``, ``failed`` and ``limited`` (in total; 429 answers), ``throughput_per_min`` (processed
+        in the last minute), ``wait_ms`` (``avg``, ``p50``, ``p95``, ``p99``, ``max``, from submission to the call
+        leaving; None where no call left in the window) and ``waiting_for``.
+
+    Raises:
+        BrokerUnreachable: if no broker answers.
+        InvalidSettings: if the environment is wrong.
+        ValueError: if the window is longer than what is kept.
+    """
+    if not 0 < window_s <= SLOTS_KEPT:
+        raise ValueError(f"the window has to be above 0 and at most {SLOTS_KEPT} s, not {window_s}")
+    app = _lanes_app() if app is None else app
+    with broker_errors(app):
+        places, *answers = _answers(app, window_s)
+    lanes = settings_of(app).lanes
+    placed = census_of(lanes, places)
+    happened = activities(placed, answers)
+    return {
+        "queue_depth": sum(place.depth for place in placed.values()),
+        "lanes": {name: _lane_stats(place, happened[name]) for name, place in placed.items()},
+    }
+
+
+def _lanes_app() -> Any:
+    app = _state.get_current_app()
+    if hasattr(app, "lanes_settings"):
+        return app
+    from celery_app.app import app as own
+
+    return own
+
+
+def _answers(app: Any, window_s: float) -> list[Any]:
+    lanes, prefix = settings_of(app).lanes, key_prefix(app)
+    with redis_client(app).pipeline(transaction=False) as pipe:
+        CENSUS.add_to(pipe, *census_call(lanes, prefix))
+        ask(pipe, prefix, (lane.name for lane in lanes), THROUGHPUT_WINDOW, window_s)
+        return pipe.execute()
+
+
+def _lane_stats(place: LaneCensus, happened: LaneActivity) -> dict[str, Any]:
+    return {
+        "depth": place.depth,
+        "oldest_s": place.oldest_s,
+        "in_flight": place.in_flight,
+        "returning": place.returning,
+        "dead": place.dead,
+        "processed": happened.totals.get("processed", 0),
+        "failed": happened.totals.get("failed", 0),
+        "throughput_per_min": _per_minute(happened),
+        "wait_ms": _wait_ms(happened),
+        "limited": happened.totals.get("limited", 0),
+        "waiting_for": None,
+    }
+
+
+def _per_minute(happened: LaneActivity) -> float:
+    return round(happened.counts.get("processed", 0) * _S_PER_MIN / happened.counted_s, 1)
+
+
+def _wait_ms(happened: LaneActivity) -> dict[str, float | None]:
+    waits, longest = happened.waits, happened.longest_s
+    figures = {
+        "avg": happened.wait_s / sum(waits.values()) if waits else None,
+        "p50": quantile(waits, 0.50),
+        "p95": quantile(waits, 0.95),
+        "p99": quantile(waits, 0.99),
+        "max": longest if waits else None,
+    }
+    return {name: _ms(seconds, longest) for name, seconds in figures.items()}
+
+
+def _ms(seconds: float | None, longest_s: float) -> float | None:
+    """A bucket's middle may lie above the slowest call in it."""
+    return None if seconds is None else round(min(seconds, longest_s) * _MS_PER_S, 1)

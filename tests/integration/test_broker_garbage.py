@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker_kit.waiting import eventually
+from broker_kit.yard import Yard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from broker_kit.worker import Worker
+
+IN_TIME_S = 20.0
+SECRET = "the-prompt-that-nobody-may-read"
+SLOTS = 4
+
+
+@pytest.fixture(scope="module")
+def yard(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    """A broker that gets garbage."""
+    with Yard(tmp_path_factory.mktemp("garbage"), valkey.url(4)) as yard:
+        yield yard
+
+
+@pytest.fixture(scope="module")
+def worker(yard: Yard) -> Worker:
+    """One worker that has to survive it all; it refuses what is larger than 10 kB."""
+    return yard.worker(slots=SLOTS, app="broker_kit.small", loglevel="INFO")
+
+
+def message(tag: str, **changes: Any) -> dict[str, Any]:
+    """Return a well-formed job of kombu's, with parts replaced; None removes one."""
+    body = base64.b64encode(json.dumps([[SECRET], {}, {"chord": None}]).encode()).decode()
+    headers = {"id": f"id-{tag}", "task": "kit.job", "retries": 0, "lang": "py", "argsrepr": f"('{SECRET}',)"}
+    properties = {
+        "correlation_id": f"id-{tag}",
+        "delivery_info": {"exchange": "", "routing_key": "normal"},
+        "priority": 3,
+        "body_encoding": "base64",
+        "delivery_tag": tag,
+    }
+    made = {
+        "body": body,
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": headers,
+        "properties": properties,
+        **changes,
+    }
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def encoded(value: Any) -> str:
+    """Return a body in kombu's encoding."""
+    return base64.b64encode(value if isinstance(value, bytes) else json.dumps(value).encode()).decode()
+
+
+def with_headers(tag: str, **headers: Any) -> dict[str, Any]:
+    """Return a job with other headers."""
+    made = message(tag)
+    made["headers"].update(headers)
+    return made
+
+
+def with_properties(tag: str, **properties: Any) -> dict[str, Any]:
+    """Return a job with other properties."""
+    made = message(tag)
+    made["properties"].update(properties)
+    return made
+
+
+GARBAGE: dict[str, Callable[[str], Any]] = {
+    "no JSON": lambda _: f"{SECRET} is no JSON",
+    "no text": lambda _: b"\xff\xfe" + SECRET.encode(),
+    "half a JSON": lambda tag: json.dumps(message(tag))[:-30],
+    "half a JSON with a tag": lambda tag: json.dumps(message(tag))[:-1],
+    "no tag": lambda tag: message(tag, properties={"delivery_info": {}}),
+    "a list": lambda tag: json.dumps([SECRET, {"delivery_tag": tag}]),
+    "headers that are a list": lambda tag: message(tag, headers=[SECRET]),
+    "headers that are text": lambda tag: message(tag, headers=SECRET),
+    "no headers": lambda tag: message(tag, headers=None),
+    "pickle": lambda tag: message(
+        tag, **{"content-type": "application/x-python-serialize", "content-encoding": "binary", "body": encoded(pickle.dumps([SECRET]))}
+    ),
+    "yaml": lambda tag: message(tag, **{"content-type": "application/x-yaml"}),
+    "unknown content encoding": lambda tag: message(tag, **{"content-encoding": "nonsense"}),
+    "unknown body encoding": lambda tag: with_properties(tag, body_encoding="nonsense"),
+    "no delivery info": lambda tag: with_properties(tag, delivery_info=None),
+    "unknown task": lambda tag: with_headers(tag, task="nobody.knows.this"),
+    "no task": lambda tag: with_headers(tag, task=None),
+    "a task that is a number": lambda tag: with_headers(tag, task=7),
+    "no id": lambda tag: with_headers(tag, id=None),
+    "body that is no base64": lambda tag: message(tag, body="A" + SECRET),
+    "body that is no text": lambda tag: message(tag, body=7),
+    "body that is no JSON": lambda tag: message(tag, body=encoded(SECRET.encode())),
+    "body that is no UTF-8": lambda tag: message(tag, body=encoded(b"\xff\xfe" + SECRET.encode())),
+    "body of another shape": lambda tag: message(tag, body=encoded({"prompt": SECRET})),
+    "body that is null": lambda tag: message(tag, body=encoded(None)),
+    "arguments that are text": lambda tag: message(tag, body=encoded([SECRET, SECRET, {}])),
+    "a strange eta": lambda tag: with_headers(tag, eta="tomorrow"),
+    "an eta that is a number": lambda tag: with_headers(tag, eta=7),
+    "strange expiry": lambda tag: with_headers(tag, expires="tomorrow"),
+    "strange time limits": lambda tag: with_headers(tag, timelimit=SECRET),
+    "a type that kombu refuses": lambda tag: message(tag, body=encoded([[{"__type__": "x", "__value__": SECRET}], {}, {}])),
+    "too large": lambda tag: message(tag, body=encoded([[SECRET * 1_000], {}, {}])),
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_goes_to_the_dead_letters(yard: Yard, worker: Worker, kind: str) -> None:
+    """Garbage of each kind is kept with a reason, nothing of it stays claimed, and the job behind it is done."""
+    made = GARBAGE[kind](f"tag-{kind}")
+    text = json.dumps(made) if isinstance(made, dict) else made
+    before = yard.client.hlen("lanes:dead")
+    yard.client.lpush("normal\x06\x163", text)
+    yard.send("kit.job", kind, queue="normal", ignore_result=True)
+    eventually(lambda: yard.client.hlen("lanes:dead") == before + 1, IN_TIME_S, f"{kind} is buried; log:\n{worker.text()[-3000:]}")
+    yard.diary.wait_for("end", [kind], IN_TIME_S)
+    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
+    reasons = yard.client.hgetall("lanes:dead_reasons")
+    assert all(reason.startswith(b"normal|") and len(reason) > 10 for reason in reasons.values())
+    assert not any(SECRET.encode() in reason for reason in reasons.values())
+    assert worker.process.poll() is None
+
+
+def test_all_slots_are_usable_after_garbage(yard: Yard, worker: Worker) -> None:
+    """After all that garbage the worker still runs as many jobs at once as it has slots."""
+    assert worker.process.poll() is None
+    for n in range(SLOTS):
+        yard.send("kit.gated", f"slot-{n}", "slots", queue="normal", ignore_result=True)
+    try:
+        yard.diary.wait_for("start", [f"slot-{n}" for n in range(SLOTS)], IN_TIME_S)
+    finally:
+        yard.diary.open_gate("slots")
+
+
+def test_no_prompt_reaches_the_log(yard: Yard, worker: Worker) -> None:
+    """Nothing of any job's text is in the worker's log, not even of those that could not be read."""
+    assert yard.client.hlen("lanes:dead") > 0
+    assert SECRET not in worker.text()
+    assert base64.b64encode(SECRET.encode())[:20].decode() not in worker.text()
+
+
+def test_an_unknown_tasks_caller_is_told(yard: Yard, worker: Worker) -> None:
+    """Whoever waits for the result of a task that no worker knows gets NotRegistered, not silence."""
+    assert worker.process.poll() is None
+    result = yard.send("nobody.knows", queue="normal")
+    give_up_at = time.monotonic() + IN_TIME_S
+    with pytest.raises(Exception, match="nobody.knows") as caught:
+        result.get(timeout=give_up_at - time.monotonic())
+    assert type(caught.value).__name__ == "NotRegistered"

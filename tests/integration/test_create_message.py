@@ -1,0 +1,224 @@
+"""The task around the API call, as a web app meets it: a real worker, a real broker, HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+from worker_process import Worker, worker
+
+from celery_app import LANES, create_app
+from celery_app.demo.ezai import Behaviour, RunningServer, running
+from celery_app.errors import ApiError, CallTimeout, DeadlineExceeded, InvalidRequest, NotAMessage
+from celery_app.routing import DEADLINE_AT
+from celery_app.settings import Settings
+from tasks import create_message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery import Celery
+
+    from tests.conftest import Valkey
+
+#: Seconds that any job here may take; the slowest retries twice.
+PATIENCE = 30.0
+
+TEXT = "Rumpelstiltskin is the patient's name"
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[RunningServer]:
+    """A simulated API that answers at once."""
+    with running(Behaviour(latency=0.0)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def broker(valkey: Valkey) -> str:
+    """A database of this module's own: its worker runs through all of its tests."""
+    with valkey.client(5) as client:
+        client.flushdb()
+    return valkey.url(5)
+
+
+@pytest.fixture(scope="module")
+def shared_worker(broker: str, api: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """One worker for all lanes, with a call timeout that tests can wait for."""
+    env = {"CELERY_BROKER_URL": broker, "EZAI_API_KEY": "sk-test-secret", "EZAI_BASE_URL": api.url}
+    with worker(tmp_path_factory.mktemp("worker"), "-c", "8", LANES_NORMAL_CALL_TIMEOUT="1", **env) as started:
+        yield started
+
+
+@pytest.fixture
+def app(broker: str, shared_worker: Worker) -> Iterator[Celery]:
+    """The web app's side."""
+    keys = {lane.name: SecretStr("unused") for lane in LANES}
+    made = create_app(Settings(broker_url=broker, result_backend=broker, api_keys=keys))
+    yield made
+    made.close()
+
+
+def submit(app: Celery, queue: str = "critical", text: Any = TEXT, options: Any = None, **params: Any) -> Any:
+    """Submit one call."""
+    kwargs = {"model": "test-model", "max_tokens": 50, "messages": [{"role": "user", "content": text}], **params}
+    return app.tasks[create_message.name].apply_async(kwargs=kwargs, queue=queue, **(options or {}))
+
+
+def simulate(app: Celery, fault: str, queue: str = "critical") -> Any:
+    """Submit a call that meets a fault at the API."""
+    return submit(app, queue, metadata={"user_id": f"simulate:{fault}"})
+
+
+def test_the_result_is_the_message_as_the_api_sent_it(app: Celery) -> None:
+    """A caller gets plain JSON with the answer to its own question."""
+    message = submit(app, text="What is the capital?").get(timeout=PATIENCE)
+
+    assert message["type"] == "message"
+    assert "What is the capital?" in message["content"][0]["text"]
+    assert message["usage"]["output_tokens"] > 0
+
+
+def test_a_parameter_the_sdk_does_not_know_reaches_the_api(app: Celery) -> None:
+    """temperature is no argument of the SDK's method, but one of the API."""
+    assert submit(app, temperature=0.2).get(timeout=PATIENCE)["type"] == "message"
+
+
+def test_a_large_max_tokens_needs_no_stream(app: Celery) -> None:
+    """The SDK would refuse it without a timeout; the lane's is given."""
+    assert submit(app, max_tokens=60_000).get(timeout=PATIENCE)["type"] == "message"
+
+
+def test_a_wrong_request_is_refused_before_anything_is_queued(app: Celery, broker: str, valkey: Valkey) -> None:
+    """The caller's mistake is the caller's exception."""
+    with pytest.raises(InvalidRequest, match=r"messages\.0\.role"):
+        submit(app, messages=[{"role": "usr", "content": "hi"}])
+
+
+def test_a_wrong_request_sent_by_name_fails_in_the_worker(app: Celery) -> None:
+    """A producer that does not have the task's code gets the same answer, as the job's result."""
+    result = app.send_task("tasks.create_message", kwargs={"model": "m"}, queue="critical")
+
+    with pytest.raises(InvalidRequest, match="max_tokens"):
+        result.get(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
+def test_a_refusal_fails_at_once_with_the_apis_own_words(app: Celery, api: RunningServer, status: int) -> None:
+    """What no repetition can mend is not repeated."""
+    api.clear()
+
+    with pytest.raises(ApiError, match=rf"{status} .*Simulated {status}"):
+        simulate(app, str(status)).get(timeout=PATIENCE)
+
+    assert api.summary()["total"] == 1
+
+
+def test_a_spend_limit_is_no_rate_limit(app: Celery, api: RunningServer) -> None:
+    """A 429 that no waiting helps against fails at once."""
+    api.clear()
+
+    with pytest.raises(ApiError, match="429"):
+        simulate(app, "spend_limit").get(timeout=PATIENCE)
+
+    assert api.summary()["total"] == 1
+
+
+@pytest.mark.parametrize("fault", ["500", "529", "unavailable", "drop", "html", "broken_json"])
+def test_a_passing_failure_is_tried_as_often_as_the_lane_says(app: Celery, api: RunningServer, fault: str) -> None:
+    """A critical job has three attempts, and fails with the last error."""
+    api.clear()
+    result = simulate(app, fault)
+
+    with pytest.raises(Exception, match=r"API|message") as caught:
+        result.get(timeout=PATIENCE)
+
+    assert type(caught.value).__module__ == "celery_app.errors"
+    assert api.summary()["total"] == 3
+
+
+def test_an_html_page_with_status_200_is_named_as_such(app: Celery) -> None:
+    """A gateway's login page is no answer."""
+    with pytest.raises(NotAMessage, match="text/html"):
+        simulate(app, "html").get(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_call_ends_at_its_deadline_however_the_server_stalls(app: Celery, fault: str) -> None:
+    """A server that answers a byte at a time cannot keep a slot: the whole call has one deadline."""
+    start = time.monotonic()
+    result = simulate(app, fault, queue="normal")
+    while result.state in {"PENDING", "STARTED"}:
+        assert time.monotonic() - start < 10, "the first attempt is still running"
+        time.sleep(0.02)
+
+    assert isinstance(result.info, CallTimeout)
+    result.revoke()
+
+
+def test_a_job_whose_deadline_passed_in_the_queue_is_never_called(app: Celery, api: RunningServer) -> None:
+    """Nobody pays for an answer that nobody waits for."""
+    api.clear()
+    result = submit(app, options={"headers": {DEADLINE_AT: time.time() - 1}})
+
+    with pytest.raises(DeadlineExceeded, match="in the queue"):
+        result.get(timeout=PATIENCE)
+
+    assert api.summary()["total"] == 0
+
+
+def test_a_retry_keeps_its_id_its_lane_and_its_first_submission(app: Celery, api: RunningServer) -> None:
+    """A job that comes back is the same job."""
+    result = simulate(app, "500")
+    states = set()
+    while not result.ready():
+        states.add(result.state)
+        time.sleep(0.005)
+
+    assert "RETRY" in states
+    assert isinstance(result.result, ApiError)
+
+
+def test_many_callers_each_get_their_own_answer(app: Celery) -> None:
+    """Threads that ask at the same time are never given each other's answers."""
+
+    def ask(number: int) -> bool:
+        return f"question {number}." in submit(app, text=f"question {number}.").get(timeout=PATIENCE)["content"][0]["text"]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(ask, range(64)))
+
+
+def test_neither_prompt_nor_answer_nor_key_is_in_the_log(app: Celery, shared_worker: Worker) -> None:
+    """A worker's log may be read by people who must not read the conversations."""
+    submit(app).get(timeout=PATIENCE)
+    with pytest.raises(ApiError):
+        simulate(app, "400").get(timeout=PATIENCE)
+
+    log = shared_worker.output()
+    assert "succeeded" in log
+    assert "Rumpelstiltskin" not in log
+    assert "sk-test-secret" not in log
+
+
+def test_events_show_a_description_instead_of_the_prompt(app: Celery) -> None:
+    """Flower lives on these events."""
+    seen: list[dict[str, Any]] = []
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": seen.append})
+        with receiver.consumer_context() as (listening, _, _):
+            with contextlib.suppress(TimeoutError):
+                listening.drain_events(timeout=0.5)  # which subscribes
+            result = submit(app)
+            end = time.monotonic() + PATIENCE
+            while not any(event["type"] == "task-succeeded" and event["uuid"] == result.id for event in seen):
+                assert time.monotonic() < end, "the job's events did not come"
+                listening.drain_events(timeout=PATIENCE)
+
+    received = next(event for event in seen if event["type"] == "task-received")
+    assert received["kwargs"] == "model='test-model', messages=1, max_tokens=50"
+    assert "Rumpelstiltskin" not in str(seen)

