@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from celery import Task
 from celery.exceptions import MaxRetriesExceededError, Retry
 
-from celery_app.broker.returns import give_back, give_up, is_claimed
+from celery_app.broker.claims import is_claimed
 from celery_app.errors import DeadlineExceeded
 from celery_app.lanes import NORMAL, Lane
 from celery_app.metrics.events import JobEvent, Kind, emit
@@ -132,6 +132,8 @@ class LaneTask(Task):
         raise self._returned(delay, self.request.retries, error)
 
     def _returned(self, delay: float, retries: int, error: BaseException | None) -> Retry:
+        from celery_app.broker.returns import give_back  # brings redis-py along
+
         self.report("returned")
         give_back(self.app, self.request.properties, delay=delay, retries=retries)
         return Retry(exc=error, when=delay)
@@ -143,6 +145,8 @@ class LaneTask(Task):
             BaseException: `error`, always.
         """
         if is_claimed(self.request.properties):
+            from celery_app.broker.returns import give_up
+
             give_up(
                 self.app, self.request.properties, f"{type(error).__name__} after {self.request.retries + 1} attempts"
             )

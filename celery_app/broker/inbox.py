@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
-from celery_app.broker.qos import CLAIM
+from celery_app.broker.claims import CLAIM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,7 @@ from typing import Any
 
 from kombu.transport import redis as kombu_redis, virtual
 
-#: Property of a delivered message that says under which claim it is held; it exists in the worker only.
-CLAIM = "lanes_claim"
+from celery_app.broker.claims import CLAIM
 
 
 class QoS(kombu_redis.QoS):

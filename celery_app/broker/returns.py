@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import redis
 
+from celery_app.broker.claims import CLAIM
 from celery_app.broker.lease import RETRY_EVERY, TRANSIENT, Leases, holder_of
-from celery_app.broker.qos import CLAIM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 #: Seconds that a pool's process waits for a broker that is away; the worker keeps the job's lease alive meanwhile.
 PATIENCE = 300.0
-
-
-def is_claimed(properties: Mapping[str, Any] | None) -> bool:
-    """Say whether a task's ``request.properties`` belong to a job that was claimed from this broker."""
-    return bool(properties and properties.get(CLAIM) and properties.get("delivery_tag"))
 
 
 def give_back(app: Any, properties: Mapping[str, Any], *, delay: float, retries: int) -> bool:

@@ -32,7 +32,9 @@ def test_a_job_goes_through_the_installed_packages(tmp_path: Path) -> None:
         celery = [sys.executable, "-m", "celery", "-A", "celery_app"]
         worker = subprocess.Popen([*celery, "worker", "-c", "2"], env=env, cwd=tmp_path)
         try:
-            client = subprocess.run([sys.executable, "-c", TEXT], env=env, cwd=tmp_path, capture_output=True, timeout=90)
+            client = subprocess.run(
+                [sys.executable, "-c", TEXT], env=env, cwd=tmp_path, capture_output=True, timeout=90
+            )
             assert b"hello wheel" in client.stdout, client.stderr.decode()
             status = subprocess.run([*celery, "lanes", "status", "--json"], env=env, cwd=tmp_path, capture_output=True)
             assert status.returncode == 0, status.stderr.decode()

@@ -86,7 +86,12 @@ GARBAGE: dict[str, Callable[[str], Any]] = {
     "headers that are text": lambda tag: message(tag, headers=SECRET),
     "no headers": lambda tag: message(tag, headers=None),
     "pickle": lambda tag: message(
-        tag, **{"content-type": "application/x-python-serialize", "content-encoding": "binary", "body": encoded(pickle.dumps([SECRET]))}
+        tag,
+        **{
+            "content-type": "application/x-python-serialize",
+            "content-encoding": "binary",
+            "body": encoded(pickle.dumps([SECRET])),
+        },
     ),
     "yaml": lambda tag: message(tag, **{"content-type": "application/x-yaml"}),
     "unknown content encoding": lambda tag: message(tag, **{"content-encoding": "nonsense"}),
@@ -107,7 +112,9 @@ GARBAGE: dict[str, Callable[[str], Any]] = {
     "an eta that is a number": lambda tag: with_headers(tag, eta=7),
     "strange expiry": lambda tag: with_headers(tag, expires="tomorrow"),
     "strange time limits": lambda tag: with_headers(tag, timelimit=SECRET),
-    "a type that kombu refuses": lambda tag: message(tag, body=encoded([[{"__type__": "x", "__value__": SECRET}], {}, {}])),
+    "a type that kombu refuses": lambda tag: message(
+        tag, body=encoded([[{"__type__": "x", "__value__": SECRET}], {}, {}])
+    ),
     "too large": lambda tag: message(tag, body=encoded([[SECRET * 1_000], {}, {}])),
 }
 
@@ -120,7 +127,11 @@ def test_garbage_goes_to_the_dead_letters(yard: Yard, worker: Worker, kind: str)
     before = yard.client.hlen("lanes:dead")
     yard.client.lpush("normal\x06\x163", text)
     yard.send("kit.job", kind, queue="normal", ignore_result=True)
-    eventually(lambda: yard.client.hlen("lanes:dead") == before + 1, IN_TIME_S, f"{kind} is buried; log:\n{worker.text()[-3000:]}")
+    eventually(
+        lambda: yard.client.hlen("lanes:dead") == before + 1,
+        IN_TIME_S,
+        f"{kind} is buried; log:\n{worker.text()[-3000:]}",
+    )
     yard.diary.wait_for("end", [kind], IN_TIME_S)
     eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
     reasons = yard.client.hgetall("lanes:dead_reasons")

@@ -232,7 +232,9 @@ assert len(LARGE) > 1_000_000
         pytest.param({"args": ("问" * 5_000,), "kwargs": {"prompt": "😀" * 5_000}}, id="not-ascii"),
     ],
 )
-def test_a_prompt_cannot_forge_header_fields(lanes_app: Any, hand: Hand, client: Redis, options: dict[str, Any]) -> None:
+def test_a_prompt_cannot_forge_header_fields(
+    lanes_app: Any, hand: Hand, client: Redis, options: dict[str, Any]
+) -> None:
     """Whatever text a job has, its own tag, age and retries are read and written, and its body comes back unchanged."""
     put(lanes_app, "j0")
     lanes_app.send_task("kit.job", task_id="j1", queue="batch", ignore_result=True, **options)
@@ -246,7 +248,9 @@ def test_a_prompt_cannot_forge_header_fields(lanes_app: Any, hand: Hand, client:
     assert [job.name for job in (oldest, forger, youngest)] == ["j0", "j1", "j2"]
     hand.give_back(forger, delay_ms=1, retries=4)
     (forger,) = eventually(hand.claim, SOON_S, "the return is due")
-    claimed = Claimed([-1, b"batch", forger.tag.encode(), forger.text], "t", frozenset(), Leases(client, "", "\x06\x16"))
+    claimed = Claimed(
+        [-1, b"batch", forger.tag.encode(), forger.text], "t", frozenset(), Leases(client, "", "\x06\x16")
+    )
     (message,) = [message for _, message in claimed.messages()]
     expected = original
     expected["headers"]["retries"] = 4
@@ -279,7 +283,9 @@ def test_a_foreign_order_of_fields_is_understood(hand: Hand, client: Redis) -> N
     assert hand.settle(held) == 1
 
 
-@pytest.mark.parametrize("text", [b"not json", b"{}", b"[1]", b'{"properties": []}', b'{"properties": {"delivery_tag": 7}}', b"\xff"])
+@pytest.mark.parametrize(
+    "text", [b"not json", b"{}", b"[1]", b'{"properties": []}', b'{"properties": {"delivery_tag": 7}}', b"\xff"]
+)
 def test_what_is_no_message_is_buried(lanes_app: Any, hand: Hand, client: Redis, text: bytes) -> None:
     """A text without a delivery tag goes to the dead letters with its reason, and the job behind it is claimed."""
     client.lpush("batch", text)

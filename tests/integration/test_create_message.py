@@ -187,7 +187,9 @@ def test_many_callers_each_get_their_own_answer(app: Celery) -> None:
     """Threads that ask at the same time are never given each other's answers."""
 
     def ask(number: int) -> bool:
-        return f"question {number}." in submit(app, text=f"question {number}.").get(timeout=PATIENCE)["content"][0]["text"]
+        return (
+            f"question {number}." in submit(app, text=f"question {number}.").get(timeout=PATIENCE)["content"][0]["text"]
+        )
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(ask, range(64)))

@@ -45,11 +45,15 @@ class Worker:
 
 
 @contextmanager
-def worker(tmp_path: Path, *arguments: str, app: str = "celery_app", ready: bool = True, **env: str) -> Iterator[Worker]:
+def worker(
+    tmp_path: Path, *arguments: str, app: str = "celery_app", ready: bool = True, **env: str
+) -> Iterator[Worker]:
     """Run ``celery -A app worker …`` with these variables besides the environment, until the block ends."""
     log = tmp_path / f"worker-{time.monotonic_ns()}.log"
     command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO", *arguments]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("EZAI_", "LANES_", "CELERY_"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("EZAI_", "LANES_", "CELERY_"))
+    }
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**inherited, **env}, cwd=tmp_path)
     running = Worker(process, log)

@@ -1,0 +1,16 @@
+"""How a delivered job says that it is held: light, because tasks ask in processes without a broker, too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Property of a delivered message with the token of its claim; it exists in the worker only.
+CLAIM = "lanes_claim"
+
+
+def is_claimed(properties: Mapping[str, Any] | None) -> bool:
+    """Say whether a task's ``request.properties`` belong to a job that was claimed from this broker."""
+    return bool(properties and properties.get(CLAIM) and properties.get("delivery_tag"))
