@@ -17,7 +17,7 @@ from celery_app.broker.inbox import Claimed
 from celery_app.broker.lease import MAX_DELIVERIES, Leases, leases_for
 from celery_app.broker.outbox import LanePublishBatch, Outbox
 from celery_app.broker.qos import QoS
-from celery_app.broker.verbs import CLAIM
+from celery_app.broker.verbs import CLAIM, PURGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,6 +183,10 @@ class Channel(kombu_redis.Channel):
         for _, message in claimed.messages():
             return message
         raise Empty
+
+    def _purge(self, queue: str) -> int:
+        steps = ",".join(map(str, self.priority_steps))
+        return int(PURGE.run(self._plain_client(), (), (self.global_keyprefix, self.sep, queue, steps)))
 
     # The way in -------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from celery_app.broker.inbox import take_not_before
 from celery_app.broker.verbs import PUT
 from celery_app.errors import LaneFull
 
-#: Header of a lane's job, and the property that scripts read it from.
-SUBMITTED_AT = "submitted_at"
+#: Headers of a lane's job that the scripts read; they do so from properties of these names.
+SUBMITTED_AT, MODEL = "submitted_at", "lanes_model"
 
 #: What the script answers when the job is in its place.
 IN_PLACE = -1
@@ -35,9 +35,10 @@ class Outbox:
         step = channel.priority(channel._get_message_priority(message))
         tag = message["properties"]["delivery_tag"]
         headers = message.get("headers") or {}
-        if SUBMITTED_AT in headers:
-            # The last property of all: scripts find it there behind headers of any size and content.
-            message["properties"][SUBMITTED_AT] = headers[SUBMITTED_AT]
+        for name in (MODEL, SUBMITTED_AT):
+            if name in headers:
+                # The last properties of all: scripts find them there behind headers of any size and content.
+                message["properties"][name] = headers[name]
         not_before = take_not_before(message) if lane else 0
         self.queue = queue
         self.capacity: int = lane["capacity"] if lane else -1

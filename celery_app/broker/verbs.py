@@ -6,9 +6,11 @@ from celery_app.broker.script import Script
 
 _SWEEPING = ("message", "front", "bell", "dead", "hold", "sweep_up")
 
-CLAIM = Script("claim", *_SWEEPING)
+CLAIM = Script("claim", *_SWEEPING, "gates")
+CLOSE_GATE = Script("close_gate", "message")
 EXTEND = Script("extend", *_SWEEPING)
 GIVE_BACK = Script("give_back", "message", "front", "bell", "dead", "hold")
 GIVE_UP = Script("give_up", "message", "dead", "hold")
+PURGE = Script("purge", "message", "front", "gates")
 PUT = Script("put", "bell")
 SETTLE = Script("settle", "message", "hold")

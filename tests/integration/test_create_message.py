@@ -93,10 +93,12 @@ def test_a_large_max_tokens_needs_no_stream(app: Celery) -> None:
     assert submit(app, max_tokens=60_000).get(timeout=PATIENCE)["type"] == "message"
 
 
-def test_a_wrong_request_is_refused_before_anything_is_queued(app: Celery, broker: str, valkey: Valkey) -> None:
+def test_a_wrong_request_is_refused_before_anything_is_queued(app: Celery, api: RunningServer) -> None:
     """The caller's mistake is the caller's exception."""
     with pytest.raises(InvalidRequest, match=r"messages\.0\.role"):
         submit(app, messages=[{"role": "usr", "content": "hi"}])
+    with app.connection_for_read() as connection:
+        assert connection.default_channel._size("critical") == 0
 
 
 def test_a_wrong_request_sent_by_name_fails_in_the_worker(app: Celery) -> None:
@@ -171,8 +173,8 @@ def test_a_job_whose_deadline_passed_in_the_queue_is_never_called(app: Celery, a
     assert api.summary()["total"] == 0
 
 
-def test_a_retry_keeps_its_id_its_lane_and_its_first_submission(app: Celery, api: RunningServer) -> None:
-    """A job that comes back is the same job."""
+def test_a_retry_is_seen_under_the_jobs_own_id(app: Celery) -> None:
+    """Whoever waits for the result sees the state RETRY in between, and at last the outcome."""
     result = simulate(app, "500")
     states = set()
     while not result.ready():

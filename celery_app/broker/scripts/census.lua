@@ -34,6 +34,7 @@ local rows, lane_of_list = {}, {}
 for i = 4, #ARGV do
   local lane = ARGV[i]
   local row = {depth = 0, claimed = 0, returning = 0}
+  row.depth = tonumber(redis.call('HGET', prefix .. 'lanes:aside_depth', lane) or 0)
   row.dead = tonumber(redis.call('HGET', prefix .. 'lanes:dead_lanes', lane) or 0)
   for step in string.gmatch(steps, '%d+') do
     local list = step == '0' and lane or lane .. separator .. step

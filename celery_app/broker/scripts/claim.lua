@@ -1,4 +1,5 @@
--- Claim: move the first jobs of the most important queues into `unacked`, under a lease, in one step.
+-- Claim: move the first jobs of the most important queues into `unacked`, under a lease, in one step. Jobs whose gate is
+-- closed stay where they are.
 --
 -- Returns that are due and jobs whose lease has expired go to the front of their lanes before. Nothing is ever
 -- between two places: a worker that dies after this call has the jobs, and their leases will expire.
@@ -14,12 +15,16 @@
 -- ARGV[8] string: priority steps, most important first, as in "0,3,6,9"
 -- ARGV[9…] pairs: queue, most important first; "1" if its jobs are to be held, "0" if they are gone once claimed
 --
--- Returns an array: ms until the next return is due (-1: none), then for each job: queue, delivery tag, text.
+-- Returns an array: ms until the next return is due or the next gate opens (-1: none), then for each job: queue, delivery tag, text.
 
 local prefix, separator, token = ARGV[1], ARGV[2], ARGV[3]
 local wanted, lease, most_deliveries, most_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local now = now_ms()
 local reply = {-1}
+
+sweep_up(prefix, separator, now, lease, most_deliveries)
+local gates, next_open = read_gates(prefix, now)
+local has_gates, asides = next(gates) ~= nil, read_asides(prefix)
 
 local function list_of(queue, step)
   return step == '0' and queue or queue .. separator .. step
@@ -42,9 +47,43 @@ local function accept(queue, list, text, held)
   return tag
 end
 
+local function is_open(queue, model)
+  local gate = gates[queue .. '|' .. model]
+  return not gate or gate.open_at <= now
+end
+
+-- The next job of a list whose gate is open, nil if there is none; those that stand aside go first.
+local function next_job(queue, list)
+  for _, model in ipairs(asides[list] or {}) do
+    if is_open(queue, model) then
+      local text = take_from_aside(prefix, queue, list, model)
+      if text then
+        return text, model
+      end
+    end
+  end
+  if not has_gates then
+    return redis.call('RPOP', prefix .. list), ''
+  end
+  for _ = 1, MOST_SET_ASIDE do
+    local text = redis.call('LINDEX', prefix .. list, -1)
+    if not text then
+      return nil
+    end
+    local model = model_of(text)
+    if is_open(queue, model) then
+      redis.call('RPOP', prefix .. list)
+      return text, model
+    elseif not set_aside(prefix, queue, list, model, text) then
+      return nil
+    end
+  end
+  return nil
+end
+
 local function claim_from(queue, list, held)
   while wanted > 0 do
-    local text = redis.call('RPOP', prefix .. list)
+    local text, model = next_job(queue, list)
     if not text then
       return
     end
@@ -54,6 +93,7 @@ local function claim_from(queue, list, held)
       reply[#reply + 1] = tag
       reply[#reply + 1] = text
       wanted = wanted - 1
+      next_open = math.min(next_open or math.huge, pass(prefix, gates, queue .. '|' .. model, now) or math.huge)
     end
   end
   if redis.call('EXISTS', prefix .. list) == 1 then
@@ -61,7 +101,6 @@ local function claim_from(queue, list, held)
   end
 end
 
-sweep_up(prefix, separator, now, lease, most_deliveries)
 for i = 9, #ARGV, 2 do
   for step in string.gmatch(ARGV[8], '[^,]+') do
     if wanted > 0 then
@@ -70,7 +109,8 @@ for i = 9, #ARGV, 2 do
   end
 end
 local next_due = redis.call('ZRANGE', prefix .. 'lanes:returns', 0, 0, 'WITHSCORES')[2]
-if next_due then
-  reply[1] = math.max(0, math.ceil(tonumber(next_due) - now))
+next_due = math.min(tonumber(next_due) or math.huge, next_open or math.huge)
+if next_due < math.huge then
+  reply[1] = math.max(0, math.ceil(next_due - now))
 end
 return reply

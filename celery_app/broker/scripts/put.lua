@@ -15,7 +15,7 @@
 local prefix, queue, list, capacity, expires = ARGV[1], ARGV[2], KEYS[tonumber(ARGV[3])], tonumber(ARGV[4]), tonumber(ARGV[5])
 local not_before = tonumber(ARGV[6])
 if capacity >= 0 then
-  local depth = 0
+  local depth = tonumber(redis.call('HGET', prefix .. 'lanes:aside_depth', queue) or '0')
   for _, key in ipairs(KEYS) do
     depth = depth + redis.call('LLEN', key)
   end
