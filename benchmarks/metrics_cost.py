@@ -54,8 +54,10 @@ def main() -> None:
         client.config_resetstat()
         milliseconds = timed(lambda: get_queue_stats(app), 100) * 1e3
         blocked = client.info("commandstats")["cmdstat_eval"]["usec_per_call"]
-        print(f"get_queue_stats, {len(buckets)} buckets in every slot: {milliseconds:.2f} ms, of which Redis is blocked for "
-              f"4 x {blocked / 1e3:.2f} ms; 1 round trip")
+        print(
+            f"get_queue_stats, {len(buckets)} buckets in every slot: {milliseconds:.2f} ms, of which Redis is blocked for "
+            f"4 x {blocked / 1e3:.2f} ms; 1 round trip"
+        )
         client.close()
 
 

@@ -94,7 +94,6 @@ GARBAGE: dict[str, Callable[[str], Any]] = {
         },
     ),
     "yaml": lambda tag: message(tag, **{"content-type": "application/x-yaml"}),
-    "unknown content encoding": lambda tag: message(tag, **{"content-encoding": "nonsense"}),
     "unknown body encoding": lambda tag: with_properties(tag, body_encoding="nonsense"),
     "no delivery info": lambda tag: with_properties(tag, delivery_info=None),
     "unknown task": lambda tag: with_headers(tag, task="nobody.knows.this"),

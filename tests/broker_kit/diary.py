@@ -1,0 +1,80 @@
+"""What jobs did, in the order in which they did it: one Redis list that they append to and the tests read."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redis import Redis
+
+from broker_kit.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+KEY = "diary"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line.
+
+    Attributes:
+        event: ``start``, ``end``, ``ready``.
+        job: the test's own number for the job.
+        at: seconds since the epoch by this machine's clock.
+        worker: its node name.
+    """
+
+    event: str
+    job: str
+    at: float
+    worker: str
+
+
+class Diary:
+    """The list, for writing in workers and for reading in tests."""
+
+    def __init__(self, url: str) -> None:
+        """Connect with the first command."""
+        self.client = Redis.from_url(url)
+
+    def write(self, event: str, job: object, worker: str) -> None:
+        """Append a line."""
+        self.client.rpush(KEY, f"{event}|{job}|{time.time()}|{worker}")
+
+    def read(self, event: str | None = None) -> list[Entry]:
+        """Return all lines, or those of one event."""
+        lines = (line.decode().split("|") for line in self.client.lrange(KEY, 0, -1))
+        return [Entry(name, job, float(at), worker) for name, job, at, worker in lines if event in (None, name)]
+
+    def jobs(self, event: str) -> list[str]:
+        """Return the jobs of an event, in order."""
+        return [entry.job for entry in self.read(event)]
+
+    def counts(self, event: str) -> Counter[str]:
+        """Return how often each job had an event."""
+        return Counter(self.jobs(event))
+
+    def by_job(self, event: str) -> dict[str, list[Entry]]:
+        """Return each job's lines of an event."""
+        lines: dict[str, list[Entry]] = defaultdict(list)
+        for entry in self.read(event):
+            lines[entry.job].append(entry)
+        return lines
+
+    def wait_for(self, event: str, jobs: Iterable[object], seconds: float) -> list[Entry]:
+        """Return the lines of an event once it has happened to all of `jobs`."""
+        wanted = {str(job) for job in jobs}
+        eventually(lambda: wanted <= set(self.jobs(event)), seconds, f"{event} of {sorted(wanted)[:5]}…")
+        return self.read(event)
+
+    def open_gate(self, gate: str) -> None:
+        """Let the jobs go on that wait at a gate."""
+        self.client.set(f"gate:{gate}", 1)
+
+    def wait_at_gate(self, gate: str, seconds: float) -> None:
+        """Wait until a gate is open; for jobs that must be under way until the test says so."""
+        eventually(lambda: self.client.exists(f"gate:{gate}"), seconds, f"gate {gate} opens")

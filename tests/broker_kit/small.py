@@ -1,0 +1,10 @@
+"""The project with lanes, where a job of more than 10 kB is too large."""
+
+from __future__ import annotations
+
+from broker_kit.project import app
+from celery_app.broker import channel
+
+channel.MAX_MESSAGE_BYTES = 10_000
+
+__all__ = ["app"]

@@ -1,0 +1,85 @@
+"""Everything one proof needs: a database to work in, one for the diary, an application to publish with, workers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import SecretStr
+from redis import Redis
+
+from broker_kit.diary import Diary
+from broker_kit.hand import Hand
+from broker_kit.worker import Worker
+from celery_app import LANES, create_app
+from celery_app.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Yard:
+    """A context manager: it empties its databases, and leaves neither workers nor connections behind."""
+
+    def __init__(self, folder: Path, broker_url: str, diary_url: str | None = None) -> None:
+        """Work at `broker_url`; the diary is in the next database unless it has a server of its own."""
+        root, _, db = broker_url.rpartition("/")
+        self.folder = folder
+        self.broker_url = broker_url
+        self.diary_url = diary_url or f"{root}/{int(db) + 1}"
+        self.client = Redis.from_url(broker_url)
+        self.diary = Diary(self.diary_url)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Return the yard, empty."""
+        self.client.flushdb()
+        self.diary.client.flushdb()
+        self.app = self.make_app()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing running."""
+        self._stack.close()
+        self.client.close()
+        self.diary.client.close()
+
+    def make_app(self, options: dict[str, Any] | None = None, **lane_fields: Any) -> Any:
+        """Return an application with lanes here; `lane_fields` override a field in every lane."""
+        settings = Settings(
+            broker_url=self.broker_url,
+            result_backend=self.broker_url,
+            api_keys={lane.name: SecretStr("test-key") for lane in LANES},
+            lanes=tuple(replace(lane, **lane_fields) for lane in LANES),
+        )
+        app = create_app(settings)
+        app.conf.broker_transport_options = options or {}
+        self._stack.callback(app.close)
+        return app
+
+    def worker(self, name: str = "w", **options: Any) -> Worker:
+        """Return a worker, ready; the yard ends it if nobody else does."""
+        worker = Worker(self.folder, name, broker_url=self.broker_url, diary_url=self.diary_url, **options)
+        return self._stack.enter_context(worker)
+
+    def workers(self, *names: str, **options: Any) -> list[Worker]:
+        """Return several workers, started at the same time."""
+        started = [
+            Worker(self.folder, name, broker_url=self.broker_url, diary_url=self.diary_url, **options) for name in names
+        ]
+        for worker in started:
+            self._stack.callback(worker.kill)
+        return [worker.wait_until_ready() for worker in started]
+
+    def send(self, task: str, *args: Any, queue: str = "batch", **options: Any) -> Any:
+        """Send one job."""
+        return self.app.send_task(task, args, queue=queue, **options)
+
+    def hand(self) -> Hand:
+        """Return a hand that runs the scripts here."""
+        return Hand(self.client)
+
+    def in_flight(self) -> int:
+        """Return how many jobs workers hold."""
+        return int(self.client.hlen("unacked"))
