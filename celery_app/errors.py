@@ -43,7 +43,7 @@ class InvalidRequest(LanesError):
 
 
 class DeadlineExceeded(LanesError):
-    """The job's deadline passed {where}; it had {allowed:.0f} s from its submission."""
+    """The job's deadline passes {where}; it had {allowed:.0f} s from its submission."""
 
     where: str
     allowed: float
@@ -74,6 +74,13 @@ class ApiUnreachable(LanesError):
     """The API could not be reached, or the connection was lost: {reason}."""
 
     reason: str
+
+
+class OutOfBudget(LanesError):
+    """The budget has no room for this job for another {wait:.2f} s ({dimension})."""
+
+    wait: float
+    dimension: str
 
 
 class LaneFull(LanesError):

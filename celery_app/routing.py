@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SUBMITTED_AT = "submitted_at"
 #: Seconds since the epoch after which the job is pointless; absent where the lane has no deadline.
 DEADLINE_AT = "deadline_at"
+#: The model that a job will call, so that the broker can let others pass while this one's budget is used up.
+MODEL = "lanes_model"
 
 
 def lane_queue(lane: Lane) -> Queue:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task
 from celery.exceptions import MaxRetriesExceededError, Retry
@@ -13,8 +14,14 @@ from celery_app.broker.claims import is_claimed
 from celery_app.errors import DeadlineExceeded
 from celery_app.lanes import NORMAL, Lane
 from celery_app.metrics.events import JobEvent, Kind, emit
-from celery_app.routing import DEADLINE_AT, SUBMITTED_AT
+from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
 from celery_app.settings import settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery_app.budget import Cost
+    from tasks.admission import Call
 
 
 class LaneTask(Task):
@@ -47,6 +54,11 @@ class LaneTask(Task):
         at = self.request.get(DEADLINE_AT)
         return None if at is None else float(at)
 
+    @property
+    def model(self) -> str:
+        """The model that the job said it would call; empty where it did not say."""
+        return str(self.request.get(MODEL) or "")
+
     def seconds_left(self) -> float:
         """Return the seconds that one call may take: what is left of the deadline, at most the lane's ``call_timeout``.
 
@@ -59,6 +71,44 @@ class LaneTask(Task):
         if left <= 0:
             raise DeadlineExceeded(where="in the queue", allowed=self.deadline_at - self.submitted_at)
         return min(left, self.lane.call_timeout)
+
+    @contextmanager
+    def admit(self, *, input_tokens: int = 0, output_tokens: int | None = None, model: str = "") -> Iterator[Call]:
+        """Draw one call on the shared budget: ``with self.admit(input_tokens=900) as call: …``.
+
+        Around a project's own SDK call, with ``max_retries=0``. Tell the block's `Call` what came of it:
+        ``call.answered(message)``; an error of the SDK is understood by itself.
+
+        Args:
+            input_tokens: of the prompt, as far as is known.
+            output_tokens: of the answer; None: as many as the model lately produced.
+            model: whose budget; by default the job's own.
+
+        Raises:
+            celery.exceptions.Retry: if the budget has no room; the job is back at the front of its lane then.
+            DeadlineExceeded: if it will have none before the job's deadline.
+        """
+        from celery_app.budget import Cost
+
+        cost = Cost(input_tokens=input_tokens, output_tokens=output_tokens)
+        with self.admit_cost(cost, model or self.model) as call:
+            yield call
+
+    @contextmanager
+    def admit_cost(self, cost: Cost, model: str) -> Iterator[Call]:
+        """Do as `admit` does, for a cost that was measured otherwise."""
+        from tasks.admission import admitted
+        from tasks.failures import outcome_of
+
+        call = admitted(self, cost, model)
+        self.report("called", time.time() - self.submitted_at)
+        try:
+            yield call
+        except Exception as exc:
+            call.failed(*outcome_of(exc))
+            raise
+        finally:
+            call.settle()
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """Fail a job whose deadline passed in the queue before it costs anything."""

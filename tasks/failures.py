@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from celery_app.errors import ApiError, ApiUnreachable, CallTimeout, NotAMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anthropic import APIStatusError
+
+    from celery_app.budget import Outcome
 
 #: Seconds to open a connection to the API; more means that it is down, not slow.
 CONNECT_SECONDS = 5.0
@@ -20,8 +24,8 @@ CONNECT_SECONDS = 5.0
 BACKOFF_BASE = 0.5
 BACKOFF_CAP = 60.0
 
-#: Seconds until the next try after a 429 that does not say when: a bucket of requests refills within one.
-LIMITED_PAUSE = 1.0
+#: Seconds until the next try after a 429 that does not say when; the budget decides how long it really takes.
+LIMITED_PAUSE = 0.1
 
 RETRYABLE_STATUSES = frozenset({408, 409, 500, 502, 503, 504, 529})
 
@@ -85,6 +89,18 @@ def failure_of(exc: Exception, timeout: float) -> Failure | None:
     if isinstance(exc, json.JSONDecodeError | anthropic.APIResponseValidationError):
         return Failure("retry", NotAMessage(status=200, content_type="broken JSON"))
     return None
+
+
+def outcome_of(exc: Exception) -> tuple[Outcome, Mapping[str, str] | None]:
+    """Return how a failed call ended, for the budget, and the headers of its answer."""
+    failure = failure_of(exc, 0)
+    headers = getattr(getattr(exc, "response", None), "headers", None)
+    if failure is None or failure.kind == "fatal":
+        return "failed", headers
+    if failure.kind == "limited":
+        return "limited", headers
+    unreachable = isinstance(failure.error, ApiUnreachable)
+    return "overloaded" if failure.overloaded or unreachable else "failed", headers
 
 
 def backoff(failures: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import shared_task
@@ -17,6 +16,7 @@ from celery_app.errors import (
     LanesError,
     NotAMessage,
 )
+from celery_app.routing import MODEL
 from celery_app.settings import settings_of
 from tasks.base import LaneTask
 from tasks.failures import LIMITED_PAUSE, Failure, backoff, failure_of
@@ -45,19 +45,25 @@ class MessageTask(LaneTask):
 
         check_request(kwargs or {})
         options["argsrepr"], options["kwargsrepr"] = "()", describe_request(kwargs)
+        options["headers"] = {MODEL: kwargs["model"], **(options.get("headers") or {})}
         return super().apply_async(args, kwargs, **options)
 
 
 @shared_task(bind=True, base=MessageTask, name="tasks.create_message")
 def create_message(self: MessageTask, **params: Any) -> dict[str, Any]:
     """Create a message; the keyword arguments are those of the Messages API, the result is its message as a dict."""
+    from celery_app.budget import cost_of
     from tasks.request import check_request
 
     check_request(params)  # a job sent by name was not checked on its way in
     timeout = self.seconds_left()
-    self.report("called", time.time() - self.submitted_at)
     try:
-        return _call(self, params, timeout)
+        with self.admit_cost(cost_of(params), params["model"]) as call:
+            timeout = self.seconds_left()
+            response = _call(self, params, timeout)
+            message = message_of(response)
+            call.answered(message, response.headers)
+            return message
     except Exception as exc:
         failure = failure_of(exc, timeout)
         if failure is None:
@@ -65,7 +71,7 @@ def create_message(self: MessageTask, **params: Any) -> dict[str, Any]:
         _end_or_return(self, failure)
 
 
-def _call(task: MessageTask, params: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+def _call(task: MessageTask, params: Mapping[str, Any], timeout: float) -> Any:
     from tasks.clients import client_for
     from tasks.deadline import deadline
 
@@ -76,8 +82,7 @@ def _call(task: MessageTask, params: Mapping[str, Any], timeout: float) -> dict[
     create = client_for(key, settings.base_url).messages.with_raw_response.create
     with deadline(timeout):
         # The SDK refuses a large max_tokens without streaming unless it is given a timeout.
-        response = create(**sdk_arguments(params), timeout=timeout).http_response
-        return message_of(response)
+        return create(**sdk_arguments(params), timeout=timeout).http_response
 
 
 def sdk_arguments(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -168,10 +168,27 @@ class Channel(kombu_redis.Channel):
         self._bell_wait = BELL_WAIT if due < 0 else min(BELL_WAIT, max(due, 1) / 1000)
         for queue, message in claimed.messages():
             self._queue_cycle.rotate(queue)
-            self.connection._deliver(message, queue)
+            self._deliver_job(queue, message, queue in held)
         if not self._hungry:
             raise Empty
         return True
+
+    def _deliver_job(self, queue: str, message: dict[str, Any], held: bool) -> None:
+        """Give a message to its consumer; a job that the consumer stumbles over must not end the worker."""
+        tag = message["properties"]["delivery_tag"]
+        try:
+            self.connection._deliver(message, queue)
+        except (redis.RedisError, OSError):
+            self.leases.give_back_all([tag])
+            raise
+        except Exception as exc:
+            if not held:
+                raise
+            reason = f"no worker can take it up: {type(exc).__name__}"
+            logger.error("a job goes to the dead letters: %s", reason)  # noqa: TRY400 - a traceback shows text
+            self.leases.give_up(tag, self._token, reason)
+            if tag in self.qos._delivered:
+                self.qos._free_slot(tag)
 
     def _get(self, queue: str) -> dict[str, Any]:
         """Claim one message without a consumer; `basic_get` counts it."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from types import NoneType
 from typing import Any
 
 from celery import signals
-from celery.exceptions import NotRegistered
+from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.worker.consumer import Consumer
 from celery.worker.request import Context
 
@@ -15,6 +16,11 @@ logger = logging.getLogger(__name__)
 
 class LaneConsumer(Consumer):
     """Celery's consumer, which would drop these jobs and log the beginning of their bodies."""
+
+    def update_strategies(self) -> None:
+        """Have each task's jobs looked at before they reach a pool, whose threads lose what they cannot unpack."""
+        super().update_strategies()
+        self.strategies.update({name: _checked(strategy) for name, strategy in self.strategies.items()})
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Bury a message that is no Celery task."""
@@ -40,6 +46,23 @@ class LaneConsumer(Consumer):
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury a message whose body cannot be decoded, such as a pickle."""
         _bury(message, f"undecodable: {type(exc).__name__}, content type {message.content_type!r}")
+
+
+def _checked(strategy: Any) -> Any:
+    def handle(message: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _is_call(message.payload):
+            raise InvalidTaskError("its body is no call")
+        return strategy(message, *args, **kwargs)
+
+    return handle
+
+
+def _is_call(body: Any) -> bool:
+    """Whether a body is arguments, keyword arguments and the rest, or a dict of them in Celery's old protocol."""
+    if isinstance(body, list) and len(body) == 3:  # noqa: PLR2004
+        args, kwargs, embed = body
+        return isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, (dict, NoneType))
+    return isinstance(body, dict) and "args" in body
 
 
 def _bury(message: Any, reason: str) -> None:

@@ -15,8 +15,8 @@ from celery_app.broker.inbox import take_not_before
 from celery_app.broker.verbs import PUT
 from celery_app.errors import LaneFull
 
-#: Headers of a lane's job that the scripts read; they do so from properties of these names.
-SUBMITTED_AT, MODEL = "submitted_at", "lanes_model"
+#: Headers that the scripts read; they do so from properties of the same names.
+SCRIPTS_READ = ("lanes_model", "submitted_at")
 
 #: What the script answers when the job is in its place.
 IN_PLACE = -1
@@ -35,7 +35,7 @@ class Outbox:
         step = channel.priority(channel._get_message_priority(message))
         tag = message["properties"]["delivery_tag"]
         headers = message.get("headers") or {}
-        for name in (MODEL, SUBMITTED_AT):
+        for name in SCRIPTS_READ:
             if name in headers:
                 # The last properties of all: scripts find them there behind headers of any size and content.
                 message["properties"][name] = headers[name]

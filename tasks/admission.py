@@ -1,0 +1,118 @@
+"""A job's way to the budget: admitted, it may call; denied, it waits a moment in its slot or returns to its lane."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from celery_app.broker.verbs import CLOSE_GATE
+from celery_app.budget import Budget, Cost, Outcome, Usage, budget_for
+from celery_app.connection import key_prefix, redis_client
+from celery_app.errors import DeadlineExceeded, OutOfBudget
+from celery_app.settings import settings_of
+
+if TYPE_CHECKING:
+    from celery_app.budget import Admission
+    from tasks.base import LaneTask
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a denied job waits in its slot at most. Returning it costs about as much as a round trip through the
+#: broker and a line in Flower; a slot that waits longer could serve a job of another model meanwhile.
+PATIENCE = 0.25
+
+#: Milliseconds for which a gate that has opened closes again behind each job: about the time until that job has asked
+#: the budget, but never more than a part of the wait, so that a fast budget is not slowed down.
+LONGEST_PACE = 5
+_PACE_SHARE = 0.25
+
+#: Seconds between two tries while Redis is away.
+AWAY_PAUSE = 0.5
+
+
+class Call:
+    """An admitted call; what becomes of it is told here, and settled when its block ends.
+
+    Attributes:
+        usage: tokens used; None: not known, the estimate stands.
+        headers: of the answer, whose limits the budget learns.
+        outcome: how the call ended.
+    """
+
+    def __init__(self, budget: Budget, client: redis.Redis, ticket: str) -> None:
+        """Keep what settling needs."""
+        self.usage: Usage | None = None
+        self.headers: Mapping[str, str] | None = None
+        self.outcome: Outcome = "answered"
+        self._budget, self._client, self._ticket = budget, client, ticket
+
+    def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
+        """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers."""
+        fields = message if isinstance(message, Mapping) else message.model_dump()
+        self.usage, self.headers = Usage.of(fields), headers
+
+    def failed(self, outcome: Outcome, headers: Mapping[str, str] | None = None) -> None:
+        """Say how the call failed."""
+        self.outcome, self.headers = outcome, headers
+
+    def settle(self) -> None:
+        """Replace the estimate in the budget; where Redis is away it stands, and the call's lease ends it."""
+        try:
+            self._budget.settle(self._client, self._ticket, self.usage, self.headers, self.outcome)
+        except redis.RedisError as exc:
+            logger.warning("a call could not be settled with the budget: %s", exc)
+
+
+def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
+    """Return the task's call once the budget has admitted it.
+
+    Raises:
+        celery.exceptions.Retry: if that takes longer than `PATIENCE`; the job is back in its lane then, at its front.
+        DeadlineExceeded: if it takes longer than the job has.
+    """
+    budget = budget_for(settings_of(task.app), task.lane, model, key_prefix(task.app))
+    client = redis_client(task.app)
+    while True:
+        admission = _ask(task, budget, client, cost)
+        if admission is None:
+            time.sleep(AWAY_PAUSE)
+        elif admission.granted:
+            return Call(budget, client, admission.ticket)
+        else:
+            _wait_or_return(task, client, admission)
+
+
+def _ask(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Admission | None:
+    """Ask the budget; None: Redis is away, and what cannot be accounted for is not admitted."""
+    task.seconds_left()
+    waited = time.time() - task.submitted_at
+    try:
+        return budget.admit(client, task.lane, cost, waited, waiter=task.request.id or "")
+    except redis.RedisError as exc:
+        logger.warning("the budget cannot be asked, the call waits: %s", exc)
+        return None
+
+
+def _wait_or_return(task: LaneTask, client: redis.Redis, admission: Admission) -> None:
+    wait = admission.wait_s
+    if task.deadline_at is not None and time.time() + wait > task.deadline_at:
+        raise DeadlineExceeded(where="while it waited for the budget", allowed=task.deadline_at - task.submitted_at)
+    _close_gate(task, client, wait)
+    if wait > PATIENCE:
+        error = OutOfBudget(wait=wait, dimension=admission.dimension)
+        task.return_to_lane(error, wait, attempt_spent=False)
+    time.sleep(wait)
+
+
+def _close_gate(task: LaneTask, client: redis.Redis, wait: float) -> None:
+    """Keep the lane's other jobs of this model in the broker meanwhile; without it they would only be denied, too."""
+    wait_ms = max(1, round(wait * 1000))
+    pace = max(1, min(LONGEST_PACE, round(wait_ms * _PACE_SHARE)))
+    try:
+        CLOSE_GATE.run(client, [f"{key_prefix(task.app)}lanes:gates"], [task.lane.name, task.model, wait_ms, pace])
+    except redis.RedisError as exc:
+        logger.warning("a lane's gate could not be closed: %s", exc)
