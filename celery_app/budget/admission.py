@@ -1,0 +1,26 @@
+"""The budget's answer to a job that wants to call the API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: What a job may have to wait for: ``closed`` is the API's own ``retry-after``, ``calls`` are the calls in flight.
+Dimension = Literal["requests", "input_tokens", "output_tokens", "calls", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether a job may call the API now.
+
+    Attributes:
+        granted: whether it may.
+        wait_s: seconds after which to ask again, 0 if granted.
+        ticket: what to settle the call with, empty if denied.
+        dimension: what is short, None if granted.
+    """
+
+    granted: bool
+    wait_s: float
+    ticket: str
+    dimension: Dimension | None

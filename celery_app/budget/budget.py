@@ -1,0 +1,190 @@
+"""The budget of one API key and one family of models, kept in Redis."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from celery_app.budget.admission import Admission
+from celery_app.budget.headers import RateLimits
+from celery_app.budget.verbs import ADMIT, SETTLE
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from celery_app.budget.cost import Cost
+    from celery_app.budget.headers import RateLimit
+    from celery_app.budget.usage import Usage
+    from celery_app.lanes import Lane
+    from celery_app.settings import Limits, Settings
+
+#: How a call ended. ``limited``: 429. ``overloaded``: 529, or no connection at all; everybody slows down for a while.
+#: ``failed``: in any other way, what it used is not known. ``unsent``: it was admitted and never made.
+Outcome: TypeAlias = Literal["answered", "limited", "overloaded", "failed", "unsent"]
+
+#: The family of the models that no pattern names.
+ANY_MODEL = "*"
+
+#: Hex digits of the digest that stands for an API key: no two keys of one broker have the same, and none can be guessed.
+_DIGEST_LENGTH = 16
+
+#: Random bytes of a ticket's id: unique among the calls in flight.
+_TICKET_BYTES = 8
+
+#: Seconds that a call may outlive its lane's ``call_timeout`` before it is taken for dead: the time to settle.
+_LEASE_MARGIN = 30
+
+#: What the scripts take for "not said", and for "never".
+_UNKNOWN = -1
+
+_MS_PER_S = 1_000
+_US_PER_S = 1_000_000
+
+_Args: TypeAlias = tuple[str | int | float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What an API key may use of a family of models; all of its state is in Redis, and so is its clock.
+
+    Attributes:
+        name: of the key (a digest) and the family; lanes with the same key share it.
+        model: the model that is called; the cost of calls is learned for each.
+        limits: the configured ones. They may change from call to call.
+        lanes: most important first.
+        prefix: what stands before every key in Redis.
+    """
+
+    name: str
+    model: str
+    limits: Limits
+    lanes: tuple[Lane, ...]
+    prefix: str = ""
+
+    def admit(  # noqa: PLR0913 - a lane, a job and what is known of it
+        self, client: Redis, lane: Lane, cost: Cost, waited_s: float = 0.0, waiter: str = ""
+    ) -> Admission:
+        """Take a job's cost out of the budget if its lane may have it now, in one round trip.
+
+        Args:
+            client: one that puts no prefix before the keys.
+            lane: one of `lanes`.
+            cost: of the job.
+            waited_s: seconds since the job was submitted.
+            waiter: the job's id, so that it keeps its place in the line when it asks again.
+
+        Returns:
+            A ticket that has to be settled, or the time to wait: exact for the first job of its lane if nobody but
+            those before it takes anything; others are told to come one after the other.
+
+        Raises:
+            redis.exceptions.RedisError: if Redis is away or full; nothing is granted then.
+        """
+        lease_ms = int((lane.call_timeout + _LEASE_MARGIN) * _MS_PER_S)
+        asking = (lane.name, waiter, max(0, int(waited_s * _MS_PER_S)), secrets.token_hex(_TICKET_BYTES), lease_ms)
+        args = (*asking, self.model, *_cost_args(cost), *_limit_args(self.limits), *_lane_args(self.lanes))
+        granted, wait_us, ticket, dimension = ADMIT.run(client, self._keys, args)
+        return Admission(bool(granted), wait_us / _US_PER_S, _text(ticket), _text(dimension) or None)  # type: ignore[arg-type]
+
+    def settle(  # noqa: PLR0913 - all that a call leaves behind
+        self,
+        client: Redis,
+        ticket: str,
+        usage: Usage | None,
+        headers: Mapping[str, str] | None,
+        outcome: Outcome,
+    ) -> bool:
+        """Replace a call's estimated cost by the real one, and learn from its answer.
+
+        Args:
+            client: one that puts no prefix before the keys.
+            ticket: of the admission.
+            usage: what the call used, None where the answer does not say.
+            headers: of the answer, None if there was none.
+            outcome: how the call ended.
+
+        Returns:
+            Whether the ticket was open: False if it was settled before, or its lease is over.
+
+        Raises:
+            redis.exceptions.RedisError: if Redis is away; the estimate stands then, and the lease ends the call.
+        """
+        return self._heard(client, ticket, usage, headers, outcome)
+
+    def hear(self, client: Redis, ticket: str, headers: Mapping[str, str]) -> bool:
+        """Learn from the headers of an answer that has only begun: a stream may take minutes until it is settled.
+
+        Raises:
+            redis.exceptions.RedisError: if Redis is away.
+        """
+        return self._heard(client, ticket, None, headers, "begun")
+
+    def _heard(
+        self, client: Redis, ticket: str, usage: Usage | None, headers: Mapping[str, str] | None, outcome: str
+    ) -> bool:
+        said = RateLimits.of(headers or {})
+        used = (usage.input_tokens, usage.output_tokens) if usage else (_UNKNOWN, _UNKNOWN)
+        args = (ticket, outcome, *used, *_header_args(said), *_limit_args(self.limits), self.model)
+        return bool(SETTLE.run(client, self._keys, args))
+
+    @property
+    def _keys(self) -> tuple[str, str]:
+        # The braces keep both keys on one node of a cluster.
+        key = f"{self.prefix}lanes:budget:{{{self.name}}}"
+        return key, f"{key}:calls"
+
+
+def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> Budget:
+    """Return the budget that a lane's calls of a model draw on.
+
+    Args:
+        settings: with the API keys and their limits.
+        lane: whose key is used; a lane with a key of its own has a budget of its own.
+        model: as in the call; its limits are those of the first pattern that fits.
+        prefix: what stands before every key in Redis.
+
+    Returns:
+        A budget whose name shows nothing of the key.
+    """
+    family = next((pattern for pattern in settings.model_limits if fnmatchcase(model, pattern)), None)
+    limits = settings.limits if family is None else settings.model_limits[family]
+    account = f"{settings.base_url}\n{settings.api_key(lane) or ''}"
+    digest = hashlib.sha256(account.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return Budget(f"{digest}:{family or ANY_MODEL}", model, limits, settings.lanes, prefix)
+
+
+def _cost_args(cost: Cost) -> _Args:
+    output, most = (_UNKNOWN if tokens is None else tokens for tokens in (cost.output_tokens, cost.max_tokens))
+    return cost.requests, cost.input_tokens, cost.characters, output, most
+
+
+def _limit_args(limits: Limits) -> _Args:
+    return limits.rpm or 0, limits.itpm or 0, limits.otpm or 0, limits.concurrency or 0
+
+
+def _lane_args(lanes: tuple[Lane, ...]) -> _Args:
+    args: list[str | int | float] = [min(lane.floor for lane in lanes[1:] or lanes)]
+    for lane in lanes:
+        boost_ms = _UNKNOWN if lane.boost_after is None else int(lane.boost_after * _MS_PER_S)
+        args += (lane.name, lane.floor, lane.share, boost_ms)
+    return tuple(args)
+
+
+def _header_args(said: RateLimits) -> _Args:
+    retry_ms = _UNKNOWN if said.retry_after is None else int(said.retry_after * _MS_PER_S)
+    numbers = (_limit_and_rest(limit) for limit in (said.requests, said.input_tokens, said.output_tokens))
+    return retry_ms, *(number for pair in numbers for number in pair)
+
+
+def _limit_and_rest(limit: RateLimit | None) -> tuple[int, int]:
+    if limit is None:
+        return _UNKNOWN, _UNKNOWN
+    return limit.limit, _UNKNOWN if limit.remaining is None else limit.remaining
+
+
+def _text(reply: bytes | str) -> str:
+    return reply.decode() if isinstance(reply, bytes) else reply

@@ -1,0 +1,41 @@
+-- Library: what the calls of a model lately cost, so that the next one's cost can be estimated.
+--
+-- Moving averages, of tokens and of characters apart: their quotient then weighs a prompt by its size, and the errors
+-- of the estimates add up to nothing.
+
+-- Weight of the newest call: the last 20 or so count.
+local NEWEST = 0.1
+
+-- Input tokens per character, and output tokens, until a call of the model has been settled. English has about 4
+-- characters per token; a chat answer has a few hundred tokens.
+local TOKENS_PER_CHARACTER, OUTPUT_TOKENS = 0.3, 500
+
+local function model_fields(model)
+  return {'tokens:' .. model, 'characters:' .. model, 'output:' .. model}
+end
+
+local function averaged(before, value)
+  return before and before + NEWEST * (value - before) or value
+end
+
+-- cost: requests, input_tokens, characters, output_tokens (-1: as lately), most_output_tokens (-1: not bounded).
+-- Returns a cost that has tokens only.
+local function estimated(state, model, cost)
+  local tokens, characters = state['tokens:' .. model], state['characters:' .. model]
+  local ratio = characters and tokens / characters or TOKENS_PER_CHARACTER
+  local output = cost.output_tokens
+  if output < 0 then
+    output = state['output:' .. model] or OUTPUT_TOKENS
+    output = cost.most_output_tokens >= 0 and math.min(output, cost.most_output_tokens) or output
+  end
+  return {requests = cost.requests, input_tokens = cost.input_tokens + cost.characters * ratio, output_tokens = output}
+end
+
+-- characters: 0 for a call whose prompt was not text alone, which says nothing about text.
+local function learn_model(state, model, characters, input_tokens, output_tokens)
+  if characters > 0 then
+    state['tokens:' .. model] = averaged(state['tokens:' .. model], input_tokens)
+    state['characters:' .. model] = averaged(state['characters:' .. model], characters)
+  end
+  state['output:' .. model] = averaged(state['output:' .. model], output_tokens)
+end

@@ -1,0 +1,171 @@
+-- Settle: replace the estimate by what a call really used, and learn from its answer.
+--
+-- A ticket is settled once; again, or after its lease, only what closes the budget is heard. A call that has just begun
+-- to answer can be heard before it is settled: its headers are all that counts then.
+--
+-- KEYS[1] hash: the budget
+-- KEYS[2] sorted set: its calls in flight
+-- ARGV[1] string: the ticket
+-- ARGV[2] string: answered, limited (429), overloaded (529, no connection), failed, unsent, or begun
+-- ARGV[3] integer: input tokens that count; -1: not known
+-- ARGV[4] integer: output tokens; -1: not known
+-- ARGV[5] integer: ms for which the API wants to be left alone; -1: it did not say
+-- ARGV[6…11] integers: limit per minute and what remains of it, of requests, input tokens, output tokens; -1: not said
+-- ARGV[12…15] numbers: limits: requests, input tokens, output tokens per minute, calls in flight; 0: not configured
+-- ARGV[16] string: model
+--
+-- Returns 1, or 0 if the ticket is not open any more.
+
+-- "Rounded to the nearest thousand" (platform.claude.com, rate limits): there may be this much more.
+local ROUNDED = {requests = 0, input_tokens = 500, output_tokens = 500}
+
+local key, calls_key, outcome, model = KEYS[1], KEYS[2], ARGV[2], ARGV[16]
+local used = {input_tokens = tonumber(ARGV[3]), output_tokens = tonumber(ARGV[4])}
+local retry_after, limits = tonumber(ARGV[5]), limits_at(12)
+local now = now_us()
+
+-- id, sent_at, characters; taken and left: dimension -> units (left: nil where there was no bucket).
+local function read_ticket(text)
+  local parts = {}
+  for part in string.gmatch(text, '[^:]+') do
+    parts[#parts + 1] = part
+  end
+  local read = {id = parts[1], sent_at = tonumber(parts[2]), characters = tonumber(parts[3]), taken = {}, left = {}}
+  for i, dimension in ipairs(DIMENSIONS) do
+    read.taken[dimension], read.left[dimension] = tonumber(parts[2 + 2 * i]), tonumber(parts[3 + 2 * i])
+  end
+  return read
+end
+
+local function fields()
+  local names = {'closed_until', 'call_us', 'emptied_at'}
+  for _, some in ipairs({BUCKETS, PACE, model_fields(model)}) do
+    for _, name in ipairs(some) do
+      names[#names + 1] = name
+    end
+  end
+  return names
+end
+
+local ticket = read_ticket(ARGV[1])
+local state = recall(key, fields())
+
+-- What the call really took. A request that left counts, whatever came of it. A refused call has no tokens; what one
+-- that failed in another way has used, nobody says, so its estimate stands.
+local function really_taken(dimension)
+  if outcome == 'unsent' then
+    return 0
+  elseif dimension == 'requests' then
+    return ticket.taken.requests
+  elseif used[dimension] >= 0 then
+    return used[dimension]
+  elseif outcome == 'limited' or outcome == 'overloaded' then
+    return 0
+  end
+  return ticket.taken[dimension]
+end
+
+local function correct_estimates(buckets)
+  for dimension, bucket in pairs(buckets) do
+    local too_much = ticket.taken[dimension] - really_taken(dimension)
+    bucket.level = math.min(bucket.capacity, bucket.level + too_much)
+    ticket.left[dimension] = ticket.left[dimension] and ticket.left[dimension] + too_much
+  end
+end
+
+local function said(i)
+  local value = tonumber(ARGV[i])
+  return value >= 0 and value or nil
+end
+
+-- Learn the limits that the headers tell; returns whether they told any.
+local function learn_limits()
+  local told = false
+  for i, dimension in ipairs(DIMENSIONS) do
+    local limit = said(4 + 2 * i)
+    if limit and limit > 0 then
+      told, state[dimension .. '_limit'] = true, limit
+    end
+  end
+  return told
+end
+
+-- Lower the levels to what the API says remains, never raise them: raising would forget calls that it has not seen.
+--
+-- When the API counted, nobody knows: between the call's admission and now. The level of either moment knows the calls
+-- admitted until then, so only what is less than both is news: somebody else uses the limit, or we have miscounted.
+-- What calls in flight have yet to produce is not taken off `remaining`: of long answers that is more than a bucket
+-- holds, and the level has paid for it already.
+local function heed_remaining(buckets, open_calls)
+  for i, dimension in ipairs(DIMENSIONS) do
+    local bucket, remaining = buckets[dimension], said(5 + 2 * i)
+    if bucket and remaining then
+      remaining = remaining + ROUNDED[dimension]
+      if state[dimension .. '_level'] then
+        local news = remaining - math.min(bucket.level, ticket.left[dimension] or bucket.level)
+        bucket.level = bucket.level + math.min(0, news)
+      else
+        -- A limit that was not known: the calls in flight have paid nothing yet, and the API may not have seen them.
+        bucket.level = math.min(bucket.level, remaining - open_calls * really_taken(dimension))
+      end
+    end
+  end
+end
+
+-- A refusal: where the limit is known, our level was too high; where it is not, our rate was.
+local function heed_refusal(told, request_bucket)
+  if outcome == 'limited' then
+    local known = told or known_rate(state, 'requests', limits.requests)
+    return known or cut(state, ticket.sent_at, now)
+  end
+  return outcome == 'overloaded' and slow_down(state, request_bucket and request_bucket.rate, ticket.sent_at, now)
+end
+
+local function close()
+  if retry_after >= 0 and (outcome == 'limited' or outcome == 'overloaded') then
+    state.closed_until = math.max(state.closed_until or 0, now + retry_after * 1000)
+  end
+end
+
+local function learn_call()
+  speed_up(state, ticket.sent_at, now)
+  state.call_us = averaged(state.call_us, math.max(0, now - ticket.sent_at))
+  if used.input_tokens >= 0 and used.output_tokens >= 0 then
+    learn_model(state, model, ticket.characters, used.input_tokens, used.output_tokens)
+  end
+end
+
+-- A refusal says that the API's bucket of requests is empty, unless its headers say otherwise. Calls that were on their
+-- way by then bear no news.
+local function empty_bucket()
+  local bucket = buckets_of(state, limits, now).requests
+  if bucket and not said(7) and ticket.sent_at >= (state.emptied_at or 0) then
+    bucket.level, state.emptied_at = math.min(bucket.level, 0), now
+    keep_bucket(state, bucket, now)
+  end
+end
+
+local begun = outcome == 'begun'
+if not begun and redis.call('ZREM', calls_key, ticket.id) == 0 then
+  close()
+  remember(key, state, {'closed_until'})
+  return 0
+end
+local told = learn_limits()
+local buckets = buckets_of(state, limits, now)
+if not begun then
+  correct_estimates(buckets)
+end
+heed_remaining(buckets, in_flight(calls_key, now))
+for _, bucket in pairs(buckets) do
+  keep_bucket(state, bucket, now)
+end
+close()
+if heed_refusal(told, buckets.requests) then
+  empty_bucket()
+end
+if outcome == 'answered' then
+  learn_call()
+end
+remember(key, state, fields())
+return 1

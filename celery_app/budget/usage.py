@@ -1,0 +1,37 @@
+"""What a call has used, as far as the API's limits count it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that count against the limits.
+
+    Attributes:
+        input_tokens: of the prompt, cache creation included, cache reads not (platform.claude.com, rate limits).
+        output_tokens: produced.
+    """
+
+    input_tokens: int
+    output_tokens: int
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> Usage | None:
+        """Return what a message's ``usage`` says, or None where it says nothing that makes sense."""
+        usage = message.get("usage")
+        if not isinstance(usage, Mapping):
+            return None
+        tokens = _tokens(usage, "input_tokens"), _tokens(usage, "output_tokens")
+        if None in tokens:
+            return None
+        created = _tokens(usage, "cache_creation_input_tokens") or 0
+        return cls((tokens[0] or 0) + created, tokens[1] or 0)
+
+
+def _tokens(usage: Mapping[str, Any], field: str) -> int | None:
+    value = usage.get(field)
+    return value if isinstance(value, int) and value >= 0 else None

@@ -1,0 +1,11 @@
+"""The budget's scripts with the libraries they use."""
+
+from __future__ import annotations
+
+from celery_app.broker.script import Script
+
+_PACKAGE = "celery_app.budget"
+_BUCKETS = ("clock", "state", "pace", "bucket", "model", "calls")
+
+ADMIT = Script("admit", *_BUCKETS, "line", "share", package=_PACKAGE)
+SETTLE = Script("settle", *_BUCKETS, package=_PACKAGE)
