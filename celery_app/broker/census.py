@@ -35,6 +35,8 @@ class LaneCensus:
         in_flight: jobs that workers hold.
         returning: jobs that wait for the time of their return.
         dead: dead letters.
+        gate_s: seconds until the budget can admit a job of the lane again; 0: nothing holds it back.
+        gate_model: the model whose budget that is.
     """
 
     depth: int
@@ -42,6 +44,8 @@ class LaneCensus:
     in_flight: int
     returning: int
     dead: int
+    gate_s: float
+    gate_model: str
 
 
 def census(client: Redis, lanes: Iterable[Lane], prefix: str = "") -> dict[str, LaneCensus]:
@@ -72,6 +76,8 @@ def census_of(lanes: Sequence[Lane], reply: Any) -> dict[str, LaneCensus]:
     return {lane.name: _lane_census(*row) for lane, row in zip(lanes, reply, strict=True)}
 
 
-def _lane_census(depth: int, oldest_ms: int | None, in_flight: int, returning: int, dead: int) -> LaneCensus:
+def _lane_census(  # one argument for each number of the script's row
+    depth: int, oldest_ms: int | None, in_flight: int, returning: int, dead: int, gate_ms: int, gate_model: bytes
+) -> LaneCensus:
     oldest_s = None if oldest_ms is None else oldest_ms / _MS_PER_S
-    return LaneCensus(depth, oldest_s, in_flight, returning, dead)
+    return LaneCensus(depth, oldest_s, in_flight, returning, dead, gate_ms / _MS_PER_S, gate_model.decode())

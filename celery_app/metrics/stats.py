@@ -33,7 +33,7 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
         ``returning`` and ``dead`` (jobs), ``oldest_s`` (age of the oldest queued job; None if there is none or it does
         not say), ``processed``, ``failed`` and ``limited`` (in total; 429 answers), ``throughput_per_min`` (processed
         in the last minute), ``wait_ms`` (``avg``, ``p50``, ``p95``, ``p99``, ``max``, from submission to the call
-        leaving; None where no call left in the window) and ``waiting_for``.
+        leaving; None where no call left in the window) and ``waiting_for`` (in words; None: nothing but a slot).
 
     Raises:
         BrokerUnreachable: if no broker answers.
@@ -83,8 +83,15 @@ def _lane_stats(place: LaneCensus, happened: LaneActivity) -> dict[str, Any]:
         "throughput_per_min": _per_minute(happened),
         "wait_ms": _wait_ms(happened),
         "limited": happened.totals.get("limited", 0),
-        "waiting_for": None,
+        "waiting_for": _waiting_for(place),
     }
+
+
+def _waiting_for(place: LaneCensus) -> str | None:
+    if not place.gate_s:
+        return None
+    model = f" of {place.gate_model}" if place.gate_model else ""
+    return f"the budget{model}, {place.gate_s:.1f} s"
 
 
 def _per_minute(happened: LaneActivity) -> float:

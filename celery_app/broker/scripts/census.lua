@@ -9,7 +9,7 @@
 -- ARGV[4…] string: the lanes' names
 --
 -- Returns for each lane: jobs queued, age in ms of the oldest queued job (nil: none, or it does not say), claimed,
--- returning, dead.
+-- returning, dead; ms until the last of its closed gates opens (0: none is closed), the model at that gate.
 
 -- Bytes: headers and properties, which kombu writes last, fit.
 local TAIL = 8192
@@ -33,7 +33,7 @@ end
 local rows, lane_of_list = {}, {}
 for i = 4, #ARGV do
   local lane = ARGV[i]
-  local row = {depth = 0, claimed = 0, returning = 0}
+  local row = {depth = 0, claimed = 0, returning = 0, gate = 0, gate_model = ''}
   row.depth = tonumber(redis.call('HGET', prefix .. 'lanes:aside_depth', lane) or 0)
   row.dead = tonumber(redis.call('HGET', prefix .. 'lanes:dead_lanes', lane) or 0)
   for step in string.gmatch(steps, '%d+') do
@@ -66,9 +66,18 @@ for _, tag in ipairs(tags) do
   end
 end
 
+local gates = redis.call('HGETALL', prefix .. 'lanes:gates')
+for i = 1, #gates, 2 do
+  local lane, model = string.match(gates[i], '^([^|]*)|(.*)$')
+  local row, wait = lane_of_list[lane], tonumber(string.match(gates[i + 1], '^%d+')) - now
+  if row and wait > row.gate then
+    row.gate, row.gate_model = math.ceil(wait), model
+  end
+end
+
 local reply = {}
 for i, row in ipairs(rows) do
   local returning = math.floor(row.returning * #tags / math.max(1, looked_at) + 0.5)
-  reply[i] = {row.depth, row.oldest or false, row.claimed, returning, row.dead}
+  reply[i] = {row.depth, row.oldest or false, row.claimed, returning, row.dead, row.gate, row.gate_model}
 end
 return reply
