@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ssl
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
+from celery.app.backends import by_url
 from kombu import Queue
 
+from celery_app.errors import InvalidSettings
 from celery_app.routing import LaneRouter, lane_queue
 
 if TYPE_CHECKING:
@@ -23,8 +26,15 @@ DEFAULT_CONCURRENCY = 20
 #: Seconds to connect to the broker: a live one on the same network answers in milliseconds.
 CONNECT_TIMEOUT = 0.8
 
-#: A web request must not hang on a dead broker: 3 tries x CONNECT_TIMEOUT and the pauses stay under 3 s.
-PUBLISH_RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2}
+#: Seconds that the broker may take to answer a command: a web request that finds it mute has 3 s to say so. A worker
+#: has more patience, see worker.py.
+REPLY_TIMEOUT = 1.4
+
+#: One more try, at once: a connection that the server closed while it was idle is found out by the first.
+RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
+#: Celery subscribes to a result before it publishes the job, and tries each of these once more by itself.
+BACKEND_RETRY_POLICY = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 #: What the lanes need to keep their promise, whatever the project's own configuration says.
 REQUIRED = {
@@ -43,7 +53,10 @@ REQUIRED = {
 DEFAULTS = {
     "broker_connection_max_retries": None,  # a worker outlives its broker's restart
     "broker_connection_retry_on_startup": True,
-    "task_publish_retry_policy": PUBLISH_RETRY_POLICY,
+    "redis_socket_connect_timeout": CONNECT_TIMEOUT,
+    "redis_socket_timeout": REPLY_TIMEOUT,
+    "result_backend_transport_options": {"retry_policy": BACKEND_RETRY_POLICY},  # the default takes 20 s to give up
+    "task_publish_retry_policy": RETRY_POLICY,
     "task_send_sent_event": True,  # Flower shows a job from its submission on
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_concurrency": DEFAULT_CONCURRENCY,
@@ -61,7 +74,7 @@ def configure(app: Celery, settings: Settings, default_queue: str | None) -> Non
         override(app, {"task_default_queue": default_queue})
     override(app, REQUIRED)
     override(app, _required_of(conf, settings))
-    app.backend_cls = _redis_url(settings.result_backend)
+    app.backend_cls = _checked_backend(app, _redis_url(settings.result_backend))
 
 
 def override(app: Celery, values: Mapping[str, Any]) -> None:
@@ -80,7 +93,9 @@ def _required_of(conf: Any, settings: Settings) -> dict[str, Any]:
         "broker_write_url": _redis_url(settings.broker_url),
         "broker_transport_options": {
             "socket_connect_timeout": CONNECT_TIMEOUT,
+            "socket_timeout": REPLY_TIMEOUT,
             **conf.broker_transport_options,
+            **_sentinel_options(conf, settings),
             "lanes": lanes,
         },
         "include": list(dict.fromkeys(["tasks", *(conf.include or ())])),
@@ -92,6 +107,28 @@ def _required_of(conf: Any, settings: Settings) -> dict[str, Any]:
 def _redis_url(url: str) -> str:
     """Valkey speaks Redis' protocol, but neither Celery nor kombu knows its name."""
     return url.replace("valkey://", "redis://", 1)
+
+
+def _checked_backend(app: Celery, url: str) -> str:
+    """Find out now, and not with the first job, whether there is such a result backend."""
+    try:
+        by_url(url, app.loader)
+    except Exception as exc:
+        reason = " ".join(str(exc).split())
+        raise InvalidSettings(problems=f"CELERY_RESULT_BACKEND: no such backend ({reason[:120]})") from exc
+    return url
+
+
+def _sentinel_options(conf: Any, settings: Settings) -> dict[str, Any]:
+    """Return the name of the master that Sentinel is asked for: from the URL, or the project's transport options."""
+    if not settings.broker_url.startswith("sentinel://"):
+        return {}
+    query = dict(parse_qsl(urlsplit(settings.broker_url.split(";", 1)[0]).query))
+    master = query.get("master_name") or conf.broker_transport_options.get("master_name")
+    if not master:
+        problem = "Sentinel has to be told a master, as in sentinel://host:26379/0?master_name=mymaster"
+        raise InvalidSettings(problems=f"CELERY_BROKER_URL: {problem}")
+    return {"master_name": master}
 
 
 def _other_queues(conf: Any, settings: Settings) -> list[Queue]:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from redis import ConnectionPool, Redis
 
-#: Seconds to wait for a reply: a live Redis needs milliseconds, and a command that finds it dead has 3 s to say so.
-REPLY_TIMEOUT = 1.5
-
 #: Connections at most: one for each thread that talks to Redis at the same moment. redis-py raises beyond it, so it is
 #: a fuse against leaks and far above any worker's number of slots.
 MAX_CONNECTIONS = 1_000
@@ -45,7 +42,11 @@ def redis_client(app: Any) -> Redis:
         from redis import Redis
 
         # Two threads may both come here: the later one's client never connects.
-        client = vars(app).setdefault("lanes_redis", Redis.from_pool(_connection_pool(app)))
+        try:
+            pool = _connection_pool(app)
+        except (TypeError, ValueError) as exc:
+            raise BrokerUnreachable(url=shown_url(app), reason=_reason(exc)) from exc
+        client = vars(app).setdefault("lanes_redis", Redis.from_pool(pool))
     return client
 
 
@@ -62,12 +63,23 @@ def broker_errors(app: Any) -> Iterator[None]:
     Raises:
         BrokerUnreachable: in place of redis-py's errors about the connection.
     """
-    from redis.exceptions import ConnectionError as NoConnection, TimeoutError as NoReply
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import ConnectionError as NoConnection, InvalidResponse, TimeoutError as NoReply
 
     try:
         yield
-    except (NoConnection, NoReply) as exc:
-        raise BrokerUnreachable(url=shown_url(app), reason=str(exc).rstrip(".")) from exc
+    except (NoConnection, NoReply, InvalidResponse, OperationalError) as exc:
+        raise BrokerUnreachable(url=shown_url(app), reason=_reason(exc)) from exc
+    except RuntimeError as exc:
+        # Celery's word for a result backend that is away; it says to restart, but the next call connects again.
+        if "Retry limit exceeded" not in str(exc):
+            raise
+        raise BrokerUnreachable(url=shown_url(app), reason="the result backend does not answer") from exc
+
+
+def _reason(exc: Exception) -> str:
+    """A server of another protocol answers with anything, a page of HTML for instance."""
+    return " ".join(str(exc).split())[:120].rstrip(".") or type(exc).__name__
 
 
 def shown_url(app: Any) -> str:
@@ -79,7 +91,6 @@ def shown_url(app: Any) -> str:
 def _connection_pool(app: Any) -> ConnectionPool:
     channel = _unopened_channel(app.connection_for_write())
     channel.max_connections = MAX_CONNECTIONS
-    channel.socket_timeout = channel.socket_timeout or REPLY_TIMEOUT
     pool: ConnectionPool = channel._get_pool()
     return pool
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery.exceptions import Ignore
+
 
 class LanesError(Exception):
     """Something is wrong with the lanes."""
@@ -42,11 +44,43 @@ class InvalidRequest(LanesError):
     problem: str
 
 
+class InvalidItem(InvalidRequest):
+    """Item {index}: {path}: {problem}."""
+
+    index: int
+
+
+class UnknownBatch(LanesError):
+    """There is no batch {batch_id!r}: it was never submitted, or it ended more than {kept_days:.0f} days ago."""
+
+    batch_id: str
+    kept_days: float
+
+
+class UnforeseenFailure(LanesError):
+    """The call failed in a way that nobody foresaw ({kind}); its message is withheld, it may repeat the prompt."""
+
+    kind: str
+
+
 class DeadlineExceeded(LanesError):
     """The job's deadline passes {where}; it had {allowed:.0f} s from its submission."""
 
     where: str
     allowed: float
+
+
+class Cancelled(LanesError, Ignore):
+    """The job was cancelled."""
+
+    # Celery stores no outcome for what is to be ignored, so that the job's REVOKED stays.
+
+
+class StreamExpired(LanesError):
+    """The stream of job {task_id} is gone: it is kept for {kept:.0f} s after its end."""
+
+    task_id: str
+    kept: float
 
 
 class CallTimeout(LanesError):
@@ -97,3 +131,9 @@ class BrokerUnreachable(LanesError):
 
     url: str
     reason: str
+
+
+def error_event(error: Exception) -> dict[str, Any]:
+    """Return an error in the form in which the Messages API itself ends a stream that fails."""
+    kind = error.type if isinstance(error, ApiError) and hasattr(error, "type") else type(error).__name__
+    return {"type": "error", "error": {"type": kind, "message": str(error)}}

@@ -101,6 +101,8 @@ class LaneRouter:
 def stamped(lane: Lane, headers: Mapping[str, Any] | None, now: float) -> dict[str, Any]:
     """Return the headers with the times of a job submitted at `now`; times already there stay."""
     stamps: dict[str, Any] = {SUBMITTED_AT: now, **(headers or {})}
+    if not isinstance(stamps[SUBMITTED_AT], int | float):
+        stamps[SUBMITTED_AT] = now
     if lane.deadline is not None:
         stamps.setdefault(DEADLINE_AT, stamps[SUBMITTED_AT] + lane.deadline)
     return stamps

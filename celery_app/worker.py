@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 #: heartbeats, and as many again for reconnects.
 SPARE_CONNECTIONS = 10
 
+#: Seconds that the broker may take to answer a worker: it has nobody to answer to, and a server may be busy saving.
+WORKER_REPLY_TIMEOUT = 10.0
+
+#: A worker's results outlive a broker that restarts: Celery's own default, about 20 s.
+WORKER_RETRY_POLICY = {"max_retries": 20, "interval_start": 0, "interval_step": 1, "interval_max": 1}
+
 #: Pools that neither hand jobs back after a kill nor fill a freed slot at once.
 REFUSED_POOLS = {
     "gevent": "its jobs are stranded when it is killed and lost on SIGQUIT, and freed slots wait up to 2 s",
@@ -43,7 +49,7 @@ class LaneWorker(bootsteps.Step):
         reason = next(_objections(worker, options), None)
         if reason:
             raise UnsupportedWorker(reason=reason)
-        _size_connections(worker.app, worker.concurrency)
+        _ready_connections(worker.app, worker.concurrency)
         super().__init__(worker, **options)
 
 
@@ -58,8 +64,11 @@ def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
         yield f"the pool {pool} ignores task time limits; set LANES_<LANE>_CALL_TIMEOUT and LANES_<LANE>_DEADLINE"
     if worker.prefetch_multiplier != 1:
         yield "a prefetch multiplier other than 1 lets jobs wait in the worker's memory, where no lane overtakes them"
-    if not any(worker.app.lanes_settings.api_keys.values()):
-        yield "there is no API key; set EZAI_API_KEY"
+    settings = worker.app.lanes_settings
+    served = [lane for lane in settings.lanes if lane.name in worker.app.amqp.queues.consume_from]
+    without_key = [lane.name for lane in served if settings.api_key(lane) is None]
+    if without_key:
+        yield f"there is no API key for {', '.join(without_key)}; set EZAI_API_KEY"
 
 
 def _pool_name(pool: Any) -> str:
@@ -67,9 +76,12 @@ def _pool_name(pool: Any) -> str:
     return pool if isinstance(pool, str) else pool.__module__.rpartition(".")[2]
 
 
-def _size_connections(app: Any, slots: int) -> None:
+def _ready_connections(app: Any, slots: int) -> None:
     """A slot without a connection cannot acknowledge, and stays taken for good."""
     options = dict(app.conf.broker_transport_options)
+    options["socket_timeout"] = max(options.get("socket_timeout", 0), WORKER_REPLY_TIMEOUT)
     options["max_connections"] = max(options.get("max_connections", 0), slots + SPARE_CONNECTIONS)
     pool_limit = max(app.conf.broker_pool_limit or 0, slots)
+    backend = {**app.conf.result_backend_transport_options, "retry_policy": WORKER_RETRY_POLICY}
     override(app, {"broker_transport_options": options, "broker_pool_limit": pool_limit})
+    override(app, {"result_backend_transport_options": backend, "redis_socket_timeout": WORKER_REPLY_TIMEOUT})

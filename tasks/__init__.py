@@ -2,5 +2,6 @@
 
 from tasks.base import LaneTask
 from tasks.messages import create_message
+from tasks.streaming import stream_message
 
-__all__ = ["LaneTask", "create_message"]
+__all__ = ["LaneTask", "create_message", "stream_message"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from celery_app.broker.verbs import CLOSE_GATE
-from celery_app.budget import Budget, Cost, Outcome, Usage, budget_for
+from celery_app.budget import Budget, Cost, Outcome, RateLimits, Usage, budget_for
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded, OutOfBudget
 from celery_app.settings import settings_of
@@ -54,6 +54,15 @@ class Call:
         """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers."""
         fields = message if isinstance(message, Mapping) else message.model_dump()
         self.usage, self.headers = Usage.of(fields), headers
+
+    def begun(self, headers: Mapping[str, str]) -> None:
+        """Take the limits from the headers of an answer that will take a while."""
+        if RateLimits.of(headers) == RateLimits():
+            return
+        try:
+            self._budget.hear(self._client, self._ticket, headers)
+        except redis.RedisError as exc:
+            logger.warning("the headers of an answer did not reach the budget: %s", exc)
 
     def failed(self, outcome: Outcome, headers: Mapping[str, str] | None = None) -> None:
         """Say how the call failed."""

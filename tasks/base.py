@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from datetime import datetime
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task
 from celery.exceptions import MaxRetriesExceededError, Retry
+from celery.states import REVOKED
 
 from celery_app.broker.claims import is_claimed
-from celery_app.errors import DeadlineExceeded
+from celery_app.errors import Cancelled, DeadlineExceeded
 from celery_app.lanes import NORMAL, Lane
 from celery_app.metrics.events import JobEvent, Kind, emit
 from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
@@ -19,6 +21,8 @@ from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from celery.result import AsyncResult
 
     from celery_app.budget import Cost
     from tasks.admission import Call
@@ -37,6 +41,22 @@ class LaneTask(Task):
     #: An exception the API or the lane foresaw is no reason for a traceback in the worker's log.
     throws: tuple[type[Exception], ...] = (DeadlineExceeded,)
 
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
+        """Submit a job.
+
+        Raises:
+            UnknownLane: there is no such queue; in Celery's eager mode, too, so that tests find out.
+            LaneFull: the lane had no room for as long as its ``submit_wait``.
+            BrokerUnreachable: within 3 s.
+        """
+        from celery_app.connection import broker_errors
+
+        queue = options.get("queue")
+        if isinstance(queue, str):
+            _ = self.app.amqp.queues[queue]
+        with broker_errors(self.app):
+            return super().apply_async(args, kwargs, **options)
+
     @property
     def lane(self) -> Lane:
         """The lane of the job in hand; `normal` for a job that came from another queue."""
@@ -46,13 +66,12 @@ class LaneTask(Task):
     @property
     def submitted_at(self) -> float:
         """Seconds since the epoch at which the job was submitted; now, where a stock producer did not say."""
-        return float(self.request.get(SUBMITTED_AT) or time.time())
+        return _seconds(self.request.get(SUBMITTED_AT)) or time.time()
 
     @property
     def deadline_at(self) -> float | None:
         """Seconds since the epoch after which the job is pointless, or None."""
-        at = self.request.get(DEADLINE_AT)
-        return None if at is None else float(at)
+        return _seconds(self.request.get(DEADLINE_AT))
 
     @property
     def model(self) -> str:
@@ -98,32 +117,71 @@ class LaneTask(Task):
     def admit_cost(self, cost: Cost, model: str) -> Iterator[Call]:
         """Do as `admit` does, for a cost that was measured otherwise."""
         from tasks.admission import admitted
+        from tasks.cancelling import cancellable
         from tasks.failures import outcome_of
 
-        call = admitted(self, cost, model)
-        self.report("called", time.time() - self.submitted_at)
-        try:
-            yield call
-        except Exception as exc:
-            call.failed(*outcome_of(exc))
-            raise
-        finally:
-            call.settle()
+        with cancellable(self) as running:
+            call = admitted(self, cost, model)
+            try:
+                if running.cancelled:
+                    call.failed("unsent")
+                    self.end_cancelled()
+                if self.request.retries == 0:
+                    self.report("called", time.time() - self.submitted_at)
+                yield call
+            except Cancelled:
+                raise
+            except Exception as exc:
+                # The connection that we closed ourselves says nothing about the API.
+                call.failed(*(("failed", None) if running.cancelled else outcome_of(exc)))
+                raise
+            finally:
+                call.settle()
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Fail a job whose deadline passed in the queue before it costs anything."""
+        """End a job that was cancelled, or whose deadline passed, in the queue before it costs anything."""
+        if not (self.request.called_directly or self.request.is_eager):
+            from tasks.cancelling import is_cancelled  # brings redis-py along
+
+            if is_cancelled(self):
+                self.end_cancelled()
         if not self.request.called_directly:
             self.seconds_left()
         super().before_start(task_id, args, kwargs)
 
+    def end_cancelled(self) -> NoReturn:
+        """End the job as cancelled.
+
+        Raises:
+            Cancelled: always, which ends the task.
+        """
+        from tasks.outcome import tell_outcome
+
+        cancelled = Cancelled()
+        self.backend.store_result(self.request.id, cancelled, REVOKED, request=self.request)
+        tell_outcome(self, "cancelled")
+        self.on_end(cancelled)
+        self.send_event("task-revoked", terminated=True, signum=None, expired=False)
+        raise cancelled
+
+    def on_end(self, error: Exception) -> None:
+        """Do what a kind of task has to do when one of its jobs ends without a result."""
+
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """Count the job."""
+        """Count the job, and tell who waits for it."""
+        from tasks.outcome import tell_outcome
+
         self.report("processed")
+        tell_outcome(self, "done", retval)
         super().on_success(retval, task_id, args, kwargs)
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Count the job."""
+        """Count the job, and tell who waits for it."""
+        from tasks.outcome import tell_outcome
+
         self.report("failed")
+        tell_outcome(self, "failed")
+        self.on_end(exc)
         super().on_failure(exc, task_id, args, kwargs, einfo)
 
     def report(self, kind: Kind, seconds: float = 0.0) -> None:
@@ -201,3 +259,8 @@ class LaneTask(Task):
                 self.app, self.request.properties, f"{type(error).__name__} after {self.request.retries + 1} attempts"
             )
         raise error
+
+
+def _seconds(header: Any) -> float | None:
+    """A stock producer may have written anything; what is no time counts as not said."""
+    return float(header) if isinstance(header, int | float) and math.isfinite(header) else None

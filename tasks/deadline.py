@@ -1,4 +1,4 @@
-"""A total deadline for a call, where HTTP clients only know one per read.
+"""A total deadline for a call, where HTTP clients only know one per read, and the way to end it from another thread.
 
 Every read, write and connect of a call goes through the network backend of its connection pool. There the time that
 is left is known, so a server that answers a byte a second cannot keep a slot beyond the deadline, in whatever phase.
@@ -6,16 +6,22 @@ is left is known, so a server that answers a byte a second cannot keep a slot be
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import httpcore2
 import httpx2
 
+from tasks.cancelling import running
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from tasks.cancelling import Running
 
 #: ``time.monotonic()`` at which the call in hand has to be over.
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
@@ -48,18 +54,38 @@ class DeadlineStream(httpcore2.NetworkStream):
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         """Wrap a connected stream."""
         self._stream = stream
+        self._call: Running | None = None
+        self._lock = threading.Lock()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read what is there, waiting no longer than the deadline."""
+        self._take_up(httpcore2.ReadError)
         return self._stream.read(max_bytes, _at_most(timeout, httpcore2.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write all of `buffer`, waiting no longer than the deadline."""
+        self._take_up(httpcore2.WriteError)
         self._stream.write(buffer, _at_most(timeout, httpcore2.WriteTimeout))
 
     def close(self) -> None:
         """Close the connection."""
         self._stream.close()
+
+    def shut_down(self, call: Running) -> None:
+        """Wake the thread that waits for this connection, if it is that call's; the pool drops the connection then."""
+        with self._lock:
+            if self._call is call:
+                with suppress(OSError):  # it is closed already
+                    # Not the TLS socket's own method, which would drop its state below the thread that reads.
+                    socket.socket.shutdown(self.get_extra_info("socket"), socket.SHUT_RDWR)
+
+    def _take_up(self, cancelled: type[Exception]) -> None:
+        """Work for the call in hand from now on: a connection serves many, one after the other."""
+        call = running()
+        with self._lock:
+            self._call = call
+        if call is not None and not call.use(self):
+            raise cancelled("the call was cancelled")
 
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Any:
         """Shake hands, waiting no longer than the deadline."""

@@ -80,6 +80,8 @@ def failure_of(exc: Exception, timeout: float) -> Failure | None:
 
     if isinstance(exc, NotAMessage):
         return Failure("retry", exc)
+    if isinstance(exc.__cause__ or exc, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
+        return None  # what we sent was wrong, and will be
     if isinstance(exc, anthropic.APIStatusError):
         return _of_status(exc)
     if isinstance(exc, anthropic.APITimeoutError | httpx2.TimeoutException):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from celery import shared_task
+from celery.exceptions import TaskPredicate
 
 from celery_app.errors import (
     ApiError,
@@ -15,6 +16,7 @@ from celery_app.errors import (
     InvalidRequest,
     LanesError,
     NotAMessage,
+    UnforeseenFailure,
 )
 from celery_app.routing import MODEL
 from celery_app.settings import settings_of
@@ -22,18 +24,25 @@ from tasks.base import LaneTask
 from tasks.failures import LIMITED_PAUSE, Failure, backoff, failure_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from anthropic.resources.messages import Messages
     from celery.result import AsyncResult
+
+    from tasks.admission import Call
+
+    MakeCall: TypeAlias = Callable[["MessageTask", Mapping[str, Any], float, Call], dict[str, Any]]
 
 
 class MessageTask(LaneTask):
     """A task whose keyword arguments are those of the Messages API."""
 
     abstract = True
+    #: Whatever a producer says of a job's arguments is not shown either.
+    hides_arguments = True
     #: The worker's log and Flower show the beginning of a result; one character of an answer's JSON is its bracket.
     resultrepr_maxsize = 1
-    throws = (ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, InvalidRequest, NotAMessage)
+    throws = (ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, InvalidRequest, NotAMessage, UnforeseenFailure)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
         """Submit a call after checking its parameters, with a description that shows none of its text.
@@ -43,6 +52,10 @@ class MessageTask(LaneTask):
         """
         from tasks.request import check_request, describe_request
 
+        if args:
+            raise InvalidRequest(path="args", problem="a request is all keywords; a step of a chain begins with .si()")
+        if options.get("serializer") not in {None, "json"}:
+            raise InvalidRequest(path="serializer", problem="workers accept nothing but json")
         check_request(kwargs or {})
         options["argsrepr"], options["kwargsrepr"] = "()", describe_request(kwargs)
         options["headers"] = {MODEL: kwargs["model"], **(options.get("headers") or {})}
@@ -52,37 +65,63 @@ class MessageTask(LaneTask):
 @shared_task(bind=True, base=MessageTask, name="tasks.create_message")
 def create_message(self: MessageTask, **params: Any) -> dict[str, Any]:
     """Create a message; the keyword arguments are those of the Messages API, the result is its message as a dict."""
+    return perform(self, params, _create)
+
+
+def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -> dict[str, Any]:
+    """Make one call in the lanes' way: checked, admitted by the budget, with what is left of its deadline.
+
+    Args:
+        task: with the job in hand.
+        params: of the Messages API.
+        make_call: makes the call within a number of seconds, tells the `Call` of it, and returns the message.
+
+    Raises:
+        celery.exceptions.Retry: the job is back in its lane.
+        LanesError: the job has failed.
+    """
     from celery_app.budget import cost_of
     from tasks.request import check_request
 
     check_request(params)  # a job sent by name was not checked on its way in
-    timeout = self.seconds_left()
+    timeout = task.seconds_left()
     try:
-        with self.admit_cost(cost_of(params), params["model"]) as call:
-            timeout = self.seconds_left()
-            response = _call(self, params, timeout)
-            message = message_of(response)
-            call.answered(message, response.headers)
-            return message
+        with task.admit_cost(cost_of(params), params["model"]) as call:
+            timeout = task.seconds_left()
+            return make_call(task, params, timeout, call)
     except Exception as exc:
         failure = failure_of(exc, timeout)
-        if failure is None:
+        if failure is None and isinstance(exc, LanesError | TaskPredicate):
             raise
-        _end_or_return(self, failure)
+        if failure is None:
+            raise UnforeseenFailure(kind=type(exc).__name__) from None
+        _end_or_return(task, failure)
 
 
-def _call(task: MessageTask, params: Mapping[str, Any], timeout: float) -> Any:
-    from tasks.clients import client_for
+def _create(task: MessageTask, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
     from tasks.deadline import deadline
+
+    with deadline(timeout):
+        # The SDK refuses a large max_tokens without streaming unless it is given a timeout.
+        response = api_of(task).with_raw_response.create(**sdk_arguments(params), timeout=timeout).http_response
+    message = message_of(response)
+    call.answered(message, response.headers)
+    return message
+
+
+def api_of(task: LaneTask) -> Messages:
+    """Return the SDK's Messages API with the key of the job's lane.
+
+    Raises:
+        LanesError: there is no key.
+    """
+    from tasks.clients import client_for
 
     settings = settings_of(task.app)
     key = settings.api_key(task.lane)
     if key is None:
         raise LanesError(f"there is no API key for the lane {task.lane.name}; set EZAI_API_KEY")
-    create = client_for(key, settings.base_url).messages.with_raw_response.create
-    with deadline(timeout):
-        # The SDK refuses a large max_tokens without streaming unless it is given a timeout.
-        return create(**sdk_arguments(params), timeout=timeout).http_response
+    return client_for(key, settings.base_url).messages
 
 
 def sdk_arguments(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictInt, StrictStr, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictInt,
+    StrictStr,
+    Tag,
+    ValidationError,
+    field_validator,
+)
 
 from celery_app.errors import InvalidRequest
 
@@ -108,11 +119,28 @@ class _Message(_Params):
     content: _Content
 
 
+#: Characters of a model's name: the longest known have 40.
+_LONGEST_MODEL = 200
+
+_HeaderValue = Annotated[StrictStr, Field(pattern=r"^[\x20-\x7e]*$")]
+
+
 class _Request(_Params):
-    model: Annotated[StrictStr, Field(min_length=1)]
+    model: Annotated[StrictStr, Field(min_length=1, max_length=_LONGEST_MODEL)]
     max_tokens: Annotated[StrictInt, Field(ge=0)]
     messages: Annotated[list[_Message], Field(min_length=1)]
     system: _Content | None = None
+    extra_headers: dict[StrictStr, _HeaderValue] | None = None
+    extra_query: dict[str, Any] | None = None
+    extra_body: dict[str, Any] | None = None
+
+    @field_validator("extra_body")
+    @classmethod
+    def _checks_are_not_got_around(cls, body: dict[str, Any] | None) -> dict[str, Any] | None:
+        twice = sorted(set(body or ()) & {"model", "max_tokens", "messages", "system"})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is an argument of its own")
+        return body
 
 
 def check_request(params: Mapping[str, Any]) -> None:
@@ -122,8 +150,10 @@ def check_request(params: Mapping[str, Any]) -> None:
         InvalidRequest: with the path of the first bad field, as in ``messages.0.role``; never its value.
     """
     for name, reason in REFUSED.items():
-        if name in params:
+        if name in params or name in (params.get("extra_body") or ()):
             raise InvalidRequest(path=name, problem=reason)
+    for name, value in params.items():
+        check_json(value, name)
     try:
         _Request.model_validate(params)
     except ValidationError as exc:
@@ -131,12 +161,46 @@ def check_request(params: Mapping[str, Any]) -> None:
         raise InvalidRequest(path=_path(error["loc"]), problem=_problem(error)) from None
 
 
+def check_json(value: Any, path: str) -> None:
+    """Check that a value reaches the API as it is: JSON's own types, finite numbers, text that is Unicode.
+
+    Raises:
+        InvalidRequest: with the path of the first value that is not.
+    """
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            check_json(each, f"{path}.{name}" if isinstance(name, str) else _refuse(path, "a key has to be a string"))
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            check_json(each, f"{path}.{index}")
+    else:
+        _check_scalar(value, path)
+
+
+def _check_scalar(value: Any, path: str) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            _refuse(path, "half a surrogate pair is no text that UTF-8 can say")
+    elif isinstance(value, float) and not math.isfinite(value):
+        _refuse(path, f"JSON knows no {value}")
+    elif value is not None and not isinstance(value, bool | int | float):
+        _refuse(path, f"JSON knows no {type(value).__name__}")
+
+
+def _refuse(path: str, problem: str) -> NoReturn:
+    raise InvalidRequest(path=path, problem=problem) from None
+
+
 def _path(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location if not str(part).startswith("<"))
 
 
 def _problem(error: Any) -> str:
-    message: str = error["msg"]
+    if "_OtherBlock" in error["msg"]:
+        return "input should be a content block, an object with a type"
+    message: str = error["msg"].removeprefix("Value error, ")
     return message[0].lower() + message[1:]
 
 
@@ -144,4 +208,5 @@ def describe_request(params: Mapping[str, Any]) -> str:
     """Return what logs, events and Flower may show of a request: never a word of its text."""
     messages = params.get("messages")
     count = len(messages) if isinstance(messages, list) else "?"
-    return f"model={params.get('model')!r}, messages={count}, max_tokens={params.get('max_tokens')!r}"
+    model = str(params.get("model"))[:_LONGEST_MODEL]
+    return f"model={model!r}, messages={count}, max_tokens={params.get('max_tokens')!r}"

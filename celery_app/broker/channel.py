@@ -6,6 +6,7 @@ import itertools
 import logging
 import time
 import uuid
+from contextlib import closing
 from queue import Empty
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ class Channel(kombu_redis.Channel):
         """Open a channel that is hungry: its first command is a claim."""
         self._unheld: set[str] = set()
         self._hungry = True
+        #: Whether the command under way is a claim; a queue that is added meanwhile makes us hungry all the same.
+        self._claiming = False
         self._bell_wait = BELL_WAIT
         self._token = ""
         self._tokens = (f"{uuid.uuid4().hex}:{n}" for n in itertools.count())
@@ -100,14 +103,15 @@ class Channel(kombu_redis.Channel):
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
-        if self._hungry:
+        self._claiming = self._hungry
+        if self._claiming:
             connection.send_command(*self._claim_command(queues, self._free_slots()))
         else:
             bells = [f"{self.global_keyprefix}{BELL}{queue}" for queue in queues]
             connection.send_command("BRPOP", *bells, self._bell_wait)
 
     def _brpop_read(self, **options: Any) -> bool:
-        was_claim = self._hungry
+        was_claim = self._claiming
         try:
             reply = self.client.parse_response(self.client.connection, "EVALSHA" if was_claim else "BRPOP", **options)
         except redis.RedisError as exc:
@@ -166,9 +170,10 @@ class Channel(kombu_redis.Channel):
         due = claimed.next_due_ms
         # At least a millisecond: 0 would block for ever.
         self._bell_wait = BELL_WAIT if due < 0 else min(BELL_WAIT, max(due, 1) / 1000)
-        for queue, message in claimed.messages():
-            self._queue_cycle.rotate(queue)
-            self._deliver_job(queue, message, queue in held)
+        with closing(claimed.messages()) as messages:
+            for queue, message in messages:
+                self._queue_cycle.rotate(queue)
+                self._deliver_job(queue, message, queue in held)
         if not self._hungry:
             raise Empty
         return True
@@ -197,9 +202,10 @@ class Channel(kombu_redis.Channel):
         arguments = [token if part == self._token else part for part in command[3:]]
         reply = CLAIM.run(self._plain_client(), (), arguments)
         claimed = Claimed(reply, token, frozenset({queue}), self.leases)
-        for _, message in claimed.messages():
-            return message
-        raise Empty
+        messages = [message for _, message in claimed.messages()]
+        if not messages:
+            raise Empty
+        return messages[0]
 
     def _purge(self, queue: str) -> int:
         steps = ",".join(map(str, self.priority_steps))

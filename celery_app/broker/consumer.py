@@ -10,8 +10,15 @@ from celery import signals
 from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.worker.consumer import Consumer
 from celery.worker.request import Context
+from kombu.exceptions import DecodeError
 
 logger = logging.getLogger(__name__)
+
+#: What stands in place of arguments that may be a prompt.
+HIDDEN = "…"
+
+#: How a description begins that `tasks` itself has made of a request.
+DESCRIBED = "model="
 
 
 class LaneConsumer(Consumer):
@@ -22,6 +29,26 @@ class LaneConsumer(Consumer):
         super().update_strategies()
         self.strategies.update({name: _checked(strategy) for name, strategy in self.strategies.items()})
 
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """Have every job pass by `_hide_arguments` first: logs, events and Flower repeat what it says of itself."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> Any:
+            self._hide_arguments(message.headers)
+            return handle(message)
+
+        return on_task_received
+
+    def _hide_arguments(self, headers: Any) -> None:
+        """A producer without our code describes a job by its arguments, and these are the prompt."""
+        if not isinstance(headers, dict):
+            return
+        task = self.app.tasks.get(headers.get("task"))
+        if task is None or getattr(task, "hides_arguments", False):
+            headers["argsrepr"] = HIDDEN
+            if not str(headers.get("kwargsrepr")).startswith(DESCRIBED):
+                headers["kwargsrepr"] = HIDDEN
+
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Bury a message that is no Celery task."""
         _bury(message, "no Celery task")
@@ -31,21 +58,30 @@ class LaneConsumer(Consumer):
         """Bury a job for a task that this worker does not know; whoever waits for its result is told."""
         name, task_id = message.headers.get("task", "?"), message.headers.get("id")
         _bury(message, f"unknown task {name!r}: import its module in the worker")
-        if task_id:
-            request = Context(message.headers, correlation_id=task_id, args=(), kwargs={})
-            self.app.backend.mark_as_failure(task_id, NotRegistered(name), request=request)
-            if self.event_dispatcher:
-                self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
+        self._tell_caller(message, NotRegistered(name))
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Bury a job whose message breaks Celery's protocol, or is no JSON."""
         _bury(message, f"invalid task message: {type(exc).__name__}")
+        self._tell_caller(message, exc)
         signals.task_rejected.send(sender=self, message=message, exc=exc)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury a message whose body cannot be decoded, such as a pickle."""
         _bury(message, f"undecodable: {type(exc).__name__}, content type {message.content_type!r}")
+        self._tell_caller(message, DecodeError(f"{type(exc).__name__}, content type {message.content_type!r}"))
+
+    def _tell_caller(self, message: Any, error: Exception) -> None:
+        """Give whoever waits for the result a failure, if the message says whose."""
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        task_id = headers.get("id")
+        if not task_id:
+            return
+        request = Context(headers, correlation_id=task_id, args=(), kwargs={})
+        self.app.backend.mark_as_failure(task_id, error, request=request)
+        if self.event_dispatcher:
+            self.event_dispatcher.send("task-failed", uuid=task_id, exception=repr(error))
 
 
 def _checked(strategy: Any) -> Any:

@@ -59,9 +59,9 @@ class Claimed:
             while remaining:
                 queue, tag, text = remaining[-1]
                 message = self._message(queue, tag, text)
-                remaining.pop()
                 if message is not None:
                     yield queue, message
+                remaining.pop()  # only now: a consumer that failed has not taken it
         finally:
             self._leases.give_back_all(tag for _, tag, _ in remaining)
 

@@ -118,13 +118,15 @@ class Leases:
         """Return what is still held of these jobs, at once."""
         for tag in tags:
             token = self._held.get(tag)
-            if token is not None:
+            # What waits to be settled is done.
+            if token is not None and tag not in self._unsettled:
                 self.give_back(tag, token)
 
     def close(self) -> None:
         """Return all that is held and stop the thread; for the end of the process."""
         self._stopping = True
         self._busy.set()
+        self._survives(self._repeat)
         self.give_back_all(list(self._held))
 
     def holds(self, tag: str) -> bool:

@@ -35,11 +35,13 @@ class Outbox:
         step = channel.priority(channel._get_message_priority(message))
         tag = message["properties"]["delivery_tag"]
         headers = message.get("headers") or {}
+        not_before = take_not_before(message) if lane else 0
+        if not_before:
+            _count_from(headers, not_before / 1000)
         for name in SCRIPTS_READ:
             if name in headers:
                 # The last properties of all: scripts find them there behind headers of any size and content.
                 message["properties"][name] = headers[name]
-        not_before = take_not_before(message) if lane else 0
         self.queue = queue
         self.capacity: int = lane["capacity"] if lane else -1
         self.submit_wait: float = lane["submit_wait"] if lane else 0.0
@@ -70,6 +72,15 @@ class Outbox:
             # Jitter keeps a crowd of publishers from coming back all at once.
             time.sleep(min(pause * random.uniform(0.5, 1), self.submit_wait - waited))
             pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _count_from(headers: dict[str, Any], when: float) -> None:
+    """Count waits and the deadline of a job with an ETA from then on: it was not meant to start before."""
+    late = when - headers.get("submitted_at", when)
+    if late > 0:
+        headers["submitted_at"] = when
+        if headers.get("deadline_at") is not None:
+            headers["deadline_at"] += late
 
 
 class LanePublishBatch(PublishBatch):

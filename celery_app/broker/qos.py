@@ -66,7 +66,13 @@ class QoS(kombu_redis.QoS):
 
 
 def _busy_tags() -> set[str]:
-    """Return the tags of the jobs that this process's Celery worker, if it is one, has given to its pool."""
+    """Return the tags of the jobs that this process's Celery worker, if it is one, has given to its pool for good.
+
+    Threads start whatever they were given; processes drop what had not been sent to them when the connection was lost.
+    """
     state = sys.modules.get("celery.worker.state")
-    requests = tuple(state.active_requests) if state else ()
+    if state is None:
+        return set()
+    processes = "celery.concurrency.asynpool" in sys.modules
+    requests = tuple(state.active_requests if processes else state.reserved_requests)
     return {request.message.delivery_tag for request in requests if request.message is not None}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -14,6 +13,8 @@ from celery_app.budget.headers import RateLimits
 from celery_app.budget.verbs import ADMIT, SETTLE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from redis import Redis
 
     from celery_app.budget.cost import Cost
@@ -29,7 +30,7 @@ Outcome: TypeAlias = Literal["answered", "limited", "overloaded", "failed", "uns
 #: The family of the models that no pattern names.
 ANY_MODEL = "*"
 
-#: Hex digits of the digest that stands for an API key: no two keys of one broker have the same, and none can be guessed.
+#: Hex digits of the digest that stands for an API key: no two keys of a broker share one, and none can be guessed.
 _DIGEST_LENGTH = 16
 
 #: Random bytes of a ticket's id: unique among the calls in flight.
@@ -65,9 +66,7 @@ class Budget:
     lanes: tuple[Lane, ...]
     prefix: str = ""
 
-    def admit(  # noqa: PLR0913 - a lane, a job and what is known of it
-        self, client: Redis, lane: Lane, cost: Cost, waited_s: float = 0.0, waiter: str = ""
-    ) -> Admission:
+    def admit(self, client: Redis, lane: Lane, cost: Cost, waited_s: float = 0.0, waiter: str = "") -> Admission:
         """Take a job's cost out of the budget if its lane may have it now, in one round trip.
 
         Args:
@@ -90,7 +89,7 @@ class Budget:
         granted, wait_us, ticket, dimension = ADMIT.run(client, self._keys, args)
         return Admission(bool(granted), wait_us / _US_PER_S, _text(ticket), _text(dimension) or None)  # type: ignore[arg-type]
 
-    def settle(  # noqa: PLR0913 - all that a call leaves behind
+    def settle(
         self,
         client: Redis,
         ticket: str,

@@ -56,25 +56,35 @@ def cost_of(params: Mapping[str, Any]) -> Cost:
     )
 
 
-def _size(value: Any) -> tuple[int, int]:
-    """Return the characters of all text in a JSON value, and the flat tokens of images and documents."""
-    if isinstance(value, str):
-        return len(value), 0
-    if isinstance(value, Mapping):
-        return _size_of_object(value)
-    if isinstance(value, list | tuple):
-        sizes = [_size(item) for item in value]
-        return sum(size[0] for size in sizes), sum(size[1] for size in sizes)
-    return 0, 0
+def _size(prompt: list[Any]) -> tuple[int, int]:
+    """Return the characters of all text in JSON values, and the flat tokens of images and documents.
+
+    With a list of what is left to do, because JSON may be nested deeper than Python calls functions.
+    """
+    characters = tokens = 0
+    left = prompt
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            characters += len(value)
+        elif isinstance(value, list | tuple):
+            left.extend(value)
+        elif isinstance(value, Mapping):
+            flat = _flat_tokens(value)
+            tokens += flat
+            if not flat:
+                # The names in a tool's JSON schema are part of the prompt, too.
+                left.extend(value.keys())
+                left.extend(value.values())
+    return characters, tokens
 
 
-def _size_of_object(value: Mapping[str, Any]) -> tuple[int, int]:
-    source = value.get("source")
+def _flat_tokens(block: Mapping[str, Any]) -> int:
+    """Return the tokens of a block that is no text, 0 for any other object."""
+    source = block.get("source")
     kind = source.get("type") if isinstance(source, Mapping) else None
-    if value.get("type") == "image" and kind:
-        return 0, IMAGE_TOKENS
-    if value.get("type") == "document" and kind not in {None, "text", "content"}:
-        return 0, DOCUMENT_TOKENS
-    # The names in a tool's JSON schema are part of the prompt, too.
-    characters, tokens = _size(list(value.values()))
-    return characters + sum(map(len, value)), tokens
+    if block.get("type") == "image" and kind:
+        return IMAGE_TOKENS
+    if block.get("type") == "document" and kind not in {None, "text", "content"}:
+        return DOCUMENT_TOKENS
+    return 0

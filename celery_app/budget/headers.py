@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: Seconds; a longer ``retry-after`` is taken for this. The API is asked again then, and the fleet is never closed for
 #: days because of a gateway's nonsense.

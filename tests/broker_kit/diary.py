@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 KEY = "diary"
 
+#: Set of the jobs that have ended: counting them must not cost reading the diary.
+DONE = "done"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -44,6 +47,17 @@ class Diary:
     def write(self, event: str, job: object, worker: str) -> None:
         """Append a line."""
         self.client.rpush(KEY, f"{event}|{job}|{time.time()}|{worker}")
+
+    def write_end(self, job: object, worker: str) -> None:
+        """Append that a job has ended, and count it."""
+        with self.client.pipeline(transaction=False) as pipeline:
+            pipeline.rpush(KEY, f"end|{job}|{time.time()}|{worker}")
+            pipeline.sadd(DONE, str(job))
+            pipeline.execute()
+
+    def done(self) -> int:
+        """Return how many jobs have ended at least once."""
+        return int(self.client.scard(DONE))
 
     def read(self, event: str | None = None) -> list[Entry]:
         """Return all lines, or those of one event."""

@@ -23,6 +23,15 @@ def diary() -> Diary:
     return _diaries.setdefault(os.getpid(), Diary(os.environ["KIT_DIARY_URL"]))
 
 
+_times: list[tuple[float, float]] = []
+
+
+@signals.worker_shutdown.connect
+def _write_times(**_: Any) -> None:
+    for times in _times:
+        diary().write("times", ":".join(map(str, times)), "-")
+
+
 @signals.worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
     diary().write("ready", "-", sender.hostname)
@@ -35,7 +44,7 @@ def put_jobs_on(app: Celery, lane_task: type | None = None) -> None:
     def job(self: Any, n: Any, seconds: float = 0.0, *_: Any, **__: Any) -> None:
         diary().write("start", n, self.request.hostname)
         time.sleep(seconds)
-        diary().write("end", n, self.request.hostname)
+        diary().write_end(n, self.request.hostname)
 
     @app.task(name="kit.nothing", ignore_result=True)
     def nothing() -> None:
@@ -44,6 +53,13 @@ def put_jobs_on(app: Celery, lane_task: type | None = None) -> None:
     @app.task(name="kit.nap", ignore_result=True)
     def nap(seconds: float) -> None:
         time.sleep(seconds)
+
+    @app.task(name="kit.timed", ignore_result=True)
+    def timed(seconds: float) -> None:
+        """Sleep; the times reach the diary when the worker ends, so that writing them slows nothing down."""
+        start = time.time()
+        time.sleep(seconds)
+        _times.append((start, time.time()))
 
     @app.task(name="kit.echo")
     def echo(value: Any, *_: Any) -> Any:

@@ -25,9 +25,7 @@ app.conf.update(
         Queue(name, exchange=Exchange(name, type="direct"), routing_key=name)
         for name in ("critical", "normal", "batch")
     ],
-    worker_pool="threads",
     worker_prefetch_multiplier=1,
-    worker_send_task_events=False,
-    **json.loads(os.environ.get("KIT_CONF", "{}")),
+    **{"worker_pool": "threads", "worker_send_task_events": False, **json.loads(os.environ.get("KIT_CONF", "{}"))},
 )
 put_jobs_on(app)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from celery_app.budget import Budget, Cost, Usage
 from celery_app.demo.ezai.accounts import Account
 from celery_app.demo.ezai.headers import ratelimit_headers
 
 if TYPE_CHECKING:
-    from budget_kit.clock import ClockedRedis
+    from collections.abc import Callable, Mapping
 
+    from budget_kit.clock import ClockedRedis
+    from celery_app.budget import Budget, Cost, Usage
     from celery_app.demo.ezai.limits import Limits
     from celery_app.lanes import Lane
 
@@ -77,7 +77,7 @@ class Fleet:
         """Start at second 0 with nothing to do."""
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
-        self._random = random.Random(self.seed)  # noqa: S311 - the same load each time
+        self._random = random.Random(self.seed)
         self._account = Account(self.limits, 0)
         self.until = 0.0
 

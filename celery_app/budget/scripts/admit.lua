@@ -28,7 +28,7 @@ local MOST_APART = SECOND
 local key, calls_key, model = KEYS[1], KEYS[2], ARGV[6]
 local limits = limits_at(12)
 local now = now_us()
-local state, asker, lanes
+local state, fields, asker, lanes
 
 local function read_lanes()
   local ranked = {}
@@ -40,7 +40,7 @@ local function read_lanes()
   return ranked
 end
 
-local function fields()
+local function field_names()
   local names = {'closed_until', 'started', 'call_us', 'told:' .. ARGV[1], 'credit:' .. ARGV[1], 'credit_at:' .. ARGV[1]}
   for _, some in ipairs({BUCKETS, PACE, model_fields(model)}) do
     for _, name in ipairs(some) do
@@ -91,7 +91,7 @@ local function wait_for(buckets, floor, ahead)
       longer(wait_for_level(bucket, floor, ahead[dimension]), dimension)
     end
   end
-  local most = most_calls(state, limits.calls, buckets.requests, now)
+  local most = most_calls(state, limits.calls, next(buckets), now)
   if most then
     longer(wait_for_call(state, most, in_flight(calls_key, now), floor, ahead.calls), 'calls')
   end
@@ -112,7 +112,7 @@ local function save(buckets)
   for _, bucket in pairs(buckets) do
     keep_bucket(state, bucket, now)
   end
-  remember(key, state, fields())
+  remember(key, state, fields)
 end
 
 local function grant(buckets)
@@ -156,7 +156,8 @@ local function deny(buckets, wait, short)
 end
 
 lanes = read_lanes()
-state = recall(key, fields())
+fields = field_names()
+state = recall(key, fields)
 grow(state, now)
 asker = read_asker()
 local buckets = buckets_of(state, limits, now)

@@ -8,7 +8,7 @@ local CALLS_FLOOR = 0.2
 -- between two ends. Microseconds: at least, at most, and what a call takes until that has been measured.
 local ASKS_PER_END, LEAST_PAUSE, MOST_PAUSE, USUAL_CALL = 5, 10000, SECOND, SECOND
 
--- While nothing is known about an API, calls in flight start with this many and double each second, so that a fleet's
+-- While nothing is known about an API, not one limit of any kind, calls in flight start with this many and double each second, so that a fleet's
 -- first burst does not hit a limit a hundred times before the first answer has told it. Over after 10 s.
 local FIRST_CALLS, START = 8, 10
 
@@ -22,7 +22,7 @@ local function open_call(key, id, until_us, now)
   redis.call('EXPIRE', key, KEPT)
 end
 
--- Most calls in flight now, or nil. Known: whether there is anything to go by for the rate of requests.
+-- Most calls in flight now, or nil. known: whether there is any limit to go by.
 local function most_calls(state, configured, known, now)
   local most = configured > 0 and configured or nil
   state.started = state.started or now

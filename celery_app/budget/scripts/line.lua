@@ -37,7 +37,7 @@ end
 
 local function precedes(holder, rank, asker)
   if rank == asker.rank then
-    return holder.waiter ~= asker.waiter and holder.since < asker.since
+    return holder.waiter ~= asker.waiter and holder.since <= asker.since
   elseif rank == 1 or asker.rank == 1 then
     return rank == 1
   elseif holder.owed ~= asker.owed then

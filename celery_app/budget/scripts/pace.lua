@@ -87,7 +87,7 @@ local function cut(state, sent_at, now)
   if not state.rate then
     state.rate, state.limited = busy_rate(state), 1
     state.sent = (state.sent or 0) + (state.prior_sent or 0)
-  elseif sent_at < state.epoch_at then
+  elseif sent_at <= state.epoch_at then
     state.prior_limited = state.prior_limited + 1
     state.rate = math.max(LEAST_RATE, math.min(state.rate, taken(state)))
     return false
@@ -105,7 +105,7 @@ end
 -- The API is overloaded; `rate`: what it got until now, or nil. Returns whether it gets less from now on.
 local function slow_down(state, rate, sent_at, now)
   local before = state.overload_rate
-  if before and (sent_at < state.overload_at or now - state.overload_at < EPOCH) then
+  if before and (sent_at <= state.overload_at or now - state.overload_at < EPOCH) then
     return false
   end
   local from = before or rate or busy_rate(state)
@@ -119,7 +119,7 @@ end
 
 -- A call went well.
 local function speed_up(state, sent_at, now)
-  if not state.overload_rate or sent_at < state.overload_at then
+  if not state.overload_rate or sent_at <= state.overload_at then
     return
   end
   state.overload_ok = 1

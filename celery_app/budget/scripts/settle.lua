@@ -37,7 +37,7 @@ local function read_ticket(text)
   return read
 end
 
-local function fields()
+local function field_names()
   local names = {'closed_until', 'call_us', 'emptied_at'}
   for _, some in ipairs({BUCKETS, PACE, model_fields(model)}) do
     for _, name in ipairs(some) do
@@ -48,7 +48,8 @@ local function fields()
 end
 
 local ticket = read_ticket(ARGV[1])
-local state = recall(key, fields())
+local fields = field_names()
+local state = recall(key, fields)
 
 -- What the call really took. A request that left counts, whatever came of it. A refused call has no tokens; what one
 -- that failed in another way has used, nobody says, so its estimate stands.
@@ -139,7 +140,7 @@ end
 -- way by then bear no news.
 local function empty_bucket()
   local bucket = buckets_of(state, limits, now).requests
-  if bucket and not said(7) and ticket.sent_at >= (state.emptied_at or 0) then
+  if bucket and not said(7) and ticket.sent_at > (state.emptied_at or 0) then
     bucket.level, state.emptied_at = math.min(bucket.level, 0), now
     keep_bucket(state, bucket, now)
   end
@@ -167,5 +168,5 @@ end
 if outcome == 'answered' then
   learn_call()
 end
-remember(key, state, fields())
+remember(key, state, fields)
 return 1

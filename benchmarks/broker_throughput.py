@@ -1,0 +1,72 @@
+"""Claim and acknowledge: the lanes' broker against stock kombu, in pairs, on threads and on prefork."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from broker_kit.bench import bench_yard, main
+from broker_kit.waiting import eventually
+
+if TYPE_CHECKING:
+    import argparse
+
+    from broker_kit.yard import Yard
+
+APPS = {"stock": "broker_kit.stock", "lanes": "broker_kit.project"}
+
+#: Events cost the same with either broker, and would hide the difference.
+CONF = {"worker_send_task_events": False, "task_send_sent_event": False}
+IN_TIME_S = 120.0
+
+
+def jobs_per_s(yard: Yard, app: str, pool: str, jobs: int, slots: int) -> float:
+    """Return how fast a fresh worker empties a lane of jobs that do nothing."""
+    yard.client.flushdb()
+    yard.diary.client.flushdb()
+    with yard.app.producer_or_acquire() as producer, producer.batch():
+        for _ in range(jobs):
+            yard.send("kit.nothing", producer=producer, ignore_result=True)
+    options = {"app": APPS[app], "slots": slots, "conf": {**CONF, "worker_pool": pool}, "queues": "batch"}
+    worker = yard.worker(f"{app}-{pool}-{time.monotonic_ns()}", **options)
+    start = yard.diary.read("ready")[-1].at
+    eventually(lambda: yard.hand().places("batch") == 0 and yard.in_flight() == 0, IN_TIME_S, "the lane is empty")
+    seconds = time.time() - start
+    worker.stop()
+    return jobs / seconds
+
+
+def measure(arguments: argparse.Namespace) -> Any:
+    """Return jobs/s of each, and the median of the pairs' ratios."""
+    figures: dict[str, Any] = {}
+    with bench_yard() as yard:
+        for pool, slots in (("threads", 20), ("prefork", 4)):
+            runs: dict[str, list[float]] = {"stock": [], "lanes": []}
+            for pair in range(arguments.pairs):
+                # The order alternates: what a machine does beside hits both alike.
+                for app in ("stock", "lanes") if pair % 2 else ("lanes", "stock"):
+                    runs[app].append(jobs_per_s(yard, app, pool, arguments.jobs, slots))
+            ratios = [lanes / stock for lanes, stock in zip(runs["lanes"], runs["stock"], strict=True)]
+            figures[pool] = {
+                **{app: round(statistics.median(speeds)) for app, speeds in runs.items()},
+                "ratio": round(statistics.median(ratios), 3),
+                "ratios": [round(ratio, 3) for ratio in ratios],
+            }
+    return figures
+
+
+def say(figures: Any) -> str:
+    """Return a line per pool."""
+    return "\n".join(
+        f"{pool}: lanes {row['lanes']:,} jobs/s, stock {row['stock']:,} jobs/s, ratio {row['ratio']} (pairs {row['ratios']})"
+        for pool, row in figures.items()
+    )
+
+
+if __name__ == "__main__":
+    main(__doc__, measure, say, pairs=3, jobs=5_000)

@@ -1,0 +1,156 @@
+"""How a running call is interrupted: a thread cannot be killed, but the connection that it waits for can be closed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import redis
+from celery.exceptions import TaskPredicate
+
+from celery_app.connection import key_prefix, redis_client
+from celery_app.job_keys import BATCH_HEADER, CANCEL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.base import LaneTask
+    from tasks.deadline import DeadlineStream
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks for cancellations, while calls run: one command for all calls of a process, and a
+#: cancelled call ends well within the promised 0.5 s.
+LOOK_EVERY = 0.2
+
+
+class Running:
+    """One call while it runs.
+
+    Attributes:
+        marks: the keys in Redis of which one appears when the call is to be cancelled.
+        cancelled: whether one has.
+    """
+
+    def __init__(self, marks: list[str]) -> None:
+        """Take a call that has no connection yet."""
+        self.marks = marks
+        self.cancelled = False
+        self._connection: DeadlineStream | None = None
+
+    def use(self, connection: DeadlineStream) -> bool:
+        """Note which connection the call waits for; return whether it may."""
+        self._connection = connection
+        # In this order: whoever cancels meanwhile sees the connection, or is seen here.
+        return not self.cancelled
+
+    def cancel(self) -> None:
+        """Have the call end now; from another thread."""
+        self.cancelled = True
+        if self._connection is not None:
+            self._connection.shut_down(self)
+
+
+_running: ContextVar[Running | None] = ContextVar("running", default=None)
+
+
+def running() -> Running | None:
+    """Return the call that this thread makes, if it can be cancelled."""
+    return _running.get()
+
+
+class Watch:
+    """Looks for the cancellations of a process's calls; its thread sleeps while there are none."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        """Take a client that puts no prefix before the keys."""
+        self.pid = os.getpid()
+        self._client = client
+        self._calls: set[Running] = set()
+        self._lock = threading.Lock()
+        self._busy = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def over(self, call: Running) -> Iterator[None]:
+        """Watch over a call while the block runs."""
+        with self._lock:
+            self._calls.add(call)
+            self._busy.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look_around, name="lanes-cancel", daemon=True)
+                self._thread.start()
+        token = _running.set(call)
+        try:
+            yield
+        finally:
+            _running.reset(token)
+            with self._lock:
+                self._calls.discard(call)
+                if not self._calls:
+                    self._busy.clear()
+
+    def _look_around(self) -> None:
+        while True:
+            self._busy.wait()
+            time.sleep(LOOK_EVERY)
+            try:
+                self._look()
+            except redis.RedisError as exc:
+                logger.warning("cancellations cannot be seen at the moment: %s", exc)
+
+    def _look(self) -> None:
+        with self._lock:
+            watched = [(mark, call) for call in self._calls if not call.cancelled for mark in call.marks]
+        if not watched:
+            return
+        found = self._client.mget([mark for mark, _ in watched])
+        for (_, call), value in zip(watched, found, strict=True):
+            if value is not None:
+                call.cancel()
+
+
+def is_cancelled(task: LaneTask) -> bool:
+    """Say whether the job in hand was cancelled while it was queued; if Redis cannot tell, it was not."""
+    try:
+        return bool(redis_client(task.app).exists(*_marks_of(task)))
+    except redis.RedisError as exc:
+        logger.warning("cancellations cannot be seen at the moment: %s", exc)
+        return False
+
+
+@contextmanager
+def cancellable(task: LaneTask) -> Iterator[Running]:
+    """Let the calls of this block be cancelled.
+
+    Raises:
+        Cancelled: if they were; the job is REVOKED then.
+    """
+    call = Running(_marks_of(task))
+    try:
+        with _watch_for(task.app).over(call):
+            yield call
+    except TaskPredicate:
+        raise  # the job is back in its lane, or ended otherwise
+    except Exception:
+        if not call.cancelled:
+            raise
+        task.end_cancelled()
+
+
+def _marks_of(task: LaneTask) -> list[str]:
+    ids = [task.request.id, task.request.get(BATCH_HEADER)]
+    prefix = f"{key_prefix(task.app)}{CANCEL}"
+    return [f"{prefix}{each}" for each in ids if each]
+
+
+def _watch_for(app: Any) -> Watch:
+    watch: Watch | None = getattr(app, "lanes_watch", None)
+    if watch is None or watch.pid != os.getpid():
+        watch = vars(app)["lanes_watch"] = Watch(redis_client(app))
+    return watch

@@ -1,0 +1,55 @@
+"""How a job's outcome reaches those who wait for it: the caller of `ask`, and the batch that it belongs to."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import redis
+
+from celery_app.broker.script import Script
+from celery_app.connection import key_prefix, redis_client
+from celery_app.job_keys import BATCH, BATCH_HEADER, BATCH_KEPT, DONE, DONE_KEPT, REPLY_HEADER, batch_id_of
+
+if TYPE_CHECKING:
+    from tasks.base import LaneTask
+
+logger = logging.getLogger(__name__)
+
+Outcome: TypeAlias = Literal["done", "failed", "cancelled"]
+
+TALLY = Script("tally", package="celery_app.client")
+
+
+def tell_outcome(task: LaneTask, outcome: Outcome, value: Any = None) -> None:
+    """Tell that the job in hand has ended; its result is in the result backend already.
+
+    Args:
+        task: with the job in hand.
+        outcome: how it ended.
+        value: its result, if it is done.
+    """
+    try:
+        if task.request.get(REPLY_HEADER):
+            _reply(task, json.dumps(value) if outcome == "done" else "")
+        if task.request.get(BATCH_HEADER):
+            _tally(task, outcome)
+    except redis.RedisError as exc:
+        # The caller of `ask` looks into the result backend, too, before it gives up.
+        logger.warning("the outcome of a job could not be told: %s", exc)
+
+
+def _reply(task: LaneTask, text: str) -> None:
+    key = f"{key_prefix(task.app)}{DONE}{task.request.id}"
+    with redis_client(task.app).pipeline(transaction=False) as pipeline:
+        pipeline.rpush(key, text)
+        pipeline.expire(key, DONE_KEPT)
+        pipeline.execute()
+
+
+def _tally(task: LaneTask, outcome: Outcome) -> None:
+    batch_id, index = batch_id_of(task.request.id)
+    key = f"{key_prefix(task.app)}{BATCH}{batch_id}"
+    keys = (key, f"{key}:seen", f"{key}:ended")
+    TALLY.run(redis_client(task.app), keys, (index, outcome, BATCH_KEPT))

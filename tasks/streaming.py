@@ -1,0 +1,109 @@
+"""The task around a streamed answer of the Messages API."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from celery import shared_task
+
+from celery_app.errors import NotAMessage, error_event
+from tasks.assembly import Assembly
+from tasks.messages import MessageTask, api_of, perform, sdk_arguments
+from tasks.sse import EventParser
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.admission import Call
+    from tasks.relay import RelayedStream
+
+#: The content type of a stream; anything else with status 200 is a gateway's page.
+STREAM_TYPE = "text/event-stream"
+
+
+class StreamTask(MessageTask):
+    """A task whose answer is read while it is produced."""
+
+    abstract = True
+
+    def on_end(self, error: Exception) -> None:
+        """Tell the readers that no more will come."""
+        import redis
+
+        from tasks.relay import end_failed
+
+        try:
+            end_failed(self.app, self.request.id, json.dumps(error_event(error)).encode())
+        except redis.RedisError:
+            return  # its readers find the state in the result backend, once that is back
+
+
+@shared_task(bind=True, base=StreamTask, name="tasks.stream_message")
+def stream_message(self: StreamTask, **params: Any) -> dict[str, Any]:
+    """Create a message and pass its events on as they come; arguments and result are those of ``create_message``."""
+    return perform(self, params, _stream)
+
+
+def _stream(task: MessageTask, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
+    from tasks.deadline import deadline
+
+    stream = _relayed(task)
+    create = api_of(task).with_streaming_response.create
+    try:
+        with deadline(timeout), create(**sdk_arguments(params), stream=True, timeout=timeout) as answer:
+            response = answer.http_response
+            call.begun(response.headers)
+            message = _pass_on(response, stream)
+    except BaseException:
+        stream.flush()  # what the next attempt writes has to come behind
+        raise
+    call.answered(message, response.headers)
+    stream.end(json.dumps(message).encode())
+    return message
+
+
+def _relayed(task: MessageTask) -> RelayedStream:
+    from celery_app.connection import redis_client
+    from tasks.relay import RelayedStream, relay_for, stream_key
+
+    key = stream_key(task.app, task.request.id)
+    been_out = task.request.retries or (task.request.delivery_info or {}).get("redelivered")
+    anew = bool(been_out and redis_client(task.app).exists(key))
+    return RelayedStream(relay_for(task.app), key, anew=anew)
+
+
+def _pass_on(response: Any, stream: RelayedStream) -> dict[str, Any]:
+    """Pass the events on until the answer is complete.
+
+    Raises:
+        NotAMessage: it is no stream of the Messages API.
+        anthropic.APIStatusError: the API ended the stream with an error.
+        httpx2.TransportError: the connection was lost, or the stream ended too early.
+    """
+    if not response.headers.get("content-type", "").startswith(STREAM_TYPE):
+        raise NotAMessage(status=response.status_code, content_type=response.headers.get("content-type", "none"))
+    parser, assembly, has_begun = EventParser(), Assembly(), False
+    for chunk in response.iter_bytes():
+        events = list(parser.feed(chunk))
+        for data in events:
+            event = json.loads(data)
+            assembly.add(event)
+            if event["type"] == "error":
+                _raise_error(response, event)
+        if events:
+            # The first token goes at once, and what the API says before it.
+            stream.write(events, at_once=not has_begun)
+            has_begun = has_begun or any(b"content_block_delta" in data for data in events)
+    if not assembly.complete:
+        import httpx2
+
+        raise httpx2.RemoteProtocolError("the stream ended before its message")
+    return assembly.message()
+
+
+def _raise_error(response: Any, event: dict[str, Any]) -> NoReturn:
+    """Raise what the SDK raises for an error within a stream."""
+    import anthropic
+
+    raise anthropic.APIStatusError(str(event), response=response, body=event)

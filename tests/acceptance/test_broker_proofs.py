@@ -1,0 +1,202 @@
+"""The broker's promises at full size; ``pytest -m slow tests/acceptance/test_broker_proofs.py -s`` prints the figures."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import Celery
+from kombu import Exchange, Queue
+
+from broker_kit import kills
+from broker_kit.server import Server
+from broker_kit.waiting import eventually
+from broker_kit.yard import Yard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+#: Seconds until every job of a killed worker has started again.
+BACK_WITHIN = 20.0
+KILLS = kills.Plan(jobs=30_000, kills=60)
+BROKER_KILLS = kills.Plan(jobs=10_000, kills=15, broker_kills=5)
+STOCK_KILLS = kills.Plan(jobs=10_000, kills=25, app="broker_kit.stock", patience=15.0)
+
+#: Jobs that return, the range of their due times in s, how late each may be, and what a critical job may wait meanwhile.
+RETURNS, DUE, LATE, CRITICAL_WAIT = 200, (0.5, 20.0), 0.3, 0.05
+IN_TIME_S = 60.0
+
+
+@pytest.fixture
+def yard(tmp_path: Path, valkey: Any) -> Iterator[Yard]:
+    """A broker without persistence of the test's own, and a diary elsewhere."""
+    with Server(tmp_path / "server", durable=False) as server, Yard(tmp_path, server.url, valkey.url(15)) as yard:
+        yield yard
+
+
+def figures(name: str, *options: str) -> Any:
+    """Run a benchmark and return its figures."""
+    command = [sys.executable, str(BENCHMARKS / f"broker_{name}.py"), "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1_000, check=False)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_killed_workers_lose_nothing(yard: Yard) -> None:
+    """1: 30,000 jobs, 3 workers of 20 threads, 60 kills: every job ends, and a killed worker's jobs are back within 20 s."""
+    outcome = kills.run(yard, KILLS)
+    print(outcome)
+    assert outcome.published >= KILLS.jobs
+    assert len(outcome.killed) == KILLS.kills
+    assert outcome.lost == []
+    assert outcome.dead == 0
+    assert outcome.never_back == 0
+    assert max(outcome.back_s) < BACK_WITHIN
+
+
+def test_a_killed_broker_loses_nothing(tmp_path: Path, valkey: Any) -> None:
+    """1: the same with the broker itself killed five times, its journal synced with every write."""
+    with Server(tmp_path / "server") as server, Yard(tmp_path, server.url, valkey.url(15)) as yard:
+
+        def kill_broker() -> None:
+            server.kill()
+            server.start()
+
+        outcome = kills.run(yard, BROKER_KILLS, kill_broker)
+        print(outcome)
+        assert outcome.lost == []
+        assert outcome.never_back == 0
+
+
+def test_stock_celery_loses_jobs(yard: Yard) -> None:
+    """2: stock Celery loses jobs in such a run: the proofs above would notice a regression."""
+    outcome = kills.run(yard, STOCK_KILLS)
+    print(f"stock: {outcome}")
+    assert len(outcome.lost) > 0
+
+
+def test_a_stock_producer_is_served_in_lane_order(yard: Yard) -> None:
+    """3: 300 batch, 50 normal, 50 critical jobs at priority 9 from stock Celery start in exactly the lanes' order."""
+    app = Celery("stock", broker=yard.broker_url, set_as_current=False)
+    app.conf.task_queues = [Queue(name, Exchange(name, type="direct"), name) for name in ("critical", "normal", "batch")]
+    for lane, count, options in (("batch", 300, {}), ("normal", 50, {}), ("critical", 50, {"priority": 9})):
+        for n in range(count):
+            app.send_task("kit.job", (f"{lane}-{n}",), queue=lane, ignore_result=True, **options)
+    yard.worker(slots=1)
+    names = [f"{lane}-{n}" for lane, count in (("critical", 50), ("normal", 50), ("batch", 300)) for n in range(count)]
+    yard.diary.wait_for("end", names, IN_TIME_S)
+    assert yard.diary.jobs("start") == names
+    app.close()
+
+
+def test_returns_are_on_time_whoever_dies(yard: Yard) -> None:
+    """4: 200 jobs whose worker died after it returned them start on time, ahead of fresh ones; critical ones do not wait."""
+    first = yard.worker("first", slots=20)
+    span = DUE[1] - DUE[0]
+    for n in range(RETURNS):
+        yard.send("kit.returning", n, DUE[0] + span * n / RETURNS, ignore_result=True)
+    second = yard.worker("second", slots=20, queues="critical,normal,batch")
+    eventually(lambda: len(yard.diary.read("due")) >= RETURNS, IN_TIME_S, "all have returned")
+    first.kill()
+    sent: dict[str, float] = {}
+    stop = threading.Event()
+
+    def send() -> None:
+        n = 0
+        while not stop.wait(0.1):
+            sent[f"critical-{n}"] = time.time()
+            yard.send("kit.job", f"critical-{n}", queue="critical", ignore_result=True)
+            for m in range(12):
+                yard.send("kit.job", f"fresh-{n}-{m}", 0.1, ignore_result=True)
+            n += 1
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        eventually(lambda: len(yard.diary.read("again")) >= RETURNS, IN_TIME_S, "all have started again")
+    finally:
+        stop.set()
+        sender.join(IN_TIME_S)
+    yard.diary.wait_for("start", sent, IN_TIME_S)
+    dues = dict(entry.job.split(":") for entry in yard.diary.read("due"))
+    late = [entry.at - float(dues[entry.job]) for entry in yard.diary.read("again") if entry.worker == second.name]
+    waits = [entry.at - sent[entry.job] for entry in yard.diary.read("start") if entry.job in sent]
+    print(
+        f"{len(late)} returns on the surviving worker: late by {max(late) * 1000:.0f} ms at most, earliest {min(late) * 1000:.0f} ms; "
+        f"{len(waits)} critical jobs meanwhile waited {max(waits) * 1000:.1f} ms at most"
+    )
+    assert len(late) >= RETURNS / 2
+    assert -0.01 <= min(late)
+    assert max(late) < LATE
+    assert max(waits) < CRITICAL_WAIT
+
+
+def test_racing_publishers_never_overfill_a_lane() -> None:
+    """5: proven at full size among the quick tests, in tests/integration/test_broker_capacity.py."""
+    text = (BENCHMARKS.parent / "tests" / "integration" / "test_broker_capacity.py").read_text()
+    assert "PUBLISHERS, JOBS_EACH, CAPACITY = 8, 625, 1_000" in text
+
+
+def test_throughput_is_stock_celerys(yard: Yard) -> None:
+    """6: claiming and acknowledging is at least as fast as stock Celery's, on threads and on prefork."""
+    assert yard
+    ratios = figures("throughput")
+    assert ratios["threads"]["ratio"] >= 1.0
+    assert ratios["prefork"]["ratio"] >= 1.0
+
+
+def test_an_idle_worker_costs_nothing() -> None:
+    """6: an idle worker takes under 1 % of a core and sends under 15 commands per second."""
+    idle = figures("idle")
+    assert idle["cpu_percent"] < 1.0
+    assert idle["commands_per_s"] < 15
+
+
+def test_slots_are_full() -> None:
+    """7: 400 jobs of 0.1 s on 20 threads take at most 1/0.95 of the ideal time; a freed slot is refilled within 10 ms."""
+    slots = figures("slots")
+    assert slots["efficiency"] >= 0.95
+    assert slots["refill_ms"]["p50"] < 10
+
+
+def test_a_backlog_does_not_slow_critical_jobs() -> None:
+    """8: a critical job waits no longer with 1,000,000 jobs in batch than with 1,000, by a factor of 1.2."""
+    backlog = figures("backlog")
+    assert backlog["ratio"] <= 1.2
+
+
+@pytest.mark.parametrize("conf", [{}, {"worker_pool": "prefork"}], ids=["threads", "prefork"])
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGQUIT], ids=["SIGTERM", "SIGQUIT"])
+def test_signals_lose_nothing(yard: Yard, conf: dict[str, Any], signal_number: int) -> None:
+    """9: a worker of 20 slots that is told to end in the middle of 2,000 jobs has done each once or left it in its place."""
+    worker = yard.worker("first", slots=20, conf=conf)
+    names = [f"job-{n:04}" for n in range(2_000)]
+    with yard.app.producer_or_acquire() as producer, producer.batch():
+        for name in names:
+            yard.send("kit.job", name, 0.03, task_id=name, producer=producer, ignore_result=True)
+    eventually(lambda: yard.diary.done() > 200, IN_TIME_S, "jobs under way")
+    code = worker.stop(signal_number, IN_TIME_S)
+    done = yard.diary.counts("end")
+    hand = yard.hand()
+    if signal_number == signal.SIGTERM:
+        left = hand.names(3_000)
+        assert code == 0
+        assert left == sorted(left)
+        assert set(done.values()) == {1}
+        assert sorted([*done, *left]) == names
+    else:
+        left = eventually(lambda: hand.names(3_000, lease_ms=1), IN_TIME_S, "the rest")
+        assert set(done) | set(left) == set(names)
+    print(f"exit {code}: {len(done)} done, {len(left)} left, {len(set(done) & set(left))} both")

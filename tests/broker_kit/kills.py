@@ -1,0 +1,183 @@
+"""A fleet of workers under load whose members are killed again and again, and what became of the jobs."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from broker_kit.waiting import eventually
+from broker_kit.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker_kit.yard import Yard
+
+#: Jobs queued while the killing goes on: no worker may ever be idle.
+BACKLOG = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run goes.
+
+    Attributes:
+        jobs: published at least; more if the kills take longer.
+        kills: of workers, one every `pause` seconds.
+        pause: seconds, shortest and longest.
+        fleet: workers alive at a time.
+        slots: of each worker.
+        seconds: that a job takes, shortest and longest.
+        app: of the workers.
+        patience: seconds without any job ending after which the rest counts as lost.
+        broker_kills: of the broker itself, spread over the run.
+    """
+
+    jobs: int
+    kills: int
+    pause: tuple[float, float] = (1.0, 2.0)
+    fleet: int = 3
+    slots: int = 20
+    seconds: tuple[float, float] = (0.005, 0.05)
+    app: str = "broker_kit.project"
+    patience: float = 25.0
+    broker_kills: int = 0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the jobs.
+
+    Attributes:
+        published: jobs in all.
+        lost: that never ended.
+        dead: dead letters.
+        again: started more than once.
+        killed: workers, each with the time of its death and how many jobs it was running.
+        back_s: seconds from each death to the next start of each of its jobs.
+        seconds: of the whole run.
+    """
+
+    published: int = 0
+    lost: list[str] = field(default_factory=list)
+    dead: int = 0
+    again: int = 0
+    killed: dict[str, float] = field(default_factory=dict)
+    in_flight_killed: int = 0
+    back_s: list[float] = field(default_factory=list)
+    never_back: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        """Return a line for people."""
+        worst = max(self.back_s, default=0.0)
+        return (
+            f"{self.published} jobs, {len(self.killed)} kills with {self.in_flight_killed} jobs running: lost {len(self.lost)}, "
+            f"dead letters {self.dead}, started more than once {self.again}; back after {worst:.1f} s at worst, "
+            f"never {self.never_back}; {self.seconds:.0f} s"
+        )
+
+
+class Fleet:
+    """The workers; each successor has a name of its own."""
+
+    def __init__(self, yard: Yard, plan: Plan) -> None:
+        """Start all."""
+        self._yard, self._plan = yard, plan
+        self._numbers = itertools.count()
+        self.alive = [self._start() for _ in range(plan.fleet)]
+        self.killed: dict[str, float] = {}
+
+    def _start(self) -> Worker:
+        plan = self._plan
+        return Worker(
+            self._yard.folder,
+            f"w{next(self._numbers)}",
+            broker_url=self._yard.broker_url,
+            diary_url=self._yard.diary_url,
+            app=plan.app,
+            slots=plan.slots,
+            queues="batch",
+        )
+
+    def kill_one(self) -> None:
+        """Kill the worker that has been ready for the longest and start its successor."""
+        worker = self.alive.pop(0)
+        worker.wait_until_ready()
+        worker.kill()
+        self.killed[worker.name] = time.time()
+        self.alive.append(self._start())
+
+    def end(self) -> None:
+        """Kill all."""
+        for worker in self.alive:
+            worker.kill()
+
+
+def run(yard: Yard, plan: Plan, kill_broker: Callable[[], None] | None = None) -> Outcome:
+    """Publish, kill, wait for what can still end, and account for every job."""
+    start, published = time.monotonic(), 0
+    fleet = Fleet(yard, plan)
+    broker_deaths = {round(plan.kills * (n + 1) / (plan.broker_kills + 1)) for n in range(plan.broker_kills)}
+    try:
+        for worker in list(fleet.alive):
+            worker.wait_until_ready()
+        for n in range(plan.kills):
+            published = _publish(yard, plan, published, plan.jobs * (n + 1) // plan.kills)
+            time.sleep(random.uniform(*plan.pause))  # noqa: S311 - when a worker dies is nobody's secret
+            fleet.kill_one()
+            if kill_broker and n + 1 in broker_deaths:
+                kill_broker()
+                # A publish batch does not reconnect by itself; a single job does.
+                yard.send("kit.nothing", ignore_result=True)
+        _wait_for_the_end(yard, plan, published)
+    finally:
+        fleet.end()
+    outcome = _outcome(yard, published, fleet.killed)
+    outcome.seconds = time.monotonic() - start
+    return outcome
+
+
+def _publish(yard: Yard, plan: Plan, published: int, wanted: int) -> int:
+    waiting = published - yard.diary.done()
+    wanted = max(wanted, published + BACKLOG - waiting)
+    with yard.app.producer_or_acquire() as producer, producer.batch():
+        for n in range(published, wanted):
+            seconds = random.uniform(*plan.seconds)  # noqa: S311 - likewise
+            yard.send("kit.job", n, seconds, producer=producer, ignore_result=True)
+    return wanted
+
+
+def _wait_for_the_end(yard: Yard, plan: Plan, published: int) -> None:
+    done, since = 0, time.monotonic()
+    while done < published and time.monotonic() - since < plan.patience:
+        now = yard.diary.done()
+        if now > done:
+            done, since = now, time.monotonic()
+        time.sleep(0.1)
+    if done == published:
+        eventually(lambda: yard.in_flight() == 0, plan.patience, "every job is settled")
+
+
+def _outcome(yard: Yard, published: int, killed: dict[str, float]) -> Outcome:
+    ended = set(yard.diary.jobs("end"))
+    starts, ends = yard.diary.by_job("start"), yard.diary.read("end")
+    finished = {(entry.job, entry.worker) for entry in ends}
+    outcome = Outcome(published=published, killed=killed, dead=int(yard.client.hlen("lanes:dead")))
+    outcome.lost = [str(n) for n in range(published) if str(n) not in ended]
+    outcome.again = sum(count > 1 for count in Counter({job: len(lines) for job, lines in starts.items()}).values())
+    for job, lines in starts.items():
+        for line in lines:
+            if line.worker in killed and (job, line.worker) not in finished:
+                outcome.in_flight_killed += 1
+                died = killed[line.worker]
+                later = [other.at for other in lines if other.at > line.at and other.worker != line.worker]
+                if later:
+                    outcome.back_s.append(min(later) - died)
+                else:
+                    outcome.never_back += 1
+    return outcome

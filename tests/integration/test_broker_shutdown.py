@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker_kit.waiting import eventually
+from broker_kit.yard import Yard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+IN_TIME_S = 30.0
+SLOTS = 4
+PREFORK = {"worker_pool": "prefork"}
+POOLS = pytest.mark.parametrize("conf", [{}, PREFORK], ids=["threads", "prefork"])
+
+
+@pytest.fixture
+def yard(tmp_path: Path, valkey: Any) -> Iterator[Yard]:
+    """An empty broker."""
+    with Yard(tmp_path, valkey.url(12)) as yard:
+        yield yard
+
+
+def flight(yard: Yard) -> list[str]:
+    """Have all slots busy, with more jobs behind."""
+    jobs = [f"flight-{n}" for n in range(SLOTS)]
+    for job in jobs:
+        yard.send("kit.gated", job, "flight", task_id=job, ignore_result=True)
+    for n in range(20):
+        yard.send("kit.job", f"rest-{n}", task_id=f"rest-{n}", ignore_result=True)
+    yard.diary.wait_for("start", jobs, IN_TIME_S)
+    return jobs
+
+
+@POOLS
+def test_sigterm_finishes_what_is_under_way(yard: Yard, conf: dict[str, Any]) -> None:
+    """After SIGTERM running jobs finish once, the rest is in its lane in its order, and the exit code is 0."""
+    worker = yard.worker(slots=SLOTS, conf=conf)
+    jobs = flight(yard)
+    worker.send(signal.SIGTERM)
+    eventually(lambda: "shutdown" in worker.text(), IN_TIME_S, "the worker stops claiming")
+    yard.send("kit.job", "late", task_id="late", ignore_result=True)
+    yard.diary.open_gate("flight")
+    assert worker.process.wait(IN_TIME_S) == 0
+    assert yard.diary.jobs("start") == sorted(yard.diary.jobs("start"))
+    assert sorted(yard.diary.jobs("end")) == jobs == sorted(set(yard.diary.jobs("start")))
+    assert yard.in_flight() == 0
+    assert yard.hand().names(100) == [*(f"rest-{n}" for n in range(20)), "late"]
+
+
+@POOLS
+def test_sigterm_of_an_idle_worker(yard: Yard, conf: dict[str, Any]) -> None:
+    """A worker with nothing to do ends at once with exit code 0 and leaves no claim behind."""
+    worker = yard.worker(slots=SLOTS, conf=conf)
+    assert worker.stop(signal.SIGTERM, IN_TIME_S) == 0
+    yard.send("kit.job", "after", task_id="after", ignore_result=True)
+    assert yard.in_flight() == 0
+    assert yard.hand().names() == ["after"]
+
+
+@POOLS
+def test_sigterm_under_load_loses_nothing(yard: Yard, conf: dict[str, Any]) -> None:
+    """A worker that is stopped in the middle of quick jobs has started each of them once or left it in its lane, in order."""
+    worker = yard.worker(slots=SLOTS, conf=conf)
+    names = [f"quick-{n:03}" for n in range(300)]
+    with yard.app.producer_or_acquire() as producer, producer.batch():
+        for name in names:
+            yard.send("kit.job", name, 0.01, task_id=name, producer=producer, ignore_result=True)
+    yard.diary.wait_for("start", names[:50], IN_TIME_S)
+    assert worker.stop(signal.SIGTERM, IN_TIME_S) == 0
+    done, left = yard.diary.counts("end"), yard.hand().names(1_000)
+    assert sorted([*done, *left]) == names
+    assert set(done.values()) == {1}
+    assert left == sorted(left)
+
+
+@POOLS
+def test_sigquit_loses_nothing(yard: Yard, conf: dict[str, Any]) -> None:
+    """After SIGQUIT every job that was under way is back in front of its lane, or was finished."""
+    worker = yard.worker(slots=SLOTS, conf=conf)
+    jobs = flight(yard)
+    worker.send(signal.SIGQUIT)
+    eventually(lambda: "shutdown" in worker.text().lower(), IN_TIME_S, "the worker stops")
+    try:
+        worker.process.wait(3)  # processes are killed at once, threads are waited for
+    except Exception:  # noqa: BLE001 - it waits for its threads
+        yard.diary.open_gate("flight")
+        worker.process.wait(IN_TIME_S)
+    hand = yard.hand()
+    done = set(yard.diary.jobs("end"))
+    back = eventually(lambda: hand.names(100, lease_ms=1), IN_TIME_S, "what was under way")
+    rest = [f"rest-{n}" for n in range(20)]
+    assert sorted({*back, *done}) == sorted([*jobs, *rest])
+    assert [name for name in back if name in rest] == rest

