@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from celery_app.errors import InvalidSettings
 from celery_app.lanes import LANES, Lane
@@ -46,6 +47,13 @@ def _http_url(url: str) -> str:
 def _none_word(value: object) -> object:
     """``none`` switches a limit off that has a default."""
     return None if isinstance(value, str) and value.strip().lower() in {"none", "off"} else value
+
+
+def _json(text: object) -> object:
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except ValueError as exc:
+        raise ValueError(f"is not valid JSON: {exc}") from None
 
 
 def _api_key(key: SecretStr) -> SecretStr:
@@ -125,7 +133,8 @@ class _EzaiEnv(BaseSettings):
     itpm: Positive | None = None
     otpm: Positive | None = None
     concurrency: Positive | None = None
-    limits: dict[str, Limits] = Field(default_factory=dict)
+    # Decoded by us: pydantic-settings would stop at broken JSON, and not report what else is wrong.
+    limits: Annotated[dict[str, Limits], NoDecode, BeforeValidator(_json)] = Field(default_factory=dict)
 
 
 class _CeleryEnv(BaseSettings):
@@ -178,7 +187,7 @@ class Settings:
         for group in _GROUPS:
             try:
                 groups[group] = group(**given.get(group, {}))
-            except (ValidationError, SettingsError) as exc:
+            except ValidationError as exc:
                 problems.extend(_problems(group, exc))
         if problems:
             raise InvalidSettings(problems="; ".join(problems))
@@ -221,12 +230,9 @@ def _unknown_names(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"{name} is unknown, did you mean {nearest[0]}?"
 
 
-def _problems(group: type[BaseSettings], exc: ValidationError | SettingsError) -> Iterator[str]:
+def _problems(group: type[BaseSettings], exc: ValidationError) -> Iterator[str]:
     """Say each problem under the name of its variable, without its value: it may be a key."""
     prefix = group.model_config.get("env_prefix", "")
-    if isinstance(exc, SettingsError):
-        yield f"{prefix}LIMITS is not valid JSON: {exc.__cause__}"
-        return
     for error in exc.errors(include_input=False, include_url=False):
         if error["type"] == "extra_forbidden" and group is _LanesEnv:
             continue  # reported as an unknown name already

@@ -43,7 +43,9 @@ def lanes() -> None:
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
     """Say a foreseen error in one line, whichever ``celery`` command met it."""
-    if isinstance(error, LanesError):
+    if isinstance(error, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+    elif isinstance(error, LanesError):
         click.echo(f"Error: {error}", err=True)
     else:
         sys.__excepthook__(kind, error, trace)

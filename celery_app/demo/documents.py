@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from importlib.metadata import distributions
 from itertools import chain, islice, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from celery_app.demo.errors import DocumentsUnreadable
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Characters of a document that are sent, about 1,000 tokens: a class shows in the first of them.
 LONGEST = 4_000
+#: Bytes that a line of a file may have: a file without line ends, such as /dev/zero, is no text.
+MOST_BYTES = 4 * 1024 * 1024
 #: Characters of a piece of a README: long enough to say what the package is about, short enough to make 200 of the
 #: packages that any installation of the lanes has.
 PIECE = 1_200
@@ -38,7 +41,7 @@ def documents_in(path: Path, count: int) -> list[str]:
     """
     try:
         with path.open("rb") as file:
-            found = list(islice(_texts(path, file), count))
+            found = list(islice(_texts(path, _lines(path, file)), count))
     except OSError as error:
         raise DocumentsUnreadable(place=path, problem=(error.strerror or str(error)).lower()) from None
     if not found:
@@ -54,6 +57,17 @@ def package_documents(count: int) -> list[str]:
     readmes = {_name(package): _readme(package) for package in distributions()}
     pieces = [_pieces(readmes[name]) for name in sorted(readmes)]
     return list(islice(filter(None, chain.from_iterable(zip_longest(*pieces))), count))
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    for number in itertools.count(1):
+        line = file.readline(MOST_BYTES + 1)
+        if not line:
+            return
+        if len(line) > MOST_BYTES:
+            problem = f"this line has more than {MOST_BYTES:,} bytes; one line is one document"
+            raise DocumentsUnreadable(place=f"{path}, line {number}", problem=problem)
+        yield line
 
 
 def _texts(path: Path, lines: Iterator[bytes]) -> Iterator[str]:
@@ -73,6 +87,8 @@ def _field(line: str) -> str:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"this is not JSON ({error.msg.lower()})") from None
+    except RecursionError:
+        raise ValueError("this is JSON that is nested too deeply") from None
     texts = [record.get(field) for field in TEXT_FIELDS] if isinstance(record, dict) else []
     text = next((text for text in texts if isinstance(text, str) and text.strip()), None)
     if text is None:

@@ -57,7 +57,6 @@ class Stack:
         settings: the environment's, with the stack's own broker and API in it once they run.
         app: a Celery application for them, to submit with.
         simulated: whether the API is a simulated one.
-        embedded: whether the broker is an embedded one.
         flower: None if it is left out.
         children: name of the log -> the process, in the order of their start.
     """
