@@ -46,7 +46,6 @@ def test_sigterm_finishes_what_is_under_way(yard: Yard, conf: dict[str, Any]) ->
     yard.send("kit.job", "late", task_id="late", ignore_result=True)
     yard.diary.open_gate("flight")
     assert worker.process.wait(IN_TIME_S) == 0
-    assert yard.diary.jobs("start") == sorted(yard.diary.jobs("start"))
     assert sorted(yard.diary.jobs("end")) == jobs == sorted(set(yard.diary.jobs("start")))
     assert yard.in_flight() == 0
     assert yard.hand().names(100) == [*(f"rest-{n}" for n in range(20)), "late"]

@@ -55,8 +55,11 @@ def shared_worker(broker: str, api: RunningServer, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture
-def app(broker: str, shared_worker: Worker) -> Iterator[Celery]:
-    """The web app's side."""
+def app(broker: str, shared_worker: Worker, valkey: Valkey) -> Iterator[Celery]:
+    """The web app's side; the budget has forgotten what the test before did to the API."""
+    with valkey.client(5) as client:
+        for key in [*client.scan_iter("lanes:budget:*"), "lanes:gates"]:
+            client.delete(key)
     keys = {lane.name: SecretStr("unused") for lane in LANES}
     made = create_app(Settings(broker_url=broker, result_backend=broker, api_keys=keys))
     yield made

@@ -87,8 +87,8 @@ def test_a_plain_worker_is_right_without_flags(tmp_path: Path, broker_url: str, 
     env = {"CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "good", "EZAI_BASE_URL": api.url}
     app = create_app(Settings(broker_url=broker_url, result_backend=broker_url))
     with worker(tmp_path, "-Q", "critical", "-n", "critical@%h", "-c", "17", **env):
-        stats = next(iter(app.control.inspect(timeout=5).stats().values()))
-        queues = next(iter(app.control.inspect(timeout=5).active_queues().values()))
+        stats = next(iter(app.control.inspect(timeout=1.5).stats().values()))
+        queues = next(iter(app.control.inspect(timeout=1.5).active_queues().values()))
     app.close()
 
     assert stats["pool"]["implementation"] == "celery.concurrency.thread:TaskPool"
