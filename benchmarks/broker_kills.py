@@ -1,4 +1,4 @@
-"""What becomes of jobs whose workers are killed: ``--stock`` for stock Celery, ``--broker-kills 5`` to kill the broker, too."""
+"""What becomes of jobs whose workers are killed: ``--stock`` for stock Celery, ``--broker-kills 5`` for the broker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def measure(arguments: argparse.Namespace) -> Any:
     plan = kills.Plan(jobs=arguments.jobs, kills=arguments.kills, broker_kills=arguments.broker_kills, app=app)
     with tempfile.TemporaryDirectory(prefix="broker-bench-") as name:
         folder = Path(name)
-        broker, notes = Server(folder / "broker", durable=plan.broker_kills > 0), Server(folder / "diary", durable=False)
+        broker, notes = (
+            Server(folder / "broker", durable=plan.broker_kills > 0),
+            Server(folder / "diary", durable=False),
+        )
         with broker, notes, Yard(folder, broker.url, notes.url) as yard:
 
             def kill_broker() -> None:
@@ -34,7 +37,9 @@ def measure(arguments: argparse.Namespace) -> Any:
 
             outcome = kills.run(yard, plan, kill_broker)
     figures = dataclasses.asdict(outcome)
-    figures.update(lost=len(outcome.lost), killed=len(outcome.killed), back_s=round(max(outcome.back_s, default=0.0), 2))
+    figures.update(
+        lost=len(outcome.lost), killed=len(outcome.killed), back_s=round(max(outcome.back_s, default=0.0), 2)
+    )
     return {**figures, "says": str(outcome)}
 
 

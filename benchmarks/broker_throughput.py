@@ -63,7 +63,7 @@ def measure(arguments: argparse.Namespace) -> Any:
 def say(figures: Any) -> str:
     """Return a line per pool."""
     return "\n".join(
-        f"{pool}: lanes {row['lanes']:,} jobs/s, stock {row['stock']:,} jobs/s, ratio {row['ratio']} (pairs {row['ratios']})"
+        f"{pool}: lanes {row['lanes']:,} jobs/s, stock {row['stock']:,}, ratio {row['ratio']} (pairs {row['ratios']})"
         for pool, row in figures.items()
     )
 

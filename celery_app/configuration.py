@@ -74,7 +74,10 @@ def configure(app: Celery, settings: Settings, default_queue: str | None) -> Non
         override(app, {"task_default_queue": default_queue})
     override(app, REQUIRED)
     override(app, _required_of(conf, settings))
+    app.loader.override_backends = {**app.loader.override_backends, "valkey": "celery.backends.redis:RedisBackend"}
     app.backend_cls = _checked_backend(app, _redis_url(settings.result_backend))
+    # Whoever asks for the backend first has read the line above before this configuration was loaded.
+    override(app, {"result_backend": app.backend_cls})
 
 
 def override(app: Celery, values: Mapping[str, Any]) -> None:

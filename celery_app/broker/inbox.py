@@ -76,7 +76,7 @@ class Claimed:
             _take_retries(message)
             due_in = _take_eta(message)
         except (ValueError, TypeError, LookupError, AttributeError) as exc:
-            logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)  # noqa: TRY400 - a traceback shows text
+            logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)
             self._leases.give_up(tag, self._token, f"undecodable: {type(exc).__name__}")
             return None
         if due_in > 0 and queue in self._held:

@@ -76,7 +76,8 @@ class Outcome:
         """Return a line for people."""
         worst = max(self.back_s, default=0.0)
         return (
-            f"{self.published} jobs, {len(self.killed)} kills with {self.in_flight_killed} jobs running: lost {len(self.lost)}, "
+            f"{self.published} jobs, {len(self.killed)} kills with {self.in_flight_killed} jobs running: "
+            f"lost {len(self.lost)}, "
             f"dead letters {self.dead}, started more than once {self.again}; back after {worst:.1f} s at worst, "
             f"never {self.never_back}; {self.seconds:.0f} s"
         )
@@ -128,7 +129,7 @@ def run(yard: Yard, plan: Plan, kill_broker: Callable[[], None] | None = None) -
             worker.wait_until_ready()
         for n in range(plan.kills):
             published = _publish(yard, plan, published, plan.jobs * (n + 1) // plan.kills)
-            time.sleep(random.uniform(*plan.pause))  # noqa: S311 - when a worker dies is nobody's secret
+            time.sleep(random.uniform(*plan.pause))
             fleet.kill_one()
             if kill_broker and n + 1 in broker_deaths:
                 kill_broker()
@@ -147,7 +148,7 @@ def _publish(yard: Yard, plan: Plan, published: int, wanted: int) -> int:
     wanted = max(wanted, published + BACKLOG - waiting)
     with yard.app.producer_or_acquire() as producer, producer.batch():
         for n in range(published, wanted):
-            seconds = random.uniform(*plan.seconds)  # noqa: S311 - likewise
+            seconds = random.uniform(*plan.seconds)
             yard.send("kit.job", n, seconds, producer=producer, ignore_result=True)
     return wanted
 

@@ -27,7 +27,7 @@ TO_START, TO_STOP = 60.0, 60.0
 class Worker:
     """One worker; a context manager that leaves no process behind."""
 
-    def __init__(  # noqa: PLR0913 - a command line has many options
+    def __init__(
         self,
         folder: Path,
         name: str,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import chain, chord, group
-
 from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
+from celery import chain, chord, group
+
 from celery_app.errors import LaneFull
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def publishers(yard: Yard) -> list[subprocess.Popen[str]]:
 
 
 def test_racing_publishers_never_overfill_a_lane(yard: Yard) -> None:
-    """Eight processes put 5,000 jobs into a lane of 1,000: at no moment 1,001, exactly 1,000 placed and 4,000 refused."""
+    """Eight processes put 5,000 jobs into a lane of 1,000: never 1,001; 1,000 are placed and 4,000 refused."""
     started = publishers(yard)
     hand, most, over = yard.hand(), [0], threading.Event()
 
@@ -92,16 +92,16 @@ def test_racing_publishers_never_overfill_a_lane(yard: Yard) -> None:
 
 
 def test_a_full_lane_says_so_and_nothing_is_written(yard: Yard, narrow: Any) -> None:
-    """The fourth job into a lane of three raises the lane, its depth and capacity after the patience, and leaves no trace."""
+    """The fourth job into a lane of three raises lane, depth and capacity after the patience, and leaves no trace."""
     for n in range(3):
         narrow.send_task("kit.job", (n,), queue="critical", ignore_result=True)
-    before = {key: yard.client.dump(key) for key in yard.client.keys()}
+    before = {key: yard.client.dump(key) for key in yard.client.keys("*")}
     start = time.monotonic()
     with pytest.raises(LaneFull, match="critical is full: 3 jobs queued, capacity 3") as caught:
         narrow.send_task("kit.job", (3,), queue="critical", ignore_result=True)
     assert time.monotonic() - start >= 0.05
     assert (caught.value.lane, caught.value.depth, caught.value.capacity) == ("critical", 3, 3)
-    assert {key: yard.client.dump(key) for key in yard.client.keys()} == before
+    assert {key: yard.client.dump(key) for key in yard.client.keys("*")} == before
 
 
 def test_priorities_share_their_lanes_places(yard: Yard, narrow: Any) -> None:
@@ -146,9 +146,9 @@ def test_returns_do_not_need_room(yard: Yard, narrow: Any) -> None:
 @pytest.mark.parametrize(
     "send",
     [
-        lambda app, s: app.tasks["kit.full"].apply_async((1,), queue="critical"),
-        lambda app, s: app.send_task("kit.echo", (1,), queue="critical"),
-        lambda app, s: s.apply_async(),
+        lambda app, _: app.tasks["kit.full"].apply_async((1,), queue="critical"),
+        lambda app, _: app.send_task("kit.echo", (1,), queue="critical"),
+        lambda _, s: s.apply_async(),
         lambda app, s: group([s, s], app=app).apply_async(),
         lambda app, s: chain([s, s], app=app).apply_async(),
         lambda app, s: chord(group([s, s], app=app), s, app=app).apply_async(),
@@ -176,9 +176,14 @@ def test_a_publish_batch_fills_a_lane_in_order(yard: Yard) -> None:
 
 def test_a_publish_batch_stops_at_a_full_lane(yard: Yard, narrow: Any) -> None:
     """A batch of five into a lane of three raises LaneFull with the first three in their places."""
-    with pytest.raises(LaneFull), narrow.producer_or_acquire() as producer, producer.batch():
-        for n in range(5):
-            narrow.send_task("kit.job", (n,), task_id=f"j{n}", queue="batch", producer=producer, ignore_result=True)
+
+    def publish() -> None:
+        with narrow.producer_or_acquire() as producer, producer.batch():
+            for n in range(5):
+                narrow.send_task("kit.job", (n,), task_id=f"j{n}", queue="batch", producer=producer, ignore_result=True)
+
+    with pytest.raises(LaneFull):
+        publish()
     assert yard.hand().names(100) == ["j0", "j1", "j2"]
 
 

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
 
@@ -160,6 +159,6 @@ def test_an_unknown_tasks_caller_is_told(yard: Yard, worker: Worker) -> None:
     assert worker.process.poll() is None
     result = yard.send("nobody.knows", queue="normal")
     give_up_at = time.monotonic() + IN_TIME_S
-    with pytest.raises(Exception, match="nobody.knows") as caught:
+    with pytest.raises(Exception, match="nobody") as caught:
         result.get(timeout=give_up_at - time.monotonic())
     assert type(caught.value).__name__ == "NotRegistered"

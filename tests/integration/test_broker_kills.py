@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from broker_kit import kills
 from broker_kit.server import Server
 from broker_kit.yard import Yard
@@ -20,7 +19,7 @@ def test_no_job_is_lost_when_workers_are_killed(tmp_path: Path, valkey: Any) -> 
     """Workers under load are killed in turn: every job ends, and those of a killed worker start again."""
     with Server(tmp_path / "server", durable=False) as server, Yard(tmp_path, server.url, valkey.url(15)) as yard:
         outcome = kills.run(yard, PLAN)
-        print(outcome)  # noqa: T201 - shown when it fails
+        print(outcome)
         assert outcome.lost == []
         assert outcome.never_back == 0
         assert outcome.dead == 0

@@ -4,10 +4,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from broker_kit.hand import Hand
 from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
+
 from celery_app.errors import LaneFull
 
 if TYPE_CHECKING:
@@ -113,5 +113,5 @@ def test_a_killed_workers_job_comes_back(yard: Yard, worker: Worker) -> None:
 def test_every_key_bears_the_prefix(yard: Yard, worker: Worker) -> None:
     """After all that, nothing but results, whose prefix is the backend's own, lies outside the prefix."""
     assert worker.name
-    strays = [key for key in yard.client.keys() if not key.startswith((PREFIX.encode(), b"celery-task-meta-"))]
+    strays = [key for key in yard.client.keys("*") if not key.startswith((PREFIX.encode(), b"celery-task-meta-"))]
     assert [key for key in strays if not key.startswith(b"lanes:stats")] == []

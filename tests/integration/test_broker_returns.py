@@ -4,11 +4,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import Celery
-from kombu import Exchange, Queue
-
 from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
+from celery import Celery
+from kombu import Exchange, Queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +81,9 @@ def test_a_retry_goes_ahead_of_fresh_jobs(yard: Yard, full: Any) -> None:
         yard.send("kit.job", job, 0.1, ignore_result=True)
     yard.diary.wait_for("end", [*jobs, "ahead"], IN_TIME_S)
     order = yard.diary.jobs("start")
-    assert len([job for job in order[: len(order) - order[::-1].index("ahead")] if job.startswith("behind")]) < 40 - SLOTS
+    assert (
+        len([job for job in order[: len(order) - order[::-1].index("ahead")] if job.startswith("behind")]) < 40 - SLOTS
+    )
 
 
 def test_countdown_jobs_do_not_overtake_critical_ones(yard: Yard, full: Any) -> None:
@@ -135,10 +136,12 @@ def test_own_queues_come_after_the_lanes(yard: Yard, full: Any) -> None:
 
 
 def test_a_stock_producer_is_served_in_lane_order(yard: Yard, worker: Worker) -> None:
-    """Stock Celery without priorities puts 300 into batch, 50 into normal, 50 into critical at priority 9: they start so."""
+    """Stock Celery puts 300 into batch, 50 into normal, 50 into critical at priority 9: they start in lane order."""
     worker.kill()
     app = Celery("stock", broker=yard.broker_url, set_as_current=False)
-    app.conf.task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in ("critical", "normal", "batch")]
+    app.conf.task_queues = [
+        Queue(name, Exchange(name, type="direct"), routing_key=name) for name in ("critical", "normal", "batch")
+    ]
     for lane, count, options in (("batch", 300, {}), ("normal", 50, {}), ("critical", 50, {"priority": 9})):
         with app.producer_or_acquire() as producer, producer.batch():
             for n in range(count):

@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
-
 from broker_kit.hand import Hand, Held
 from broker_kit.waiting import eventually
+from hypothesis import HealthCheck, given, settings, strategies as st
+
 from celery_app.broker.inbox import Claimed
 from celery_app.broker.lease import Leases
 from celery_app.routing import SUBMITTED_AT
@@ -44,10 +44,10 @@ def put(app: Any, *names: str, queue: str = "batch", **options: Any) -> None:
 def places(client: Redis, name: str) -> list[str]:
     """Return every key that has the job's text."""
     found = []
-    for key in client.keys():
+    for key in client.keys("*"):
         kind = client.type(key)
         values = {
-            b"list": lambda key: client.lrange(key, 0, -1),
+            b"list": lambda key: client.lrange(name=key, start=0, end=-1),
             b"hash": lambda key: client.hvals(key),
         }.get(kind, lambda _: [])(key)
         if any(f'"id": "{name}"'.encode() in value for value in values):
@@ -96,13 +96,13 @@ def test_a_settled_job_leaves_nothing(lanes_app: Any, hand: Hand, client: Redis)
     (held,) = hand.claim()
     assert hand.settle(held) == 1
     client.delete("lanes:bell:batch")
-    assert [key for key in client.keys() if not key.startswith(b"_kombu.")] == []
+    assert [key for key in client.keys("*") if not key.startswith(b"_kombu.")] == []
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(st.just("claim"), st.integers(0, 7)), max_size=30))
 def test_a_claim_always_gets_the_oldest(lanes_app: Any, client: Redis, steps: list[Any]) -> None:
-    """However jobs are claimed and come back one by one, in any order, the next claim gets the oldest that is queued."""
+    """However jobs are claimed and come back one by one in any order, the next claim gets the oldest queued."""
     client.flushdb()
     hand, held = Hand(client), []
     names = [f"j{n}" for n in range(8)]

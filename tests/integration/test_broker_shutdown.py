@@ -4,7 +4,6 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
 
@@ -63,7 +62,7 @@ def test_sigterm_of_an_idle_worker(yard: Yard, conf: dict[str, Any]) -> None:
 
 @POOLS
 def test_sigterm_under_load_loses_nothing(yard: Yard, conf: dict[str, Any]) -> None:
-    """A worker that is stopped in the middle of quick jobs has started each of them once or left it in its lane, in order."""
+    """A worker stopped in the middle of quick jobs has done each of them once or left it in its lane, in order."""
     worker = yard.worker(slots=SLOTS, conf=conf)
     names = [f"quick-{n:03}" for n in range(300)]
     with yard.app.producer_or_acquire() as producer, producer.batch():
@@ -86,7 +85,7 @@ def test_sigquit_loses_nothing(yard: Yard, conf: dict[str, Any]) -> None:
     eventually(lambda: "shutdown" in worker.text().lower(), IN_TIME_S, "the worker stops")
     try:
         worker.process.wait(3)  # processes are killed at once, threads are waited for
-    except Exception:  # noqa: BLE001 - it waits for its threads
+    except Exception:
         yard.diary.open_gate("flight")
         worker.process.wait(IN_TIME_S)
     hand = yard.hand()

@@ -1,0 +1,132 @@
+"""An answer that is read while it is produced, by a coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Self
+
+from celery_app.client.async_connection import connected
+from celery_app.client.cancelling import cancel
+from celery_app.client.entries import EntryReader, Event, entries_of
+from celery_app.client.event_stream import BLOCK_MS, GRACE, MOST_ENTRIES, end_of, stream_key
+from celery_app.client.sending import STREAM, send
+from celery_app.connection import broker_errors
+from celery_app.errors import DeadlineExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Mapping
+    from types import TracebackType
+
+    from celery_app.errors import StreamExpired
+    from celery_app.lanes import Lane
+
+
+class AsyncEventStream:
+    """`EventStream` for ``async for``; what its documentation says holds here, too.
+
+    Attributes:
+        task_id: of the job; known before it is sent.
+        cancel_on_close: whether `aclose` cancels a job whose stream has not ended.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        task_id: str | None,
+        last_event_id: str | None = None,
+        *,
+        patience: float | None = None,
+        cancel_on_close: bool = False,
+        call: tuple[Lane, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Read a job's stream.
+
+        Args:
+            app: the Celery application.
+            task_id: of a job that was sent; None: of the one in `call`.
+            last_event_id: of the last event that was read; None: begin at the beginning.
+            patience: seconds from now after which a silent job is given up; None: never.
+            cancel_on_close: as the attribute.
+            call: lane and parameters of a job that is sent with the first event that is waited for.
+
+        Raises:
+            InvalidRequest: `last_event_id` is none of ours.
+        """
+        self.task_id = task_id or str(uuid.uuid4())
+        self.cancel_on_close = cancel_on_close
+        self._app, self._call = app, call
+        self._reader = EntryReader(self.task_id, last_event_id)
+        self._patience = patience
+        self._give_up_at = float("inf") if patience is None else time.monotonic() + patience + GRACE
+        self._events = self._read()
+
+    @property
+    def last_event_id(self) -> str | None:
+        """The id of the event that was given last."""
+        return self._reader.last_event_id
+
+    @property
+    def message(self) -> dict[str, Any] | None:
+        """The whole message, once the stream has ended well."""
+        return self._reader.message
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Send the job now, and return the stream itself."""
+        return self._sent().__await__()
+
+    def __aiter__(self) -> Self:
+        """Return the stream itself."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """Wait for the next event; raises what `EventStream` raises, and what sending a job raises."""
+        return await anext(self._events)
+
+    async def __aenter__(self) -> Self:
+        """Send the job, and return the stream itself."""
+        return await self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the stream."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        await self._events.aclose()
+        if self.cancel_on_close and self._call is None and not self._reader.ended:
+            await asyncio.shield(asyncio.to_thread(cancel, self._app, self.task_id))
+
+    async def _sent(self) -> Self:
+        if self._call is not None:
+            (lane, params), self._call = self._call, None
+            # In a thread: a full lane or a dead broker may take seconds to say so.
+            await asyncio.to_thread(send, self._app, STREAM, lane, params, task_id=self.task_id)
+        return self
+
+    async def _read(self) -> AsyncGenerator[Event]:
+        await self._sent()
+        reader, key = self._reader, stream_key(self._app, self.task_id)
+        ended: Event | StreamExpired | None = None
+        with broker_errors(self._app):
+            async with connected(self._app) as client:
+                while not reader.ended:
+                    block = BLOCK_MS if ended is None else None
+                    entries = entries_of(await client.xread({key: reader.after}, MOST_ENTRIES, block))
+                    for entry in entries:
+                        for event in reader.take(*entry):
+                            yield event
+                    if not entries and ended is not None:
+                        yield reader.end(ended)
+                    elif not entries:
+                        ended = await self._end()
+
+    async def _end(self) -> Event | StreamExpired | None:
+        ended = await asyncio.to_thread(end_of, self._app, self.task_id)
+        if ended is None and time.monotonic() > self._give_up_at:
+            await asyncio.to_thread(cancel, self._app, self.task_id)
+            raise DeadlineExceeded(where="before the stream has ended", allowed=self._patience)
+        return ended

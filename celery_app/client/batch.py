@@ -1,0 +1,165 @@
+"""A batch: many jobs under one id, whose state is in Redis."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from celery.states import PENDING, SUCCESS
+
+from celery_app.client.cancelling import mark
+from celery_app.client.entries import entries_of
+from celery_app.client.event_stream import BLOCK_MS
+from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.errors import LanesError, UnknownBatch
+from celery_app.job_keys import BATCH, BATCH_KEPT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery_app.errors import InvalidItem
+
+#: Results fetched at once at most.
+MOST_RESULTS = 500
+
+_SECONDS_PER_DAY = 86_400
+
+#: Fields of a batch's hash, and of its counts.
+_NUMBERS = ("queued", "done", "failed", "cancelled", "invalid")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCounts:
+    """How far a batch has got.
+
+    Attributes:
+        queued: jobs put into their lane so far.
+        done: jobs with a message.
+        failed: jobs that failed for good.
+        cancelled: jobs that were cancelled.
+        invalid: items that were left out.
+        submitted: whether all items have been put into the lane.
+    """
+
+    queued: int
+    done: int
+    failed: int
+    cancelled: int
+    invalid: int
+    submitted: bool
+
+    @property
+    def ended(self) -> int:
+        """Jobs that have ended, one way or another."""
+        return self.done + self.failed + self.cancelled
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is submitted and has ended."""
+        return self.submitted and self.ended >= self.queued
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of one item.
+
+    Attributes:
+        index: of the item, from 0.
+        task_id: of its job.
+        message: the message as a dict; None if there is none.
+        error: why there is none.
+    """
+
+    index: int
+    task_id: str
+    message: dict[str, Any] | None
+    error: Exception | None
+
+
+class Batch:
+    """A handle; any number of processes may have one, and its id is all that it takes.
+
+    Attributes:
+        id: of the batch.
+        invalid: the items that were left out, as far as this handle has submitted them.
+    """
+
+    def __init__(self, app: Any, batch_id: str) -> None:
+        """Take a batch that exists; see `load`."""
+        self.id = batch_id
+        self.invalid: list[InvalidItem] = []
+        self._app = app
+        self._key = f"{key_prefix(app)}{BATCH}{batch_id}"
+
+    @classmethod
+    def load(cls, batch_id: str, app: Any = None) -> Batch:
+        """Return the batch of an id, in whatever process.
+
+        Args:
+            batch_id: as its handle had it.
+            app: the Celery application; None: the process's own.
+
+        Raises:
+            UnknownBatch: there is none.
+        """
+        from celery_app.client.client import Client
+
+        batch = cls(Client(app).app, batch_id)
+        batch.counts()
+        return batch
+
+    def counts(self) -> BatchCounts:
+        """Return how far the batch has got.
+
+        Raises:
+            UnknownBatch: it ended too long ago.
+        """
+        with broker_errors(self._app):
+            fields: Any = redis_client(self._app).hgetall(self._key)
+        if not fields:
+            raise UnknownBatch(batch_id=self.id, kept_days=BATCH_KEPT / _SECONDS_PER_DAY)
+        numbers = {name: int(fields.get(name.encode(), 0)) for name in _NUMBERS}
+        return BatchCounts(**numbers, submitted=b"submitted" in fields)
+
+    def results(self, patience: float | None = None) -> Iterator[BatchResult]:
+        """Iterate over all results from the first on, in the order in which the jobs ended; wait for those to come.
+
+        A job whose worker died five times is among the dead letters and never ends; `patience` is for that.
+
+        Args:
+            patience: seconds without another result after which to give up; None: never.
+
+        Raises:
+            TimeoutError: when they are over.
+        """
+        after, seen, heard_at = "0", 0, time.monotonic()
+        while True:
+            for entry_id, fields in self._ended_after(after):
+                after, seen, heard_at = entry_id.decode(), seen + 1, time.monotonic()
+                yield self._result(int(fields[b"i"]))
+            counts = self.counts()
+            if counts.complete and seen >= counts.ended:
+                return
+            if patience is not None and time.monotonic() - heard_at > patience:
+                raise TimeoutError(f"no job of batch {self.id} has ended for {patience} s: {counts}")
+
+    def cancel(self) -> None:
+        """Cancel all jobs that have not ended; each is counted once a worker comes to it."""
+        with broker_errors(self._app):
+            mark(self._app, self.id)
+
+    def _ended_after(self, after: str) -> list[Any]:
+        with broker_errors(self._app):
+            reply = redis_client(self._app).xread({f"{self._key}:ended": after}, MOST_RESULTS, BLOCK_MS)
+        return entries_of(reply)
+
+    def _result(self, index: int) -> BatchResult:
+        task_id = f"{self.id}-{index}"
+        with broker_errors(self._app):
+            result = self._app.AsyncResult(task_id)
+            state, value = result.state, result.result
+        if state == SUCCESS:
+            return BatchResult(index, task_id, value, None)
+        gone = LanesError("the result backend has forgotten the result (result_expires)")
+        return BatchResult(index, task_id, None, gone if state == PENDING else value)

@@ -1,0 +1,33 @@
+"""Cancel a job, wherever it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.states import READY_STATES, REVOKED
+
+from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.errors import Cancelled
+from celery_app.job_keys import CANCEL, CANCEL_KEPT
+
+
+def cancel(app: Any, job: Any) -> bool:
+    """Cancel a job; see `Client.cancel`."""
+    task_id = id_of(job)
+    with broker_errors(app):
+        if app.backend.get_state(task_id) in READY_STATES:
+            return False
+        mark(app, task_id)
+        # At once, for whoever waits for a job that is still far back in its lane.
+        app.backend.store_result(task_id, Cancelled(), REVOKED)
+    return True
+
+
+def id_of(job: Any) -> str:
+    """Return the id of a job, given as such, as its result or as its stream."""
+    return job if isinstance(job, str) else str(getattr(job, "task_id", None) or job.id)
+
+
+def mark(app: Any, job_or_batch_id: str) -> None:
+    """Leave the mark that workers look for before a job starts and while its call runs."""
+    redis_client(app).set(f"{key_prefix(app)}{CANCEL}{job_or_batch_id}", 1, ex=CANCEL_KEPT)

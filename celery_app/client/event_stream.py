@@ -1,0 +1,150 @@
+"""An answer that is read while it is produced."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from celery.states import FAILURE, READY_STATES, REVOKED
+
+from celery_app.client.cancelling import cancel
+from celery_app.client.entries import EntryReader, Event, entries_of
+from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.errors import DeadlineExceeded, StreamExpired, error_event
+from celery_app.job_keys import STREAM, STREAM_KEPT
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+#: Milliseconds for which Redis is asked to wait in one command: half of the time in which it has to answer
+#: (`celery_app.configuration.REPLY_TIMEOUT`), so that a busy one is not taken for dead.
+BLOCK_MS = 700
+
+#: Entries fetched at once at most: a late reader's whole answer in a few round trips.
+MOST_ENTRIES = 500
+
+#: Seconds past its deadline that a job's own last word is waited for.
+GRACE = 2.0
+
+
+class EventStream:
+    """The events of one job, as an iterator of dicts; each as the Messages API sent it.
+
+    Besides there is ``{"type": "restart"}``: the answer broke off and begins anew, drop what you have. An event of
+    type ``error`` is the last one: the job has failed. Leaving early does not disturb the job, unless
+    `cancel_on_close` is set.
+
+    Attributes:
+        task_id: of the job, for `stream_from` and for its `AsyncResult`.
+        cancel_on_close: whether `close` cancels a job whose stream has not ended.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        task_id: str,
+        last_event_id: str | None = None,
+        *,
+        patience: float | None = None,
+        cancel_on_close: bool = False,
+    ) -> None:
+        """Read a job's stream.
+
+        Args:
+            app: the Celery application.
+            task_id: of the job.
+            last_event_id: of the last event that was read; None: begin at the beginning.
+            patience: seconds from now after which a silent job is given up; None: never.
+            cancel_on_close: as the attribute.
+
+        Raises:
+            InvalidRequest: `last_event_id` is none of ours.
+        """
+        self.task_id = task_id
+        self.cancel_on_close = cancel_on_close
+        self._app = app
+        self._reader = EntryReader(task_id, last_event_id)
+        self._patience = patience
+        self._give_up_at = float("inf") if patience is None else time.monotonic() + patience + GRACE
+        self._events = self._read()
+
+    @property
+    def last_event_id(self) -> str | None:
+        """The id of the event that was given last, for SSE's ``id:`` field and for `stream_from`."""
+        return self._reader.last_event_id
+
+    @property
+    def message(self) -> dict[str, Any] | None:
+        """The whole message, once the stream has ended well; it is the job's result, too."""
+        return self._reader.message
+
+    def __iter__(self) -> Self:
+        """Return the stream itself."""
+        return self
+
+    def __next__(self) -> Event:
+        """Wait for the next event.
+
+        Raises:
+            DeadlineExceeded: the job's deadline passed and nobody has said anything; the job is cancelled.
+            StreamExpired: the job ended too long ago.
+            BrokerUnreachable: no broker answers.
+        """
+        return next(self._events)
+
+    def __enter__(self) -> Self:
+        """Return the stream itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the stream."""
+        self.close()
+
+    def close(self) -> None:
+        """Read no more."""
+        self._events.close()
+        if self.cancel_on_close and not self._reader.ended:
+            cancel(self._app, self.task_id)
+
+    def _read(self) -> Generator[Event]:
+        reader, client = self._reader, redis_client(self._app)
+        key = stream_key(self._app, self.task_id)
+        ended: Event | StreamExpired | None = None
+        while not reader.ended:
+            with broker_errors(self._app):
+                # Once the job has ended, all that there is to read is there.
+                block = BLOCK_MS if ended is None else None
+                entries = entries_of(client.xread({key: reader.after}, MOST_ENTRIES, block))
+            for entry in entries:
+                yield from reader.take(*entry)
+            if not entries and ended is not None:
+                yield reader.end(ended)
+            elif not entries:
+                ended = self._end()
+
+    def _end(self) -> Event | StreamExpired | None:
+        ended = end_of(self._app, self.task_id)
+        if ended is None and time.monotonic() > self._give_up_at:
+            cancel(self._app, self.task_id)
+            raise DeadlineExceeded(where="before the stream has ended", allowed=self._patience)
+        return ended
+
+
+def stream_key(app: Any, task_id: str) -> str:
+    """Return the key of a job's stream."""
+    return f"{key_prefix(app)}{STREAM}{task_id}"
+
+
+def end_of(app: Any, task_id: str) -> Event | StreamExpired | None:
+    """Return what a stream ends with that does not say so itself; None while its job goes on."""
+    with broker_errors(app):
+        result = app.AsyncResult(task_id)
+        state = result.state
+        if state not in READY_STATES:
+            return None
+        if state in {FAILURE, REVOKED}:
+            return error_event(result.result)
+    return StreamExpired(task_id=task_id, kept=STREAM_KEPT)

@@ -1,0 +1,167 @@
+"""Many jobs on their way into a lane."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import redis
+
+from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE
+from celery_app.broker.script import Script
+from celery_app.client.batch import Batch
+from celery_app.client.envelope import Envelope
+from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.errors import InvalidItem, InvalidRequest, LaneFull, LanesError
+from celery_app.job_keys import BATCH, BATCH_KEPT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from celery_app.lanes import Lane
+
+OnInvalid: TypeAlias = Literal["stop", "skip"]
+
+#: Jobs in one round trip at most: the server is busy with them for half a millisecond, which is what a critical job
+#: that arrives meanwhile has to wait.
+MOST_JOBS = 250
+
+#: Bytes in one round trip at most, but for a single job that is larger.
+MOST_BYTES = 1_000_000
+
+#: Seconds between two reports of progress.
+REPORT_EVERY = 0.5
+
+PUT_MANY = Script("put_many", "bell")
+
+
+def submit_many(
+    app: Any,
+    items: Iterable[Any],
+    lane: Lane,
+    on_invalid: OnInvalid = "stop",
+    progress: Callable[[Batch], None] | None = None,
+) -> Batch:
+    """Submit many calls; see `Client.submit_many`."""
+    if on_invalid not in {"stop", "skip"}:
+        raise ValueError(f"on_invalid must be 'stop' or 'skip', not {on_invalid!r}")
+    if on_invalid == "stop" and isinstance(items, Sequence):
+        for index, item in enumerate(items):
+            _check(index, item)
+    with broker_errors(app):
+        submission = Submission(app, lane, progress)
+    try:
+        submission.run(items, on_invalid)
+    except LanesError as exc:
+        exc.batch_id = submission.batch.id  # type: ignore[attr-defined]
+        raise
+    return submission.batch
+
+
+class Submission:
+    """One batch while it is submitted."""
+
+    def __init__(self, app: Any, lane: Lane, progress: Callable[[Batch], None] | None) -> None:
+        """Begin a batch."""
+        batch_id = uuid.uuid4().hex
+        self._app, self._lane, self._client = app, lane, redis_client(app)
+        self._key = f"{key_prefix(app)}{BATCH}{batch_id}"
+        self._progress, self._report_at = progress, 0.0
+        self._put = 0
+        self.batch = Batch(app, batch_id)
+        self._note(lane=lane.name)  # first: kombu takes longer to find a broker dead
+        self._envelope = Envelope(app, lane, batch_id)
+
+    def run(self, items: Iterable[Any], on_invalid: OnInvalid) -> None:
+        """Put all items into the lane."""
+        for chunk in _chunks(self._texts(items, on_invalid)):
+            self._put_all(chunk)
+            self._report()
+        self._note(submitted=1, invalid=len(self.batch.invalid))
+        self._report(last=True)
+
+    def _texts(self, items: Iterable[Any], on_invalid: OnInvalid) -> Iterator[bytes]:
+        from tasks.request import describe_request
+
+        checked = on_invalid == "stop" and isinstance(items, Sequence)
+        for index, item in enumerate(items):
+            try:
+                if not checked:
+                    _check(index, item)
+            except InvalidItem as exc:
+                if on_invalid == "stop":
+                    raise
+                self.batch.invalid.append(exc)
+                continue
+            yield self._envelope.text(index, item, describe_request(item))
+
+    def _put_all(self, texts: list[bytes]) -> None:
+        """Put jobs into the lane, waiting for room as long as it moves."""
+        waiting_since, pause = time.monotonic(), FIRST_PAUSE
+        while texts:
+            placed, depth = self._put_some(texts)
+            self._put += placed
+            texts = texts[placed:]
+            if placed:
+                waiting_since, pause = time.monotonic(), FIRST_PAUSE
+            if texts:
+                waited = time.monotonic() - waiting_since
+                if waited >= self._lane.submit_wait:
+                    raise LaneFull(lane=self._lane.name, depth=depth, capacity=self._lane.capacity, waited=waited)
+                time.sleep(pause * random.uniform(0.5, 1))
+                pause = min(pause * 2, LONGEST_PAUSE)
+                self._report()
+
+    def _put_some(self, texts: list[bytes]) -> tuple[int, int]:
+        """Put what there is room for; return how many are in their places, and the lane's depth."""
+        envelope = self._envelope
+        arguments = (envelope.list_number, self._lane.capacity, BATCH_KEPT, self._put)
+        keys = (*envelope.lists, self._key)
+        call = (keys, (envelope.prefix, self._lane.name, *arguments, *texts))
+        with broker_errors(self._app):
+            try:
+                placed, depth = PUT_MANY.run(self._client, *call)
+            except (redis.ConnectionError, redis.TimeoutError):
+                # The script knows what it has put already, so asking once more does no harm.
+                placed, depth = PUT_MANY.run(self._client, *call)
+        return int(placed), int(depth)
+
+    def _note(self, **fields: str | int) -> None:
+        mapping: Any = fields
+        with broker_errors(self._app), self._client.pipeline() as pipeline:
+            pipeline.hset(self._key, mapping=mapping)
+            pipeline.expire(self._key, BATCH_KEPT)
+            pipeline.execute()
+
+    def _report(self, *, last: bool = False) -> None:
+        if self._progress is not None and (last or time.monotonic() >= self._report_at):
+            self._progress(self.batch)
+            self._report_at = time.monotonic() + REPORT_EVERY
+
+
+def _check(index: int, item: Any) -> None:
+    from tasks.request import check_request
+
+    if not isinstance(item, Mapping):
+        problem = f"have to be an object, not {type(item).__name__}"
+        raise InvalidItem(index=index, path="params", problem=problem)
+    try:
+        check_request(item)
+    except InvalidRequest as exc:
+        raise InvalidItem(index=index, path=exc.path, problem=exc.problem) from None
+
+
+def _chunks(texts: Iterable[bytes]) -> Iterator[list[bytes]]:
+    chunk: list[bytes] = []
+    size = 0
+    for text in texts:
+        if chunk and (len(chunk) >= MOST_JOBS or size + len(text) > MOST_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(text)
+        size += len(text)
+    if chunk:
+        yield chunk

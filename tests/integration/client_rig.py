@@ -1,0 +1,105 @@
+"""A web app's side of the lanes, with a worker and a simulated API behind them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+from worker_process import Worker, worker
+
+from celery_app import LANES, create_app
+from celery_app.client import Client
+from celery_app.connection import redis_client
+from celery_app.demo.ezai import Behaviour, RunningServer, running
+from celery_app.settings import Settings
+from tests.conftest import close
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from celery import Celery
+
+    from tests.conftest import Valkey
+
+#: Seconds that any wait here may take; the slowest wait for two backoffs.
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """All that there is.
+
+    Attributes:
+        app: of the web app.
+        client: on it.
+        api: that the worker calls.
+        worker: for all lanes.
+        env: the environment of further workers.
+    """
+
+    app: Celery
+    client: Client
+    api: RunningServer
+    worker: Worker
+    env: dict[str, str]
+
+
+@contextmanager
+def rig(valkey: Valkey, db: int, tmp_path: Path, behaviour: Behaviour | None = None, slots: int = 8) -> Iterator[Rig]:
+    """Run a worker on an empty database of its own."""
+    with valkey.client(db) as redis:
+        redis.flushdb()
+    broker = valkey.url(db)
+    app = web_app(broker)
+    with running(behaviour) as api:
+        env = {"CELERY_BROKER_URL": broker, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url}
+        with worker(tmp_path, "-c", str(slots), **env) as started:
+            yield Rig(app, Client(app), api, started, env)
+    close(app)
+
+
+def web_app(broker: str) -> Celery:
+    """Return an application that can submit jobs."""
+    keys = {lane.name: SecretStr("unused") for lane in LANES}
+    return create_app(Settings(broker_url=broker, result_backend=broker, api_keys=keys))
+
+
+def fresh(rig: Rig, **behaviour: Any) -> Rig:
+    """Return the rig as if no test had used it: with this behaviour, an empty log, and a budget that knows nothing."""
+    defaults = {"latency": 0.0, "tokens_per_second": 0.0, "output_tokens": 16}
+    rig.api.control(**{**defaults, **behaviour})
+    rig.api.clear()
+    redis = redis_client(rig.app)
+    for key in redis.keys("lanes:budget:*"):
+        redis.delete(key)
+    redis.delete("lanes:gates")
+    return rig
+
+
+def params(text: Any = "hello there", fault: str | None = None, **more: Any) -> dict[str, Any]:
+    """Return the parameters of a call; `fault` is what befalls it at the API."""
+    metadata = {"metadata": {"user_id": f"simulate:{fault}"}} if fault else {}
+    return {"model": "m", "max_tokens": 1_000, "messages": [{"role": "user", "content": text}], **metadata, **more}
+
+
+def text_of(events: Iterable[dict[str, Any]]) -> str:
+    """Return the text that a reader has after these events."""
+    text = ""
+    for event in events:
+        if event["type"] == "restart":
+            text = ""
+        elif event["type"] == "content_block_delta":
+            text += event["delta"].get("text", "")
+    return text
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    """Wait for a condition, and fail if it does not come."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.01)

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from broker_kit.server import Server
+from broker_kit.waiting import eventually
+from broker_kit.yard import Yard
+from kombu.exceptions import OperationalError
+from redis import RedisError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from broker_kit.worker import Worker
+
+IN_TIME_S = 30.0
+SLOTS = 4
+#: Of 200 jobs with 20 cuts; measured: 0 or 1.
+CUT_TWICE = 10
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of this file's own, whose data survives it."""
+    with Server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def yard(server: Server, valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    """A broker to be ill-treated; the diary is elsewhere and hears nothing of it."""
+    with Yard(tmp_path_factory.mktemp("outages"), server.url, valkey.url(5)) as yard:
+        yield yard
+
+
+@pytest.fixture(scope="module")
+def worker(yard: Yard) -> Worker:
+    """One worker that has to survive it all."""
+    return yard.worker(slots=SLOTS)
+
+
+@pytest.fixture
+def usable(yard: Yard, worker: Worker, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name for the test's jobs; afterwards every slot still takes a job, and each of them is settled."""
+    name = request.node.name
+    yield name
+    jobs = [f"{name}-slot-{n}" for n in range(SLOTS)]
+    for job in jobs:
+        yard.send("kit.gated", job, name, queue="critical", ignore_result=True)
+    try:
+        yard.diary.wait_for("start", jobs, IN_TIME_S)
+    finally:
+        yard.diary.open_gate(name)
+    yard.diary.wait_for("end", jobs, IN_TIME_S)
+    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, f"nothing is claimed any more; {worker.text()[-2000:]}")
+    assert worker.process.poll() is None
+
+
+def start_gated(yard: Yard, name: str, count: int) -> list[str]:
+    """Have jobs under way."""
+    jobs = [f"{name}-{n}" for n in range(count)]
+    for job in jobs:
+        yard.send("kit.gated", job, f"{name}-flight", ignore_result=True)
+    yard.diary.wait_for("start", jobs, IN_TIME_S)
+    return jobs
+
+
+def land(yard: Yard, name: str, jobs: list[str]) -> None:
+    """Let the jobs under way finish."""
+    yard.diary.open_gate(f"{name}-flight")
+    yard.diary.wait_for("end", jobs, IN_TIME_S)
+
+
+def ran_once(yard: Yard, jobs: list[str]) -> bool:
+    """Say whether each of the jobs was started once."""
+    counts = yard.diary.counts("start")
+    return [counts[job] for job in jobs] == [1] * len(jobs)
+
+
+def test_the_script_cache_is_flushed(yard: Yard, usable: str) -> None:
+    """SCRIPT FLUSH while jobs run and while the worker waits: they are settled, and new ones are claimed, each once."""
+    jobs = start_gated(yard, usable, 2)
+    yard.client.script_flush()
+    land(yard, usable, jobs)
+    yard.client.script_flush()
+    more = [f"{usable}-more-{n}" for n in range(20)]
+    for n, job in enumerate(more):
+        yard.send("kit.job", job, ignore_result=True)
+        if n % 5 == 0:
+            yard.client.script_flush()
+    yard.diary.wait_for("end", more, IN_TIME_S)
+    assert ran_once(yard, [*jobs, *more])
+
+
+def test_a_publish_batch_meets_a_flushed_cache(yard: Yard, usable: str) -> None:
+    """A publish batch to a server that knows no script puts every job into its place."""
+    jobs = [f"{usable}-{n}" for n in range(20)]
+    with yard.app.producer_or_acquire() as producer, producer.batch():
+        for job in jobs:
+            yard.send("kit.job", job, producer=producer, ignore_result=True)
+        yard.client.script_flush()
+    yard.diary.wait_for("end", jobs, IN_TIME_S)
+    assert ran_once(yard, jobs)
+
+
+@pytest.mark.parametrize("moment", ["running", "finished"])
+def test_the_server_is_killed_and_comes_back(yard: Yard, server: Server, usable: str, moment: str) -> None:
+    """Jobs under way when the server dies run once, whether they end while it is away or not; queued ones follow."""
+    jobs = start_gated(yard, usable, SLOTS)
+    queued = [f"{usable}-queued-{n}" for n in range(3)]
+    for job in queued:
+        yard.send("kit.job", job, ignore_result=True)
+    server.kill()
+    if moment == "finished":
+        land(yard, usable, jobs)
+    server.start()
+    land(yard, usable, jobs)
+    yard.diary.wait_for("end", queued, IN_TIME_S)
+    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
+    assert ran_once(yard, [*jobs, *queued])
+
+
+def test_clients_are_cut_off_again_and_again(yard: Yard, usable: str) -> None:
+    """With every connection cut twenty times under load each job still runs, hardly any twice; none is left over."""
+    jobs = [f"{usable}-{n}" for n in range(200)]
+    done = threading.Event()
+
+    def cut() -> None:
+        for _ in range(20):
+            for kind in ("normal", "pubsub"):
+                yard.client.client_kill_filter(_type=kind, skipme=True)
+            if done.wait(0.1):
+                return
+
+    with yard.app.producer_or_acquire() as producer, producer.batch():
+        for job in jobs:
+            yard.send("kit.job", job, 0.02, producer=producer, ignore_result=True)
+    cutting = threading.Thread(target=cut)
+    cutting.start()
+    try:
+        yard.diary.wait_for("end", jobs, IN_TIME_S)
+    finally:
+        done.set()
+        cutting.join(IN_TIME_S)
+    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
+    assert yard.hand().dead() == {}
+    # A job that has ended but is not settled when its connection is lost may run again: the promise is at least once.
+    counts = yard.diary.counts("start")
+    assert len([job for job in jobs if counts[job] != 1]) <= CUT_TWICE
+
+
+def test_out_of_memory(yard: Yard, usable: str) -> None:
+    """At maxmemory publishers get an error; what runs is settled, what is queued is done; with room all goes on."""
+    jobs = start_gated(yard, usable, 2)
+    queued = [f"{usable}-queued-{n}" for n in range(10)]
+    for job in queued:
+        yard.send("kit.job", job, ignore_result=True)
+    yard.client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises((RedisError, OperationalError), match="maxmemory"):
+            yard.send("kit.job", "no-room", ignore_result=True)
+        land(yard, usable, jobs)
+        yard.diary.wait_for("end", queued, IN_TIME_S)
+        eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
+    finally:
+        yard.client.config_set("maxmemory", 0)
+    yard.send("kit.job", f"{usable}-after", ignore_result=True)
+    yard.diary.wait_for("end", [f"{usable}-after"], IN_TIME_S)
+    assert ran_once(yard, [*jobs, *queued])
+    assert "no-room" not in yard.diary.jobs("start")
+
+
+def test_a_replica_for_a_while(yard: Yard, server: Server, usable: str) -> None:
+    """While the server is a read-only replica nothing is lost; when it is a master again all is settled and goes on."""
+    assert server
+    jobs = start_gated(yard, usable, 2)
+    queued = [f"{usable}-queued-{n}" for n in range(5)]
+    for job in queued:
+        yard.send("kit.gated", job, f"{usable}-queued", ignore_result=True)
+    yard.diary.wait_for("start", queued[:2], IN_TIME_S)
+    yard.client.config_set("replica-serve-stale-data", "yes")
+    yard.client.replicaof("127.0.0.1", 9)
+    try:
+        with pytest.raises((RedisError, OperationalError), match="read only"):
+            yard.send("kit.job", "read-only", ignore_result=True)
+        land(yard, usable, jobs)
+        time.sleep(1)  # the worker has to meet the refusals
+    finally:
+        yard.client.replicaof("NO", "ONE")
+    yard.diary.open_gate(f"{usable}-queued")
+    yard.diary.wait_for("end", queued, IN_TIME_S)
+    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
+    assert ran_once(yard, [*jobs, *queued])
+
+
+def test_a_long_outage_is_waited_for(yard: Yard, server: Server, usable: str) -> None:
+    """A worker that starts while the broker is away serves it as soon as it is there."""
+    server.kill()
+    try:
+        with pytest.raises((RedisError, OperationalError)):
+            yard.send("kit.job", "away", ignore_result=True)
+    finally:
+        server.start()
+    yard.send("kit.job", usable, ignore_result=True)
+    yard.diary.wait_for("end", [usable], IN_TIME_S)
+    assert "away" not in yard.diary.jobs("start")

@@ -1,0 +1,163 @@
+"""A job that nobody wants any more: it never runs, or its call ends."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until
+
+from celery_app.connection import redis_client
+from celery_app.errors import Cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Valkey
+
+#: Seconds within which the API is let go, with a quarter for a machine that is busy with other tests.
+LET_GO = 0.5 + 0.25
+
+#: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """One worker with few slots for all tests."""
+    with rig(valkey, 8, tmp_path_factory.mktemp("worker"), slots=2) as up:
+        yield up
+
+
+@pytest.fixture
+def up(shared: Rig) -> Rig:
+    """The same, fresh for each test."""
+    return fresh(shared)
+
+
+def closed_by_us(up: Rig) -> list[dict[str, Any]]:
+    """Return the calls whose connection was closed before the answer."""
+    return [call for call in up.api.calls() if call["closed_by_client"]]
+
+
+def wait_for_calls(up: Rig, number: int = 1) -> None:
+    """Wait until so many calls are at the API."""
+    wait_until(lambda: up.api.summary()["in_flight"] >= number, f"{number} calls at the API")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_running_call_is_closed_at_once(up: Rig, streaming: bool) -> None:
+    """The API stops producing, and the slot and the budget are free again."""
+    up.api.control(latency=20.0)
+    job: Any = up.client.stream(**params()) if streaming else up.client.submit("critical", **params())
+    wait_for_calls(up)
+
+    begun = time.time()
+    assert up.client.cancel(job)
+
+    wait_until(lambda: closed_by_us(up), "the connection is closed")
+    assert closed_by_us(up)[0]["closed_by_client"] - begun < LET_GO
+    wait_until(lambda: not redis_client(up.app).keys("lanes:budget:*:calls"), "no call in flight")
+    up.api.control(latency=0.0)
+    assert up.client.ask(**params("the next one")).type == "message"
+    assert up.api.summary()["total"] == 2
+
+
+def test_a_stream_is_closed_between_two_tokens(up: Rig) -> None:
+    """What has arrived has arrived; the reader is told that no more will."""
+    up.api.control(tokens_per_second=5, output_tokens=100)
+    stream = up.client.stream(**params())
+    events = [next(stream) for _ in range(5)]
+    assert up.client.cancel(stream)
+    events += list(stream)
+
+    assert events[-1]["type"] == "error"
+    assert events[-1]["error"]["type"] == "Cancelled"
+    assert len(events) < 20
+    wait_until(lambda: closed_by_us(up), "the connection is closed")
+
+
+def test_a_reader_that_goes_away_may_take_its_job_along(up: Rig) -> None:
+    """A closed tab costs no tokens; without `cancel_on_close` it is only a reader less."""
+    up.api.control(tokens_per_second=10, output_tokens=30)
+    with up.client.stream(cancel_on_close=True, **params()) as wanted, up.client.stream(**params()) as left:
+        next(wanted)
+        next(left)
+
+    assert up.app.AsyncResult(left.task_id).get(timeout=PATIENCE)["type"] == "message"
+    with pytest.raises(Cancelled):
+        up.app.AsyncResult(wanted.task_id).get(timeout=PATIENCE)
+    assert len(closed_by_us(up)) == 1
+
+
+def test_a_queued_job_never_runs(up: Rig) -> None:
+    """Whoever waits for it knows at once, however far back it is."""
+    up.api.control(latency=1.0)
+    running = [up.client.submit("critical", **params()) for _ in range(2)]
+    wait_for_calls(up, 2)
+    queued = up.client.submit("critical", **params("nobody wants this"))
+    stream = up.client.stream(**params("nor this"))
+    for job in (queued, stream):
+        assert up.client.cancel(job)
+
+    with pytest.raises(Cancelled):
+        queued.get(timeout=PATIENCE)
+    assert queued.state == "REVOKED"
+    assert [event["error"]["type"] for event in stream] == ["Cancelled"]
+    for result in running:
+        assert result.get(timeout=PATIENCE)["type"] == "message"
+    assert up.client.ask(**params("behind them")).type == "message"
+    assert up.api.summary()["total"] == 3
+
+
+def test_a_job_that_waits_for_its_next_attempt_is_not_tried_again(up: Rig) -> None:
+    """The mark outlives the attempt."""
+    up.api.control(server_error_rate=1.0)
+    result = up.client.submit("batch", **params())
+    wait_until(lambda: result.state == "RETRY", "a failed attempt")
+    up.client.cancel(result)
+    up.api.control(server_error_rate=0.0)
+
+    with pytest.raises(Cancelled):
+        result.get(timeout=PATIENCE)
+    time.sleep(1.5)  # two backoffs of a first attempt
+    assert result.state == "REVOKED"
+
+
+def test_a_job_that_has_ended_is_not_cancelled(up: Rig) -> None:
+    """Its result stays what it is."""
+    result = up.client.submit("critical", **params())
+    result.get(timeout=PATIENCE)
+
+    assert not up.client.cancel(result.id)
+    assert result.state == "SUCCESS"
+
+
+def test_the_connections_of_other_calls_stay_open(up: Rig) -> None:
+    """A connection serves one call after the other; only its present one may close it."""
+    for _ in range(5):
+        up.api.control(latency=0.0)
+        assert up.client.ask(**params("warm")).type == "message"
+        up.api.control(latency=0.6)
+        kept, dropped = (up.client.submit("critical", **params(word)) for word in ("keep", "drop"))
+        wait_for_calls(up, 2)
+        up.client.cancel(dropped)
+        assert "keep" in kept.get(timeout=PATIENCE)["content"][0]["text"]
+    assert len(closed_by_us(up)) == 5
+
+
+def test_a_cancelled_call_says_nothing_about_the_api(up: Rig) -> None:
+    """The budget must not slow down because we hung up."""
+    up.api.control(latency=20.0)
+    for _ in range(3):
+        result = up.client.submit("critical", **params())
+        wait_for_calls(up)
+        up.client.cancel(result)
+        wait_until(lambda: not up.api.summary()["in_flight"], "the call has ended")
+    up.api.control(latency=0.0)
+
+    begun = time.monotonic()
+    for _ in range(20):
+        up.client.ask(**params())
+    assert time.monotonic() - begun < 3.0
