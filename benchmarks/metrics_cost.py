@@ -47,7 +47,7 @@ def main() -> None:
         called = [JobEvent(kind="called", lane="critical", task="t", seconds=wait) for wait in waits]
         done = [JobEvent(kind="processed", lane="critical", task="t")] * EVENTS
         for kind, events in (("called", called), ("processed", done)):
-            print(f"{kind}: {timed(lambda: [recorder(event) for event in events], 5) / EVENTS * 1e6:.2f} us per event")
+            print(f"{kind}: {timed(lambda: [recorder(event) for event in events], 5) / EVENTS * 1e6:.2f} us per event")  # noqa: B023
         recorder.close()
         # The worst case: every lane had that many different waits in every slot of the window.
         (slot,) = client.keys("*:waits:*")
@@ -59,7 +59,7 @@ def main() -> None:
         milliseconds = timed(lambda: get_queue_stats(app), 100) * 1e3
         blocked = client.info("commandstats")["cmdstat_eval"]["usec_per_call"]
         print(
-            f"get_queue_stats, {len(buckets)} buckets in every slot: {milliseconds:.2f} ms, of which Redis is blocked for "
+            f"get_queue_stats, {len(buckets)} buckets in every slot: {milliseconds:.2f} ms, Redis is blocked for "
             f"4 x {blocked / 1e3:.2f} ms; 1 round trip"
         )
         client.close()

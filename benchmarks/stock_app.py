@@ -25,7 +25,7 @@ _client: Any = None
 
 def client() -> Any:
     """Return the process's SDK client."""
-    global _client
+    global _client  # noqa: PLW0603
     if _client is None:
         import anthropic
 

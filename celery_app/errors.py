@@ -20,7 +20,7 @@ class LanesError(Exception):
 
 
 class InvalidSettings(LanesError):
-    """Invalid settings: {problems}"""
+    """Invalid settings: {problems}"""  # noqa: D415 - it ends in the list
 
     problems: str
 
@@ -97,7 +97,7 @@ class NotAMessage(LanesError):
 
 
 class ApiError(LanesError):
-    """The API refused the call: {status} {type}: {text}"""
+    """The API refused the call: {status} {type}: {text}"""  # noqa: D415 - it ends in the API's own words
 
     status: int
     type: str

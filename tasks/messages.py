@@ -138,7 +138,7 @@ _known_parameters: frozenset[str] = frozenset()
 
 
 def _sdk_parameters() -> frozenset[str]:
-    global _known_parameters
+    global _known_parameters  # noqa: PLW0603 - a cache that needs no lock: every thread computes the same
     if not _known_parameters:
         from anthropic.resources.messages import Messages
 

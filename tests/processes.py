@@ -16,7 +16,7 @@ def running(pids: Iterable[int]) -> set[int]:
 
 
 def _state(pid: int) -> str:
-    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S607
     return found.stdout.strip()[:1]
 
 

@@ -190,7 +190,7 @@ class Channel(kombu_redis.Channel):
             if not held:
                 raise
             reason = f"no worker can take it up: {type(exc).__name__}"
-            logger.error("a job goes to the dead letters: %s", reason)
+            logger.error("a job goes to the dead letters: %s", reason)  # noqa: TRY400 - a traceback shows text
             self.leases.give_up(tag, self._token, reason)
             if tag in self.qos._delivered:
                 self.qos._free_slot(tag)

@@ -39,6 +39,6 @@ class LaneConnectionPool(ConnectionPool):
 class LaneConnection(_LaneTransportMixin, Connection):
     """kombu's connection with `celery_app.broker.transport`."""
 
-    def Pool(self, limit: int | None = None, **kwargs: Any) -> LaneConnectionPool:
+    def Pool(self, limit: int | None = None, **kwargs: Any) -> LaneConnectionPool:  # noqa: N802 - kombu's name
         """Return a pool of such connections."""
         return LaneConnectionPool(self, limit, **kwargs)

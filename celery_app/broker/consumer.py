@@ -95,7 +95,7 @@ def _checked(strategy: Any) -> Any:
 
 def _is_call(body: Any) -> bool:
     """Whether a body is arguments, keyword arguments and the rest, or a dict of them in Celery's old protocol."""
-    if isinstance(body, list) and len(body) == 3:
+    if isinstance(body, list) and len(body) == 3:  # noqa: PLR2004
         args, kwargs, embed = body
         return isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, (dict, NoneType))
     return isinstance(body, dict) and "args" in body

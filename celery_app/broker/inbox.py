@@ -11,7 +11,7 @@ from kombu.utils.json import loads
 from celery_app.broker.claims import CLAIM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from celery_app.broker.lease import Leases
 
@@ -52,7 +52,7 @@ class Claimed:
         """Return how many jobs were claimed."""
         return len(self._jobs)
 
-    def messages(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def messages(self) -> Generator[tuple[str, dict[str, Any]]]:
         """Yield queue and message of each job that is to be worked on now; what is not taken goes back."""
         remaining = list(reversed(self._jobs))
         try:
@@ -76,7 +76,7 @@ class Claimed:
             _take_retries(message)
             due_in = _take_eta(message)
         except (ValueError, TypeError, LookupError, AttributeError) as exc:
-            logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)
+            logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)  # noqa: TRY400 - a traceback shows text
             self._leases.give_up(tag, self._token, f"undecodable: {type(exc).__name__}")
             return None
         if due_in > 0 and queue in self._held:

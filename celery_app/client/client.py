@@ -40,7 +40,7 @@ class Client:
 
         from celery_app.settings import settings_of
 
-        app = self._app or current_app._get_current_object()
+        app = self._app or current_app._get_current_object()  # noqa: SLF001 - the proxy is bound to a thread
         settings_of(app)
         return app
 

@@ -126,5 +126,5 @@ def _split(message: dict[str, Any]) -> list[str]:
         # In the properties there is what the scripts read, and options that kombu does not know.
         fields.update({name: _REPR for name, value in fields.items() if value == description})
         fields.update({name: mark for name, mark in ((SUBMITTED_AT, _AT), (DEADLINE_AT, _DEADLINE)) if name in fields})
-    marks = "|".join([_BODY, _ID, _TAG, _REPR, _MODEL, _AT, _DEADLINE])
+    marks = f"{_BODY}|{_ID}|{_TAG}|{_REPR}|{_MODEL}|{_AT}|{_DEADLINE}"
     return re.split(f'"({marks})"', dumps(message))

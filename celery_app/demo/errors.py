@@ -31,14 +31,14 @@ class WorkerNameTaken(LanesError):
 
 
 class ChildEnded(LanesError):
-    """{name} ended unexpectedly with status {status}{log}"""
+    """{name} ended unexpectedly with status {status}{log}"""  # noqa: D415 - it ends in the log's last lines
 
     name: str
     status: int
 
 
 class NotReady(LanesError):
-    """{name} was not ready within {seconds:.0f} s{log}"""
+    """{name} was not ready within {seconds:.0f} s{log}"""  # noqa: D415 - likewise
 
     name: str
     seconds: float

@@ -72,4 +72,4 @@ def _waits(wait_ms: dict[str, float | None]) -> str:
 
 def in_words(ms: float) -> str:
     """Return a wait as a person says it: "6 ms", "14.2 s"."""
-    return f"{ms:,.0f} ms" if ms < 1_000 else f"{ms / 1_000:,.1f} s"
+    return f"{ms:,.0f} ms" if ms < 1_000 else f"{ms / 1_000:,.1f} s"  # noqa: PLR2004 - ms in a second

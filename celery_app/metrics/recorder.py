@@ -78,7 +78,7 @@ class Recorder:
     def _send(self) -> bool:
         try:
             record(redis_client(self._app), key_prefix(self._app), self._sender, self._number, self._unsent or Tally())
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong, the jobs matter more than their number
             if not self._away:
                 logger.warning("The metrics cannot be written (%s); they are kept until they can.", exc)
             self._away = True
@@ -105,7 +105,7 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 def _after_fork() -> None:
     """The parent's counts are the parent's to write, its thread did not come along, its locks may be held for good."""
     for recorder in _recorders:
-        recorder._begin()
+        recorder._begin()  # noqa: SLF001 - of this module
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -110,7 +110,7 @@ def test_a_stock_producer_is_served_in_lane_order(yard: Yard) -> None:
 
 
 def test_returns_are_on_time_whoever_dies(yard: Yard) -> None:
-    """4: 200 jobs whose worker died after returning them start on time, ahead of fresh ones; critical ones do not wait."""
+    """4: 200 jobs whose worker died after returning them start on time, ahead of fresh ones; critical does not wait."""
     first = yard.worker("first", slots=20)
     span = DUE[1] - DUE[0]
     for n in range(RETURNS):

@@ -110,7 +110,7 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *words: str) -> No
 
 def children_of(pid: int) -> set[int]:
     """Return the processes that a process has started and not yet collected."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607
     pairs = (line.split() for line in listed.stdout.splitlines())
     return {int(child) for child, parent in pairs if int(parent) == pid}
 
@@ -119,7 +119,7 @@ def arguments_of(pids: dict[str, int]) -> str:
     """Return what everybody on the machine can see of processes."""
     listed = [str(pid) for pid in pids.values()]
     shown = subprocess.run(
-        ["ps", "-ww", "-o", "args=", "-p", ",".join(listed)],
+        ["ps", "-ww", "-o", "args=", "-p", ",".join(listed)],  # noqa: S607
         capture_output=True,
         text=True,
         check=True,
@@ -231,10 +231,10 @@ def test_no_secret_is_on_a_command_line_and_flower_asks_for_its_own(environ: dic
         assert login["password"] not in shown
         assert str(urlsplit(told["broker_url"]).password) not in shown
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(f"{login['url']}/workers")
+            urllib.request.urlopen(f"{login['url']}/workers")  # noqa: S310
         token = base64.b64encode(f"{login['user']}:{login['password']}".encode()).decode()
-        request = urllib.request.Request(f"{login['url']}/workers", headers={"Authorization": f"Basic {token}"})
-        with urllib.request.urlopen(request) as page:
+        request = urllib.request.Request(f"{login['url']}/workers", headers={"Authorization": f"Basic {token}"})  # noqa: S310
+        with urllib.request.urlopen(request) as page:  # noqa: S310
             assert page.status == 200
         command.send_signal(signal.SIGTERM)
         command.communicate(timeout=STOP_S)

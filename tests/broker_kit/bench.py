@@ -37,7 +37,7 @@ def main(doc: str, measure: Callable[[argparse.Namespace], Any], say: Callable[[
         parser.add_argument(f"--{name.replace('_', '-')}", **kind)
     arguments = parser.parse_args()
     figures = measure(arguments)
-    print(json.dumps(figures) if arguments.json else say(figures))
+    print(json.dumps(figures) if arguments.json else say(figures))  # noqa: T201 - a benchmark's purpose
 
 
 def percentiles(values: list[float]) -> dict[str, float]:

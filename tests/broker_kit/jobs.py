@@ -37,7 +37,7 @@ def _ready(sender: Any, **_: Any) -> None:
     diary().write("ready", "-", sender.hostname)
 
 
-def put_jobs_on(app: Celery, lane_task: type | None = None) -> None:
+def put_jobs_on(app: Celery, lane_task: type | None = None) -> None:  # noqa: C901 - a list of small tasks
     """Declare the tasks on an application; with `lane_task`, also those that only work in lanes."""
 
     @app.task(name="kit.job", bind=True, ignore_result=True)

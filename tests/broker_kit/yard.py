@@ -56,6 +56,8 @@ class Yard:
         app = create_app(settings)
         app.conf.broker_transport_options = options or {}
         self._stack.callback(app.close)
+        # Celery only forgets its pool, with all connections in it.
+        self._stack.callback(lambda: app.pool.force_close_all())
         return app
 
     def worker(self, name: str = "w", **options: Any) -> Worker:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from broker_kit.worker import Worker
 
 IN_TIME_S = 20.0
-SECRET = "the-prompt-that-nobody-may-read"
+TEXT = "the-prompt-that-nobody-may-read"
 SLOTS = 4
 
 
@@ -35,8 +35,8 @@ def worker(yard: Yard) -> Worker:
 
 def message(tag: str, **changes: Any) -> dict[str, Any]:
     """Return a well-formed job of kombu's, with parts replaced; None removes one."""
-    body = base64.b64encode(json.dumps([[SECRET], {}, {"chord": None}]).encode()).decode()
-    headers = {"id": f"id-{tag}", "task": "kit.job", "retries": 0, "lang": "py", "argsrepr": f"('{SECRET}',)"}
+    body = base64.b64encode(json.dumps([[TEXT], {}, {"chord": None}]).encode()).decode()
+    headers = {"id": f"id-{tag}", "task": "kit.job", "retries": 0, "lang": "py", "argsrepr": f"('{TEXT}',)"}
     properties = {
         "correlation_id": f"id-{tag}",
         "delivery_info": {"exchange": "", "routing_key": "normal"},
@@ -75,21 +75,21 @@ def with_properties(tag: str, **properties: Any) -> dict[str, Any]:
 
 
 GARBAGE: dict[str, Callable[[str], Any]] = {
-    "no JSON": lambda _: f"{SECRET} is no JSON",
-    "no text": lambda _: b"\xff\xfe" + SECRET.encode(),
+    "no JSON": lambda _: f"{TEXT} is no JSON",
+    "no text": lambda _: b"\xff\xfe" + TEXT.encode(),
     "half a JSON": lambda tag: json.dumps(message(tag))[:-30],
     "half a JSON with a tag": lambda tag: json.dumps(message(tag))[:-1],
     "no tag": lambda tag: message(tag, properties={"delivery_info": {}}),
-    "a list": lambda tag: json.dumps([SECRET, {"delivery_tag": tag}]),
-    "headers that are a list": lambda tag: message(tag, headers=[SECRET]),
-    "headers that are text": lambda tag: message(tag, headers=SECRET),
+    "a list": lambda tag: json.dumps([TEXT, {"delivery_tag": tag}]),
+    "headers that are a list": lambda tag: message(tag, headers=[TEXT]),
+    "headers that are text": lambda tag: message(tag, headers=TEXT),
     "no headers": lambda tag: message(tag, headers=None),
     "pickle": lambda tag: message(
         tag,
         **{
             "content-type": "application/x-python-serialize",
             "content-encoding": "binary",
-            "body": encoded(pickle.dumps([SECRET])),
+            "body": encoded(pickle.dumps([TEXT])),
         },
     ),
     "yaml": lambda tag: message(tag, **{"content-type": "application/x-yaml"}),
@@ -97,21 +97,21 @@ GARBAGE: dict[str, Callable[[str], Any]] = {
     "unknown task": lambda tag: with_headers(tag, task="nobody.knows.this"),
     "no task": lambda tag: with_headers(tag, task=None),
     "a task that is a number": lambda tag: with_headers(tag, task=7),
-    "body that is no base64": lambda tag: message(tag, body="A" + SECRET),
+    "body that is no base64": lambda tag: message(tag, body="A" + TEXT),
     "body that is no text": lambda tag: message(tag, body=7),
-    "body that is no JSON": lambda tag: message(tag, body=encoded(SECRET.encode())),
-    "body that is no UTF-8": lambda tag: message(tag, body=encoded(b"\xff\xfe" + SECRET.encode())),
-    "body of another shape": lambda tag: message(tag, body=encoded({"prompt": SECRET})),
+    "body that is no JSON": lambda tag: message(tag, body=encoded(TEXT.encode())),
+    "body that is no UTF-8": lambda tag: message(tag, body=encoded(b"\xff\xfe" + TEXT.encode())),
+    "body of another shape": lambda tag: message(tag, body=encoded({"prompt": TEXT})),
     "body that is null": lambda tag: message(tag, body=encoded(None)),
-    "arguments that are text": lambda tag: message(tag, body=encoded([SECRET, SECRET, {}])),
+    "arguments that are text": lambda tag: message(tag, body=encoded([TEXT, TEXT, {}])),
     "a strange eta": lambda tag: with_headers(tag, eta="tomorrow"),
     "an eta that is a number": lambda tag: with_headers(tag, eta=7),
     "strange expiry": lambda tag: with_headers(tag, expires="tomorrow"),
-    "strange time limits": lambda tag: with_headers(tag, timelimit=SECRET),
+    "strange time limits": lambda tag: with_headers(tag, timelimit=TEXT),
     "a type that kombu refuses": lambda tag: message(
-        tag, body=encoded([[{"__type__": "x", "__value__": SECRET}], {}, {}])
+        tag, body=encoded([[{"__type__": "x", "__value__": TEXT}], {}, {}])
     ),
-    "too large": lambda tag: message(tag, body=encoded([[SECRET * 1_000], {}, {}])),
+    "too large": lambda tag: message(tag, body=encoded([[TEXT * 1_000], {}, {}])),
 }
 
 
@@ -132,7 +132,7 @@ def test_garbage_goes_to_the_dead_letters(yard: Yard, worker: Worker, kind: str)
     eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
     reasons = yard.client.hgetall("lanes:dead_reasons")
     assert all(reason.startswith(b"normal|") and len(reason) > 10 for reason in reasons.values())
-    assert not any(SECRET.encode() in reason for reason in reasons.values())
+    assert not any(TEXT.encode() in reason for reason in reasons.values())
     assert worker.process.poll() is None
 
 
@@ -150,8 +150,8 @@ def test_all_slots_are_usable_after_garbage(yard: Yard, worker: Worker) -> None:
 def test_no_prompt_reaches_the_log(yard: Yard, worker: Worker) -> None:
     """Nothing of any job's text is in the worker's log, not even of those that could not be read."""
     assert yard.client.hlen("lanes:dead") > 0
-    assert SECRET not in worker.text()
-    assert base64.b64encode(SECRET.encode())[:20].decode() not in worker.text()
+    assert TEXT not in worker.text()
+    assert base64.b64encode(TEXT.encode())[:20].decode() not in worker.text()
 
 
 def test_an_unknown_tasks_caller_is_told(yard: Yard, worker: Worker) -> None:

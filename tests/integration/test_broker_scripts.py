@@ -48,7 +48,7 @@ def places(client: Redis, name: str) -> list[str]:
         kind = client.type(key)
         values = {
             b"list": lambda key: client.lrange(name=key, start=0, end=-1),
-            b"hash": lambda key: client.hvals(key),
+            b"hash": client.hvals,
         }.get(kind, lambda _: [])(key)
         if any(f'"id": "{name}"'.encode() in value for value in values):
             found.append(key.decode())

@@ -50,10 +50,9 @@ def test_sigterm_finishes_what_is_under_way(yard: Yard, conf: dict[str, Any]) ->
     assert yard.hand().names(100) == [*(f"rest-{n}" for n in range(20)), "late"]
 
 
-@POOLS
-def test_sigterm_of_an_idle_worker(yard: Yard, conf: dict[str, Any]) -> None:
+def test_sigterm_of_an_idle_worker(yard: Yard) -> None:
     """A worker with nothing to do ends at once with exit code 0 and leaves no claim behind."""
-    worker = yard.worker(slots=SLOTS, conf=conf)
+    worker = yard.worker(slots=SLOTS)
     assert worker.stop(signal.SIGTERM, IN_TIME_S) == 0
     yard.send("kit.job", "after", task_id="after", ignore_result=True)
     assert yard.in_flight() == 0
@@ -85,7 +84,7 @@ def test_sigquit_loses_nothing(yard: Yard, conf: dict[str, Any]) -> None:
     eventually(lambda: "shutdown" in worker.text().lower(), IN_TIME_S, "the worker stops")
     try:
         worker.process.wait(3)  # processes are killed at once, threads are waited for
-    except Exception:
+    except Exception:  # noqa: BLE001 - it waits for its threads
         yard.diary.open_gate("flight")
         worker.process.wait(IN_TIME_S)
     hand = yard.hand()

@@ -563,8 +563,8 @@ class TestHeaders:
         params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x" * 4_000}]}
         with running(limits=ApiLimits(rpm=180, itpm=100_000)) as server:
             ticket = drawn_on.admit(client, CRITICAL, cost_of(params)).ticket
-            request = Request(f"{server.url}/v1/messages", json.dumps(params).encode(), {"x-api-key": KEY})
-            with urlopen(request, timeout=10) as answer:
+            request = Request(f"{server.url}/v1/messages", json.dumps(params).encode(), {"x-api-key": KEY})  # noqa: S310 - our own server
+            with urlopen(request, timeout=10) as answer:  # noqa: S310 - likewise
                 usage = Usage.of(json.load(answer))
                 assert drawn_on.settle(client, ticket, usage, answer.headers, "answered")
         assert usage is not None

@@ -39,14 +39,6 @@ def app_at(url: str, **transport_options: Any) -> Any:
     return app
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def certificate(folder: Path) -> tuple[Path, Path]:
     """Make a self-signed certificate for 127.0.0.1, and return it and its key."""
     certificate, key = folder / "cert.pem", folder / "key.pem"

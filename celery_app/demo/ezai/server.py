@@ -177,5 +177,5 @@ def _application(simulator: Simulator) -> Application:
 def _resolve(future: Future[T], function: Callable[[], T]) -> None:
     try:
         future.set_result(function())
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it belongs to the thread that asked
         future.set_exception(error)
