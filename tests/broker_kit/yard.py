@@ -57,7 +57,7 @@ class Yard:
         app.conf.broker_transport_options = options or {}
         self._stack.callback(app.close)
         # Celery only forgets its pool, with all connections in it.
-        self._stack.callback(lambda: app.pool.force_close_all())
+        self._stack.callback(lambda: app.pool.force_close_all(close_pool=False))
         return app
 
     def worker(self, name: str = "w", **options: Any) -> Worker:
