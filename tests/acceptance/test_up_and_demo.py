@@ -151,7 +151,14 @@ def test_the_demo_shows_what_chat_waits_beside_a_batch(environ: dict[str, str], 
     assert not list(tmp_path.glob("ezai-lanes-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_up_ends_completely_when_told(environ: dict[str, str], number: signal.Signals) -> None:
     """Ctrl-C, SIGTERM and SIGHUP end everything in order: one line, status 130, nothing left."""
     with up(environ) as (command, told):
@@ -173,6 +180,7 @@ def test_up_leaves_nothing_behind_when_killed(environ: dict[str, str]) -> None:
         assert_gone(told)
 
 
+@pytest.mark.slow
 def test_up_ends_while_it_starts(environ: dict[str, str]) -> None:
     """Ctrl-C in the middle of the start ends what was started by then."""
     with started(environ, "up", "--no-flower") as command:
@@ -184,7 +192,13 @@ def test_up_ends_while_it_starts(environ: dict[str, str]) -> None:
     until(lambda: not running(children), STOP_S, "all processes are gone")
 
 
-@pytest.mark.parametrize(("victim", "words"), [("guard", "guard"), ("worker-shared", "The worker shared@")])
+@pytest.mark.parametrize(
+    ("victim", "words"),
+    [
+        pytest.param("guard", "guard", marks=pytest.mark.slow),
+        ("worker-shared", "The worker shared@"),
+    ],
+)
 def test_up_ends_when_a_process_of_it_dies(environ: dict[str, str], victim: str, words: str) -> None:
     """A stack that has lost a process says which, stops the others and fails."""
     with up(environ) as (command, told):
@@ -313,6 +327,7 @@ def test_a_real_key_is_checked_first(environ: dict[str, str], command: str, stat
     assert "the-key" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_real_key_needs_a_yes(environ: dict[str, str]) -> None:
     """With a real key the demo makes no call that costs money unless somebody has said yes."""
     with simulator() as api:
@@ -326,6 +341,7 @@ def test_a_real_key_needs_a_yes(environ: dict[str, str]) -> None:
         assert api.summary()["total"] == sum(lane["jobs"] for lane in found["lanes"].values())
 
 
+@pytest.mark.slow
 def test_jobs_that_fail_are_told_and_fail_the_demo(environ: dict[str, str]) -> None:
     """The demo counts what failed, says with which error, and ends with status 1."""
     result = finished(environ, "demo", "--count", "3", "--no-flower", "--json", "--model", "unknown-model")

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+from kombu import Connection
 from pydantic import SecretStr
 from redis import Redis
 
@@ -17,6 +18,13 @@ from celery_app.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def _disconnect(app: Any) -> None:
+    """Close an application's connections; kombu shares the pool between applications, so it has to stay."""
+    for connection in list(app.pool._resource.queue):
+        if isinstance(connection, Connection):
+            connection.collect()
 
 
 class Yard:
@@ -57,7 +65,7 @@ class Yard:
         app.conf.broker_transport_options = options or {}
         self._stack.callback(app.close)
         # Celery only forgets its pool, with all connections in it.
-        self._stack.callback(lambda: app.pool.force_close_all(close_pool=False))
+        self._stack.callback(_disconnect, app)
         return app
 
     def worker(self, name: str = "w", **options: Any) -> Worker:

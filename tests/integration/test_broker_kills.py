@@ -15,6 +15,7 @@ PLAN = kills.Plan(jobs=1_500, kills=3, pause=(0.5, 1.0), slots=10, app="broker_k
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.slow
 def test_no_job_is_lost_when_workers_are_killed(tmp_path: Path, valkey: Any) -> None:
     """Workers under load are killed in turn: every job ends, and those of a killed worker start again."""
     with Server(tmp_path / "server", durable=False) as server, Yard(tmp_path, server.url, valkey.url(15)) as yard:

@@ -79,6 +79,7 @@ def test_a_pools_process_is_killed(yard: Yard, worker: Worker) -> None:
     all_slots_work(yard, worker, "after-kill")
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_processes_is_buried(yard: Yard, worker: Worker) -> None:
     """A job under which every process dies gets five of them and is then among the dead letters; the worker goes on."""
     yard.send("kit.killer", "poison", 100, ignore_result=True)
