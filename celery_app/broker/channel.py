@@ -63,6 +63,8 @@ class Channel(kombu_redis.Channel):
         self._claiming = False
         self._bell_wait = BELL_WAIT
         self._token = ""
+        #: Queues whose jobs the claim under way holds; by the time of its reply nobody may consume from them any more.
+        self._claimed_to_hold: frozenset[str] = frozenset()
         self._tokens = (f"{uuid.uuid4().hex}:{n}" for n in itertools.count())
         self._script_is_known = True
         super().__init__(*args, **kwargs)
@@ -105,7 +107,9 @@ class Channel(kombu_redis.Channel):
         self._brpop_sent_at = time.monotonic()
         self._claiming = self._hungry
         if self._claiming:
-            connection.send_command(*self._claim_command(queues, self._free_slots()))
+            self._token = next(self._tokens)
+            self._claimed_to_hold = frozenset(queues) - self._unheld
+            connection.send_command(*self._claim_command(queues, self._free_slots(), self._token))
         else:
             bells = [f"{self.global_keyprefix}{BELL}{queue}" for queue in queues]
             connection.send_command("BRPOP", *bells, self._bell_wait)
@@ -136,13 +140,12 @@ class Channel(kombu_redis.Channel):
         free = self.qos.can_consume_max_estimate()
         return MOST_AT_ONCE if free is None else max(1, min(free, MOST_AT_ONCE))
 
-    def _claim_command(self, queues: list[str], most: int) -> list[Any]:
-        self._token = next(self._tokens)
+    def _claim_command(self, queues: list[str], most: int, token: str) -> list[Any]:
         flags = [part for queue in queues for part in (queue, "0" if queue in self._unheld else "1")]
         head = ["EVALSHA", CLAIM.sha] if self._script_is_known else ["EVAL", CLAIM.source]
         sweep_after = round(self.leases.sweep_after() * 1000)
         steps = ",".join(map(str, self.priority_steps))
-        arguments = (self._token, most, sweep_after, MAX_DELIVERIES, MAX_MESSAGE_BYTES, steps)
+        arguments = (token, most, sweep_after, MAX_DELIVERIES, MAX_MESSAGE_BYTES, steps)
         return [*head, 0, self.global_keyprefix, self.sep, *arguments, *flags]
 
     def _on_refused(self, exc: redis.RedisError) -> None:
@@ -161,7 +164,7 @@ class Channel(kombu_redis.Channel):
         time.sleep(REFUSED_PAUSE)
 
     def _deliver_claimed(self, reply: list[Any]) -> bool:
-        held = frozenset(self.active_queues) - self._unheld
+        held = self._claimed_to_hold
         claimed = Claimed(reply, self._token, held, self.leases)
         if self._closing:
             claimed.give_back()
@@ -198,10 +201,8 @@ class Channel(kombu_redis.Channel):
     def _get(self, queue: str) -> dict[str, Any]:
         """Claim one message without a consumer; `basic_get` counts it."""
         token = next(self._tokens)
-        command = self._claim_command([queue], 1)
-        arguments = [token if part == self._token else part for part in command[3:]]
-        reply = CLAIM.run(self._plain_client(), (), arguments)
-        claimed = Claimed(reply, token, frozenset({queue}), self.leases)
+        reply = CLAIM.run(self._plain_client(), (), self._claim_command([queue], 1, token)[3:])
+        claimed = Claimed(reply, token, frozenset({queue}) - self._unheld, self.leases)
         messages = [message for _, message in claimed.messages()]
         if not messages:
             raise Empty
