@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ def status(ctx: click.Context, as_json: bool, watch: bool) -> None:
         click.echo(json.dumps(stats, indent=2)) if as_json else _console().print(_table(stats))
         return
     try:
+        # A script in the background starts its commands with SIGINT ignored; one that only ends by it must not.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         _watch_lines(app) if as_json else _watch_table(app)
     except KeyboardInterrupt:
         return
