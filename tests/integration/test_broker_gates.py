@@ -1,0 +1,125 @@
+"""Gates: jobs that the budget cannot admit stay in the broker, in order, and hold up no other model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from broker_kit.hand import Hand
+from broker_kit.waiting import eventually
+
+from celery_app.broker.verbs import CLOSE_GATE
+from celery_app.metrics.stats import get_queue_stats
+from celery_app.routing import MODEL
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+#: Milliseconds that a gate is closed for a test that does not wait for it.
+LONG_MS = 60_000
+
+#: Seconds for a gate that is closed for a moment, on a busy machine.
+SOON_S = 10.0
+
+
+@pytest.fixture
+def client(valkey: Any, broker_url: str) -> Any:
+    """A client of the empty broker."""
+    assert broker_url
+    with valkey.client() as client:
+        yield client
+
+
+def put(app: Any, *names: str, model: str, queue: str = "batch") -> None:
+    """Publish jobs of a model, named by their ids."""
+    for name in names:
+        app.send_task("kit.job", (name,), task_id=name, queue=queue, ignore_result=True, headers={MODEL: model})
+
+
+def close(client: Redis, lane: str, model: str, wait_ms: int = LONG_MS, pace_ms: int = 1) -> None:
+    """Close a gate."""
+    CLOSE_GATE.run(client, ["lanes:gates"], [lane, model, wait_ms, pace_ms])
+
+
+def test_a_closed_gate_lets_other_models_pass(lanes_app: Any, client: Redis) -> None:
+    """Jobs of the closed model are set aside; the other model's come in their order."""
+    put(lanes_app, "slow-1", "slow-2", model="slow")
+    put(lanes_app, "fast-1", model="fast")
+    put(lanes_app, "slow-3", model="slow")
+    put(lanes_app, "fast-2", model="fast")
+    close(client, "batch", "slow")
+
+    assert Hand(client).names() == ["fast-1", "fast-2"]
+
+
+def test_what_stood_aside_goes_first_and_in_order(lanes_app: Any, client: Redis) -> None:
+    """Once the gate opens its jobs come before those that arrived meanwhile, oldest first, returned ones in front."""
+    put(lanes_app, "slow-1", "slow-2", "slow-3", model="slow")
+    hand = Hand(client)
+    [first] = hand.claim()
+    close(client, "batch", "slow")
+    assert hand.names() == []
+    hand.give_back(first)
+    assert hand.names() == []
+    put(lanes_app, "slow-4", model="slow")
+    put(lanes_app, "fast-1", model="fast")
+    client.delete("lanes:gates")
+
+    assert hand.names() == ["slow-1", "slow-2", "slow-3", "slow-4", "fast-1"]
+    assert client.hgetall("lanes:asides") == {}
+
+
+def test_a_gate_is_of_one_lane(lanes_app: Any, client: Redis) -> None:
+    """That batch has to wait for a model says nothing of critical."""
+    put(lanes_app, "b", model="m", queue="batch")
+    put(lanes_app, "c", model="m", queue="critical")
+    close(client, "batch", "m")
+
+    assert Hand(client).names() == ["c"]
+
+
+def test_jobs_that_stand_aside_are_counted_and_purged(lanes_app: Any, client: Redis) -> None:
+    """Depth, capacity and purge know of them, and the statistics say what they wait for."""
+    put(lanes_app, "slow-1", "slow-2", model="slow")
+    close(client, "batch", "slow")
+    assert Hand(client).names() == []
+    lane = get_queue_stats(lanes_app)["lanes"]["batch"]
+
+    assert lane["depth"] == 2
+    assert lane["waiting_for"].startswith("the budget of slow")
+    with lanes_app.connection_for_write() as connection:
+        assert connection.default_channel.queue_purge("batch") == 2
+    assert get_queue_stats(lanes_app)["lanes"]["batch"]["depth"] == 0
+
+
+def test_a_claim_tells_when_the_gate_opens(lanes_app: Any, client: Redis) -> None:
+    """An idle worker sleeps until then, and finds the job."""
+    put(lanes_app, "slow-1", model="slow")
+    close(client, "batch", "slow", wait_ms=300)
+    hand = Hand(client)
+    assert hand.names() == []
+
+    assert 0 <= hand.next_due_ms <= 300
+    eventually(lambda: hand.names() == ["slow-1"], SOON_S, "the gate opens")
+
+
+def test_one_job_at_a_time_passes_a_gate_that_has_just_opened(lanes_app: Any, client: Redis) -> None:
+    """The budget is most likely used up by the first, so the gate closes behind it for its pace."""
+    put(lanes_app, "slow-1", "slow-2", model="slow")
+    close(client, "batch", "slow", wait_ms=0, pace_ms=LONG_MS)
+    hand = Hand(client)
+    found: list[str] = []
+    eventually(lambda: bool(found.extend(hand.names()) or found), SOON_S, "the gate opens")
+
+    assert found == ["slow-1"]
+    assert hand.names() == []
+
+
+def test_a_gate_is_never_shortened(client: Redis) -> None:
+    """Two jobs that were told different times leave the later one."""
+    close(client, "batch", "m", wait_ms=LONG_MS)
+    close(client, "batch", "m", wait_ms=1)
+    open_at = int(client.hget("lanes:gates", "batch|m").split()[0])
+    seconds, _ = client.time()
+
+    assert open_at > (seconds + 30) * 1000
