@@ -12,7 +12,7 @@ from rich.text import Text
 from celery_app.lanes import CRITICAL
 
 NOTHING = "-"
-EXPLANATION = "p50 to max: ms from a job's submission until its call left for the API (* reached it)"
+EXPLANATION = "p50 to max: ms from a job's submission until its call left for the API; * with so many in batch, until it arrived"
 
 
 def report(found: dict[str, Any]) -> Group:
@@ -26,7 +26,7 @@ def report(found: dict[str, Any]) -> Group:
         table.add_row(lane, str(figures["jobs"]), *_waits(figures["wait_ms"]), *rest)
         if lane == CRITICAL.name and found["critical_beside_batch"]:
             beside = found["critical_beside_batch"]
-            label = f"  beside {beside['queued_at_least']}+ in batch*"
+            label = f"  beside {beside['queued_at_least']}+*"
             table.add_row(label, str(beside["jobs"]), *_waits(beside["wait_ms"]), "", "", style="dim")
     return Group(table, Text(EXPLANATION, style="dim"), Text(f"\n{found['sentence']}", style="bold"), *_errors(found))
 
