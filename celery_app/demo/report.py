@@ -12,7 +12,9 @@ from rich.text import Text
 from celery_app.lanes import CRITICAL
 
 NOTHING = "-"
-EXPLANATION = "p50 to max: ms from a job's submission until its call left for the API; * with so many in batch, until it arrived"
+EXPLANATION = (
+    "p50 to max: ms from submission until the call left for the API; * beside so many in batch, until it arrived"
+)
 
 
 def report(found: dict[str, Any]) -> Group:
