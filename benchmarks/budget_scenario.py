@@ -22,8 +22,6 @@ BATCH, CRITICAL, EVERY = 1000, 60, 0.5
 LATENCY = 0.3  # s
 DEADLINE = 300.0  # s for everything to be answered
 
-Submit = "Callable[[dict[str, Any], str], None]"
-
 
 def request(user_id: str) -> dict[str, Any]:
     """Return the parameters of one call."""
