@@ -1,0 +1,32 @@
+"""Fixtures for the tests of your own views: a real broker, real workers, a simulated API."""
+
+# conftest.py
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+UP = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes", "up", "--no-flower", "--json"]
+
+
+@pytest.fixture(scope="session")
+def lanes():
+    with subprocess.Popen(UP, stdout=subprocess.PIPE, text=True) as up:
+        stack = json.loads(up.stdout.readline())  # once everything is ready
+        os.environ.update(stack["environ"])  # before your Celery application is used for the first time
+        yield stack
+        up.terminate()
+
+
+@pytest.fixture
+def api(lanes):
+    def control(**changes):
+        body = json.dumps(changes).encode()
+        request = urllib.request.Request(f"{lanes['base_url']}/_control", body, method="PATCH")
+        urllib.request.urlopen(request, timeout=5).close()
+
+    control(latency=0, jitter=0, outage=False, spend_limit=False)
+    return control  # api(outage=True): how does the view look when the API is down?
