@@ -34,7 +34,7 @@ DOCUMENTS = 200
 MOST_DOCUMENTS = 10_000
 #: Calls of about a second on 6 slots: 200 documents take half a minute, and for half of it 100 are queued or more.
 CRITICAL_SLOTS, SHARED_SLOTS = 4, 6
-LATENCY, JITTER = 1.0, 0.3
+BEHAVIOUR = {"latency": 1.0, "jitter": 0.3}
 
 
 @click.command()
@@ -61,7 +61,7 @@ def demo(path: Path | None, count: int, model: str, yes: bool, as_json: bool, **
         documents = documents_in(path, count) if path else package_documents(count)
         _prepare(documents, yes)
         port = flower_options["flower_port"] if flower_options["with_flower"] else None
-        found = _run(Plan(CRITICAL_SLOTS, SHARED_SLOTS, port, LATENCY, JITTER), documents, model, interrupts)
+        found = _run(Plan(CRITICAL_SLOTS, SHARED_SLOTS, port, BEHAVIOUR), documents, model, interrupts)
         if as_json:
             click.echo(json.dumps({"model": model, **found}))
         else:

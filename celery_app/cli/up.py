@@ -1,4 +1,4 @@
-"""``lanes up``: broker, API, workers and Flower on this machine, until Ctrl-C."""
+"""``lanes up``: broker, API, workers, Flower and a command on this machine, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
+from celery.app.utils import find_app
 from rich.console import Console
 
 from celery_app.cli.interrupted import interruptible
 from celery_app.demo import api, flower
+from celery_app.demo.errors import ApplicationNotFound
 from celery_app.demo.model import MODEL
 from celery_app.demo.stack import Plan, Stack
 from celery_app.demo.steps import Steps
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
 
 #: Slots of the two workers: chat calls are few and short, and the shared worker serves critical, too.
 CRITICAL_SLOTS, SHARED_SLOTS = 10, 20
-#: Seconds of a simulated call: about what a short answer of a small model takes, and half as much either way.
-LATENCY, JITTER = 1.0, 0.5
+#: A simulated call takes about what a short answer of a small model takes, and half as much either way; a stream's
+#: tokens come at a pace at which they can be seen to come.
+BEHAVIOUR = {"latency": 1.0, "jitter": 0.5, "tokens_per_second": 20.0, "output_tokens": 60}
 #: Seconds between two looks at the children; how long a death may go unnoticed.
 TICK = 0.2
 
@@ -47,18 +50,44 @@ EXAMPLE = """\
     help="0 takes a free one.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Say what is there as one JSON object.")
-def up(critical_slots: int, shared_slots: int, with_flower: bool, flower_port: int, as_json: bool) -> None:
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def up(ctx: click.Context, /, critical_slots: int, shared_slots: int, as_json: bool, **options: Any) -> None:
     """Run everything on this machine until Ctrl-C.
 
     Two workers, Flower, and whatever the environment does not name: without CELERY_BROKER_URL an embedded Valkey,
     without EZAI_API_KEY a simulated EzAI.
+
+    The workers run the application that `celery -A` names. A COMMAND runs beside them with the same broker and API, a
+    web server mostly; `{port}` in it becomes a free port: `celery -A proj lanes up -- waitress-serve
+    --listen=127.0.0.1:{port} proj.wsgi:application`.
     """
-    plan = Plan(critical_slots, shared_slots, flower_port if with_flower else None, LATENCY, JITTER)
+    port = options["flower_port"] if options["with_flower"] else None
+    plan = Plan(critical_slots, shared_slots, port, BEHAVIOUR, name_of(ctx.obj.app), options["command"])
     with interruptible() as interrupts:
         settings = Settings.from_environment()
         if api.is_real(settings):
             api.check_keys(settings)
         _run(plan, interrupts, as_json)
+
+
+def name_of(app: Any) -> str:
+    """Return what a worker has to be given as ``-A`` to run an application.
+
+    Celery keeps the application and not what it was found by; that is the application's own name nearly always.
+
+    Raises:
+        ApplicationNotFound: it is not.
+    """
+    if not hasattr(app, "lanes_settings"):
+        raise click.ClickException(f"{app!r} has no lanes: call celery_app.install(app) where it is made")
+    try:
+        found = find_app(app.main)
+    except (AttributeError, ImportError, TypeError, ValueError):
+        found = None
+    if found is not app:
+        raise ApplicationNotFound(app=repr(app), name=app.main)
+    return str(app.main)
 
 
 def _run(plan: Plan, interrupts: Interrupts, as_json: bool) -> None:
@@ -78,6 +107,7 @@ def described(stack: Stack) -> dict[str, Any]:
         "simulated": stack.simulated,
         "environ": stack.environ,
         "flower": login,
+        "command": stack.command and {"url": stack.command.url},
         "workers": {worker.node: {"queues": worker.queues, "slots": worker.slots} for worker in stack.workers},
         "logs": str(stack.group.directory),
         "pids": {"guard": stack.group.guard_pid, **{name: child.pid for name, child in stack.children.items()}},
@@ -85,12 +115,15 @@ def described(stack: Stack) -> dict[str, Any]:
 
 
 def _announcement(stack: Stack) -> str:
-    return "\n".join([*_whereabouts(stack), *_environment(stack), *_example()])
+    # Who runs a command of their own has a program that sends jobs.
+    return "\n".join([*_whereabouts(stack), *_environment(stack), *([""] if stack.command else _example())])
 
 
 def _whereabouts(stack: Stack) -> list[str]:
     kind = "simulated, because EZAI_API_KEY is not set" if stack.simulated else "with your key"
     lines = ["The lanes are up; Ctrl-C stops everything.", "", f"  EzAI     {stack.settings.base_url}  ({kind})"]
+    if stack.command:
+        lines.insert(2, f"  open     {stack.command.url or 'no port'}  ({stack.command.title})")
     if stack.flower:
         lines.append(f"  Flower   {stack.flower.url}  user {flower.USER}, password {stack.flower.password}")
     lines += [

@@ -88,20 +88,19 @@ class SimulatedEzai:
     title = "EzAI (simulated)"
     ready_seconds = READY_SECONDS
 
-    def __init__(self, settings: Settings, latency: float, jitter: float) -> None:
+    def __init__(self, settings: Settings, **behaviour: float) -> None:
         """Describe it; nothing is started yet.
 
         Args:
             settings: limits the operator states for the API are the simulator's limits.
-            latency: mean seconds of a call.
-            jitter: seconds by which a call may be shorter or longer.
+            behaviour: fields of the simulator's `Behaviour`.
 
         Raises:
             PackageMissing: tornado is not installed.
         """
         if find_spec("tornado") is None:
             raise PackageMissing(package="tornado", extra="embedded", otherwise="set EZAI_API_KEY")
-        self._options = {"port": 0, "latency": latency, "jitter": jitter, "limits": json.dumps(_limits(settings))}
+        self._options = {"port": 0, **behaviour, "limits": json.dumps(_limits(settings))}
         self._log: Path | None = None
 
     @property
@@ -111,7 +110,8 @@ class SimulatedEzai:
 
     def start(self, group: ProcessGroup, environ: Mapping[str, str]) -> Child:
         """Start it; its first line of output tells the port that it took."""
-        arguments = [argument for name, value in self._options.items() for argument in (f"--{name}", str(value))]
+        options = {f"--{name.replace('_', '-')}": str(value) for name, value in self._options.items()}
+        arguments = [argument for option in options.items() for argument in option]
         command = [sys.executable, "-m", "celery_app.demo.ezai", "--exit-with-parent", *arguments]
         child = group.start("The simulated EzAI", "ezai", command, environ)
         self._log = child.log

@@ -24,6 +24,19 @@ class PortTaken(LanesError):
     port: int
 
 
+class CommandNotFound(LanesError):
+    """{command} cannot be run: {reason}."""
+
+    command: str
+    reason: str
+
+
+class ApplicationNotFound(LanesError):
+    """Workers cannot be started for {app}: there is no such application at `-A {name}`, the name it was made with."""
+
+    name: str
+
+
 class WorkerNameTaken(LanesError):
     """A worker named {name} answers on this broker already: is another stack running?"""
 

@@ -1,4 +1,4 @@
-"""Stack: broker, API, workers and Flower on one machine, gone again when it ends."""
+"""Stack: broker, API, workers, Flower and a command on one machine, gone again when it ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from celery_app.app import create_app
 from celery_app.connection import broker_errors, redis_client
 from celery_app.demo import api
 from celery_app.demo.child import Child, stop
+from celery_app.demo.command import Command
 from celery_app.demo.errors import NotReady, WorkerNameTaken
 from celery_app.demo.flower import Flower
 from celery_app.demo.group import ProcessGroup
@@ -19,6 +20,8 @@ from celery_app.demo.workers import two_workers
 from celery_app.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery_app.demo.interrupts import Interrupts
     from celery_app.demo.parts import Part
     from celery_app.demo.steps import Steps
@@ -39,15 +42,17 @@ class Plan:
         critical_slots: concurrent jobs of the worker that only critical may use.
         shared_slots: concurrent jobs of the worker for all lanes.
         flower_port: 0 takes a free one; None leaves Flower out.
-        latency: mean seconds of a simulated call.
-        jitter: seconds by which a simulated call may be shorter or longer.
+        behaviour: of the simulated API, as fields of its `Behaviour`.
+        runs: the Celery application that the workers run, as after ``-A``.
+        command: of the user's own beside them, program and arguments; none: no command.
     """
 
     critical_slots: int
     shared_slots: int
     flower_port: int | None
-    latency: float
-    jitter: float
+    behaviour: Mapping[str, float]
+    runs: str = "celery_app"
+    command: tuple[str, ...] = ()
 
 
 class Stack:
@@ -58,6 +63,7 @@ class Stack:
         app: a Celery application for them, to submit with.
         simulated: whether the API is a simulated one.
         flower: None if it is left out.
+        command: None if there is none.
         children: name of the log -> the process, in the order of their start.
     """
 
@@ -70,7 +76,8 @@ class Stack:
         self.settings = Settings.from_environment()
         self.flower = None if plan.flower_port is None else Flower(plan.flower_port)
         self._broker = None if os.environ.get("CELERY_BROKER_URL") else Valkey()
-        self._ezai = None if api.is_real(self.settings) else api.SimulatedEzai(self.settings, plan.latency, plan.jitter)
+        self._ezai = None if api.is_real(self.settings) else api.SimulatedEzai(self.settings, **plan.behaviour)
+        self.command: Command | None = None
         self._plan, self._interrupts, self._steps = plan, interrupts, steps
         self.children: dict[str, Child] = {}
 
@@ -117,7 +124,7 @@ class Stack:
             self._start(self._broker)
             self.settings = Settings.from_environment(broker_url=self._broker.url)
         self.app: Any = create_app(self.settings)
-        self.workers = two_workers(self.app, self._plan.critical_slots, self._plan.shared_slots)
+        self.workers = two_workers(self.app, self._plan.critical_slots, self._plan.shared_slots, self._plan.runs)
         if not self._broker:
             self._check_foreign_broker()
         if self._ezai:
@@ -127,6 +134,10 @@ class Stack:
         if self.flower:
             # After the workers: it asks at its start which there are.
             self._start(self.flower)
+        if self._plan.command:
+            # Last, with a port that was free a moment ago.
+            self.command = Command(self._plan.command)
+            self._start(self.command)
 
     def _check_foreign_broker(self) -> None:
         with self._steps.step("broker (CELERY_BROKER_URL)"), broker_errors(self.app):

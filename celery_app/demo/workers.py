@@ -26,7 +26,7 @@ class Worker:
 
     ready_seconds = READY_SECONDS
 
-    def __init__(self, app: Any, name: str, lanes: tuple[Lane, ...], slots: int) -> None:
+    def __init__(self, app: Any, name: str, lanes: tuple[Lane, ...], slots: int, runs: str) -> None:
         """Describe it; nothing is started yet.
 
         Args:
@@ -34,11 +34,12 @@ class Worker:
             name: what stands before the ``@`` in its node name.
             lanes: that it serves.
             slots: jobs that it runs at the same time.
+            runs: the application that it runs, as after ``-A``.
         """
         self.node = host_format(f"{name}@%h")
         self.queues = tuple(lane.name for lane in lanes)
         self.slots = slots
-        self._app, self._name = app, name
+        self._app, self._name, self._runs = app, name, runs
 
     @property
     def title(self) -> str:
@@ -48,7 +49,7 @@ class Worker:
     def start(self, group: ProcessGroup, environ: Mapping[str, str]) -> Child:
         """Start it with the command that one would type."""
         options = ["-Q", ",".join(self.queues), "-n", self.node, "-c", str(self.slots), "-l", "INFO"]
-        command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", *options]
+        command = [sys.executable, "-m", "celery", "-A", self._runs, "worker", *options]
         return group.start(f"The worker {self.node}", f"worker-{self._name}", command, environ)
 
     def is_ready(self) -> bool:
@@ -56,6 +57,7 @@ class Worker:
         return bool(self._app.control.ping(destination=[self.node], timeout=PING_SECONDS))
 
 
-def two_workers(app: Any, critical_slots: int, shared_slots: int) -> tuple[Worker, Worker]:
+def two_workers(app: Any, critical_slots: int, shared_slots: int, runs: str) -> tuple[Worker, Worker]:
     """Return the worker that only critical may use, and the one that all lanes share."""
-    return Worker(app, "critical", (CRITICAL,), critical_slots), Worker(app, "shared", LANES, shared_slots)
+    critical = Worker(app, "critical", (CRITICAL,), critical_slots, runs)
+    return critical, Worker(app, "shared", LANES, shared_slots, runs)

@@ -254,6 +254,39 @@ def test_no_secret_is_on_a_command_line_and_flower_asks_for_its_own(environ: dic
         command.communicate(timeout=STOP_S)
 
 
+def test_a_command_runs_beside_the_workers(environ: dict[str, str]) -> None:
+    """A command after `--` gets a free port and the stack's broker, ends the stack when it ends, and ends with it."""
+    # A web server that tells the broker of its environment.
+    script = (
+        "import http.server, os, sys\n"
+        "class Handler(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.wfile.write(b'HTTP/1.0 200 OK\\r\\n\\r\\n' + os.environ['CELERY_BROKER_URL'].encode())\n"
+        "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()"
+    )
+    with up(environ, "--no-flower", "--", sys.executable, "-c", script, "{port}") as (command, told):
+        with urllib.request.urlopen(told["command"]["url"], timeout=START_S) as page:  # noqa: S310
+            assert page.read().decode() == told["broker_url"]
+        os.kill(told["pids"]["command"], signal.SIGTERM)
+        _, stderr = command.communicate(timeout=STOP_S)
+    assert command.returncode == 1
+    assert Path(sys.executable).name in stderr
+    assert_gone(told)
+
+
+def test_what_cannot_be_run_is_one_line(environ: dict[str, str], tmp_path: Path) -> None:
+    """A program that is not there, and an application that `-A` would not find, are told in one line."""
+    assert_one_line(finished(environ, "up", "--no-flower", "--", "no-such-program"), "no-such-program")
+    (tmp_path / "shop.py").write_text(
+        "from celery import Celery\nfrom celery_app import install\napp = Celery('store')\ninstall(app)"
+    )
+    command = [sys.executable, "-m", "celery", "-A", "shop", "lanes", "up"]
+    result = subprocess.run(
+        command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=START_S, check=False
+    )
+    assert_one_line(result, "store")
+
+
 def test_a_broker_of_ones_own_is_used_and_left_running(environ: dict[str, str], broker_url: str) -> None:
     """With CELERY_BROKER_URL no broker is started, a second stack on it is refused, and it outlives both."""
     environ["CELERY_BROKER_URL"] = broker_url
