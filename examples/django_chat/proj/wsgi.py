@@ -1,0 +1,5 @@
+"""For waitress, gunicorn with threads, mod_wsgi."""
+
+from django.core.wsgi import get_wsgi_application
+
+application = get_wsgi_application()
