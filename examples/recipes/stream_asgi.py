@@ -12,7 +12,8 @@ async def answer(request):
     messages = [{"role": "user", "content": request.POST["question"]}]
     job = astream(model="claude-haiku-4-5", max_tokens=1000, messages=messages, cancel_on_close=True)
     await job  # submits it: what is wrong is raised here, before the headers are out
-    return StreamingHttpResponse(as_sse(job), content_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingHttpResponse(as_sse(job), content_type="text/event-stream", headers=headers)
 
 
 async def as_sse(job):

@@ -19,7 +19,7 @@ def submit(request):
 def fetch(request, task_id):
     result = AsyncResult(task_id)
     if not result.ready():
-        return JsonResponse({"state": result.state}, status=202)  # PENDING, STARTED, RETRY
+        return JsonResponse({"state": result.state}, status=202)  # PENDING or RETRY
     if not result.successful():
         return JsonResponse({"state": result.state, "error": str(result.result)}, status=502)
     return JsonResponse({"answer": result.result["content"][0]["text"]})

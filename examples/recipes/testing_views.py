@@ -9,6 +9,7 @@ import urllib.request
 
 import pytest
 
+# -A proj with an application of your own
 UP = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes", "up", "--no-flower", "--json"]
 
 
@@ -29,4 +30,4 @@ def api(lanes):
         urllib.request.urlopen(request, timeout=5).close()
 
     control(latency=0, jitter=0, outage=False, spend_limit=False)
-    return control  # api(outage=True): how does the view look when the API is down?
+    return control  # api(spend_limit=True): how does the view look when the API refuses?

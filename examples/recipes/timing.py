@@ -14,10 +14,8 @@ def tonight(request):
     return create_message.apply_async(kwargs=request, queue="batch", eta=midnight)
 
 
-def before_the_other_documents(request):
-    return create_message.apply_async(
-        kwargs=request, queue="batch", priority=0
-    )  # first within batch, still behind chat
+def before_the_other_documents(request):  # first within batch, and still behind critical and normal
+    return create_message.apply_async(kwargs=request, queue="batch", priority=0)
 
 
 def after_the_other_documents(request):

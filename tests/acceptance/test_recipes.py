@@ -28,6 +28,7 @@ from acceptance.recipe_rig import (
     without_worker,
 )
 from asgiref.testing import ApplicationCommunicator
+from celery.exceptions import ChordError
 from processes import until
 
 from celery_app import Batch, cancel, get_queue_stats, submit
@@ -416,15 +417,21 @@ def named(name: str) -> dict[str, Any]:
 
 
 def test_workflows(up: Rig) -> None:
-    """A chain hands a message to an ordinary task; a chord's last step is a call of its own."""
+    """A chain hands its message to an ordinary task; a chord goes on as a call of its own, and fails with its parts."""
     workflows = recipe("workflows")
 
-    assert (
-        workflows.write_and_publish("a press release").get(timeout=PATIENCE).startswith("published: You said: a press")
-    )
+    published = workflows.write_and_publish("a press release").get(timeout=PATIENCE)
+    assert published.startswith("published: You said: a press release")
     message = workflows.summarise_all(["one", "two", "three"]).get(timeout=PATIENCE)
     assert "One summary of" in message["content"][0]["text"]
     assert [call["key"] for call in up.api.calls()] == ["-all"] + ["atch"] * 3 + ["-all"]
+
+    up.api.control(spend_limit=True)
+    failed = workflows.summarise_all(["one", "two"])
+    failed.parent.get(timeout=PATIENCE, propagate=False)
+    until(lambda: failed.state == "FAILURE", PATIENCE, "the chord fails")
+    assert isinstance(failed.result, ChordError)
+    assert "usage threshold" in str(failed.result)
 
 
 def test_own_celery_app(up: Rig) -> None:
