@@ -50,7 +50,9 @@ class LaneTask(Task):
             BrokerUnreachable: within 3 s.
         """
         from celery_app.connection import broker_errors
+        from celery_app.results import leave_unsubscribed
 
+        leave_unsubscribed(self.app)
         queue = options.get("queue")
         if isinstance(queue, str):
             _ = self.app.amqp.queues[queue]

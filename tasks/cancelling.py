@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from celery.exceptions import TaskPredicate
 
+from celery_app.broker.claims import CANCELLED
 from celery_app.connection import key_prefix, redis_client
 from celery_app.job_keys import BATCH_HEADER, CANCEL
 
@@ -117,6 +118,9 @@ class Watch:
 
 def is_cancelled(task: LaneTask) -> bool:
     """Say whether the job in hand was cancelled while it was queued; if Redis cannot tell, it was not."""
+    said = (task.request.properties or {}).get(CANCELLED)
+    if said is not None:
+        return bool(said)
     try:
         return bool(redis_client(task.app).exists(*_marks_of(task)))
     except redis.RedisError as exc:

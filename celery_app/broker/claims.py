@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 #: Property of a delivered message with the token of its claim; it exists in the worker only.
 CLAIM = "lanes_claim"
 
+#: Likewise, with whether the job had been cancelled when it was claimed; absent where the broker could not tell.
+CANCELLED = "lanes_cancelled"
+
 
 def is_claimed(properties: Mapping[str, Any] | None) -> bool:
     """Say whether a task's ``request.properties`` belong to a job that was claimed from this broker."""

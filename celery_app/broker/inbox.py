@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
-from celery_app.broker.claims import CLAIM
+from celery_app.broker.claims import CANCELLED, CLAIM
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -31,7 +31,8 @@ class Claimed:
         """Take responsibility for the jobs in a reply.
 
         Args:
-            reply: of the script: ms until the next return is due or -1, then queue, tag, text of each job.
+            reply: of the script: ms until the next return is due or -1, then for each job its queue, its tag, whether
+                it was cancelled, and its text.
             token: of the claim.
             held: queues whose jobs are held under a lease.
             leases: of this process.
@@ -41,10 +42,11 @@ class Claimed:
         self._leases = leases
         parts = iter(reply[1:])
         self._jobs = [
-            (queue.decode(), tag.decode(), text) for queue, tag, text in zip(parts, parts, parts, strict=True)
+            (queue.decode(), tag.decode(), cancelled, text)
+            for queue, tag, cancelled, text in zip(parts, parts, parts, parts, strict=True)
         ]
         self._held = held
-        for queue, tag, _ in self._jobs:
+        for queue, tag, _, _ in self._jobs:
             if queue in held:
                 leases.hold(tag, token)
 
@@ -57,22 +59,24 @@ class Claimed:
         remaining = list(reversed(self._jobs))
         try:
             while remaining:
-                queue, tag, text = remaining[-1]
-                message = self._message(queue, tag, text)
+                queue, tag, cancelled, text = remaining[-1]
+                message = self._message(queue, tag, cancelled, text)
                 if message is not None:
                     yield queue, message
                 remaining.pop()  # only now: a consumer that failed has not taken it
         finally:
-            self._leases.give_back_all(tag for _, tag, _ in remaining)
+            self._leases.give_back_all(tag for _, tag, _, _ in remaining)
 
     def give_back(self) -> None:
         """Return all jobs; for a channel that closes."""
-        self._leases.give_back_all(tag for _, tag, _ in self._jobs)
+        self._leases.give_back_all(tag for _, tag, _, _ in self._jobs)
 
-    def _message(self, queue: str, tag: str, text: bytes) -> dict[str, Any] | None:
+    def _message(self, queue: str, tag: str, cancelled: bytes, text: bytes) -> dict[str, Any] | None:
         try:
             message: dict[str, Any] = loads(text.decode())
             message["properties"][CLAIM] = self._token
+            if cancelled:
+                message["properties"][CANCELLED] = cancelled == b"1"
             _take_retries(message)
             due_in = _take_eta(message)
         except (ValueError, TypeError, LookupError, AttributeError) as exc:

@@ -131,7 +131,8 @@ class LanePublishBatch(PublishBatch):
         super().discard()
 
     def _send(self, client: redis.Redis, jobs: list[Outbox]) -> list[Any]:
-        with client.pipeline(transaction=False) as pipeline:
+        # In one step: room made between two of its jobs would let a later one overtake one that was refused.
+        with client.pipeline(transaction=True) as pipeline:
             # With the script ahead of them, the jobs never meet a server that does not know it.
             pipeline.script_load(PUT.source)
             for job in jobs:

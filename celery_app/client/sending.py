@@ -53,7 +53,6 @@ def send(
         LaneFull: no room within the lane's ``submit_wait``.
         BrokerUnreachable: no broker answers; after at most 3 s.
     """
-    _leave_results_unsubscribed(app)
     with broker_errors(app):
         return task_of(app, task).apply_async(
             kwargs=dict(params), queue=lane.name, headers=dict(headers or {}), **options
@@ -65,18 +64,3 @@ def task_of(app: Any, name: str) -> Any:
     import tasks  # noqa: F401 - makes them known
 
     return app.tasks[name]
-
-
-def _leave_results_unsubscribed(app: Any) -> None:
-    """Keep Celery from subscribing to the result of every job that is sent (``Backend.on_task_call``).
-
-    A web process that never fetches the result would never unsubscribe. `AsyncResult.get` subscribes by itself, and
-    looks for a result that is there already.
-    """
-    backend = app.backend  # each thread has its own
-    if "on_task_call" not in vars(backend):
-        backend.on_task_call = _do_nothing
-
-
-def _do_nothing(*_: Any) -> dict[str, Any]:
-    return {}

@@ -27,6 +27,7 @@ class Held:
     tag: str
     text: bytes
     token: str
+    cancelled: bytes
 
     @property
     def message(self) -> Any:
@@ -59,8 +60,8 @@ class Hand:
         reply = CLAIM.run(self.client, (), arguments)
         self.next_due_ms = int(reply[0])
         parts = iter(reply[1:])
-        jobs = zip(parts, parts, parts, strict=True)
-        return [Held(queue.decode(), tag.decode(), text, token) for queue, tag, text in jobs]
+        jobs = zip(parts, parts, parts, parts, strict=True)
+        return [Held(queue.decode(), tag.decode(), text, token, cancelled) for queue, tag, cancelled, text in jobs]
 
     def names(self, most: int = 1_000, **options: Any) -> list[str]:
         """Claim jobs and return their names."""

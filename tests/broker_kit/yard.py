@@ -15,6 +15,7 @@ from broker_kit.hand import Hand
 from broker_kit.worker import Worker
 from celery_app import LANES, create_app
 from celery_app.settings import Settings
+from tests.conftest import close_backend
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 def _disconnect(app: Any) -> None:
     """Close an application's connections; kombu shares the pool between applications, so it has to stay."""
+    close_backend(app)
     for connection in list(app.pool._resource.queue):
         if isinstance(connection, Connection):
             connection.collect()

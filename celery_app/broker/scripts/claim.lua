@@ -15,7 +15,8 @@
 -- ARGV[8] string: priority steps, most important first, as in "0,3,6,9"
 -- ARGV[9…] pairs: queue, most important first; "1" if its jobs are to be held, "0" if they are gone once claimed
 --
--- Returns an array: ms until the next return is due or the next gate opens (-1: none), then for each job: queue, delivery tag, text.
+-- Returns an array: ms until the next return is due or the next gate opens (-1: none), then for each job: queue, delivery tag,
+-- "1" if it was cancelled, "0" if not, "" if its text does not say which job it is, and the text.
 
 local prefix, separator, token = ARGV[1], ARGV[2], ARGV[3]
 local wanted, lease, most_deliveries, most_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -45,6 +46,17 @@ local function accept(queue, list, text, held)
     hold(prefix, tag, token, list, queue, text, now)
   end
   return tag
+end
+
+-- Told along with the job, so that its worker need not ask. Celery's correlation id is the job's id; that of a batch's
+-- job is "<batch>-<index>", and its batch may be cancelled as a whole.
+local function cancelled(prefix, text)
+  local id = field(text, 'correlation_id', '"([^"\\]+)"')
+  if not id then
+    return ''
+  end
+  local mark = prefix .. 'lanes:cancel:'
+  return redis.call('EXISTS', mark .. id, mark .. string.gsub(id, '%-%d+$', '')) > 0 and '1' or '0'
 end
 
 local function is_open(queue, model)
@@ -91,6 +103,7 @@ local function claim_from(queue, list, held)
     if tag then
       reply[#reply + 1] = queue
       reply[#reply + 1] = tag
+      reply[#reply + 1] = cancelled(prefix, text)
       reply[#reply + 1] = text
       wanted = wanted - 1
       next_open = math.min(next_open or math.huge, pass(prefix, gates, queue .. '|' .. model, now) or math.huge)
