@@ -18,9 +18,11 @@ class Admission:
         wait_s: seconds after which to ask again, 0 if granted.
         ticket: what to settle the call with, empty if denied.
         dimension: what is short, None if granted.
+        first: whether the job holds its lane's place: it was told its own time, the others the times after it.
     """
 
     granted: bool
     wait_s: float
     ticket: str
     dimension: Dimension | None
+    first: bool

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from celery_app.budget.admission import Admission
 from celery_app.budget.headers import RateLimits
@@ -86,8 +86,9 @@ class Budget:
         lease_ms = int((lane.call_timeout + _LEASE_MARGIN) * _MS_PER_S)
         asking = (lane.name, waiter, max(0, int(waited_s * _MS_PER_S)), secrets.token_hex(_TICKET_BYTES), lease_ms)
         args = (*asking, self.model, *_cost_args(cost), *_limit_args(self.limits), *_lane_args(self.lanes))
-        granted, wait_us, ticket, dimension = ADMIT.run(client, self._keys, args)
-        return Admission(bool(granted), wait_us / _US_PER_S, _text(ticket), _text(dimension) or None)  # type: ignore[arg-type]
+        granted, wait_us, ticket, dimension, first = ADMIT.run(client, self._keys, args)
+        short: Any = _text(dimension) or None
+        return Admission(bool(granted), wait_us / _US_PER_S, _text(ticket), short, bool(first))
 
     def settle(
         self,

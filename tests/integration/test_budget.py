@@ -225,6 +225,12 @@ class TestLine:
         gaps = [later - earlier for earlier, later in itertools.pairwise(waits)]
         assert gaps == pytest.approx([1 / 9.8] * 8, abs=1e-4)
 
+    def test_the_job_that_holds_its_lanes_place_is_told_so(self, desk: Desk) -> None:
+        """And the others that they do not; each lane has a place of its own."""
+        assert all(desk.ask().granted for _ in range(9))
+        assert [desk.ask(waiter=waiter).first for waiter in ("holder", "second", "holder")] == [True, False, True]
+        assert desk.ask(BATCH, "other lane").first
+
     def test_each_waiter_that_comes_when_told_is_granted(self, desk: Desk) -> None:
         """So a crowd costs two questions for each job, not the square of its size."""
         desk.granted()

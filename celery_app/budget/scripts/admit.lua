@@ -17,7 +17,8 @@
 -- ARGV[16] number: floor of a job that is owed its lane's share
 -- ARGV[17…] for each lane, most important first: name; floor and share, fractions; ms until it is boosted, -1: never
 --
--- Returns: 1 granted or 0 denied; µs to wait; the ticket to settle with, or ''; the dimension that is short, or ''.
+-- Returns: 1 granted or 0 denied; µs to wait; the ticket to settle with, or ''; the dimension that is short, or ''; 1 if
+-- the job was the first of its lane, else 0.
 
 -- Seconds that a waiter may come later than it was told: a bucket that is full by then has lost what came in meanwhile.
 local LATE = 0.05
@@ -127,7 +128,7 @@ local function grant(buckets)
   end
   save(buckets)
   open_call(calls_key, ARGV[4], now + tonumber(ARGV[5]) * 1000, now)
-  return {1, 0, ticket(buckets), ''}
+  return {1, 0, ticket(buckets), '', asker.first and 1 or 0}
 end
 
 -- Waiters that are all told the same time would all come at that time, and all but one in vain. So the holder of the
@@ -152,7 +153,7 @@ local function deny(buckets, wait, short)
   end
   wait = math.ceil(told(wait, short))
   save(buckets)
-  return {0, wait, '', short}
+  return {0, wait, '', short, asker.first and 1 or 0}
 end
 
 lanes = read_lanes()
