@@ -23,9 +23,9 @@ function show([name, lane]) {
     ["queued", number(lane.depth)],
     ["in flight", number(lane.in_flight)],
     ["oldest", age(lane.oldest_s)],
+    ["per minute", number(Math.round(lane.throughput_per_min))],
     ["wait p50", wait(lane.wait_ms.p50)],
     ["wait p95", wait(lane.wait_ms.p95)],
-    ["per minute", number(Math.round(lane.throughput_per_min))],
     ["done", number(lane.processed)],
     ["failed", number(lane.failed)],
   ]);
