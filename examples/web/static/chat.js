@@ -57,7 +57,7 @@ function take(made, event) {
   } else if (event.type === "error" && event.error.type === "BrokerUnreachable") {
     note("The queue is away; reconnecting …");
   } else if (event.type === "error") {
-    end("failed", event.error.type === "Cancelled" ? "Stopped." : event.error.message);
+    event.error.type === "Cancelled" ? end("stopped", "Stopped.") : end("failed", event.error.message);
   }
 }
 
@@ -75,10 +75,10 @@ function end(how, why = "") {
   made.source.close();
   made.bubble.classList.remove("waiting");
   made.bubble.classList.add(how);
-  if (how === "failed") {
+  if (how !== "done") {
     messages.pop(); // the question may be asked again
     if (!made.text) made.bubble.remove();
-    bubble("failed", why);
+    bubble(how, why);
   }
   busy(false);
 }
