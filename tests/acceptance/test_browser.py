@@ -109,7 +109,7 @@ def test_tokens_appear_beside_a_batch_and_stop_stops(site: Site, page: Any, batc
     page.wait_for_selector("#send:visible")
     text = bubble.text_content()
     assert len(set(lengths(bubble, 0.5))) == 1
-    assert page.locator(".bubble.failed").last.text_content() == "Stopped."
+    assert page.locator(".bubble.stopped").last.text_content() == "Stopped."
     assert text.startswith("You said: tell me a long story")
     until(lambda: call_of_stream(site)["closed_by_client"] is not None, 5, "the API sees the connection closed")
     assert call_of_stream(site)["output_tokens"] < LONG_ANSWER
