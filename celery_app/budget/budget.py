@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from celery_app.budget.admission import Admission
 from celery_app.budget.headers import RateLimits
+from celery_app.budget.usage import MOST_TOKENS
 from celery_app.budget.verbs import ADMIT, SETTLE
 
 if TYPE_CHECKING:
@@ -158,8 +159,15 @@ def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> 
 
 
 def _cost_args(cost: Cost) -> _Args:
-    output, most = (_UNKNOWN if tokens is None else tokens for tokens in (cost.output_tokens, cost.max_tokens))
-    return cost.requests, cost.input_tokens, cost.characters, output, most
+    output, most = (
+        _UNKNOWN if tokens is None else _plausible(tokens) for tokens in (cost.output_tokens, cost.max_tokens)
+    )
+    return cost.requests, _plausible(cost.input_tokens), cost.characters, output, most
+
+
+def _plausible(tokens: float) -> float:
+    """Return what a call may cost: a task of the user's own may have counted wrong, and everybody would pay for it."""
+    return min(max(0, tokens), MOST_TOKENS)
 
 
 def _limit_args(limits: Limits) -> _Args:

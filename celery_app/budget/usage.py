@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+#: More tokens than any call has: twice the largest context window, of a million (platform.claude.com, context windows).
+#: A number above it is a gateway's nonsense; taken for a cost, it would hold up every lane for minutes.
+MOST_TOKENS = 2_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -34,4 +38,5 @@ class Usage:
 
 def _tokens(usage: Mapping[str, Any], field: str) -> int | None:
     value = usage.get(field)
-    return value if isinstance(value, int) and value >= 0 else None
+    # True is an int, too, and no count.
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None

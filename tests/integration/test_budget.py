@@ -426,6 +426,57 @@ class TestSettlement:
         assert desk.granted(output_tokens=None) == 147
 
 
+class TestNonsense:
+    """What a gateway's or a task's wrong numbers must not do."""
+
+    @pytest.mark.parametrize("tokens", [10**6, 10**9, 10**19, 10**310])
+    def test_one_implausible_usage_costs_a_minute_or_so_at_most(self, desk: Desk, tokens: int) -> None:
+        """Whoever settles with it: the level falls by no more than the API itself would let a call take."""
+        desk.on(itpm=100_000)
+        desk.settle(desk.ask(BATCH, input_tokens=10).ticket, Usage(tokens, 1))
+        assert desk.ask(CRITICAL, "c", input_tokens=10).wait_s <= 62
+        desk.wait(62)
+        assert desk.ask(CRITICAL, "c", input_tokens=10).granted
+
+    def test_an_honest_debt_is_paid(self, desk: Desk) -> None:
+        """A prompt that turned out twice the bucket is waited for, down to the last token."""
+        desk.on(itpm=6_000)  # 98 per second, 1,470 in the bucket
+        desk.settle(desk.ask(input_tokens=10).ticket, Usage(2 * 1_470, 1))
+        assert desk.ask(input_tokens=98).wait_s == pytest.approx((1_470 + 98) / 98, abs=0.01)
+
+    def test_one_implausible_usage_makes_no_prompt_dear(self, desk: Desk) -> None:
+        """What a model's tokens per character are is not learned from it."""
+        desk.on(itpm=100_000)
+        desk.settle(desk.ask(characters=400).ticket, Usage(2_000_000, 1))
+        desk.wait(120)
+        assert desk.granted(characters=400) >= 2
+
+    @pytest.mark.parametrize("tokens", [math.nan, math.inf, -(10**9), 10**19])
+    def test_a_tasks_own_wrong_estimate_holds_nobody_up_for_long(self, desk: Desk, tokens: float) -> None:
+        """The estimate is replaced when the call ends, and no number breaks the bucket."""
+        desk.on(itpm=100_000)
+        desk.settle(desk.ask(BATCH, input_tokens=tokens).ticket, Usage(10, 1))
+        assert 200 <= desk.granted(input_tokens=100) <= 245
+
+    @pytest.mark.parametrize("level", ["-1e+19", "nan", "-inf"])
+    def test_a_broken_level_heals_itself(self, desk: Desk, client: Redis, level: str) -> None:
+        """Wherever it came from: in an hour the budget is itself again, and nobody is told to wait for longer."""
+        desk.on(itpm=100_000)
+        assert desk.ask(input_tokens=10).granted
+        client.hset(desk.budget._keys[0], "input_tokens_level", level)
+        assert desk.ask(CRITICAL, "c", input_tokens=10).wait_s <= 3_600
+        desk.wait(3_601)
+        assert desk.ask(CRITICAL, "c", input_tokens=10).granted
+
+    def test_a_clock_that_was_put_back_does_not_close_the_budget(self, desk: Desk) -> None:
+        """A time to wait until that is a day away is no `retry-after` of the API's."""
+        desk.wait(86_400)
+        desk.settle(desk.ask().ticket, None, "limited", {"retry-after": "30"})
+        assert desk.ask().dimension == "closed"
+        desk.wait(-86_400)
+        assert desk.ask().dimension != "closed"
+
+
 class TestRefusal:
     """What 429 and 529 do."""
 

@@ -95,7 +95,15 @@ def test_cache_reads_do_not_count() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [{}, {"usage": None}, {"usage": {"input_tokens": 3}}, {"usage": {"input_tokens": "3", "output_tokens": 1}}],
+    [
+        {},
+        {"usage": None},
+        {"usage": {"input_tokens": 3}},
+        {"usage": {"input_tokens": "3", "output_tokens": 1}},
+        {"usage": {"input_tokens": True, "output_tokens": 1}},
+        {"usage": {"input_tokens": 1, "output_tokens": 10**9}},
+        {"usage": {"input_tokens": 10**19, "output_tokens": 1}},
+    ],
 )
 def test_a_usage_that_makes_no_sense_is_none(message: dict[str, Any]) -> None:
     """The estimate stands then."""

@@ -79,9 +79,16 @@ local function wait_for_level(bucket, floor, ahead)
   return missing > ROUNDING and math.ceil(missing / bucket.rate * SECOND) or 0
 end
 
+-- Microseconds until the API wants to be asked again. No `retry-after` is longer than an hour, so a time beyond that
+-- was set by a clock that has been put back since.
+local function closed_for()
+  local wait = math.max(0, (state.closed_until or 0) - now)
+  return wait <= MOST_DEBT * SECOND and wait or 0
+end
+
 -- Microseconds to wait, and for which dimension: the one that is short for longest.
 local function wait_for(buckets, floor, ahead)
-  local wait, short = math.max(0, (state.closed_until or 0) - now), 'closed'
+  local wait, short = closed_for(), 'closed'
   local function longer(other, dimension)
     if other > wait then
       wait, short = other, dimension
@@ -96,7 +103,7 @@ local function wait_for(buckets, floor, ahead)
   if most then
     longer(wait_for_call(state, most, in_flight(calls_key, now), floor, ahead.calls), 'calls')
   end
-  return wait, short
+  return math.min(wait, MOST_DEBT * SECOND), short
 end
 
 -- What settling has to know, so that Redis need not: when, what was taken, and the levels after that.

@@ -12,6 +12,10 @@ local HEADROOM = 0.98
 -- limits); tokens: a prompt of a quarter of the limit per minute is admitted at all.
 local BURST = {requests = 1, input_tokens = 15, output_tokens = 15}
 
+-- Seconds of a limit that a bucket owes at most, and that anybody is told to wait: an hour, as for `retry-after`.
+-- Whatever nonsense a level came from, the budget recovers from it by itself.
+local MOST_DEBT = 3600
+
 -- A level this far below what is needed is rounding, not want.
 local ROUNDING = 1e-6
 
@@ -37,7 +41,7 @@ local function bucket_of(state, dimension, configured, now)
   local level = state[dimension .. '_level']
   if level then
     local elapsed = math.max(0, now - state[dimension .. '_at']) / SECOND
-    level = math.min(capacity, level + elapsed * rate)
+    level = math.min(capacity, math.max(-MOST_DEBT * rate, level) + elapsed * rate)
   end
   return {dimension = dimension, rate = rate, capacity = capacity, level = level or capacity}
 end

@@ -10,6 +10,10 @@ local NEWEST = 0.1
 -- characters per token; a chat answer has a few hundred tokens.
 local TOKENS_PER_CHARACTER, OUTPUT_TOKENS = 0.3, 500
 
+-- Tokens that a prompt has at most, as far as the average believes: one per byte of its characters, and what a gateway
+-- puts before it. One nonsense answer must not make every further call look dear.
+local MOST_PER_CHARACTER, MOST_BESIDE = 4, 10000
+
 local function model_fields(model)
   return {'tokens:' .. model, 'characters:' .. model, 'output:' .. model}
 end
@@ -34,7 +38,8 @@ end
 -- characters: 0 for a call whose prompt was not text alone, which says nothing about text.
 local function learn_model(state, model, characters, input_tokens, output_tokens)
   if characters > 0 then
-    state['tokens:' .. model] = averaged(state['tokens:' .. model], input_tokens)
+    local believed = math.min(input_tokens, characters * MOST_PER_CHARACTER + MOST_BESIDE)
+    state['tokens:' .. model] = averaged(state['tokens:' .. model], believed)
     state['characters:' .. model] = averaged(state['characters:' .. model], characters)
   end
   state['output:' .. model] = averaged(state['output:' .. model], output_tokens)

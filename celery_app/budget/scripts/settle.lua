@@ -19,6 +19,11 @@
 -- "Rounded to the nearest thousand" (platform.claude.com, rate limits): there may be this much more.
 local ROUNDED = {requests = 0, input_tokens = 500, output_tokens = 500}
 
+-- Capacities below zero to which a settlement lowers a level at most. The API lets no call through that is larger than a
+-- minute of its limit, and that is four capacities of tokens: what goes further is nonsense, or the sum of many calls,
+-- and of that the API's own `remaining` and 429s tell in time.
+local MOST_SETTLED = 4
+
 local key, calls_key, outcome, model = KEYS[1], KEYS[2], ARGV[2], ARGV[16]
 local used = {input_tokens = tonumber(ARGV[3]), output_tokens = tonumber(ARGV[4])}
 local retry_after, limits = tonumber(ARGV[5]), limits_at(12)
@@ -69,7 +74,8 @@ end
 local function correct_estimates(buckets)
   for dimension, bucket in pairs(buckets) do
     local too_much = ticket.taken[dimension] - really_taken(dimension)
-    bucket.level = math.min(bucket.capacity, bucket.level + too_much)
+    local least = math.min(bucket.level, -MOST_SETTLED * bucket.capacity)
+    bucket.level = math.min(bucket.capacity, math.max(least, bucket.level + too_much))
     ticket.left[dimension] = ticket.left[dimension] and ticket.left[dimension] + too_much
   end
 end
