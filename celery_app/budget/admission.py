@@ -19,6 +19,8 @@ class Admission:
         ticket: what to settle the call with, empty if denied.
         dimension: what is short, None if granted.
         first: whether the job holds its lane's place: it was told its own time, the others the times after it.
+        certain: whether nothing can shorten the wait. If not, a call in flight may turn out cheaper than estimated, or
+            a job ahead may leave: ask again within a second or so, or the place in the line is lost.
     """
 
     granted: bool
@@ -26,3 +28,4 @@ class Admission:
     ticket: str
     dimension: Dimension | None
     first: bool
+    certain: bool

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from celery_app.budget.admission import Admission
 from celery_app.budget.headers import RateLimits
 from celery_app.budget.usage import MOST_TOKENS
-from celery_app.budget.verbs import ADMIT, SETTLE
+from celery_app.budget.verbs import ADMIT, LEAVE, SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,9 +87,25 @@ class Budget:
         lease_ms = int((lane.call_timeout + _LEASE_MARGIN) * _MS_PER_S)
         asking = (lane.name, waiter, max(0, int(waited_s * _MS_PER_S)), secrets.token_hex(_TICKET_BYTES), lease_ms)
         args = (*asking, self.model, *_cost_args(cost), *_limit_args(self.limits), *_lane_args(self.lanes))
-        granted, wait_us, ticket, dimension, first = ADMIT.run(client, self._keys, args)
+        granted, wait_us, ticket, dimension, first, certain = ADMIT.run(client, self._keys, args)
         short: Any = _text(dimension) or None
-        return Admission(bool(granted), wait_us / _US_PER_S, _text(ticket), short, bool(first))
+        return Admission(bool(granted), wait_us / _US_PER_S, _text(ticket), short, bool(first), bool(certain))
+
+    def leave(self, client: Redis, lane: Lane, waiter: str) -> bool:
+        """Give up a job's place in the line, when it is cancelled or will not ask again for another reason.
+
+        Args:
+            client: one that puts no prefix before the keys.
+            lane: of the job.
+            waiter: the job's id, as in `admit`.
+
+        Returns:
+            Whether it held its lane's place.
+
+        Raises:
+            redis.exceptions.RedisError: if Redis is away; the place lapses by itself.
+        """
+        return bool(LEAVE.run(client, self._keys[:1], (lane.name, waiter)))
 
     def settle(
         self,

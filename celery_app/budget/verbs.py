@@ -8,4 +8,5 @@ _PACKAGE = "celery_app.budget"
 _BUCKETS = ("clock", "state", "pace", "bucket", "model", "calls")
 
 ADMIT = Script("admit", *_BUCKETS, "line", "share", package=_PACKAGE)
+LEAVE = Script("leave", "clock", "line", package=_PACKAGE)
 SETTLE = Script("settle", *_BUCKETS, package=_PACKAGE)

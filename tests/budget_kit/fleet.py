@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TRIP_S = 0.005
 REFUSAL_S = 0.02
 
+# Seconds after which a worker asks again, at the latest, if the wait is no more than a guess.
+GUESS_S = 1.0
+
 
 @dataclass(slots=True)
 class Job:
@@ -124,7 +127,8 @@ class Fleet:
         if admission.granted:
             self.at(now + TRIP_S, lambda: self._call(job, admission.ticket, then))
         else:
-            self.at(now + admission.wait_s, lambda: self._ask(job, then))
+            wait = admission.wait_s if admission.certain else min(admission.wait_s, GUESS_S)
+            self.at(now + wait, lambda: self._ask(job, then))
 
     def _call(self, job: Job, ticket: str, then: Callable[[], None]) -> None:
         now = self.redis.now

@@ -273,6 +273,74 @@ class TestLine:
         desk.wait(2.1)
         assert desk.ask(BATCH, input_tokens=500).granted
 
+    def overtaken(self, desk: Desk) -> Admission:
+        """Have a normal job told a minute because of an estimate that is settled lower at once: the bucket is full."""
+        desk.on(itpm=20_000)  # 327 per second, 4,900 in the bucket
+        dear = desk.ask(BATCH, input_tokens=20_000)
+        holder = desk.ask(NORMAL, "holder", input_tokens=4_000)
+        assert holder.wait_s > 30
+        desk.settle(dear.ticket, Usage(50, 10))
+        return holder
+
+    def test_who_stays_away_although_there_is_room_for_it_holds_nobody_up(self, desk: Desk) -> None:
+        """A cancelled job's place does not keep a full bucket from its lane, nor from those below."""
+        self.overtaken(desk)
+        desk.wait(2.1)
+        assert desk.ask(NORMAL, "other", input_tokens=2_000).granted
+        assert desk.ask(BATCH, "below", input_tokens=100).granted
+
+    def test_who_has_asked_lately_keeps_its_place(self, desk: Desk) -> None:
+        """Two seconds are for a job to notice that its estimate was too high; then it is granted."""
+        self.overtaken(desk)
+        desk.wait(1.9)
+        assert not desk.ask(NORMAL, "other", input_tokens=2_000).granted
+        assert desk.ask(NORMAL, "holder", 1.9, input_tokens=4_000).granted
+
+    def test_who_loses_its_place_is_still_the_oldest(self, desk: Desk) -> None:
+        """It is told its own time again, before those that came later."""
+        self.overtaken(desk)
+        desk.wait(2.1)
+        while desk.ask(NORMAL, "other", 1, input_tokens=2_000).granted:
+            pass
+        again = desk.ask(NORMAL, "holder", 2.1, input_tokens=4_000)
+        assert again.first
+        assert not desk.ask(NORMAL, "other", 1, input_tokens=2_000).first
+        desk.wait(again.wait_s)
+        assert desk.ask(NORMAL, "holder", 2.1 + again.wait_s, input_tokens=4_000).granted
+
+    def test_a_place_that_is_left_holds_nobody_up(self, desk: Desk) -> None:
+        """A cancelled job says so; nobody else can give up its place."""
+        self.overtaken(desk)
+        assert not desk.budget.leave(desk.client, NORMAL, "other")
+        assert not desk.budget.leave(desk.client, BATCH, "holder")
+        assert desk.budget.leave(desk.client, NORMAL, "holder")
+        assert not desk.budget.leave(desk.client, NORMAL, "holder")
+        assert desk.ask(NORMAL, "other", input_tokens=2_000).granted
+
+    def test_a_wait_is_certain_unless_a_call_in_flight_may_shorten_it(self, desk: Desk) -> None:
+        """Then the estimate decides, and it may be too high by far."""
+        desk.on(itpm=20_000)
+        ticket = desk.ask(input_tokens=20_000).ticket
+        assert not desk.ask(CRITICAL, "c", input_tokens=400).certain
+        desk.settle(ticket, Usage(20_000, 10))
+        assert desk.ask(CRITICAL, "c", input_tokens=400).certain
+        assert not desk.ask(NORMAL, "n", input_tokens=400).certain  # the one before it may be cancelled
+
+    def test_a_wait_for_requests_is_certain_where_their_rate_is(self, desk: Desk) -> None:
+        """No call gives a request back; but a rate that is being found, or an overload, changes by the second."""
+        tickets = [desk.ask().ticket for _ in range(9)]
+        assert desk.ask(CRITICAL, "c").certain
+        desk.settle(tickets[0], None, "overloaded")
+        assert not desk.ask(CRITICAL, "c").certain
+        desk.on()
+        assert not desk.ask(CRITICAL, "c").certain
+
+    def test_a_wait_for_a_closed_budget_is_certain(self, desk: Desk) -> None:
+        """The API said so itself."""
+        tickets = [desk.ask().ticket for _ in range(2)]
+        desk.settle(tickets[0], None, "limited", {"retry-after": "7"})
+        assert desk.ask().certain
+
     def test_a_boosted_lane_gets_its_share_and_no_more(self, desk: Desk) -> None:
         """With an endless backlog in both, normal gets the rest and batch one in twenty."""
         granted = self.race(desk, normal_waited=1_000, batch_waited=1_000)
@@ -397,6 +465,14 @@ class TestSettlement:
         desk.settle(first.ticket, Usage(200, 1))
         desk.wait(60)
         assert desk.granted(characters=100) == 7
+
+    def test_a_prompt_that_is_mostly_read_from_the_cache_becomes_cheap(self, desk: Desk) -> None:
+        """The API counts what was not cached, so that is what a character of the whole prompt costs."""
+        desk.on(itpm=20_000)
+        first = desk.ask(characters=80_000)
+        usage = {"input_tokens": 20, "cache_read_input_tokens": 24_000, "output_tokens": 5}
+        desk.settle(first.ticket, Usage.of({"usage": usage}))
+        assert desk.granted(characters=80_000) >= 200
 
     def test_a_prompt_with_an_image_teaches_nothing_about_text(self, desk: Desk) -> None:
         """Its tokens are the image's."""

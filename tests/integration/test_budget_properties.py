@@ -226,6 +226,40 @@ def test_every_waiter_is_granted_in_the_end(redis: Redis, given: Limits, jobs: l
         assert clock.now <= 2 * seconds + 2 * 15 + len(jobs)
 
 
+guesses = st.tuples(st.sampled_from(LANES), st.integers(1, 30_000), st.integers(0, 30_000), st.booleans())
+
+
+@examples
+@given(limits, st.lists(guesses, min_size=1, max_size=12))
+def test_every_live_waiter_is_granted_whoever_dies(
+    redis: Redis, given: Limits, jobs: list[tuple[Lane, int, int, bool]]
+) -> None:
+    """Estimates that are far too high, and jobs that are killed while they hold a place, starve nobody."""
+    clock, budget = new_budget(redis, given)
+    rates = {name: bucket.rate for name, bucket in buckets_of(given).items()}
+    seconds = sum(max(1 / rates["requests"], tokens / rates.get("input_tokens", tokens)) for _, tokens, _, _ in jobs)
+    due = {str(number): 0.0 for number in range(len(jobs))}
+    settling: list[tuple[float, str, Usage]] = []
+    while due:
+        waiter = min(due, key=due.__getitem__)
+        if settling and settling[0][0] <= due[waiter]:
+            at, ticket, usage = settling.pop(0)
+            clock.now = max(clock.now, at)
+            budget.settle(clock, ticket, usage, None, "answered")
+            continue
+        lane, estimate, real, dies = jobs[int(waiter)]
+        clock.now = max(clock.now, due[waiter])
+        admission = budget.admit(clock, lane, Cost(input_tokens=estimate, output_tokens=0), clock.now, waiter)
+        if admission.granted:
+            settling.append((clock.now + 3, admission.ticket, Usage(min(real, estimate), 0)))
+        if admission.granted or dies:
+            del due[waiter]
+        else:
+            due[waiter] = clock.now + (admission.wait_s if admission.certain else min(admission.wait_s, 1.0))
+        # As above, and each that died is waited for until its time and a little longer.
+        assert clock.now <= 2 * seconds + 2 * 15 + 5 * len(jobs)
+
+
 def small_call() -> tuple[Cost, Usage]:
     """Return a call of which only the request counts."""
     return Cost(characters=400, max_tokens=64), Usage(100, 16)

@@ -18,7 +18,7 @@
 -- ARGV[17…] for each lane, most important first: name; floor and share, fractions; ms until it is boosted, -1: never
 --
 -- Returns: 1 granted or 0 denied; µs to wait; the ticket to settle with, or ''; the dimension that is short, or ''; 1 if
--- the job was the first of its lane, else 0.
+-- the job was the first of its lane, else 0; 1 if the wait is certain, else 0.
 
 -- Seconds that a waiter may come later than it was told: a bucket that is full by then has lost what came in meanwhile.
 local LATE = 0.05
@@ -62,20 +62,20 @@ local function read_asker()
     cost = estimated(state, model, cost)}
 end
 
--- The level at which a bucket admits the asker: its cost and its lane's floor, and what those before it wait for.
+-- The level at which a bucket admits a job: its cost and its lane's floor, and what those before it wait for.
 --
 -- The floor gives way where the bucket is small: a level that the bucket reaches only when full would be missed by
 -- every waiter that is a moment late, and one above that never comes, so the lane alone would not reach the full rate.
 -- The cost never gives way, nor does the room for those before: they need no more than a full bucket and will be gone.
-local function needed(bucket, floor, ahead)
-  local cost, capacity = math.min(asker.cost[bucket.dimension], bucket.capacity), bucket.capacity
+local function needed(bucket, job, floor, ahead)
+  local cost, capacity = math.min(job.cost[bucket.dimension], bucket.capacity), bucket.capacity
   local floored = math.min(cost + floor * capacity, capacity - bucket.rate * LATE)
   return math.max(cost, floored) + ahead
 end
 
--- Microseconds until the bucket admits the asker.
-local function wait_for_level(bucket, floor, ahead)
-  local missing = needed(bucket, floor, ahead) - bucket.level
+-- Microseconds until the bucket admits a job.
+local function wait_for_level(bucket, job, floor, ahead)
+  local missing = needed(bucket, job, floor, ahead) - bucket.level
   return missing > ROUNDING and math.ceil(missing / bucket.rate * SECOND) or 0
 end
 
@@ -96,7 +96,7 @@ local function wait_for(buckets, floor, ahead)
   end
   for dimension, bucket in pairs(buckets) do
     if asker.cost[dimension] > 0 then
-      longer(wait_for_level(bucket, floor, ahead[dimension]), dimension)
+      longer(wait_for_level(bucket, asker, floor, ahead[dimension]), dimension)
     end
   end
   local most = most_calls(state, limits.calls, next(buckets), now)
@@ -104,6 +104,59 @@ local function wait_for(buckets, floor, ahead)
     longer(wait_for_call(state, most, in_flight(calls_key, now), floor, ahead.calls), 'calls')
   end
   return math.min(wait, MOST_DEBT * SECOND), short
+end
+
+local function floor_of(lane, owed)
+  return owed and math.min(lane.floor, tonumber(ARGV[16])) or lane.floor
+end
+
+-- Whether a holder has stayed away although there is room for it: long before the time that it was told, a settlement has
+-- raised the level, and it has not asked since.
+local function is_absent(holder, buckets)
+  if now - holder.asked <= LAPSE or holder.till - now <= LAPSE then
+    return false
+  end
+  local floor, ahead = floor_of(lanes[holder.rank], holder.owed), sum_of(before(holder, state, lanes, now))
+  for dimension, bucket in pairs(buckets) do
+    if holder.cost[dimension] > 0 and wait_for_level(bucket, holder, floor, ahead[dimension]) > 0 then
+      return false
+    end
+  end
+  return true
+end
+
+-- Have those that are absent lose their places, if that lets the asker in; returns whether it does.
+--
+-- A job that was cancelled or killed would hold up its lane and those below until the time that it was told: a minute,
+-- with a full bucket. A live one loses no more than the place: it is still the oldest of its lane when it comes, and it
+-- has shown itself that it is not the level that it waits for. Nobody who asks when he should ever loses it, so a large
+-- job is not starved.
+local function give_way(holders, buckets, floor)
+  local present, absent = {}, {}
+  for _, holder in ipairs(holders) do
+    local side = is_absent(holder, buckets) and absent or present
+    side[#side + 1] = holder
+  end
+  if not absent[1] or wait_for(buckets, floor, sum_of(present)) > 0 then
+    return false
+  end
+  for _, holder in ipairs(absent) do
+    state['place:' .. holder.lane] = nil
+  end
+  return true
+end
+
+-- Whether nothing can shorten a wait: the API's own `retry-after`, or a rate that is known and no call in flight that may
+-- be settled lower, nor anybody ahead who may leave. Settling gives no request back.
+local function is_certain(short, ahead)
+  if short == 'closed' then
+    return true
+  elseif short == 'calls' or not known_rate(state, short, limits[short]) then
+    return false
+  elseif short == 'requests' then
+    return not state.overload_rate
+  end
+  return ahead[short] == 0 and in_flight(calls_key, now) == 0
 end
 
 -- What settling has to know, so that Redis need not: when, what was taken, and the levels after that.
@@ -129,13 +182,13 @@ local function grant(buckets)
   end
   count_sent(state, asker.cost.requests, now)
   spend(state, asker)
-  local holder = holder_of(state, asker.lane, now)
+  local holder = holder_of(state, asker.lane, asker.rank, now)
   if holder and holder.waiter == asker.waiter then
     state['place:' .. asker.lane] = nil
   end
   save(buckets)
   open_call(calls_key, ARGV[4], now + tonumber(ARGV[5]) * 1000, now)
-  return {1, 0, ticket(buckets), '', asker.first and 1 or 0}
+  return {1, 0, ticket(buckets), '', asker.first and 1 or 0, 1}
 end
 
 -- Waiters that are all told the same time would all come at that time, and all but one in vain. So the holder of the
@@ -151,7 +204,8 @@ local function told(wait, short)
   return wait
 end
 
-local function deny(buckets, wait, short)
+local function deny(buckets, wait, short, ahead)
+  local certain = is_certain(short, ahead)
   if asker.first then
     take_place(state, asker, wait, now)
   end
@@ -160,7 +214,7 @@ local function deny(buckets, wait, short)
   end
   wait = math.ceil(told(wait, short))
   save(buckets)
-  return {0, wait, '', short, asker.first and 1 or 0}
+  return {0, wait, '', short, asker.first and 1 or 0, certain and 1 or 0}
 end
 
 lanes = read_lanes()
@@ -173,9 +227,11 @@ asker.seconds = seconds_of(asker.cost, buckets)
 local lane = lanes[asker.rank]
 asker.first = is_first(asker, state, now)
 asker.owed = earn(state, asker, lane, now)
-local floor = asker.owed and math.min(lane.floor, tonumber(ARGV[16])) or lane.floor
-local wait, short = wait_for(buckets, floor, ahead_of(asker, state, lanes, now))
-if wait > 0 then
-  return deny(buckets, wait, short)
+local floor = floor_of(lane, asker.owed)
+local holders = before(asker, state, lanes, now)
+local ahead = sum_of(holders)
+local wait, short = wait_for(buckets, floor, ahead)
+if wait > 0 and not give_way(holders, buckets, floor) then
+  return deny(buckets, wait, short, ahead)
 end
 return grant(buckets)
