@@ -113,7 +113,7 @@ def test_tokens_appear_beside_a_batch_and_stop_stops(site: Site, page: Any, batc
     assert text.startswith("You said: tell me a long story")
     until(lambda: call_of_stream(site)["closed_by_client"] is not None, 5, "the API sees the connection closed")
     assert call_of_stream(site)["output_tokens"] < LONG_ANSWER
-    assert site.state_of(task_id_of(started)) == "REVOKED"
+    until(lambda: site.state_of(task_id_of(started)) == "REVOKED", 5, "the job is revoked")
 
 
 def test_closing_the_tab_cancels(site: Site, page: Any) -> None:
@@ -123,7 +123,7 @@ def test_closing_the_tab_cancels(site: Site, page: Any) -> None:
     ask(site, page, "tell me another story")
     page.close(run_before_unload=True)
     until(lambda: call_of_stream(site)["closed_by_client"] is not None, 5, "the API sees the connection closed")
-    assert site.state_of(task_id_of(started)) == "REVOKED"
+    until(lambda: site.state_of(task_id_of(started)) == "REVOKED", 5, "the job is revoked")
 
 
 def test_a_reader_whose_connection_breaks_gets_the_rest(site: Site, page: Any) -> None:

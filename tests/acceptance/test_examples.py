@@ -96,7 +96,8 @@ def test_a_reader_who_breaks_off_and_comes_back_has_lost_nothing(site: Site) -> 
     stream.close()
     rest = list(site.events(task_id, Last_Event_ID=first[-1][0]))
     assert rest[-1][1]["type"] == "message_stop"
-    assert site.state_of(task_id) == "SUCCESS"
+    # The result is stored behind the stream's last event.
+    until(lambda: site.state_of(task_id) == "SUCCESS", PATIENCE, "the job has succeeded")
 
 
 def test_a_bad_line_stops_a_batch_or_is_left_out(site: Site) -> None:
