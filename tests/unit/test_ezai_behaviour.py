@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from celery_app.demo.ezai import Behaviour, Fault, InvalidChange, Limits, Simulator
-from celery_app.demo.ezai.faults import named
+from celery_app.demo.ezai.faults import Status, named
 
 if TYPE_CHECKING:
     from random import Random
@@ -112,6 +112,7 @@ def test_limits_of_a_pattern_come_and_go() -> None:
 def test_faults_have_names_and_statuses_have_numbers() -> None:
     """A request can ask for a fault by its name, or for an error by its status."""
     assert named("hang") is Fault.HANG
-    assert named("409") == 409
+    assert named("409") == Status(409)
+    assert named("503;retry-after=Wed, 21 Oct") == Status(503, "Wed, 21 Oct")
     with pytest.raises(ValueError, match="broken_json"):
         named("brokn_json")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -12,7 +14,7 @@ from celery_app.demo.ezai.faults import MID_STREAM, Fault
 from celery_app.demo.ezai.handlers import ApiHandler
 from celery_app.demo.ezai.headers import ratelimit_headers
 from celery_app.demo.ezai.pages import HTML_TYPE, page
-from celery_app.demo.ezai.streams import script
+from celery_app.demo.ezai.streams import BEHIND, script
 
 if TYPE_CHECKING:
     from tornado.http1connection import HTTP1Connection
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from celery_app.demo.ezai.replies import Reply
 
 STREAM_TYPE = "text/event-stream; charset=utf-8"
+# Seconds between a complete message and what comes behind it.
+BEHIND_AFTER_S = 0.01
+# SO_LINGER on, for 0 s: the kernel resets the connection instead of closing it in good order.
+LINGER_NOT = struct.pack("ii", 1, 0)
 
 
 class AnswerHandler(ApiHandler):
@@ -34,6 +40,11 @@ class AnswerHandler(ApiHandler):
     def connection(self) -> HTTP1Connection:
         """The connection of the call; its `close` is a fault as the client sees it."""
         return cast("HTTP1Connection", self.request.connection)
+
+    def reset(self) -> None:
+        """Reset the connection, as a machine that has crashed, or a firewall, does."""
+        self.connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+        self.connection.close()
 
     def send_refusal(self, error: ApiError) -> None:
         """Send an error; the 429 of a rate limit says what is left, and when to come again."""
@@ -88,8 +99,25 @@ class AnswerHandler(ApiHandler):
         await self._send_tokens(deltas)
         if fault is Fault.DROP_MID_STREAM:
             self.connection.close()
+        elif fault is Fault.RESET:
+            self.reset()
+        elif fault in BEHIND:
+            await self._send_behind(tail, fault)
         else:
             self.finish(tail)
+
+    async def _send_behind(self, tail: bytes, fault: Fault) -> None:
+        """Complete the message, and go on."""
+        self.write(tail)
+        await self.flush()
+        # A packet of its own: the client has read the message by then.
+        await asyncio.sleep(BEHIND_AFTER_S)
+        if fault is Fault.RESET_BEHIND:
+            self.reset()
+        elif fault is Fault.OPEN_BEHIND:
+            await asyncio.get_running_loop().create_future()  # until the client hangs up
+        else:
+            self.finish(BEHIND[fault])
 
     async def _send_tokens(self, deltas: list[bytes]) -> None:
         pace = self.simulator.behaviour.tokens_per_second

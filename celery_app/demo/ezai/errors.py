@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from celery_app.demo.ezai.faults import Fault
 from celery_app.demo.ezai.pages import HTML_TYPE, page
 
 # `error.type` of each status (platform.claude.com, errors).
@@ -37,14 +38,16 @@ class ApiError(Exception):
     Attributes:
         status: the HTTP status, one of TYPES.
         message: what `error.message` says.
-        retry_after: whole seconds for the `retry-after` header, None for no such header.
+        retry_after: for the `retry-after` header, whole seconds as a rule; None for no such header.
         code: `error.details.error_code`, None for no details.
         content_type: of the body.
     """
 
     content_type = JSON_TYPE
 
-    def __init__(self, status: int, message: str, *, retry_after: int | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, retry_after: int | str | None = None, code: str | None = None
+    ) -> None:
         """Take the status and what the error body says."""
         super().__init__(message)
         self.status = status
@@ -74,6 +77,30 @@ class GatewayError(ApiError):
         return page("503 Service Temporarily Unavailable")
 
 
+class EchoingError(ApiError):
+    """Something in front of the API refuses a call in words of its own, and repeats it."""
+
+    def __init__(self, request: Any) -> None:
+        """Take the request's JSON."""
+        super().__init__(422, "Unprocessable Entity")
+        self._request = request
+
+    def body(self, request_id: str) -> bytes:
+        """Give the body as FastAPI makes it."""
+        found = {"type": "extra_forbidden", "loc": ["body"], "msg": "Extra inputs", "input": self._request}
+        return json.dumps({"detail": [found]}).encode()
+
+
+def echo(fault: Fault, request: dict[str, Any], key: str) -> ApiError:
+    """Give a refusal that repeats what it refuses."""
+    if fault is Fault.ECHO_INPUT:
+        return EchoingError(request)
+    if fault is Fault.ECHO_KEY:
+        return ApiError(401, f"Invalid token: {key}")
+    status = 400 if fault is Fault.ECHO_PROMPT else 500
+    return ApiError(status, f"cannot process {json.dumps(request['messages'])}")
+
+
 def invalid(message: str) -> ApiError:
     """Give the 400 of a request that says something wrong."""
     return ApiError(400, message)
@@ -96,6 +123,7 @@ def spend_limited() -> ApiError:
     return ApiError(429, message, code="enforced_spend_limit_reached")
 
 
-def simulated(status: int) -> ApiError:
+def simulated(status: int, retry_after: str | None = None) -> ApiError:
     """Give an error of any status, as `x-simulate: 409` asks for."""
-    return ApiError(status, f"Simulated {status}", retry_after=1 if status == 429 else None)
+    usual = 1 if status == 429 else None
+    return ApiError(status, f"Simulated {status}", retry_after=usual if retry_after is None else retry_after)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Fault(StrEnum):
@@ -27,23 +28,68 @@ class Fault(StrEnum):
     # Only by request: a spend limit is a switch of Behaviour, a rate limit comes from Limits.
     SPEND_LIMIT = "spend_limit"
     RATE_LIMITED = "rate_limited"
+    # Only by request, too: they are not worse than others, but worse understood.
+    RESET = "reset"  # the connection is reset; a stream's after half of the tokens
+    STREAM_RATE_LIMITED = "stream_rate_limited"  # a rate_limit_error event after half of the tokens
+    STREAM_API_ERROR = "stream_api_error"  # likewise an api_error
+    STREAM_UNKNOWN_ERROR = "stream_unknown_error"  # likewise an error of a type that nobody knows yet
+    # What comes behind message_stop; the message is complete, and paid for.
+    DONE_BEHIND = "done_behind"  # `data: [DONE]`, as OpenAI's streams end
+    USAGE_BEHIND = "usage_behind"  # usage in an object that is no event
+    NULL_BEHIND = "null_behind"  # `data: null`
+    RESET_BEHIND = "reset_behind"  # the connection is reset
+    OPEN_BEHIND = "open_behind"  # nothing: the connection stays open
+    # Refusals that repeat what they refuse.
+    ECHO_INPUT = "echo_input"  # 422 with the whole request in it, as FastAPI makes them
+    ECHO_PROMPT = "echo_prompt"  # 400 whose message repeats the prompt
+    ECHO_PROMPT_AGAIN = "echo_prompt_again"  # 500 with the same body
+    ECHO_KEY = "echo_key"  # 401 whose message repeats the API key
 
 
-MID_STREAM = frozenset({Fault.DROP_MID_STREAM, Fault.STREAM_OVERLOADED, Fault.TRUNCATED})
-BY_RATE = tuple(fault for fault in Fault if fault not in {Fault.SPEND_LIMIT, Fault.RATE_LIMITED})
+MID_STREAM = frozenset(
+    {
+        Fault.DROP_MID_STREAM,
+        Fault.STREAM_OVERLOADED,
+        Fault.TRUNCATED,
+        Fault.STREAM_RATE_LIMITED,
+        Fault.STREAM_API_ERROR,
+        Fault.STREAM_UNKNOWN_ERROR,
+    }
+)
+ECHOES = frozenset({Fault.ECHO_INPUT, Fault.ECHO_PROMPT, Fault.ECHO_PROMPT_AGAIN, Fault.ECHO_KEY})
+BY_RATE = tuple(Fault)[: tuple(Fault).index(Fault.SPEND_LIMIT)]
 # A request without `x-simulate` can carry its fault here: SDK users cannot always set headers.
 USER_ID_PREFIX = "simulate:"
-_STATUSES = range(400, 600)
+_STATUSES = range(300, 600)
+# Behind a status, what its retry-after says: "503;retry-after=2".
+_RETRY_AFTER = ";retry-after="
 
 
-def named(name: str) -> Fault | int:
-    """Give the fault of a name, or the status of a number such as "409".
+class Status(NamedTuple):
+    """An answer with a status that is no success.
+
+    Attributes:
+        number: 300 to 599; one of a redirection leads nowhere.
+        retry_after: what the header says, None for what is usual.
+    """
+
+    number: int
+    retry_after: str | None = None
+
+    def __str__(self) -> str:
+        """Give what the request asked for."""
+        return str(self.number) if self.retry_after is None else f"{self.number}{_RETRY_AFTER}{self.retry_after}"
+
+
+def named(name: str) -> Fault | Status:
+    """Give the fault of a name, or the status of a number such as "409" or "503;retry-after=2".
 
     Raises:
         ValueError: no fault has this name; the nearest that exists is told.
     """
-    if name.isdecimal() and int(name) in _STATUSES:
-        return int(name)
+    number, separator, retry_after = name.partition(_RETRY_AFTER)
+    if number.isdecimal() and int(number) in _STATUSES:
+        return Status(int(number), retry_after if separator else None)
     if name in set(Fault):
         return Fault(name)
     nearest = difflib.get_close_matches(name, list(Fault), n=1, cutoff=0.0)[0]

@@ -12,13 +12,14 @@ from celery_app.demo.ezai.answers import AnswerHandler
 from celery_app.demo.ezai.errors import (
     ApiError,
     GatewayError,
+    echo,
     invalid,
     overloaded,
     rate_limited,
     simulated,
     spend_limited,
 )
-from celery_app.demo.ezai.faults import USER_ID_PREFIX, Fault, named
+from celery_app.demo.ezai.faults import ECHOES, USER_ID_PREFIX, Fault, Status, named
 from celery_app.demo.ezai.prompts import Prompt, prompt
 from celery_app.demo.ezai.replies import reply
 from celery_app.demo.ezai.usage import Usage, uncached
@@ -69,7 +70,7 @@ class MessagesHandler(AnswerHandler):
         self.call.key = key[-KEY_CHARS_SHOWN:] if len(key) > KEY_CHARS_SHOWN else "…"
         asked = prompt(self.body())
         self.call.model, self.call.user_id, self.call.stream = asked.model, asked.user_id, asked.stream
-        fault = self._fault(asked)
+        fault = self._fault(asked, key)
         account = self.account = self.simulator.account(key, asked.model)
         usage = self._admit(account, key, asked)
         account.in_flight += 1
@@ -78,7 +79,7 @@ class MessagesHandler(AnswerHandler):
         finally:
             account.in_flight -= 1
 
-    def _fault(self, asked: Prompt) -> Fault | None:
+    def _fault(self, asked: Prompt, key: str) -> Fault | None:
         """Give what is to go wrong once the call is admitted: what the request asks for, or what befalls it.
 
         Raises:
@@ -88,11 +89,13 @@ class MessagesHandler(AnswerHandler):
         if fault is None:
             return None
         self.call.fault = str(fault)
+        if fault in ECHOES:
+            raise echo(Fault(fault), asked.params, key)
         if (error := _error_at_once(fault, streaming=asked.stream)) is not None:
             raise error
         return fault if isinstance(fault, Fault) else None
 
-    def _forced(self, asked: Prompt) -> Fault | int | None:
+    def _forced(self, asked: Prompt) -> Fault | Status | None:
         name = self.request.headers.get("x-simulate")
         if name is None and asked.user_id is not None and asked.user_id.startswith(USER_ID_PREFIX):
             name = asked.user_id.removeprefix(USER_ID_PREFIX)
@@ -136,6 +139,8 @@ class MessagesHandler(AnswerHandler):
                 await asyncio.get_running_loop().create_future()  # until the client hangs up
             case Fault.DROP:
                 self.connection.close()
+            case Fault.RESET if not asked.stream:
+                self.reset()
             case Fault.HTML:
                 self.send_page()
             case _:
@@ -143,10 +148,10 @@ class MessagesHandler(AnswerHandler):
                 await (self.send_stream if asked.stream else self.send_message)(answer, fault)
 
 
-def _error_at_once(fault: Fault | int, *, streaming: bool) -> ApiError | None:
+def _error_at_once(fault: Fault | Status, *, streaming: bool) -> ApiError | None:
     """Give the error of a fault that never gets as far as the limits, None for any other."""
-    if isinstance(fault, int):
-        return simulated(fault)
+    if isinstance(fault, Status):
+        return simulated(*fault)
     if fault is Fault.STREAM_OVERLOADED and not streaming:
         return overloaded()
     make = ERRORS_AT_ONCE.get(fault)

@@ -23,7 +23,23 @@ def event(kind: str, **fields: Any) -> bytes:
 
 
 PING = event("ping")
-OVERLOADED = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+
+# What ends a stream in its middle.
+ERRORS = {
+    Fault.STREAM_OVERLOADED: event("error", error={"type": "overloaded_error", "message": "Overloaded"}),
+    Fault.STREAM_RATE_LIMITED: event("error", error={"type": "rate_limit_error", "message": "Too many tokens"}),
+    Fault.STREAM_API_ERROR: event("error", error={"type": "api_error", "message": "Internal server error"}),
+    Fault.STREAM_UNKNOWN_ERROR: event("error", error={"type": "moon_phase_error", "message": "Wrong phase"}),
+}
+
+# What comes behind message_stop.
+BEHIND = {
+    Fault.DONE_BEHIND: b"data: [DONE]\n\n",
+    Fault.USAGE_BEHIND: b'data: {"usage": {"prompt_tokens": 3, "completion_tokens": 5}}\n\n',
+    Fault.NULL_BEHIND: b"data: null\n\n",
+    Fault.RESET_BEHIND: b"",
+    Fault.OPEN_BEHIND: b"",
+}
 
 
 class Script(NamedTuple):
@@ -39,9 +55,9 @@ def script(reply: Reply, fault: Fault | None = None) -> Script:
     head, deltas = _head(reply), list(_deltas(reply))
     if fault is Fault.BROKEN_JSON:
         deltas[0] = deltas[0][: len(deltas[0]) // 2] + b"\n\n"
-    if fault in MID_STREAM:
+    if fault in {*MID_STREAM, Fault.RESET}:
         half = deltas[: -(-len(deltas) // 2)]
-        return Script(head, half, OVERLOADED if fault is Fault.STREAM_OVERLOADED else b"")
+        return Script(head, half, ERRORS.get(fault, b""))
     return Script(head, deltas, _tail(reply))
 
 
