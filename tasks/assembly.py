@@ -34,15 +34,17 @@ class Assembly:
         """
         try:
             self._take(event["type"], event)
-        except (LookupError, TypeError, ValueError, AttributeError) as exc:
-            raise NotAMessage(status=200, content_type="an event without meaning") from exc
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise NotAMessage(status=200, content_type="an event without meaning") from None
 
     def message(self) -> Json:
         """Return the message as ``create_message`` would have returned it; for once, when it is complete.
 
         Raises:
-            NotAMessage: the input of a tool is no JSON.
+            NotAMessage: the input of a tool is no JSON, or the events are the end of something else.
         """
+        if self._message.get("type") != "message":
+            raise NotAMessage(status=200, content_type="events without a message")
         for (index, field), pieces in self._pieces.items():
             block, text = self._blocks[index], "".join(pieces)
             if field == "partial_json":
@@ -90,8 +92,8 @@ def _tool_input(text: str) -> Any:
     try:
         # An answer that was cut off by max_tokens: the SDK, too, takes what there is.
         return from_json(text.encode(), partial_mode=True)
-    except ValueError as exc:
-        raise NotAMessage(status=200, content_type="a tool's input that is no JSON") from exc
+    except ValueError:
+        raise NotAMessage(status=200, content_type="a tool's input that is no JSON") from None
 
 
 #: Kind of a delta -> its field with a piece of the block's text.

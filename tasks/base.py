@@ -13,7 +13,15 @@ from celery.exceptions import MaxRetriesExceededError, Retry
 from celery.states import REVOKED
 
 from celery_app.broker.claims import is_claimed
-from celery_app.errors import Cancelled, DeadlineExceeded
+from celery_app.errors import (
+    ApiError,
+    ApiUnreachable,
+    CallTimeout,
+    Cancelled,
+    DeadlineExceeded,
+    LanesError,
+    NotAMessage,
+)
 from celery_app.lanes import NORMAL, Lane
 from celery_app.metrics.events import JobEvent, Kind, emit
 from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
@@ -21,6 +29,7 @@ from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from celery.result import AsyncResult
 
@@ -39,7 +48,7 @@ class LaneTask(Task):
     #: The lane's ``attempts`` decides.
     max_retries = None
     #: An exception the API or the lane foresaw is no reason for a traceback in the worker's log.
-    throws: tuple[type[Exception], ...] = (DeadlineExceeded,)
+    throws: tuple[type[Exception], ...] = (ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, NotAMessage)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
         """Submit a job.
@@ -97,8 +106,9 @@ class LaneTask(Task):
     def admit(self, *, input_tokens: int = 0, output_tokens: int | None = None, model: str = "") -> Iterator[Call]:
         """Draw one call on the shared budget: ``with self.admit(input_tokens=900) as call: …``.
 
-        Around a project's own SDK call, with ``max_retries=0``. Tell the block's `Call` what came of it:
-        ``call.answered(message)``; an error of the SDK is understood by itself.
+        Around one SDK call of the project's own, with ``max_retries=0``. Tell the block's `Call` what came of it:
+        ``call.answered(message)``. What the SDK raises ends the block as it would end a ``create_message``: the job
+        goes back to its lane, or fails with an error that shows neither prompt nor key. Any other exception passes.
 
         Args:
             input_tokens: of the prompt, as far as is known.
@@ -106,39 +116,26 @@ class LaneTask(Task):
             model: whose budget; by default the job's own.
 
         Raises:
-            celery.exceptions.Retry: if the budget has no room; the job is back at the front of its lane then.
-            DeadlineExceeded: if it will have none before the job's deadline.
+            celery.exceptions.Retry: if the budget has no room, or the call failed in a way that passes; the job is back
+                at the front of its lane then.
+            DeadlineExceeded: if neither will be over before the job's deadline.
+            LanesError: `ApiError` and its like, if no repetition helps, or the lane's attempts are used up.
+            Cancelled: if the job was cancelled meanwhile.
         """
         from celery_app.budget import Cost
+        from tasks.cancelling import end_if_cancelled
 
         cost = Cost(input_tokens=input_tokens, output_tokens=output_tokens)
         with self.admit_cost(cost, model or self.model) as call:
             yield call
+            # A project's client has connections that we cannot close, so its call may have come to its end.
+            end_if_cancelled(self)
 
-    @contextmanager
-    def admit_cost(self, cost: Cost, model: str) -> Iterator[Call]:
+    def admit_cost(self, cost: Cost, model: str) -> AbstractContextManager[Call]:
         """Do as `admit` does, for a cost that was measured otherwise."""
-        from tasks.admission import admitted
-        from tasks.cancelling import cancellable
-        from tasks.failures import outcome_of
+        from tasks.admitted_block import admitted_block  # brings redis-py along
 
-        with cancellable(self) as running:
-            call = admitted(self, cost, model)
-            try:
-                if running.cancelled:
-                    call.failed("unsent")
-                    self.end_cancelled()
-                if self.request.retries == 0:
-                    self.report("called", time.time() - self.submitted_at)
-                yield call
-            except Cancelled:
-                raise
-            except Exception as exc:
-                # The connection that we closed ourselves says nothing about the API.
-                call.failed(*(("failed", None) if running.cancelled else outcome_of(exc)))
-                raise
-            finally:
-                call.settle()
+        return admitted_block(self, cost, model)
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """End a job that was cancelled, or whose deadline passed, in the queue before it costs anything."""
@@ -210,6 +207,7 @@ class LaneTask(Task):
             celery.exceptions.Retry: unless `throw` is false.
             celery.exceptions.MaxRetriesExceededError: or `exc`, once the attempts are used up; the job is kept among
                 the dead letters then. They are the lane's unless the task or the call sets ``max_retries``.
+            DeadlineExceeded: if the job's deadline passes before it could start again.
         """
         properties = self.request.properties
         if self.request.called_directly or not is_claimed(properties) or args or kwargs or options:
@@ -234,6 +232,7 @@ class LaneTask(Task):
         Raises:
             celery.exceptions.Retry: which ends the task here.
             BaseException: `error`, once the attempts are used up.
+            DeadlineExceeded: if the job's deadline passes before it could start again.
         """
         if self.request.called_directly or not is_claimed(self.request.properties):
             raise error
@@ -244,9 +243,17 @@ class LaneTask(Task):
     def _returned(self, delay: float, retries: int, error: BaseException | None) -> Retry:
         from celery_app.broker.returns import give_back  # brings redis-py along
 
+        self._check_time_for(delay, error)
         self.report("returned")
         give_back(self.app, self.request.properties, delay=delay, retries=retries)
         return Retry(exc=error, when=delay)
+
+    def _check_time_for(self, delay: float, error: BaseException | None) -> None:
+        """Whoever waits for a job that will never be called again learns so now, and why."""
+        if self.deadline_at is not None and time.time() + delay > self.deadline_at:
+            reason = str(error) if isinstance(error, LanesError) else type(error).__name__
+            where = f"before its next attempt in {delay:.1f} s{f' ({reason})' if error else ''}"
+            raise DeadlineExceeded(where=where, allowed=self.deadline_at - self.submitted_at) from None
 
     def give_up(self, error: BaseException) -> NoReturn:
         """Fail the job with `error` and keep it among the dead letters.

@@ -147,6 +147,17 @@ def cancellable(task: LaneTask) -> Iterator[Running]:
         task.end_cancelled()
 
 
+def end_if_cancelled(task: LaneTask) -> None:
+    """End the job in hand if it was cancelled while the call of this thread ran.
+
+    Raises:
+        Cancelled: if it was.
+    """
+    call = running()
+    if call is not None and call.cancelled:
+        task.end_cancelled()
+
+
 def _marks_of(task: LaneTask) -> list[str]:
     ids = [task.request.id, task.request.get(BATCH_HEADER)]
     prefix = f"{key_prefix(task.app)}{CANCEL}"

@@ -43,9 +43,8 @@ def _build(api_key: str, base_url: str) -> Anthropic:
 
     from tasks.deadline import heed_deadlines
 
-    http_log = logging.getLogger("httpx2")
-    if http_log.level == logging.NOTSET:
-        http_log.setLevel(logging.WARNING)  # else each call adds a line to the worker's log
+    _quieten("httpx2", logging.WARNING)  # else each call adds a line to the worker's log
+    _quieten("anthropic", logging.INFO)  # at DEBUG it logs the prompt
     limits = httpx2.Limits(
         max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_EXPIRY
     )
@@ -56,3 +55,10 @@ def _build(api_key: str, base_url: str) -> Anthropic:
         timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),  # the call's deadline bounds everything else
         http_client=heed_deadlines(DefaultHttpxClient(limits=limits)),
     )
+
+
+def _quieten(name: str, level: int) -> None:
+    """Set a logger's level where nobody else has."""
+    log = logging.getLogger(name)
+    if log.level == logging.NOTSET:
+        log.setLevel(level)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from celery_app.budget import RateLimits
 from celery_app.errors import ApiError, ApiUnreachable, CallTimeout, NotAMessage
+from tasks.redaction import content_type_of, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from anthropic import APIStatusError
 
@@ -27,7 +30,13 @@ BACKOFF_CAP = 60.0
 #: Seconds until the next try after a 429 that does not say when; the budget decides how long it really takes.
 LIMITED_PAUSE = 0.1
 
-RETRYABLE_STATUSES = frozenset({408, 409, 500, 502, 503, 504, 529})
+#: Below 500, what passes: timeout, conflict, too early. From 500 on everything does, whatever number a gateway invents,
+#: but for what the server will never know how to do.
+PASSING_STATUSES = frozenset({408, 409, 425})
+LASTING_STATUSES = frozenset({501, 505})
+
+#: The API is overloaded; or a gateway (Cloudflare's numbers) finds it down, which is as if we did not reach it.
+OVERLOADED_STATUSES = frozenset({521, 522, 523, 529})
 
 #: In-stream errors arrive with status 200; their type stands for the status the API would have answered with.
 STATUS_OF_TYPE = {
@@ -46,6 +55,9 @@ STATUS_OF_TYPE = {
 #: A 429 that no waiting helps against.
 SPEND_LIMIT = "enforced_spend_limit_reached"
 
+#: An error's type as the API writes it; anything else may be anybody's words.
+_TYPE = re.compile(r"[a-z_]{1,64}")
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -54,23 +66,33 @@ class Failure:
     Attributes:
         kind: ``fatal``: the job fails at once. ``limited``: it goes back, no attempt spent. ``retry``: it goes back
             after a backoff, one attempt spent.
-        error: what the job fails with, safe for a JSON result backend.
+        error: what the job fails with, safe for a JSON result backend, for logs and for events.
         retry_after: seconds the API asked to be left alone; None where it did not say.
         overloaded: whether everybody should slow down.
+        headers: of the answer, None if there was none.
     """
 
     kind: Literal["fatal", "limited", "retry"]
     error: Exception
     retry_after: float | None = None
     overloaded: bool = False
+    headers: Mapping[str, str] | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the call ended, for the budget."""
+        if self.kind == "limited":
+            return "limited"
+        return "overloaded" if self.overloaded else "failed"
 
 
-def failure_of(exc: Exception, timeout: float) -> Failure | None:
+def failure_of(exc: BaseException, seconds: float, keys: Collection[str] = ()) -> Failure | None:
     """Judge what the SDK, or the HTTP client below it, raised.
 
     Args:
         exc: the exception of a call.
-        timeout: seconds that the call was given.
+        seconds: that the call took.
+        keys: API keys that no message may show.
 
     Returns:
         The failure, or None for an exception that is no failure of the call but a defect of ours.
@@ -83,26 +105,14 @@ def failure_of(exc: Exception, timeout: float) -> Failure | None:
     if isinstance(exc.__cause__ or exc, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
         return None  # what we sent was wrong, and will be
     if isinstance(exc, anthropic.APIStatusError):
-        return _of_status(exc)
+        return _of_status(exc, keys)
     if isinstance(exc, anthropic.APITimeoutError | httpx2.TimeoutException):
-        return Failure("retry", CallTimeout(timeout=timeout))
+        return Failure("retry", CallTimeout(timeout=seconds))
     if isinstance(exc, anthropic.APIConnectionError | httpx2.TransportError):
-        return Failure("retry", ApiUnreachable(reason=_reason(exc)))
-    if isinstance(exc, json.JSONDecodeError | anthropic.APIResponseValidationError):
+        return Failure("retry", ApiUnreachable(reason=_reason(exc, keys)), overloaded=True)
+    if isinstance(exc, anthropic.APIResponseValidationError) or _is_half_json(exc):
         return Failure("retry", NotAMessage(status=200, content_type="broken JSON"))
     return None
-
-
-def outcome_of(exc: Exception) -> tuple[Outcome, Mapping[str, str] | None]:
-    """Return how a failed call ended, for the budget, and the headers of its answer."""
-    failure = failure_of(exc, 0)
-    headers = getattr(getattr(exc, "response", None), "headers", None)
-    if failure is None or failure.kind == "fatal":
-        return "failed", headers
-    if failure.kind == "limited":
-        return "limited", headers
-    unreachable = isinstance(failure.error, ApiUnreachable)
-    return "overloaded" if failure.overloaded or unreachable else "failed", headers
 
 
 def backoff(failures: int) -> float:
@@ -110,33 +120,54 @@ def backoff(failures: int) -> float:
     return random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2**failures))
 
 
-def _of_status(exc: APIStatusError) -> Failure:
-    kind = exc.type or "error"
-    status = exc.status_code if exc.status_code >= 400 else STATUS_OF_TYPE.get(kind, 500)
-    error = ApiError(status=status, type=kind, text=exc.api_message or _short(exc.message))
+def _of_status(exc: APIStatusError, keys: Collection[str]) -> Failure:
+    kind = exc.type if isinstance(exc.type, str) and _TYPE.fullmatch(exc.type) else "error"
+    # The SDK follows redirections; one that leads nowhere is an answer like any other.
+    status = exc.status_code if exc.status_code >= 300 else STATUS_OF_TYPE.get(kind, 500)
+    headers = exc.response.headers
+    retry_after = RateLimits.of(headers).retry_after
+    error = ApiError(status=status, type=kind, text=_words(exc, keys))
     if status == 429 and exc.error_code != SPEND_LIMIT:
-        return Failure("limited", error, retry_after=_retry_after(exc.response.headers))
-    if status in RETRYABLE_STATUSES:
-        return Failure("retry", error, _retry_after(exc.response.headers), overloaded=status == 529)
-    return Failure("fatal", error)
+        return Failure("limited", error, retry_after, headers=headers)
+    if _passes(status):
+        return Failure("retry", error, retry_after, status in OVERLOADED_STATUSES, headers)
+    return Failure("fatal", error, headers=headers)
 
 
-def _retry_after(headers: Any) -> float | None:
-    """Parse ``retry-after`` in seconds; a date or nonsense counts as not said."""
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
+def _passes(status: int) -> bool:
+    return status in PASSING_STATUSES or (status >= 500 and status not in LASTING_STATUSES)
 
 
-def _reason(exc: Exception) -> str:
+def _words(exc: APIStatusError, keys: Collection[str]) -> str:
+    """Return the API's own words; of any other body, which may repeat the whole request, only what kind it is."""
+    match exc.body:
+        case {"type": "error", "error": {"message": str(message)}}:
+            return redacted(message, exc.request, keys)
+    return f"its body is no error of the Messages API ({content_type_of(exc.response.headers)})"
+
+
+def _reason(exc: BaseException, keys: Collection[str]) -> str:
     """Name the cause below the SDK's "Connection error."."""
     cause = exc.__cause__ or exc
-    return _short(str(cause)) or type(cause).__name__
+    return redacted(str(cause), _request_of(exc), keys) or type(cause).__name__
 
 
-def _short(text: str, limit: int = 200) -> str:
-    """A gateway's error may be a whole HTML page."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit]}…"
+def _request_of(exc: Any) -> Any:
+    try:
+        return exc.request
+    except (AttributeError, RuntimeError):  # httpx2 raises the latter where it does not know
+        return None
+
+
+def _is_half_json(exc: BaseException) -> bool:
+    """Whether the SDK could not read its answer; a project that cannot read a model's words raises the same."""
+    import anthropic
+
+    if not isinstance(exc, json.JSONDecodeError):
+        return False
+    frame = exc.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_globals.get("__name__", "").startswith(f"{anthropic.__name__}."):
+            return True
+        frame = frame.tb_next
+    return False

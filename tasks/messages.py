@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celery import shared_task
 from celery.exceptions import TaskPredicate
 
-from celery_app.errors import (
-    ApiError,
-    ApiUnreachable,
-    CallTimeout,
-    DeadlineExceeded,
-    InvalidRequest,
-    LanesError,
-    NotAMessage,
-    UnforeseenFailure,
-)
+from celery_app.errors import InvalidRequest, LanesError, NotAMessage, UnforeseenFailure
 from celery_app.routing import MODEL
 from celery_app.settings import settings_of
 from tasks.base import LaneTask
-from tasks.failures import LIMITED_PAUSE, Failure, backoff, failure_of
+from tasks.redaction import content_type_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +33,7 @@ class MessageTask(LaneTask):
     hides_arguments = True
     #: The worker's log and Flower show the beginning of a result; one character of an answer's JSON is its bracket.
     resultrepr_maxsize = 1
-    throws = (ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, InvalidRequest, NotAMessage, UnforeseenFailure)
+    throws = (*LaneTask.throws, InvalidRequest, UnforeseenFailure)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
         """Submit a call after checking its parameters, with a description that shows none of its text.
@@ -84,18 +75,13 @@ def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -
     from tasks.request import check_request
 
     check_request(params)  # a job sent by name was not checked on its way in
-    timeout = task.seconds_left()
     try:
         with task.admit_cost(cost_of(params), params["model"]) as call:
-            timeout = task.seconds_left()
-            return make_call(task, params, timeout, call)
+            return make_call(task, params, task.seconds_left(), call)
     except Exception as exc:
-        failure = failure_of(exc, timeout)
-        if failure is None and isinstance(exc, LanesError | TaskPredicate):
+        if isinstance(exc, LanesError | TaskPredicate):
             raise
-        if failure is None:
-            raise UnforeseenFailure(kind=type(exc).__name__) from None
-        _end_or_return(task, failure)
+        raise UnforeseenFailure(kind=type(exc).__name__) from None
 
 
 def _create(task: MessageTask, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
@@ -158,15 +144,4 @@ def message_of(response: Any) -> dict[str, Any]:
         body = None
     if isinstance(body, dict) and body.get("type") == "message":
         return body
-    content_type = response.headers.get("content-type", "no content type")
-    raise NotAMessage(status=response.status_code, content_type=content_type)
-
-
-def _end_or_return(task: MessageTask, failure: Failure) -> NoReturn:
-    """Fail the job or give it back to its lane."""
-    if failure.kind == "fatal":
-        raise failure.error from None
-    if failure.kind == "limited":
-        task.report("limited")
-        task.return_to_lane(failure.error, failure.retry_after or LIMITED_PAUSE, attempt_spent=False)
-    task.return_to_lane(failure.error, max(backoff(task.request.retries), failure.retry_after or 0))
+    raise NotAMessage(status=response.status_code, content_type=content_type_of(response.headers))

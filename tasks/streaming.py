@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import shared_task
@@ -10,16 +11,23 @@ from celery import shared_task
 from celery_app.errors import NotAMessage, error_event
 from tasks.assembly import Assembly
 from tasks.messages import MessageTask, api_of, perform, sdk_arguments
+from tasks.redaction import content_type_of
 from tasks.sse import EventParser
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tasks.admission import Call
     from tasks.relay import RelayedStream
 
 #: The content type of a stream; anything else with status 200 is a gateway's page.
 STREAM_TYPE = "text/event-stream"
+
+#: How OpenAI's streams end, and those of some gateways in front of Anthropic's API.
+DONE = b"[DONE]"
+
+#: Seconds that the end of an answer may take behind its message: in one packet with it, or in the next.
+DRAIN_SECONDS = 0.05
 
 
 class StreamTask(MessageTask):
@@ -54,12 +62,14 @@ def _stream(task: MessageTask, params: Mapping[str, Any], timeout: float, call: 
         with deadline(timeout), create(**sdk_arguments(params), stream=True, timeout=timeout) as answer:
             response = answer.http_response
             call.begun(response.headers)
-            message = _pass_on(response, stream)
+            chunks = response.iter_bytes()
+            message = _pass_on(response, chunks, stream)
+            call.answered(message, response.headers)
+            stream.end(json.dumps(message).encode())
+            _drain(chunks)
     except BaseException:
         stream.flush()  # what the next attempt writes has to come behind
         raise
-    call.answered(message, response.headers)
-    stream.end(json.dumps(message).encode())
     return message
 
 
@@ -73,8 +83,8 @@ def _relayed(task: MessageTask) -> RelayedStream:
     return RelayedStream(relay_for(task.app), key, anew=anew)
 
 
-def _pass_on(response: Any, stream: RelayedStream) -> dict[str, Any]:
-    """Pass the events on until the answer is complete.
+def _pass_on(response: Any, chunks: Iterator[bytes], stream: RelayedStream) -> dict[str, Any]:
+    """Pass the events on until the message is complete; what an API may send behind it is nobody's business.
 
     Raises:
         NotAMessage: it is no stream of the Messages API.
@@ -82,24 +92,59 @@ def _pass_on(response: Any, stream: RelayedStream) -> dict[str, Any]:
         httpx2.TransportError: the connection was lost, or the stream ended too early.
     """
     if not response.headers.get("content-type", "").startswith(STREAM_TYPE):
-        raise NotAMessage(status=response.status_code, content_type=response.headers.get("content-type", "none"))
+        raise NotAMessage(status=response.status_code, content_type=content_type_of(response.headers))
     parser, assembly, has_begun = EventParser(), Assembly(), False
-    for chunk in response.iter_bytes():
-        events = list(parser.feed(chunk))
-        for data in events:
-            event = json.loads(data)
-            assembly.add(event)
-            if event["type"] == "error":
-                _raise_error(response, event)
+    for chunk in chunks:
+        events = list(_added(response, assembly, parser.feed(chunk)))
         if events:
             # The first token goes at once, and what the API says before it.
             stream.write(events, at_once=not has_begun)
             has_begun = has_begun or any(b"content_block_delta" in data for data in events)
-    if not assembly.complete:
-        import httpx2
+        if assembly.complete:
+            return assembly.message()
+    import httpx2
 
-        raise httpx2.RemoteProtocolError("the stream ended before its message")
-    return assembly.message()
+    raise httpx2.RemoteProtocolError("the stream ended before its message")
+
+
+def _added(response: Any, assembly: Assembly, datas: Iterable[bytes]) -> Iterator[bytes]:
+    """Add events to the message and give those of them that its readers know what to do with."""
+    for data in datas:
+        event = _event_of(data)
+        if event is None:
+            continue
+        assembly.add(event)
+        if event["type"] == "error":
+            _raise_error(response, event)
+        yield data
+        if assembly.complete:
+            return
+
+
+def _event_of(data: bytes) -> dict[str, Any] | None:
+    """Return an event of the Messages API; gateways add some of another API's, such as ``[DONE]``.
+
+    Raises:
+        NotAMessage: it is no JSON.
+    """
+    if data == DONE:
+        return None
+    try:
+        event = json.loads(data)
+    except ValueError:
+        raise NotAMessage(status=200, content_type="an event that is no JSON") from None
+    return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None
+
+
+def _drain(chunks: Iterator[bytes]) -> None:
+    """Read what ends the answer, so that its connection can serve the next call; an API that keeps it open loses it."""
+    import httpx2
+
+    from tasks.deadline import deadline
+
+    with deadline(DRAIN_SECONDS), suppress(httpx2.HTTPError):
+        for _ in chunks:
+            pass
 
 
 def _raise_error(response: Any, event: dict[str, Any]) -> NoReturn:
