@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from celery_app.broker.verbs import CLOSE_GATE
-from celery_app.budget import Budget, Cost, Outcome, RateLimits, Usage, budget_for
+from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, RateLimits, Usage, budget_for
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded, OutOfBudget
 from celery_app.settings import settings_of
@@ -49,6 +49,7 @@ class Call:
         self.headers: Mapping[str, str] | None = None
         self.outcome: Outcome = "answered"
         self._budget, self._client, self._ticket = budget, client, ticket
+        CALL_LEASES.hold(budget, client, ticket)
 
     def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
         """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers."""
@@ -70,6 +71,7 @@ class Call:
 
     def settle(self) -> None:
         """Replace the estimate in the budget; where Redis is away it stands, and the call's lease ends it."""
+        CALL_LEASES.let_go(self._ticket)
         try:
             self._budget.settle(self._client, self._ticket, self.usage, self.headers, self.outcome)
         except redis.RedisError as exc:

@@ -4,6 +4,18 @@ from celery_app.budget.admission import Admission
 from celery_app.budget.budget import Budget, Outcome, budget_for
 from celery_app.budget.cost import Cost, cost_of
 from celery_app.budget.headers import RateLimit, RateLimits
+from celery_app.budget.leases import CALL_LEASES
 from celery_app.budget.usage import Usage
 
-__all__ = ["Admission", "Budget", "Cost", "Outcome", "RateLimit", "RateLimits", "Usage", "budget_for", "cost_of"]
+__all__ = [
+    "CALL_LEASES",
+    "Admission",
+    "Budget",
+    "Cost",
+    "Outcome",
+    "RateLimit",
+    "RateLimits",
+    "Usage",
+    "budget_for",
+    "cost_of",
+]

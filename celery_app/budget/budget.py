@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from celery_app.budget.admission import Admission
 from celery_app.budget.headers import RateLimits
 from celery_app.budget.usage import MOST_TOKENS
-from celery_app.budget.verbs import ADMIT, LEAVE, SETTLE
+from celery_app.budget.verbs import ADMIT, LEAVE, RENEW, SETTLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from redis import Redis
 
@@ -37,14 +37,17 @@ _DIGEST_LENGTH = 16
 #: Random bytes of a ticket's id: unique among the calls in flight.
 _TICKET_BYTES = 8
 
-#: Seconds that a call may outlive its lane's ``call_timeout`` before it is taken for dead: the time to settle.
-_LEASE_MARGIN = 30
+#: Seconds without a renewal after which a call is taken for dead. As long as the broker's lease of its job: when the
+#: job of a killed worker is back, it finds its slot free.
+LEASE = 15.0
 
 #: What the scripts take for "not said", and for "never".
 _UNKNOWN = -1
 
 _MS_PER_S = 1_000
 _US_PER_S = 1_000_000
+
+_LEASE_MS = round(LEASE * _MS_PER_S)
 
 _Args: TypeAlias = tuple[str | int | float, ...]
 
@@ -78,14 +81,13 @@ class Budget:
             waiter: the job's id, so that it keeps its place in the line when it asks again.
 
         Returns:
-            A ticket that has to be settled, or the time to wait: exact for the first job of its lane if nobody but
-            those before it takes anything; others are told to come one after the other.
+            A ticket that has to be renewed (`CallLeases`) until it is settled, or the time to wait: exact for the first
+            job of its lane if nobody but those before it takes anything; others are told to come one after the other.
 
         Raises:
             redis.exceptions.RedisError: if Redis is away or full; nothing is granted then.
         """
-        lease_ms = int((lane.call_timeout + _LEASE_MARGIN) * _MS_PER_S)
-        asking = (lane.name, waiter, max(0, int(waited_s * _MS_PER_S)), secrets.token_hex(_TICKET_BYTES), lease_ms)
+        asking = (lane.name, waiter, max(0, int(waited_s * _MS_PER_S)), secrets.token_hex(_TICKET_BYTES), _LEASE_MS)
         args = (*asking, self.model, *_cost_args(cost), *_limit_args(self.limits), *_lane_args(self.lanes))
         granted, wait_us, ticket, dimension, first, certain = ADMIT.run(client, self._keys, args)
         short: Any = _text(dimension) or None
@@ -125,12 +127,23 @@ class Budget:
             outcome: how the call ended.
 
         Returns:
-            Whether the ticket was open: False if it was settled before, or its lease is over.
+            Whether the ticket was open: False if it was settled before, or its lease was over an hour ago.
 
         Raises:
             redis.exceptions.RedisError: if Redis is away; the estimate stands then, and the lease ends the call.
         """
         return self._heard(client, ticket, usage, headers, outcome)
+
+    def renew(self, client: Redis, tickets: Iterable[str]) -> int:
+        """Say that calls are still made, more often than their `LEASE` runs out.
+
+        Returns:
+            How many of them are not settled.
+
+        Raises:
+            redis.exceptions.RedisError: if Redis is away; their leases go on running.
+        """
+        return int(RENEW.run(client, self._keys, (_LEASE_MS, *(ticket.split(":", 1)[0] for ticket in tickets))))
 
     def hear(self, client: Redis, ticket: str, headers: Mapping[str, str]) -> bool:
         """Learn from the headers of an answer that has only begun: a stream may take minutes until it is settled.

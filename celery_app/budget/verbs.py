@@ -9,4 +9,5 @@ _BUCKETS = ("clock", "state", "pace", "bucket", "model", "calls")
 
 ADMIT = Script("admit", *_BUCKETS, "line", "share", package=_PACKAGE)
 LEAVE = Script("leave", "clock", "line", package=_PACKAGE)
+RENEW = Script("renew", "clock", "state", "calls", package=_PACKAGE)
 SETTLE = Script("settle", *_BUCKETS, package=_PACKAGE)

