@@ -12,6 +12,7 @@ from celery_app.budget.admission import Admission
 from celery_app.budget.headers import RateLimits
 from celery_app.budget.usage import MOST_TOKENS
 from celery_app.budget.verbs import ADMIT, LEAVE, RENEW, SETTLE
+from celery_app.settings import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     from celery_app.budget.headers import RateLimit
     from celery_app.budget.usage import Usage
     from celery_app.lanes import Lane
-    from celery_app.settings import Limits, Settings
+    from celery_app.settings import Settings
 
 #: How a call ended. ``limited``: 429. ``overloaded``: 529, or no connection at all; everybody slows down for a while.
 #: ``failed``: in any other way, what it used is not known. ``unsent``: it was admitted and never made.
 Outcome: TypeAlias = Literal["answered", "limited", "overloaded", "failed", "unsent"]
 
-#: The family of the models that no pattern names.
+#: The family of the models that no pattern names, where limits are configured for all of them together.
 ANY_MODEL = "*"
 
 #: Hex digits of the digest that stands for an API key: no two keys of a broker share one, and none can be guessed.
@@ -174,17 +175,21 @@ def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> 
     Args:
         settings: with the API keys and their limits.
         lane: whose key is used; a lane with a key of its own has a budget of its own.
-        model: as in the call; its limits are those of the first pattern that fits.
+        model: as in the call; its limits are those of the first pattern that fits. Models that none fits share the
+            general limits, or have a budget each where there are none: the API's own, which are to be learned, are
+            "separate for each model" (platform.claude.com, rate limits).
         prefix: what stands before every key in Redis.
 
     Returns:
         A budget whose name shows nothing of the key.
     """
-    family = next((pattern for pattern in settings.model_limits if fnmatchcase(model, pattern)), None)
-    limits = settings.limits if family is None else settings.model_limits[family]
+    patterns = (pattern for pattern in settings.model_limits if fnmatchcase(model, pattern))
+    shared = ANY_MODEL if settings.limits != Limits() or not model else model
+    family = next(patterns, shared)
+    limits = settings.model_limits.get(family, settings.limits)
     account = f"{settings.base_url}\n{settings.api_key(lane) or ''}"
     digest = hashlib.sha256(account.encode()).hexdigest()[:_DIGEST_LENGTH]
-    return Budget(f"{digest}:{family or ANY_MODEL}", model, limits, settings.lanes, prefix)
+    return Budget(f"{digest}:{family}", model, limits, settings.lanes, prefix)
 
 
 def _cost_args(cost: Cost) -> _Args:

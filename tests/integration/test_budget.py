@@ -764,6 +764,27 @@ class TestNames:
         assert budget_for(given, CRITICAL, "haiku-4").name == name
         assert budget_for(given, CRITICAL, "opus").name != name
 
+    def test_models_without_configured_limits_have_a_budget_each(self, desk: Desk) -> None:
+        """What an answer of the one says about its limits does not count for the other."""
+        haiku, opus = (budget_for(settings(), CRITICAL, model) for model in ("haiku", "opus"))
+        for drawn_on, limit in ((haiku, 4_000), (opus, 60)):
+            desk.budget = drawn_on
+            desk.settle(desk.ask().ticket, headers=told("requests", limit, limit))
+        assert desk.granted(most=60) <= 1
+        desk.budget = haiku
+        assert desk.granted(most=60) == 60
+
+    def test_models_share_the_general_limits(self) -> None:
+        """Where any is configured, it is for all models together that no pattern names."""
+        given = settings(limits=Limits(rpm=60), model_limits={"*haiku*": Limits(rpm=1)})
+        names = [budget_for(given, CRITICAL, model).name for model in ("opus", "sonnet", "haiku")]
+        assert names[0] == names[1] != names[2]
+
+    def test_a_family_inherits_nothing_from_the_general_limits(self) -> None:
+        """What its entry leaves out is learned, as the API's limits of its models are its own."""
+        given = settings(limits=Limits(rpm=1_200, concurrency=50), model_limits={"*haiku*": Limits(rpm=2_000)})
+        assert budget_for(given, CRITICAL, "haiku").limits == Limits(rpm=2_000)
+
     def test_a_lane_with_its_own_key_has_its_own_budget(self) -> None:
         """And so has the same key somewhere else."""
         given = settings()
