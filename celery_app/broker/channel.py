@@ -216,6 +216,12 @@ class Channel(kombu_redis.Channel):
         steps = ",".join(map(str, self.priority_steps))
         return int(PURGE.run(self._plain_client(), (), (self.global_keyprefix, self.sep, queue, steps)))
 
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        """Delete a queue; of a lane, what waits elsewhere than in its lists, too."""
+        if queue in self.lanes:
+            self._purge(queue)
+        super()._delete(queue, *args, **kwargs)
+
     def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
         """Bind a queue; a server that refuses to write is one to come back to, not the end of a worker."""
         try:

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from kombu import Connection
 from pydantic import SecretStr
 from redis import Redis
 
@@ -15,7 +14,7 @@ from broker_kit.hand import Hand
 from broker_kit.worker import Worker
 from celery_app import LANES, create_app
 from celery_app.settings import Settings
-from tests.conftest import close_backend
+from tests.conftest import close_backend, close_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +23,7 @@ if TYPE_CHECKING:
 def _disconnect(app: Any) -> None:
     """Close an application's connections; kombu shares the pool between applications, so it has to stay."""
     close_backend(app)
-    for connection in list(app.pool._resource.queue):
-        if isinstance(connection, Connection):
-            connection.collect()
+    close_pool(app)
 
 
 class Yard:

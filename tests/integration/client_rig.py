@@ -49,14 +49,16 @@ class Rig:
 
 
 @contextmanager
-def rig(valkey: Valkey, db: int, tmp_path: Path, behaviour: Behaviour | None = None, slots: int = 8) -> Iterator[Rig]:
-    """Run a worker on an empty database of its own."""
+def rig(
+    valkey: Valkey, db: int, tmp_path: Path, behaviour: Behaviour | None = None, slots: int = 8, **settings: str
+) -> Iterator[Rig]:
+    """Run a worker on an empty database of its own; `settings` are variables of its environment."""
     with valkey.client(db) as redis:
         redis.flushdb()
     broker = valkey.url(db)
     app = web_app(broker)
     with running(behaviour) as api:
-        env = {"CELERY_BROKER_URL": broker, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url}
+        env = {"CELERY_BROKER_URL": broker, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url, **settings}
         with worker(tmp_path, "-c", str(slots), **env) as started:
             yield Rig(app, Client(app), api, started, env)
     close(app)

@@ -36,9 +36,9 @@ def put(app: Any, *names: str, model: str, queue: str = "batch") -> None:
         app.send_task("kit.job", (name,), task_id=name, queue=queue, ignore_result=True, headers={MODEL: model})
 
 
-def close(client: Redis, lane: str, model: str, wait_ms: int = LONG_MS, pace_ms: int = 1) -> None:
+def close(client: Redis, lane: str, model: str, wait_ms: int = LONG_MS, pace_ms: int = 1, first: str = "1") -> None:
     """Close a gate."""
-    CLOSE_GATE.run(client, ["lanes:gates"], [lane, model, wait_ms, pace_ms])
+    CLOSE_GATE.run(client, ["lanes:gates"], [lane, model, wait_ms, pace_ms, first])
 
 
 def test_a_closed_gate_lets_other_models_pass(lanes_app: Any, client: Redis) -> None:
@@ -115,11 +115,103 @@ def test_one_job_at_a_time_passes_a_gate_that_has_just_opened(lanes_app: Any, cl
     assert hand.names() == []
 
 
-def test_a_gate_is_never_shortened(client: Redis) -> None:
-    """Two jobs that were told different times leave the later one."""
-    close(client, "batch", "m", wait_ms=LONG_MS)
-    close(client, "batch", "m", wait_ms=1)
-    open_at = int(client.hget("lanes:gates", "batch|m").split()[0])
-    seconds, _ = client.time()
+def opens_in(client: Redis, gate: str) -> float:
+    """Return the seconds until a gate opens."""
+    seconds, microseconds = client.time()
+    return int(client.hget("lanes:gates", gate).split()[0]) / 1000 - seconds - microseconds / 1e6
 
-    assert open_at > (seconds + 30) * 1000
+
+def test_a_gate_opens_when_the_first_job_may_go(client: Redis) -> None:
+    """Only the job that is to go first moves a closed gate; those that were told later times leave it."""
+    close(client, "batch", "m", wait_ms=20_000, first="0")
+    close(client, "batch", "m", wait_ms=LONG_MS, first="0")
+    assert 10 < opens_in(client, "batch|m") <= 20
+
+    close(client, "batch", "m", wait_ms=5_000, first="1")
+    close(client, "batch", "m", wait_ms=LONG_MS, first="0")
+    assert 0 < opens_in(client, "batch|m") <= 5
+
+
+def test_a_denied_job_comes_before_those_that_were_set_aside_meanwhile(lanes_app: Any, client: Redis) -> None:
+    """It is older, and the budget keeps its place for it: were a younger one first, it would be asked in vain."""
+    put(lanes_app, "slow-1", "slow-2", model="slow")
+    put(lanes_app, "fast-1", model="fast")
+    hand = Hand(client)
+    [first] = hand.claim()
+    close(client, "batch", "slow")
+    assert hand.names() == ["fast-1"]
+    hand.give_back(first, delay_ms=1)
+    client.delete("lanes:gates")
+
+    eventually(lambda: not client.exists("lanes:returns") or hand.claim(0), SOON_S, "the return is due")
+    assert hand.names() == ["slow-1", "slow-2"]
+
+
+def test_nothing_is_set_aside_where_nobody_could_pass(lanes_app: Any, client: Redis) -> None:
+    """A lane of one model stays in its list, where kombu, Flower and LLEN count it."""
+    put(lanes_app, "slow-1", "slow-2", model="slow")
+    close(client, "batch", "slow")
+    hand = Hand(client)
+
+    assert hand.names() == []
+    assert hand.places("batch") == 2
+    put(lanes_app, "fast-1", model="fast")
+    assert hand.names() == ["fast-1"]
+
+
+def test_a_long_backlog_of_one_model_holds_up_no_other(lanes_app: Any, client: Redis) -> None:
+    """However many jobs stand before it: each claim goes on where the last one stopped, and rings for the next."""
+    put(lanes_app, *(f"slow-{n}" for n in range(1_300)), model="slow")
+    put(lanes_app, "fast-1", model="fast")
+    close(client, "batch", "slow")
+    hand = Hand(client)
+    for _ in range(6):
+        client.delete("lanes:bell:batch")
+        assert hand.names() == []
+        assert client.llen("lanes:bell:batch") == 1
+
+    assert hand.names() == ["fast-1"]
+    client.delete("lanes:gates")
+    assert hand.names(2_000) == [f"slow-{n}" for n in range(1_300)]
+
+
+def test_a_job_that_says_no_model_waits_for_those_of_its_task(lanes_app: Any, client: Redis) -> None:
+    """One task's closed gate says nothing of another task."""
+    for task in ("kit.job", "kit.other"):
+        lanes_app.send_task(task, task_id=task, queue="normal", ignore_result=True)
+    close(client, "normal", "task:kit.job")
+
+    assert Hand(client).names() == ["kit.other"]
+
+
+@pytest.mark.parametrize("model", ['quo"te', "back\\slash", "модель", "new\nline"])
+def test_a_model_of_any_name_has_a_gate(lanes_app: Any, client: Redis, model: str) -> None:
+    """A name that JSON writes otherwise is known by its task, to the worker and in the broker."""
+    put(lanes_app, "j", model=model)
+    close(client, "batch", "task:kit.job")
+
+    assert Hand(client).names() == []
+
+
+def test_an_entry_that_is_no_gate_holds_up_nobody(lanes_app: Any, client: Redis) -> None:
+    """What somebody else wrote there is thrown away."""
+    put(lanes_app, "j", model="m")
+    client.hset("lanes:gates", "batch|m", "tomorrow")
+
+    assert Hand(client).names() == ["j"]
+
+
+def test_a_deleted_queue_leaves_nothing_aside(lanes_app: Any, client: Redis) -> None:
+    """What waits elsewhere than in its lists goes with it."""
+    put(lanes_app, "slow-1", model="slow")
+    put(lanes_app, "fast-1", model="fast")
+    close(client, "batch", "slow")
+    assert Hand(client).names() == ["fast-1"]
+    with lanes_app.connection_for_write() as connection:
+        queue = lanes_app.amqp.queues["batch"](connection.default_channel)
+        queue.declare()  # kombu deletes what it knows the bindings of
+        queue.delete()
+
+    assert client.hgetall("lanes:aside_depth") == {}
+    client.delete("lanes:gates")
+    assert Hand(client).names() == []

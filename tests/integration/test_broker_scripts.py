@@ -92,12 +92,13 @@ def test_a_job_is_in_exactly_one_place(lanes_app: Any, hand: Hand, client: Redis
 
 
 def test_a_settled_job_leaves_nothing(lanes_app: Any, hand: Hand, client: Redis) -> None:
-    """After a job is done the broker holds no key but the bindings."""
+    """After a job is done the broker holds no key but the bindings, and for a day which models its lane had."""
     put(lanes_app, "j")
     (held,) = hand.claim()
     assert hand.settle(held) == 1
     client.delete("lanes:bell:batch")
-    assert [key for key in client.keys("*") if not key.startswith(b"_kombu.")] == []
+    assert [key for key in client.keys("*") if not key.startswith(b"_kombu.")] == [b"lanes:models:batch\x06\x166"]
+    assert 0 < client.ttl("lanes:models:batch\x06\x166") <= 86_400
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -30,6 +30,11 @@ local function age_of_head(list)
   return submitted and math.max(0, math.floor(now - tonumber(submitted) * 1000))
 end
 
+local function older(row, list)
+  local age = age_of_head(list)
+  row.oldest = age and math.max(age, row.oldest or 0) or row.oldest
+end
+
 local rows, lane_of_list = {}, {}
 for i = 4, #ARGV do
   local lane = ARGV[i]
@@ -40,10 +45,16 @@ for i = 4, #ARGV do
     local list = step == '0' and lane or lane .. separator .. step
     lane_of_list[list] = row
     row.depth = row.depth + redis.call('LLEN', prefix .. list)
-    local age = age_of_head(prefix .. list)
-    row.oldest = age and math.max(age, row.oldest or 0) or row.oldest
+    older(row, prefix .. list)
   end
   rows[#rows + 1] = row
+end
+
+for _, name in ipairs(redis.call('HKEYS', prefix .. 'lanes:asides')) do
+  local row = lane_of_list[string.match(name, '^[^|]*')]
+  if row then
+    older(row, prefix .. 'lanes:aside:' .. name)
+  end
 end
 
 for _, claim in ipairs(redis.call('HVALS', prefix .. 'lanes:claims')) do

@@ -64,40 +64,83 @@ local function is_open(queue, model)
   return not gate or gate.open_at <= now
 end
 
--- The next job of a list whose gate is open, nil if there is none; those that stand aside go first.
-local function next_job(queue, list)
-  for _, model in ipairs(asides[list] or {}) do
+-- Whether a list may have a job, behind a closed gate, that could go.
+local models_in = {}
+local function has_open(queue, list)
+  models_in[list] = models_in[list] or redis.call('SMEMBERS', models_key(prefix, list))
+  for _, model in ipairs(models_in[list]) do
     if is_open(queue, model) then
-      local text = take_from_aside(prefix, queue, list, model)
-      if text then
-        return text, model
-      end
+      return true
     end
   end
-  if not has_gates then
-    return redis.call('RPOP', prefix .. list), ''
-  end
-  for _ = 1, MOST_SET_ASIDE do
+  return false
+end
+
+-- The first job of a list whose gate is open, and its model; those before it are set aside. The job stays where it is.
+-- With `been_out`, of the returned jobs at the list's front only.
+local may_set_aside, is_cut_short = MOST_SET_ASIDE, false
+local function first_open(queue, list, been_out)
+  while true do
     local text = redis.call('LINDEX', prefix .. list, -1)
     if not text then
+      redis.call('DEL', models_key(prefix, list))
+      return nil
+    elseif been_out and not has_been_out(text) then
       return nil
     end
     local model = model_of(text)
     if is_open(queue, model) then
-      redis.call('RPOP', prefix .. list)
       return text, model
-    elseif not set_aside(prefix, queue, list, model, text) then
+    elseif not has_open(queue, list) then
+      return nil
+    elseif may_set_aside == 0 then
+      is_cut_short = true
       return nil
     end
+    set_aside(prefix, queue, list, model, text)
+    may_set_aside = may_set_aside - 1
   end
-  return nil
+end
+
+-- The model of the oldest of the jobs that stand aside and could go, and when it was submitted.
+local function oldest_aside(queue, list)
+  local oldest, at = nil, math.huge
+  for _, model in ipairs(asides[list] or {}) do
+    if is_open(queue, model) then
+      local text = redis.call('LINDEX', aside_key(prefix, list, model), -1)
+      if text and submitted_at(text) < at then
+        oldest, at = model, submitted_at(text)
+      end
+    end
+  end
+  return oldest, at
+end
+
+-- The next job of a list whose gate is open, nil if there is none. What stands aside is older than the rest of the list,
+-- but for what has been out: a job that was denied is older than those that were set aside meanwhile, and comes first.
+local function next_job(queue, list)
+  if not has_gates and not asides[list] then
+    return redis.call('RPOP', prefix .. list), ''
+  end
+  local text, model = first_open(queue, list, true)
+  local aside, at = oldest_aside(queue, list)
+  if aside and not (text and submitted_at(text) <= at) then
+    return take_from_aside(prefix, queue, list, aside), aside
+  end
+  if not text then
+    text, model = first_open(queue, list, false)
+  end
+  if text then
+    redis.call('RPOP', prefix .. list)
+  end
+  return text, model
 end
 
 local function claim_from(queue, list, held)
   while wanted > 0 do
     local text, model = next_job(queue, list)
     if not text then
-      return
+      break
     end
     local tag = accept(queue, list, text, held)
     if tag then
@@ -109,8 +152,9 @@ local function claim_from(queue, list, held)
       next_open = math.min(next_open or math.huge, pass(prefix, gates, queue .. '|' .. model, now) or math.huge)
     end
   end
-  if redis.call('EXISTS', prefix .. list) == 1 then
-    ring(prefix, queue) -- there is more: another worker may have a slot free
+  if is_cut_short or wanted == 0 and redis.call('EXISTS', prefix .. list) == 1 then
+    ring(prefix, queue) -- there is more: for this worker's next claim, or another that has a slot free
+    is_cut_short = false
   end
 end
 

@@ -4,20 +4,12 @@
 -- in order, without a slot. In a lane with several models its jobs are set aside, so that those of another model behind
 -- them are not held up; once it opens, they go first.
 
--- Jobs of one model that are set aside in a list; beyond that they hold up the others. Counted, because what stands
--- aside is no longer seen by LLEN.
-local MOST_ASIDE = 1000
-
--- Jobs set aside by one call: bounds the time the server is blocked.
-local MOST_SET_ASIDE = 100
+-- Jobs set aside by one claim: bounds the time the server is blocked; the next claim goes on.
+local MOST_SET_ASIDE = 200
 
 -- Milliseconds for which a gate that has opened is remembered: each job that passes closes it again for its pace
 -- meanwhile, because the one that passes will most likely find the budget used up, and those behind it would, too.
 local REMEMBERED = 1000
-
-local function model_of(text)
-  return field(text, 'lanes_model', '"([^"\\]*)"') or ''
-end
 
 -- gates: "lane|model" -> open_at, ms since the epoch, which may have passed; pace, ms. next_open: ms, or nil.
 local function read_gates(prefix, now)
@@ -26,7 +18,7 @@ local function read_gates(prefix, now)
   for i = 1, #entries, 2 do
     local open_at, pace = string.match(entries[i + 1], '^(%d+) (%d+)$')
     open_at = tonumber(open_at)
-    if open_at + REMEMBERED < now then
+    if not open_at or open_at + REMEMBERED < now then
       redis.call('HDEL', prefix .. 'lanes:gates', entries[i])
     else
       gates[entries[i]] = {open_at = open_at, pace = tonumber(pace)}
@@ -53,12 +45,9 @@ local function aside_key(prefix, list, model)
   return prefix .. 'lanes:aside:' .. list .. '|' .. model
 end
 
--- Put a job aside, behind those that are there, or in front of them if it has been out; false: there are too many.
+-- Put a list's first job aside, behind those that are there, or in front of them if it has been out.
 local function set_aside(prefix, queue, list, model, text)
   local aside = aside_key(prefix, list, model)
-  if redis.call('LLEN', aside) >= MOST_ASIDE then
-    return false
-  end
   redis.call('RPOP', prefix .. list)
   if has_been_out(text) then
     put_in_front(aside, {text})
@@ -67,7 +56,6 @@ local function set_aside(prefix, queue, list, model, text)
   end
   redis.call('HSET', prefix .. 'lanes:asides', list .. '|' .. model, queue)
   redis.call('HINCRBY', prefix .. 'lanes:aside_depth', queue, 1)
-  return true
 end
 
 -- list -> models of which jobs stand aside.

@@ -33,6 +33,7 @@ if delay > 0 then
   redis.call('HSET', prefix .. 'lanes:returned', tag, list .. '|' .. text)
 else
   put_in_front(prefix .. list, {text})
+  note_models(prefix, list, {text}, 1, 1)
   ring(prefix, queue_of(list, separator))
 end
 return 1

@@ -75,6 +75,33 @@ local function unwrap(wrapped, queue)
   return string.sub(wrapped, 2, -(#cjson.encode(queue) + 8))
 end
 
+-- The model a job will call, by which it passes or waits at a gate; "task:<name>" where it does not say, or in a way
+-- that JSON writes otherwise.
+local function model_of(text)
+  local model = field(text, 'lanes_model', '"([^"\\]+)"')
+  return model or 'task:' .. (field(text, 'task', '"([^"\\]*)"') or '')
+end
+
+-- Seconds without a new job after which it is forgotten of which models a list's jobs are.
+local MODELS_KEPT = 86400
+
+local function models_key(prefix, list)
+  return prefix .. 'lanes:models:' .. list
+end
+
+-- Note that a list has a job of a model: whether it is worth while to look behind a closed gate depends on it.
+local function note_models(prefix, list, texts, first, last)
+  local key, noted = models_key(prefix, list), {}
+  for i = first, last do
+    local model = model_of(texts[i])
+    if not noted[model] then
+      redis.call('SADD', key, model)
+      noted[model] = true
+    end
+  end
+  redis.call('EXPIRE', key, MODELS_KEPT)
+end
+
 -- Milliseconds since the epoch by the server's clock, the only one that all workers share.
 local function now_ms()
   local time = redis.call('TIME')

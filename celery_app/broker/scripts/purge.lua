@@ -19,6 +19,7 @@ for step in string.gmatch(ARGV[4], '[^,]+') do
   local list = step == '0' and queue or queue .. separator .. step
   lists[list] = true
   drop(prefix .. list)
+  redis.call('DEL', models_key(prefix, list))
   for _, model in ipairs(models_of[list] or {}) do
     drop(aside_key(prefix, list, model))
     redis.call('HDEL', prefix .. 'lanes:asides', list .. '|' .. model)

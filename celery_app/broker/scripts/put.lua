@@ -29,6 +29,9 @@ if not_before > 0 then
   return -1
 end
 redis.call('LPUSH', list, ARGV[8])
+if capacity >= 0 then
+  note_models(prefix, string.sub(list, #prefix + 1), ARGV, 8, 8)
+end
 if expires > 0 then
   for _, key in ipairs(KEYS) do
     redis.call('PEXPIRE', key, expires)

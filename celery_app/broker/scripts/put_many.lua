@@ -23,6 +23,7 @@ local there = math.max(0, tonumber(redis.call('HGET', batch, 'queued') or '0') -
 local last = math.min(#ARGV - 6, there + math.max(0, capacity - depth))
 if last > there then
   redis.call('LPUSH', list, unpack(ARGV, 7 + there, 6 + last))
+  note_models(prefix, string.sub(list, #prefix + 1), ARGV, 7 + there, 6 + last)
   redis.call('HSET', batch, 'queued', first + last)
   redis.call('EXPIRE', batch, ARGV[5])
   ring(prefix, queue)

@@ -71,6 +71,7 @@ local function sweep_up(prefix, separator, now, lease, most_deliveries)
   end
   for list, texts in pairs(lists) do
     put_in_front(prefix .. list, texts)
+    note_models(prefix, list, texts, 1, #texts)
     ring(prefix, queue_of(list, separator))
   end
 end

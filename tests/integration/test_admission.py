@@ -1,0 +1,132 @@
+"""A job that the budget denies: where it waits, and what may happen to it meanwhile."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until
+from worker_process import worker
+
+from celery_app.connection import redis_client
+from celery_app.errors import Cancelled, DeadlineExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import Valkey
+
+#: Of model ``narrow`` one call at a time, of ``slow`` two requests a second, of any other as many as you like.
+LIMITS = json.dumps({"narrow": {"concurrency": 1}, "slow": {"rpm": 120}})
+
+#: Seconds of a call that somebody waits behind.
+LONG_CALL = 3.0
+
+#: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """One worker with two slots for all tests."""
+    with rig(valkey, 9, tmp_path_factory.mktemp("worker"), slots=2, EZAI_LIMITS=LIMITS) as up:
+        yield up
+
+
+@pytest.fixture
+def up(shared: Rig) -> Rig:
+    """The same, fresh for each test."""
+    return fresh(shared)
+
+
+def call(model: str) -> dict[str, Any]:
+    """Return the parameters of a call of a model."""
+    return {**params(), "model": model}
+
+
+def occupy(up: Rig, seconds: float = LONG_CALL) -> Any:
+    """Have the one call of ``narrow`` under way, and return its job."""
+    up.api.control(latency=seconds)
+    result = up.client.submit("normal", **call("narrow"))
+    wait_until(lambda: up.api.summary()["in_flight"] == 1, "the call is at the API")
+    up.api.control(latency=0.0)
+    return result
+
+
+def test_a_denied_job_leaves_its_slot_to_another_model(up: Rig) -> None:
+    """However often it asks again: with two slots, and two jobs waiting for the one call of their model."""
+    occupied = occupy(up)
+    waiting = [up.client.submit("normal", **call("narrow")) for _ in range(3)]
+    wait_until(lambda: any(result.state == "RETRY" for result in waiting), "a job is back in its lane")
+    up.client.submit("batch", **call("free")).get(timeout=PATIENCE)
+    assert not occupied.ready()
+
+    for result in waiting:
+        assert result.get(timeout=PATIENCE)["type"] == "message"
+
+
+def test_a_job_that_waits_for_the_budget_can_be_cancelled(up: Rig) -> None:
+    """It ends at once, and is not called when its turn would have come."""
+    occupied = occupy(up)
+    waiting = up.client.submit("normal", **call("narrow"))
+    wait_until(lambda: waiting.state == "RETRY", "it is back in its lane")
+    up.client.cancel(waiting)
+
+    with pytest.raises(Cancelled):
+        waiting.get(timeout=PATIENCE)
+    assert occupied.get(timeout=PATIENCE)["type"] == "message"
+    assert up.client.submit("normal", **call("narrow")).get(timeout=PATIENCE)["type"] == "message"
+    assert up.api.summary()["total"] == 2
+
+
+def test_waiting_for_the_budget_costs_no_attempt(up: Rig) -> None:
+    """A lane with three attempts has its job asked for more often, and all three are left when it is called."""
+    occupied = occupy(up)
+    waiting = up.client.submit("critical", **call("narrow"))
+    occupied.get(timeout=PATIENCE)
+    assert waiting.get(timeout=PATIENCE)["type"] == "message"
+    assert up.worker.output().count(f"[{waiting.id}] retry") > 3
+
+
+def test_a_lane_alone_reaches_the_full_rate(up: Rig) -> None:
+    """Jobs that go back to the broker for each wait lose no time there, and keep their order."""
+    jobs = [up.client.submit("batch", **{**call("slow"), "metadata": {"user_id": str(n)}}) for n in range(10)]
+    for job in jobs:
+        job.get(timeout=PATIENCE)
+    calls = up.api.calls()
+    took = calls[-1]["arrived"] - calls[0]["arrived"]
+
+    assert took < 1.5 * 9 / (120 / 60 * 0.98)
+    early = [int(each["user_id"]) for each in calls]
+    assert sum(abs(place - n) for place, n in enumerate(early)) <= 2 * len(jobs)
+
+
+def test_a_certain_wait_beyond_the_deadline_ends_the_job_at_once(up: Rig) -> None:
+    """The API has said when it will answer again, and that is too late: why let somebody wait."""
+    up.api.control(latency=0.0)
+    up.client.submit("normal", **call("free")).get(timeout=PATIENCE)
+    late = time.time() + 2
+    budget = redis_client(up.app).keys("lanes:budget:*[^s]")[0]
+    redis_client(up.app).hset(budget, "closed_until", int((late + 60) * 1e6))
+
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        up.client.ask(**call("free"))
+    assert time.monotonic() - begun < 10
+
+
+def test_a_worker_that_stops_keeps_no_waiting_job(valkey: Valkey, tmp_path: Path) -> None:
+    """It finishes its call and begins no other; what waited is in the broker for the next worker."""
+    with rig(valkey, 10, tmp_path, slots=2, EZAI_LIMITS=LIMITS) as up:
+        occupied = occupy(up)
+        waiting = up.client.submit("normal", **call("narrow"))
+        wait_until(lambda: waiting.state == "RETRY", "it has waited")
+        assert up.worker.stop() == 0
+        assert occupied.get(timeout=PATIENCE)["type"] == "message"
+        assert (waiting.state, up.api.summary()["total"]) == ("RETRY", 1)
+
+        with worker(tmp_path, "-c", "2", **up.env):
+            assert waiting.get(timeout=PATIENCE)["type"] == "message"
