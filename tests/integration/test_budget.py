@@ -152,6 +152,23 @@ class TestAdmission:
         assert desk.granted(NORMAL) == 3  # 5.8 - 2.45 = 3.35
         assert desk.granted(CRITICAL) == 2
 
+    @pytest.mark.parametrize(
+        ("rpm", "at_once", "next_s"), [(30, 0, 2.05), (60, 0, 1.03), (180, 1, 0.2), (600, 4, 0.1), (1_200, 9, 0.05)]
+    )
+    def test_what_a_busy_batch_leaves_for_a_chat(self, desk: Desk, rpm: int, at_once: int, next_s: float) -> None:
+        """As README.md says: a small bucket has no room for a floor, and then a chat gets the next request."""
+        desk.on(rpm=rpm)
+        for _ in range(30):
+            while not (admission := desk.ask(BATCH, "b")).granted:
+                desk.wait(admission.wait_s)
+        granted = 0
+        while (denial := desk.ask(CRITICAL, "c")).granted:
+            granted += 1
+        assert granted == at_once
+        assert denial.wait_s <= next_s
+        desk.wait(denial.wait_s)
+        assert desk.ask(CRITICAL, "c").granted
+
     @pytest.mark.parametrize("rpm", [6, 30, 60, 90, 120, 240, 600, 6_000])
     @pytest.mark.parametrize("lane", LANES)
     def test_a_lane_alone_reaches_the_full_rate(self, desk: Desk, lane: Lane, rpm: int) -> None:
