@@ -22,6 +22,10 @@ WORKER_REPLY_TIMEOUT = 10.0
 #: A worker's results outlive a broker that restarts: Celery's own default, about 20 s.
 WORKER_RETRY_POLICY = {"max_retries": 20, "interval_start": 0, "interval_step": 1, "interval_max": 1}
 
+#: What a worker does with a result while the backend is away: it keeps it, and its slot, until it can be stored. Celery
+#: would raise, and the job would stay claimed and PENDING for as long as the worker lives.
+WORKER_STORES_RESULTS = {"result_backend_always_retry": True, "result_backend_max_sleep_between_retries_ms": 1_000}
+
 #: Pools that neither hand jobs back after a kill nor fill a freed slot at once.
 REFUSED_POOLS = {
     "gevent": "its jobs are stranded when it is killed and lost on SIGQUIT, and freed slots wait up to 2 s",
@@ -85,3 +89,4 @@ def _ready_connections(app: Any, slots: int) -> None:
     backend = {**app.conf.result_backend_transport_options, "retry_policy": WORKER_RETRY_POLICY}
     override(app, {"broker_transport_options": options, "broker_pool_limit": pool_limit})
     override(app, {"result_backend_transport_options": backend, "redis_socket_timeout": WORKER_REPLY_TIMEOUT})
+    override(app, WORKER_STORES_RESULTS)

@@ -8,11 +8,19 @@ import pytest
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
+from client_rig import params, web_app
 from kombu.exceptions import OperationalError
 from redis import RedisError
+from worker_process import worker as worker_process
+
+from celery_app.client import Client
+from celery_app.demo.ezai import Behaviour, running
+from celery_app.metrics.stats import get_queue_stats
+from tests.conftest import close
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from broker_kit.worker import Worker
 
@@ -207,3 +215,22 @@ def test_a_long_outage_is_waited_for(yard: Yard, server: Server, usable: str) ->
     yard.send("kit.job", usable, ignore_result=True)
     yard.diary.wait_for("end", [usable], IN_TIME_S)
     assert "away" not in yard.diary.jobs("start")
+
+
+def test_a_result_outlives_a_broker_that_is_away_when_its_job_ends(tmp_path: Path) -> None:
+    """The worker keeps the answers until they can be stored; nothing is called twice, and nothing stays claimed."""
+    with Server(tmp_path) as server, running(Behaviour(latency=2.0)) as api:
+        app = web_app(server.url)
+        env = {"CELERY_BROKER_URL": server.url, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url}
+        with worker_process(tmp_path, "-c", "2", **env):
+            results = [Client(app).submit("batch", **params()) for _ in range(2)]
+            eventually(lambda: api.summary()["in_flight"] == 2, IN_TIME_S, "both calls are at the API")
+            server.kill()
+            eventually(lambda: api.summary()["statuses"].get("200") == 2, IN_TIME_S, "both are answered")
+            server.start()
+
+            assert [result.get(timeout=IN_TIME_S)["type"] for result in results] == ["message", "message"]
+            lane = lambda: get_queue_stats(app)["lanes"]["batch"]  # noqa: E731
+            eventually(lambda: lane()["in_flight"] == 0, IN_TIME_S, "nothing is claimed any more")
+            assert api.summary()["total"] == 2
+        close(app)
