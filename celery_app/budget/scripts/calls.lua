@@ -23,13 +23,15 @@ local AWAY, RETURN = 10 * SECOND, 10 * SECOND
 
 local CONTACT = {'contact_at', 'lost_at', 'found_at'}
 
--- Note that somebody is there.
+-- Note that somebody is there, to the second.
 local function contact(state, now)
-  local last = state.contact_at or now
-  if now - last > AWAY then
+  local last = state.contact_at or 0
+  if last > 0 and now - last > AWAY then
     state.lost_at, state.found_at = last, now
   end
-  state.contact_at = now
+  if math.abs(now - last) >= SECOND then
+    state.contact_at = now
+  end
 end
 
 local function in_flight(state, key, now)
