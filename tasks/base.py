@@ -264,9 +264,10 @@ class LaneTask(Task):
         if is_claimed(self.request.properties):
             from celery_app.broker.returns import give_up
 
-            give_up(
-                self.app, self.request.properties, f"{type(error).__name__} after {self.request.retries + 1} attempts"
-            )
+            tried = f"{type(error).__name__} after {self.request.retries + 1} attempts"
+            # Only our own errors are known to show nothing of the prompt.
+            reason = f"{tried}: {error}" if isinstance(error, LanesError) else tried
+            give_up(self.app, self.request.properties, reason)
         raise error
 
 
