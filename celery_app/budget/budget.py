@@ -63,6 +63,8 @@ class Budget:
         limits: the configured ones. They may change from call to call.
         lanes: most important first.
         prefix: what stands before every key in Redis.
+        mixed: whether the models that share it have limits of their own beside the configured ones; what is not
+            configured is learned for each.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Budget:
     limits: Limits
     lanes: tuple[Lane, ...]
     prefix: str = ""
+    mixed: bool = False
 
     def admit(self, client: Redis, lane: Lane, cost: Cost, waited_s: float = 0.0, waiter: str = "") -> Admission:
         """Take a job's cost out of the budget if its lane may have it now, in one round trip.
@@ -89,7 +92,7 @@ class Budget:
             redis.exceptions.RedisError: if Redis is away or full; nothing is granted then.
         """
         asking = (lane.name, waiter, max(0, int(waited_s * _MS_PER_S)), secrets.token_hex(_TICKET_BYTES), _LEASE_MS)
-        args = (*asking, self.model, *_cost_args(cost), *_limit_args(self.limits), *_lane_args(self.lanes))
+        args = (*asking, self.model, *_cost_args(cost), *_limit_args(self.limits), *_lane_args(self.lanes, self.mixed))
         granted, wait_us, ticket, dimension, first, certain = ADMIT.run(client, self._keys, args)
         short: Any = _text(dimension) or None
         return Admission(bool(granted), wait_us / _US_PER_S, _text(ticket), short, bool(first), bool(certain))
@@ -159,7 +162,7 @@ class Budget:
     ) -> bool:
         said = RateLimits.of(headers or {})
         used = (usage.input_tokens, usage.output_tokens) if usage else (_UNKNOWN, _UNKNOWN)
-        args = (ticket, outcome, *used, *_header_args(said), *_limit_args(self.limits), self.model)
+        args = (ticket, outcome, *used, *_header_args(said), *_limit_args(self.limits), self.model, int(self.mixed))
         return bool(SETTLE.run(client, self._keys, args))
 
     @property
@@ -176,8 +179,7 @@ def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> 
         settings: with the API keys and their limits.
         lane: whose key is used; a lane with a key of its own has a budget of its own.
         model: as in the call; its limits are those of the first pattern that fits. Models that none fits share the
-            general limits, or have a budget each where there are none: the API's own, which are to be learned, are
-            "separate for each model" (platform.claude.com, rate limits).
+            general limits, or have a budget each where there are none.
         prefix: what stands before every key in Redis.
 
     Returns:
@@ -189,7 +191,7 @@ def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> 
     limits = settings.model_limits.get(family, settings.limits)
     account = f"{settings.base_url}\n{settings.api_key(lane) or ''}"
     digest = hashlib.sha256(account.encode()).hexdigest()[:_DIGEST_LENGTH]
-    return Budget(f"{digest}:{family}", model, limits, settings.lanes, prefix)
+    return Budget(f"{digest}:{family}", model, limits, settings.lanes, prefix, mixed=family == ANY_MODEL)
 
 
 def _cost_args(cost: Cost) -> _Args:
@@ -208,8 +210,8 @@ def _limit_args(limits: Limits) -> _Args:
     return limits.rpm or 0, limits.itpm or 0, limits.otpm or 0, limits.concurrency or 0
 
 
-def _lane_args(lanes: tuple[Lane, ...]) -> _Args:
-    args: list[str | int | float] = [min(lane.floor for lane in lanes[1:] or lanes)]
+def _lane_args(lanes: tuple[Lane, ...], mixed: bool) -> _Args:
+    args: list[str | int | float] = [min(lane.floor for lane in lanes[1:] or lanes), int(mixed)]
     for lane in lanes:
         boost_ms = _UNKNOWN if lane.boost_after is None else int(lane.boost_after * _MS_PER_S)
         args += (lane.name, lane.floor, lane.share, boost_ms)

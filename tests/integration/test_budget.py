@@ -797,6 +797,25 @@ class TestNames:
         names = [budget_for(given, CRITICAL, model).name for model in ("opus", "sonnet", "haiku")]
         assert names[0] == names[1] != names[2]
 
+    def test_models_that_share_a_limit_learn_the_others_apart(self, desk: Desk) -> None:
+        """Requests are configured for all; what opus says of its tokens is nothing to haiku."""
+        haiku, opus = (budget_for(settings(limits=Limits(rpm=600)), CRITICAL, model) for model in ("haiku", "opus"))
+        for drawn_on, limit in ((haiku, 400_000), (opus, 400)):
+            desk.budget = drawn_on
+            desk.settle(desk.ask(input_tokens=10).ticket, headers=told("input-tokens", limit, limit))
+        assert desk.granted(input_tokens=90) == 1
+        desk.budget = haiku
+        assert desk.granted(input_tokens=90) == 6  # 9.8 requests for both, of which three were granted
+
+    def test_models_that_share_a_limit_find_a_hidden_one_apart(self, desk: Desk) -> None:
+        """A 429 of opus gives haiku no rate, where only tokens are configured."""
+        haiku, opus = (budget_for(settings(limits=Limits(itpm=PLENTY)), CRITICAL, model) for model in ("haiku", "opus"))
+        desk.budget = opus
+        desk.settle(desk.ask().ticket, None, "limited")
+        assert desk.ask().dimension == "requests"
+        desk.budget = haiku
+        assert desk.granted(most=50) == 50
+
     def test_a_family_inherits_nothing_from_the_general_limits(self) -> None:
         """What its entry leaves out is learned, as the API's limits of its models are its own."""
         given = settings(limits=Limits(rpm=1_200, concurrency=50), model_limits={"*haiku*": Limits(rpm=2_000)})

@@ -15,7 +15,8 @@
 -- ARGV[11] integer: output tokens at most; -1: not bounded
 -- ARGV[12…15] numbers: limits: requests, input tokens, output tokens per minute, calls in flight; 0: not configured
 -- ARGV[16] number: floor of a job that is owed its lane's share
--- ARGV[17…] for each lane, most important first: name; floor and share, fractions; ms until it is boosted, -1: never
+-- ARGV[17] integer: 1 if models share the budget that have limits of their own, else 0
+-- ARGV[18…] for each lane, most important first: name; floor and share, fractions; ms until it is boosted, -1: never
 --
 -- Returns: 1 granted or 0 denied; µs to wait; the ticket to settle with, or ''; the dimension that is short, or ''; 1 if
 -- the job was the first of its lane, else 0; 1 if the wait is certain, else 0.
@@ -33,7 +34,7 @@ local state, fields, asker, lanes
 
 local function read_lanes()
   local ranked = {}
-  for i = 17, #ARGV, 4 do
+  for i = 18, #ARGV, 4 do
     local lane = {name = ARGV[i], floor = tonumber(ARGV[i + 1]), share = tonumber(ARGV[i + 2]),
       boost_after = tonumber(ARGV[i + 3])}
     ranked[#ranked + 1], ranked[lane.name] = lane, #ranked + 1
@@ -219,7 +220,7 @@ end
 
 lanes = read_lanes()
 fields = field_names()
-state = recall(key, fields)
+state = recall(key, fields, ARGV[17] == '1' and learned_fields(limits, model) or nil)
 contact(state, now)
 grow(state, now)
 asker = read_asker()

@@ -22,6 +22,21 @@ local ROUNDING = 1e-6
 local BUCKETS = {'requests_level', 'requests_at', 'requests_limit', 'input_tokens_level', 'input_tokens_at',
   'input_tokens_limit', 'output_tokens_level', 'output_tokens_at', 'output_tokens_limit'}
 
+-- What is learned of a limit that is not configured: name -> field. Models that share a budget share what is configured
+-- for all of them; the API's own limits are "separate for each model" (platform.claude.com, rate limits).
+local function learned_fields(limits, model)
+  local fields = {}
+  for _, dimension in ipairs(DIMENSIONS) do
+    for _, part in ipairs(limits[dimension] == 0 and {'_level', '_at', '_limit'} or {}) do
+      fields[dimension .. part] = dimension .. part .. ':' .. model
+    end
+  end
+  for _, name in ipairs(limits.requests == 0 and PACE or {}) do
+    fields[name] = name .. ':' .. model
+  end
+  return fields
+end
+
 -- Units per second of a limit that is configured (per minute; 0: not) or was learned from headers; nil: nobody knows.
 local function known_rate(state, dimension, configured)
   local limit = configured > 0 and configured or state[dimension .. '_limit']

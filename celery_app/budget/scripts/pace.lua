@@ -34,7 +34,7 @@ local PROBE_RATE = 2
 local OVERLOAD_DECREASE, OVERLOAD_INCREASE = 0.5, 1.25
 
 local PACE = {'rate', 'rate_at', 'pressed_until', 'epoch_at', 'sent', 'limited', 'prior_rate', 'prior_sent', 'prior_limited',
-  'overload_rate', 'overload_from', 'overload_at', 'overload_ok'}
+  'overload_rate', 'overload_from', 'overload_at', 'overload_ok', 'emptied_at'}
 
 -- The rate for requests, where `known` is that of a configured or told limit, or nil.
 local function paced(state, known)

@@ -13,6 +13,7 @@
 -- ARGV[6…11] integers: limit per minute and what remains of it, of requests, input tokens, output tokens; -1: not said
 -- ARGV[12…15] numbers: limits: requests, input tokens, output tokens per minute, calls in flight; 0: not configured
 -- ARGV[16] string: model
+-- ARGV[17] integer: 1 if models share the budget that have limits of their own, else 0
 --
 -- Returns 1, or 0 if the ticket is not open any more.
 
@@ -43,7 +44,7 @@ local function read_ticket(text)
 end
 
 local function field_names()
-  local names = {'closed_until', 'call_us', 'emptied_at'}
+  local names = {'closed_until', 'call_us'}
   for _, some in ipairs({BUCKETS, PACE, CONTACT, model_fields(model)}) do
     for _, name in ipairs(some) do
       names[#names + 1] = name
@@ -54,7 +55,7 @@ end
 
 local ticket = read_ticket(ARGV[1])
 local fields = field_names()
-local state = recall(key, fields)
+local state = recall(key, fields, ARGV[17] == '1' and learned_fields(limits, model) or nil)
 contact(state, now)
 
 -- What the call really took. A request that left counts, whatever came of it. A refused call has no tokens; what one

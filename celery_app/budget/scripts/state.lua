@@ -8,9 +8,14 @@ local function text_of(value)
   return type(value) == 'number' and string.format('%.17g', value) or value
 end
 
--- The named fields of a hash; what it does not have is nil. `state.was` has them as they were read.
-local function recall(key, names)
-  local values, state, was = redis.call('HMGET', key, unpack(names)), {}, {}
+-- The named fields of a hash; what it does not have is nil. `state.was` has them as they were read. `fields`: name -> field
+-- of those that are stored under another name.
+local function recall(key, names, fields)
+  local asked, state, was = {}, {fields = fields or {}}, {}
+  for i, name in ipairs(names) do
+    asked[i] = state.fields[name] or name
+  end
+  local values = redis.call('HMGET', key, unpack(asked))
   for i, name in ipairs(names) do
     if values[i] then
       was[name] = tonumber(values[i]) or values[i]
@@ -25,11 +30,11 @@ end
 local function remember(key, state, names)
   local set, gone = {}, {}
   for _, name in ipairs(names) do
-    local value = state[name]
+    local value, field = state[name], state.fields[name] or name
     if value == nil and state.was[name] then
-      gone[#gone + 1] = name
+      gone[#gone + 1] = field
     elseif value ~= state.was[name] then
-      set[#set + 1] = name
+      set[#set + 1] = field
       set[#set + 1] = text_of(value)
     end
   end
