@@ -50,6 +50,13 @@ class InvalidItem(InvalidRequest):
     index: int
 
 
+class JobTooLarge(LanesError):
+    """The job has {size:,} bytes, and the broker takes at most {most:,}: send less, or a reference."""
+
+    size: int
+    most: int
+
+
 class UnknownBatch(LanesError):
     """There is no batch {batch_id!r}: it was never submitted, or it ended more than {kept_days:.0f} days ago."""
 

@@ -16,7 +16,7 @@ from kombu.transport import redis as kombu_redis
 
 from celery_app.broker.inbox import Claimed
 from celery_app.broker.lease import MAX_DELIVERIES, Leases, leases_for
-from celery_app.broker.outbox import LanePublishBatch, Outbox
+from celery_app.broker.outbox import MAX_MESSAGE_BYTES, LanePublishBatch, Outbox
 from celery_app.broker.qos import QoS
 from celery_app.broker.verbs import CLAIM, PURGE
 
@@ -34,9 +34,6 @@ BELL = "lanes:bell:"
 #: Jobs claimed in one round trip at most. Each is handed to its slot before the next claim, so a critical job that
 #: arrives meanwhile waits for that many hand-overs.
 MOST_AT_ONCE = 4
-
-#: Bytes that a job may have: the API takes requests of 32 MB.
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 
 #: Seconds between two claims that the server refuses: out of memory, disk full.
 REFUSED_PAUSE = 0.5

@@ -13,10 +13,13 @@ from kombu.utils.json import dumps
 
 from celery_app.broker.inbox import take_not_before
 from celery_app.broker.verbs import PUT
-from celery_app.errors import LaneFull
+from celery_app.errors import JobTooLarge, LaneFull
 
 #: Headers that the scripts read; they do so from properties of the same names.
 SCRIPTS_READ = ("lanes_model", "submitted_at")
+
+#: Bytes that a job may have: the API takes requests of 32 MB, of which kombu's base64 makes a third more.
+MAX_MESSAGE_BYTES = 44 * 1024 * 1024
 
 #: What the script answers when the job is in its place.
 IN_PLACE = -1
@@ -29,7 +32,11 @@ class Outbox:
     """One job on its way into a queue."""
 
     def __init__(self, channel: Any, queue: str, message: dict[str, Any]) -> None:
-        """Prepare the script's arguments."""
+        """Prepare the script's arguments.
+
+        Raises:
+            JobTooLarge: nothing has been written.
+        """
         prefix, steps = channel.global_keyprefix, channel.priority_steps
         lane = channel.lanes.get(queue)
         step = channel.priority(channel._get_message_priority(message))
@@ -48,7 +55,10 @@ class Outbox:
         self._keys = [prefix + channel._q_for_pri(queue, each) for each in steps]
         expires = channel._expires.get(queue, 0)
         index = steps.index(step) + 1
-        self._arguments = (prefix, queue, index, self.capacity, expires, not_before, tag, dumps(message))
+        text = dumps(message)
+        if lane and len(text) > MAX_MESSAGE_BYTES:
+            raise JobTooLarge(size=len(text), most=MAX_MESSAGE_BYTES)  # no worker would take it
+        self._arguments = (prefix, queue, index, self.capacity, expires, not_before, tag, text)
 
     def put(self, client: redis.Redis) -> None:
         """Put the job into its queue, waiting for room no longer than the lane's ``submit_wait``.

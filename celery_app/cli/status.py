@@ -96,6 +96,7 @@ def _console() -> Console:
 
 
 def _table(stats: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -104,7 +105,10 @@ def _table(stats: dict[str, Any]) -> RenderableType:
         table.add_column(heading, justify="right")
     for name, lane in stats["lanes"].items():
         table.add_row(name, *(show(lane) for show in COLUMNS.values()))
-    return table
+    waiting = [
+        f"{name} waits for {lane['waiting_for']}" for name, lane in stats["lanes"].items() if lane["waiting_for"]
+    ]
+    return Group(table, *waiting)
 
 
 def _wait(lane: dict[str, Any], figure: str) -> str:

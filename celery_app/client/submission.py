@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import redis
 
-from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE
+from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE, MAX_MESSAGE_BYTES
 from celery_app.broker.script import Script
 from celery_app.client.batch import Batch
 from celery_app.client.envelope import Envelope
@@ -84,19 +84,27 @@ class Submission:
         self._report(last=True)
 
     def _texts(self, items: Iterable[Any], on_invalid: OnInvalid) -> Iterator[bytes]:
-        from tasks.request import describe_request
-
         checked = on_invalid == "stop" and isinstance(items, Sequence)
         for index, item in enumerate(items):
             try:
                 if not checked:
                     _check(index, item)
+                text = self._text(index, item)
             except InvalidItem as exc:
                 if on_invalid == "stop":
                     raise
                 self.batch.invalid.append(exc)
-                continue
-            yield self._envelope.text(index, item, describe_request(item))
+            else:
+                yield text
+
+    def _text(self, index: int, item: Any) -> bytes:
+        from tasks.request import describe_request
+
+        text = self._envelope.text(index, item, describe_request(item))
+        if len(text) > MAX_MESSAGE_BYTES:
+            problem = f"makes a job of {len(text):,} bytes, the broker takes at most {MAX_MESSAGE_BYTES:,}"
+            raise InvalidItem(index=index, path="params", problem=problem)
+        return text
 
     def _put_all(self, texts: list[bytes]) -> None:
         """Put jobs into the lane, waiting for room as long as it moves."""

@@ -14,7 +14,9 @@ from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
 from celery import chain, chord, group
 
-from celery_app.errors import LaneFull
+from celery_app.broker.outbox import MAX_MESSAGE_BYTES
+from celery_app.client import Client
+from celery_app.errors import InvalidItem, JobTooLarge, LaneFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,3 +214,22 @@ def test_a_job_with_a_countdown_waits_in_the_broker(yard: Yard, narrow: Any) -> 
     assert hand.places("critical") == 0
     assert eventually(hand.names, IN_TIME_S, "it is due") == ["later"]
     assert time.monotonic() - before > 0.5
+
+
+def test_a_job_that_no_worker_would_take_is_refused(yard: Yard) -> None:
+    """Whoever sends more than the broker takes is told so, and nothing is queued."""
+    with pytest.raises(JobTooLarge):
+        yard.app.send_task("kit.job", ("x" * MAX_MESSAGE_BYTES,), queue="batch", ignore_result=True)
+    assert yard.hand().names(1) == []
+
+
+def test_an_item_that_no_worker_would_take_is_named(yard: Yard) -> None:
+    """Its index is in the error, or, where bad items are left out, in the batch."""
+    good, large = (
+        {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": text}]}
+        for text in ("x", "x" * MAX_MESSAGE_BYTES)
+    )
+    batch = Client(yard.app).submit_many([good, large], on_invalid="skip")
+    assert [each.index for each in batch.invalid] == [1]
+    with pytest.raises(InvalidItem, match="Item 1: params: makes a job of"):
+        Client(yard.app).submit_many(iter([good, large]))

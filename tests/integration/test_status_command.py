@@ -10,8 +10,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.hand import Hand
 
+from celery_app.broker.verbs import CLOSE_GATE
 from celery_app.metrics.stats import get_queue_stats
+from celery_app.routing import MODEL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,3 +128,16 @@ def test_the_table_can_be_watched(broker_url: str) -> None:
             os.close(leader)
     assert b"\x1b[1A" in seen  # it went up, to draw over the last look
     assert b"Traceback" not in seen
+
+
+def test_a_lane_that_waits_for_the_budget_says_so(lanes_app: Any, broker_url: str, valkey: Any) -> None:
+    """Below the table stands what an operator looks for first, and how long the oldest of those jobs has waited."""
+    lanes_app.send_task("some.task", queue="batch", headers={MODEL: "opus"})
+    lanes_app.send_task("some.task", queue="batch", headers={MODEL: "haiku"})
+    with valkey.client() as client:
+        CLOSE_GATE.run(client, ["lanes:gates"], ["batch", "opus", 60_000, 1, "1"])
+        assert len(Hand(client).claim(2)) == 1
+    last = run(command(), broker_url).stdout.rstrip("\n").split("\n")[-1]
+
+    assert last.startswith("batch waits for the budget of opus, ")
+    assert get_queue_stats(lanes_app)["lanes"]["batch"]["oldest_s"] >= 0
