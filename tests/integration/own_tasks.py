@@ -1,0 +1,71 @@
+"""A project with tasks of its own around SDK calls of its own; ``celery -A own_tasks`` runs its workers."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from typing import Any
+
+from anthropic import Anthropic
+from celery import Celery
+from client_rig import params
+
+from celery_app import install
+from celery_app.connection import redis_client
+from tasks import LaneTask
+
+app = Celery("own_tasks", set_as_current=False)
+install(app)
+
+
+@functools.cache
+def sdk(url: str) -> Anthropic:
+    """Return a client as projects make them."""
+    return Anthropic(api_key=os.environ["OWN_KEY"], base_url=url, max_retries=0)
+
+
+def call(task: LaneTask, fault: str | None, text: str = "hello", url: str = "") -> Any:
+    """Make an admitted call that meets a fault at the API."""
+    with task.admit(input_tokens=10, model="m") as admitted:
+        client = sdk(url or os.environ["OWN_URL"])
+        message = client.messages.create(**params(text, fault), timeout=task.seconds_left())
+        admitted.answered(message)
+    return message.content[0].text
+
+
+@app.task(bind=True, base=LaneTask, name="own.ask")
+def ask(self: LaneTask, fault: str | None = None, text: str = "hello", url: str = "") -> str:
+    """Ask, and leave a mark when the block has been left."""
+    answer: str = call(self, fault, text, url)
+    redis_client(self.app).incr("left the block")
+    return answer
+
+
+@app.task(bind=True, base=LaneTask, name="own.read")
+def read(self: LaneTask) -> Any:
+    """Take the model's words for JSON, which they are not."""
+    with self.admit(model="m") as admitted:
+        message = sdk(os.environ["OWN_URL"]).messages.create(**params())
+        admitted.answered(message)
+        return json.loads(message.content[0].text)
+
+
+@app.task(bind=True, base=LaneTask, name="own.broken")
+def broken(self: LaneTask) -> None:
+    """Fail in the block before any call."""
+    with self.admit(model="m"):
+        raise LookupError("none of the SDK's")
+
+
+@app.task(bind=True, base=LaneTask, name="own.twice")
+def twice(self: LaneTask, fault: str | None = None) -> list[str]:
+    """Make two calls, one after the other."""
+    return [call(self, None, "first"), call(self, fault, "second")]
+
+
+@app.task(bind=True, base=LaneTask, name="own.nested")
+def nested(self: LaneTask, fault: str | None = None) -> str:
+    """Make a call within the block of another."""
+    with self.admit(model="m"):
+        return str(call(self, fault, "inner"))

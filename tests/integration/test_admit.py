@@ -1,0 +1,216 @@
+"""A project's own task around its own SDK call, in its own worker: it gets what a `create_message` gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from client_rig import PATIENCE, Rig, fresh, params, wait_until, web_app
+from worker_process import worker
+
+from celery_app.client import Client
+from celery_app.connection import redis_client
+from celery_app.demo.ezai import running
+from celery_app.errors import ApiError, ApiUnreachable, Cancelled, NotAMessage
+from tasks import LaneTask
+from tests.conftest import close
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Valkey
+
+#: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+#: Attempts of a critical job here.
+ATTEMPTS = 2
+
+#: Nobody listens there.
+NOWHERE = "http://127.0.0.1:9"
+
+#: The project's key is none of the lanes', and does not look like one.
+OWN_KEY = "project-secret-0123"
+TEXT = "Rumpelstiltskin is the patient's name"
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """The project's worker, for all tests; the lanes' own API is down."""
+    with valkey.client(13) as redis:
+        redis.flushdb()
+    app = web_app(valkey.url(13))
+    with running() as api:
+        env = {
+            "CELERY_BROKER_URL": valkey.url(13),
+            "EZAI_API_KEY": "sk-test",
+            "EZAI_BASE_URL": NOWHERE,
+            "EZAI_RPM": "6000",
+            "LANES_CRITICAL_ATTEMPTS": str(ATTEMPTS),
+            "OWN_KEY": OWN_KEY,
+            "OWN_URL": api.url,
+            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
+        }
+        with worker(tmp_path_factory.mktemp("worker"), "-c", "4", app="own_tasks", **env) as started:
+            yield Rig(app, Client(app), api, started, env)
+    close(app)
+
+
+@pytest.fixture
+def up(shared: Rig) -> Rig:
+    """The same, fresh for each test."""
+    redis_client(shared.app).delete("left the block", "lanes:dead", "lanes:dead_reasons", "lanes:dead_index")
+    return fresh(shared)
+
+
+def send(up: Rig, task: str, *arguments: Any, lane: str = "critical", **named: Any) -> Any:
+    """Submit one of the project's jobs."""
+    return up.app.send_task(f"own.{task}", arguments, named, queue=lane)
+
+
+def calls_in_flight(up: Rig) -> int:
+    """Return how many calls the budget takes for unsettled."""
+    return sum(redis_client(up.app).zcard(key) for key in redis_client(up.app).keys("lanes:budget:*:calls"))
+
+
+def test_a_success_is_settled(up: Rig) -> None:
+    """The answer is the task's, and what it used has replaced the estimate."""
+    assert "hello" in send(up, "ask").get(timeout=PATIENCE)
+
+    assert up.api.summary()["total"] == 1
+    wait_until(lambda: not calls_in_flight(up), "the call is settled")
+
+
+def test_a_429_returns_the_job_when_the_api_said(up: Rig) -> None:
+    """No attempt is spent, however often it happens."""
+    result = send(up, "ask", "429;retry-after=1")
+    wait_until(lambda: up.api.summary()["total"] > ATTEMPTS, "more calls than the lane has attempts")
+    assert up.client.cancel(result)
+
+    first, second, *_ = [call["arrived"] for call in up.api.calls()]
+    assert 1.0 <= second - first < 1.8
+    assert not redis_client(up.app).exists("left the block")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("503", ApiError), ("529", ApiError), ("408", ApiError), ("drop", ApiUnreachable), ("broken_json", NotAMessage)],
+)
+def test_what_passes_is_tried_again(up: Rig, fault: str, kind: type[Exception]) -> None:
+    """The lane's attempts are spent, then the job fails with an error of ours, as a dead letter."""
+    with pytest.raises(kind) as caught:
+        send(up, "ask", fault).get(timeout=PATIENCE)
+
+    assert up.api.summary()["total"] == ATTEMPTS
+    assert redis_client(up.app).hvals("lanes:dead_reasons") == [
+        f"critical|{kind.__name__} after {ATTEMPTS} attempts: {caught.value}".encode()
+    ]
+
+
+def test_an_api_that_refuses_connections_is_tried_again(up: Rig) -> None:
+    """Whether the project calls it or the lanes do."""
+    own = send(up, "ask", url=NOWHERE)
+    ours = up.client.submit("critical", **params())
+
+    for result in (own, ours):
+        with pytest.raises(ApiUnreachable, match="refused"):
+            result.get(timeout=PATIENCE)
+    reasons = redis_client(up.app).hvals("lanes:dead_reasons")
+    assert [reason.startswith(b"critical|ApiUnreachable after 2 attempts") for reason in reasons] == [True, True]
+
+
+def test_a_refusal_fails_at_once(up: Rig) -> None:
+    """With the API's own words, and without a traceback in the log."""
+    with pytest.raises(ApiError, match="400 invalid_request_error: Simulated 400"):
+        send(up, "ask", "400").get(timeout=PATIENCE)
+
+    assert up.api.summary()["total"] == 1
+    wait_until(lambda: "raised expected: ApiError" in up.worker.output(), "the log says so")
+    assert "Traceback" not in up.worker.output()
+
+
+@pytest.mark.parametrize(("task", "error"), [("broken", "none of the SDK's"), ("read", "Expecting value")])
+def test_an_exception_that_is_none_of_the_sdks_passes(up: Rig, task: str, error: str) -> None:
+    """It is the project's own, so it is neither translated nor repeated; the call is settled all the same."""
+    with pytest.raises(Exception, match=error):
+        send(up, task).get(timeout=PATIENCE)
+
+    assert up.api.summary()["total"] <= 1
+    wait_until(lambda: not calls_in_flight(up), "the call is settled")
+
+
+def test_a_job_cancelled_in_the_block_goes_no_further(up: Rig) -> None:
+    """The project's connection is its own to close; when its call has ended, so has the job."""
+    up.api.control(latency=1.0)
+    result = send(up, "ask")
+    wait_until(lambda: up.api.summary()["in_flight"], "the call is at the API")
+    assert up.client.cancel(result)
+    wait_until(lambda: up.api.summary()["total"], "the call has ended")
+    wait_until(lambda: not calls_in_flight(up), "the call is settled")
+    up.api.control(latency=0.0)
+    send(up, "ask").get(timeout=PATIENCE)
+
+    with pytest.raises(Cancelled):
+        result.get(timeout=PATIENCE)
+    assert result.state == "REVOKED"
+    assert redis_client(up.app).get("left the block") == b"1"
+
+
+def test_two_calls_in_one_task_are_two_calls(up: Rig) -> None:
+    """Each is admitted and settled; when the second fails for now, the whole task is repeated."""
+    assert len(send(up, "twice").get(timeout=PATIENCE)) == 2
+    assert up.api.summary()["total"] == 2
+    up.api.clear()
+    with pytest.raises(ApiError, match="500"):
+        send(up, "twice", "500").get(timeout=PATIENCE)
+
+    assert [call["status"] for call in up.api.calls()] == [200, 500] * ATTEMPTS
+    wait_until(lambda: not calls_in_flight(up), "the calls are settled")
+
+
+def test_a_call_within_the_block_of_another_is_judged_once(up: Rig) -> None:
+    """The job is given back by the inner block; the outer one only settles."""
+    assert "inner" in send(up, "nested").get(timeout=PATIENCE)
+    up.api.clear()
+    with pytest.raises(ApiError, match="500"):
+        send(up, "nested", "500").get(timeout=PATIENCE)
+
+    assert up.api.summary()["total"] == ATTEMPTS
+    assert len(redis_client(up.app).hvals("lanes:dead_reasons")) == 1
+    wait_until(lambda: not calls_in_flight(up), "the calls are settled")
+
+
+@pytest.mark.parametrize("fault", ["echo_input", "echo_prompt", "echo_prompt_again", "echo_key"])
+def test_neither_prompt_nor_key_is_in_what_a_job_leaves_behind(up: Rig, fault: str) -> None:
+    """Nor in the log: a project's prompts and key are as secret as the lanes'."""
+    with pytest.raises(ApiError) as caught:
+        send(up, "ask", fault, TEXT).get(timeout=PATIENCE)
+
+    redis = redis_client(up.app)
+    left = [redis.get(key) for key in redis.keys("celery-task-meta-*")] + redis.hvals("lanes:dead_reasons")
+    for place in (str(caught.value), up.worker.output(), str(left)):
+        assert "Rumpelstiltskin" not in place
+        assert OWN_KEY not in place
+
+
+@pytest.mark.parametrize(("raised", "learns"), [(SystemExit, False), (KeyboardInterrupt, False), (None, True)])
+def test_whatever_ends_a_block_early_is_no_answer(
+    lanes_app: Any, raised: type[BaseException] | None, learns: bool
+) -> None:
+    """The budget learns how long calls take from those that were answered alone."""
+
+    @lanes_app.task(bind=True, base=LaneTask)
+    def job(self: LaneTask) -> None:
+        with self.admit(model="m"):
+            if raised is not None:
+                raise raised
+
+    if raised is None:
+        job()
+    else:
+        with pytest.raises(raised):
+            job()
+
+    (budget,) = redis_client(lanes_app).keys("lanes:budget:*")
+    assert redis_client(lanes_app).hexists(budget, "call_us") is learns
