@@ -14,7 +14,7 @@ import redis
 from celery_app.broker.verbs import CLOSE_GATE
 from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, RateLimits, Usage, budget_for
 from celery_app.connection import key_prefix, redis_client
-from celery_app.errors import DeadlineExceeded, OutOfBudget
+from celery_app.errors import Cancelled, DeadlineExceeded, OutOfBudget
 from celery_app.settings import settings_of
 from tasks.cancelling import running
 
@@ -99,6 +99,14 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
     """
     budget = budget_for(settings_of(task.app), task.lane, model, key_prefix(task.app))
     client = redis_client(task.app)
+    try:
+        return _wait_in_line(task, budget, client, cost)
+    except (Cancelled, DeadlineExceeded):
+        _leave_line(task, budget, client)
+        raise
+
+
+def _wait_in_line(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
     patient_until = time.monotonic() + PATIENCE
     while True:
         admission = _ask(task, budget, client, cost)
@@ -108,7 +116,7 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
             return Call(budget, client, admission.ticket)
         else:
             wait = _bounded_wait(task, admission)
-            _close_gate(task, client, model, admission, wait)
+            _close_gate(task, client, budget.model, admission, wait)
             if time.monotonic() + wait > patient_until:
                 task.return_to_lane(OutOfBudget(wait=wait, dimension=admission.dimension), wait, attempt_spent=False)
             _pause(task, wait)
@@ -123,6 +131,14 @@ def _ask(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Adm
     except redis.RedisError as exc:
         logger.warning("the budget cannot be asked, the call waits: %s", exc)
         return None
+
+
+def _leave_line(task: LaneTask, budget: Budget, client: redis.Redis) -> None:
+    """Hold nobody up: the budget would keep room for the job until the time that it was told."""
+    try:
+        budget.leave(client, task.lane, task.request.id or "")
+    except redis.RedisError as exc:
+        logger.warning("a job's place in the line could not be given up, it lapses: %s", exc)
 
 
 def _bounded_wait(task: LaneTask, admission: Admission) -> float:
