@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from celery_app.broker.claims import is_claimed
 from celery_app.broker.verbs import CLOSE_GATE
 from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, RateLimits, Usage, budget_for
 from celery_app.connection import key_prefix, redis_client
@@ -107,7 +108,9 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
 
 
 def _wait_in_line(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
-    patient_until = time.monotonic() + PATIENCE
+    # Called directly or eagerly, a task has no lane to go back to.
+    patience = PATIENCE if is_claimed(task.request.properties) else task.lane.call_timeout
+    patient_until = time.monotonic() + patience
     while True:
         admission = _ask(task, budget, client, cost)
         if admission is None:

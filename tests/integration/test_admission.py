@@ -10,8 +10,12 @@ import pytest
 from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until
 from worker_process import worker
 
+from celery_app import create_app
 from celery_app.connection import redis_client
 from celery_app.errors import Cancelled, DeadlineExceeded
+from tasks import create_message
+from tasks.clients import client_for, forget_clients
+from tests.conftest import close
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,3 +134,19 @@ def test_a_worker_that_stops_keeps_no_waiting_job(valkey: Valkey, tmp_path: Path
 
         with worker(tmp_path, "-c", "2", **up.env):
             assert waiting.get(timeout=PATIENCE)["type"] == "message"
+
+
+def test_a_call_without_a_worker_waits_for_the_budget_where_it_is(up: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called eagerly, as tests do, a task has no lane to go back to, so it waits its turn."""
+    for name, value in {**up.env, "EZAI_LIMITS": json.dumps({"slow": {"rpm": 120}})}.items():
+        monkeypatch.setenv(name, value)
+    app = create_app()
+    task = app.tasks[create_message.name]
+    begun = time.monotonic()
+    results = [task.apply(kwargs=call("slow")) for _ in range(5)]
+
+    assert [result.get()["type"] for result in results] == ["message"] * 5
+    assert time.monotonic() - begun > 1.0
+    client_for(up.env["EZAI_API_KEY"], up.env["EZAI_BASE_URL"]).close()
+    forget_clients()
+    close(app)
