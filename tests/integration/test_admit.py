@@ -200,7 +200,7 @@ def test_whatever_ends_a_block_early_is_no_answer(
 ) -> None:
     """The budget learns how long calls take from those that were answered alone."""
 
-    @lanes_app.task(bind=True, base=LaneTask)
+    @lanes_app.task(bind=True, base=LaneTask, shared=False)
     def job(self: LaneTask) -> None:
         with self.admit(model="m"):
             if raised is not None:
