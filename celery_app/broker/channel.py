@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from kombu.transport import redis as kombu_redis
 
+from celery_app.broker.claims import claim_of
 from celery_app.broker.inbox import Claimed
 from celery_app.broker.lease import MAX_DELIVERIES, Leases, leases_for
 from celery_app.broker.outbox import MAX_MESSAGE_BYTES, LanePublishBatch, Outbox
@@ -184,20 +185,20 @@ class Channel(kombu_redis.Channel):
 
     def _deliver_job(self, queue: str, message: dict[str, Any], held: bool) -> None:
         """Give a message to its consumer; a job that the consumer stumbles over must not end the worker."""
-        tag = message["properties"]["delivery_tag"]
+        delivery = message["properties"]["delivery_tag"]
         try:
             self.connection._deliver(message, queue)
         except (redis.RedisError, OSError):
-            self.leases.give_back_all([tag])
+            self.leases.give_back_all([claim_of(delivery)])
             raise
         except Exception as exc:
             if not held:
                 raise
             reason = f"no worker can take it up: {type(exc).__name__}"
             logger.error("a job goes to the dead letters: %s", reason)  # noqa: TRY400 - a traceback shows text
-            self.leases.give_up(tag, self._token, reason)
-            if tag in self.qos._delivered:
-                self.qos._free_slot(tag)
+            self.leases.give_up(*claim_of(delivery), reason)
+            if delivery in self.qos._delivered:
+                self.qos._free_slot(delivery)
 
     def _get(self, queue: str) -> dict[str, Any]:
         """Claim one message without a consumer; `basic_get` counts it."""

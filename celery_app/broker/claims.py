@@ -14,6 +14,21 @@ CLAIM = "lanes_claim"
 CANCELLED = "lanes_cancelled"
 
 
+def delivery_of(tag: str, token: str) -> str:
+    """Return the delivery tag of a claimed job within this process.
+
+    A job that comes back within milliseconds is claimed again, by the same worker, before Celery has acknowledged its
+    first delivery; with the job's own tag that would acknowledge the second.
+    """
+    return f"{token}|{tag}"
+
+
+def claim_of(delivery: str) -> tuple[str, str]:
+    """Return the job's own tag and the token of its claim."""
+    token, _, tag = delivery.partition("|")
+    return tag, token
+
+
 def is_claimed(properties: Mapping[str, Any] | None) -> bool:
     """Say whether a task's ``request.properties`` belong to a job that was claimed from this broker."""
     return bool(properties and properties.get(CLAIM) and properties.get("delivery_tag"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
-from celery_app.broker.claims import CANCELLED, CLAIM
+from celery_app.broker.claims import CANCELLED, CLAIM, delivery_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -65,16 +65,17 @@ class Claimed:
                     yield queue, message
                 remaining.pop()  # only now: a consumer that failed has not taken it
         finally:
-            self._leases.give_back_all(tag for _, tag, _, _ in remaining)
+            self._leases.give_back_all((tag, self._token) for _, tag, _, _ in remaining)
 
     def give_back(self) -> None:
         """Return all jobs; for a channel that closes."""
-        self._leases.give_back_all(tag for _, tag, _, _ in self._jobs)
+        self._leases.give_back_all((tag, self._token) for _, tag, _, _ in self._jobs)
 
     def _message(self, queue: str, tag: str, cancelled: bytes, text: bytes) -> dict[str, Any] | None:
         try:
             message: dict[str, Any] = loads(text.decode())
             message["properties"][CLAIM] = self._token
+            message["properties"]["delivery_tag"] = delivery_of(tag, self._token)
             if cancelled:
                 message["properties"][CANCELLED] = cancelled == b"1"
             _take_retries(message)

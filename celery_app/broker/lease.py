@@ -63,7 +63,7 @@ class Leases:
         self._separator = separator
         self._repeats = repeats
         self._held: dict[str, str] = {}
-        self._unsettled: dict[str, tuple[Script, tuple[Any, ...]]] = {}
+        self._unsettled: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
         self._lock = threading.Lock()
         self._busy = threading.Event()
         self._thread: threading.Thread | None = None
@@ -81,7 +81,7 @@ class Leases:
 
     def settle(self, tag: str, token: str) -> bool:
         """A job is done."""
-        return self._let_go(tag, SETTLE, (self._prefix, tag, token))
+        return self._let_go(tag, token, SETTLE, (self._prefix, tag, token))
 
     def give_back(
         self, tag: str, token: str, *, delay: float = 0.0, retries: int = -1, went_wrong: bool = False
@@ -100,11 +100,11 @@ class Leases:
         """
         most_deliveries = MAX_DELIVERIES if went_wrong else 0
         arguments = (self._prefix, self._separator, tag, token, max(0, round(delay * 1000)), retries, most_deliveries)
-        return self._let_go(tag, GIVE_BACK, arguments)
+        return self._let_go(tag, token, GIVE_BACK, arguments)
 
     def give_up(self, tag: str, token: str, reason: str) -> bool:
         """Put a job among the dead letters."""
-        return self._let_go(tag, GIVE_UP, (self._prefix, self._separator, tag, token, reason))
+        return self._let_go(tag, token, GIVE_UP, (self._prefix, self._separator, tag, token, reason))
 
     def sweep_after(self) -> float:
         """Return the age in seconds from which other workers' leases count as expired; 0: leave them alone."""
@@ -114,12 +114,11 @@ class Leases:
         """Give other workers time to say that they are alive."""
         self._trusted_from = time.monotonic() + GRACE
 
-    def give_back_all(self, tags: Iterable[str]) -> None:
-        """Return what is still held of these jobs, at once."""
-        for tag in tags:
-            token = self._held.get(tag)
+    def give_back_all(self, claims: Iterable[tuple[str, str]]) -> None:
+        """Return what is still held of these jobs, by tag and token, at once."""
+        for tag, token in claims:
             # What waits to be settled is done.
-            if token is not None and tag not in self._unsettled:
+            if self._held.get(tag) == token and (tag, token) not in self._unsettled:
                 self.give_back(tag, token)
 
     def close(self) -> None:
@@ -127,13 +126,13 @@ class Leases:
         self._stopping = True
         self._busy.set()
         self._survives(self._repeat)
-        self.give_back_all(list(self._held))
+        self.give_back_all(list(self._held.items()))
 
     def holds(self, tag: str) -> bool:
         """Say whether a job is held by this process."""
         return tag in self._held
 
-    def _let_go(self, tag: str, script: Script, arguments: tuple[Any, ...]) -> bool:
+    def _let_go(self, tag: str, token: str, script: Script, arguments: tuple[Any, ...]) -> bool:
         """Run a script that ends a claim; where the broker is away, have the thread repeat it until it stands.
 
         Repeating is safe: a token is good for one claim.
@@ -141,8 +140,7 @@ class Leases:
         Returns:
             Whether the job was still held, as far as is known.
         """
-        with self._lock:
-            token = self._held.pop(tag, None)
+        was_held = self._forget(tag, token)
         try:
             return bool(script.run(self.client, (), arguments))
         except TRANSIENT as exc:
@@ -151,13 +149,21 @@ class Leases:
             logger.warning("%s of a job has to wait for the broker: %s", script.name, exc)
             self.broker_was_lost()
             with self._lock:
-                self._unsettled[tag] = (script, arguments)
-                if token is not None:
+                self._unsettled[tag, token] = (script, arguments)
+                if was_held:
                     self._held[tag] = token  # its lease has to last until this stands
             self._busy.set()
             return True
         finally:
             self._rest_if_idle()
+
+    def _forget(self, tag: str, token: str) -> bool:
+        """Keep a claim's lease alive no longer, but that of a later claim of the same job; return whether it was."""
+        with self._lock:
+            if self._held.get(tag) != token:
+                return False
+            del self._held[tag]
+            return True
 
     def _rest_if_idle(self) -> None:
         with self._lock:
@@ -183,11 +189,11 @@ class Leases:
         return True
 
     def _repeat(self) -> None:
-        for tag, (script, arguments) in list(self._unsettled.items()):
+        for (tag, token), (script, arguments) in list(self._unsettled.items()):
             script.run(self.client, (), arguments)
             with self._lock:
-                self._unsettled.pop(tag, None)
-                self._held.pop(tag, None)
+                self._unsettled.pop((tag, token), None)
+            self._forget(tag, token)
         self._rest_if_idle()
 
     def _extend(self) -> None:
@@ -200,10 +206,8 @@ class Leases:
 
     def _lost(self, tag: str, token: str) -> None:
         """A lease expired: another worker has the job now, and acknowledging it here would mean nothing."""
-        with self._lock:
-            if self._held.get(tag) != token:
-                return  # settled meanwhile
-            del self._held[tag]
+        if not self._forget(tag, token):
+            return  # settled meanwhile
         logger.warning("a job's lease expired while it was running here; it is run elsewhere, too")
 
 

@@ -7,60 +7,49 @@ from typing import Any
 
 from kombu.transport import redis as kombu_redis, virtual
 
-from celery_app.broker.claims import CLAIM
+from celery_app.broker.claims import claim_of
 
 
 class QoS(kombu_redis.QoS):
     """Settles and returns jobs through the process's leases; the claim has registered them already."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Hold nothing yet."""
-        super().__init__(*args, **kwargs)
-        #: Tag -> token of what was delivered; it outlives a lost connection, as the running jobs do.
-        self._claims: dict[str, str] = {}
-
     def append(self, message: Any, delivery_tag: str) -> None:
         """Count a message against the prefetch limit."""
-        self._claims[delivery_tag] = message.properties.get(CLAIM, "")
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """Settle a job that is done."""
-        self.channel.leases.settle(delivery_tag, self._claim(delivery_tag))
+        self.channel.leases.settle(*claim_of(delivery_tag))
         self._free_slot(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Return a job to the front of its lane, or put it among the dead letters."""
         if requeue:
-            self.channel.leases.give_back(delivery_tag, self._claim(delivery_tag), went_wrong=True)
+            self.channel.leases.give_back(*claim_of(delivery_tag), went_wrong=True)
         else:
             self.give_up(delivery_tag, "rejected")
         self._free_slot(delivery_tag)
 
     def give_up(self, delivery_tag: str, reason: str) -> None:
         """Put a job among the dead letters; it still counts until it is acknowledged."""
-        self.channel.leases.give_up(delivery_tag, self._claim(delivery_tag), reason)
+        self.channel.leases.give_up(*claim_of(delivery_tag), reason)
 
     def restore_unacked(self, client: Any = None) -> list[Any]:
         """Return what nobody works on; what a pool is busy with stays held, and is settled when it is done."""
         self._flush()
         busy = _busy_tags()
-        self.channel.leases.give_back_all(tag for tag in list(self._delivered) if tag not in busy)
+        self.channel.leases.give_back_all(claim_of(each) for each in list(self._delivered) if each not in busy)
         self._delivered.clear()
         return []
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Return one job."""
-        self.channel.leases.give_back(tag, self._claim(tag))
+        self.channel.leases.give_back(*claim_of(tag))
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: claims and leases bring back what was abandoned."""
 
-    def _claim(self, delivery_tag: str) -> str:
-        return self._claims.get(delivery_tag, "")
-
     def _free_slot(self, delivery_tag: str) -> None:
-        self._claims.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
         self.channel.wake()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import redis
 
-from celery_app.broker.claims import CLAIM
+from celery_app.broker.claims import claim_of
 from celery_app.broker.lease import RETRY_EVERY, TRANSIENT, Leases, holder_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def give_up(app: Any, properties: Mapping[str, Any], reason: str) -> bool:
 
 
 def _with_leases(app: Any, properties: Mapping[str, Any], end: Callable[[Leases, str, str], bool]) -> bool:
-    tag, token = properties["delivery_tag"], properties[CLAIM]
+    tag, token = claim_of(properties["delivery_tag"])
     leases = holder_of(tag)
     if leases is not None:
         return end(leases, tag, token)

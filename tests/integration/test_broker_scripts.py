@@ -10,8 +10,10 @@ from broker_kit.hand import Hand, Held
 from broker_kit.waiting import eventually
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from celery_app.broker.claims import claim_of
 from celery_app.broker.inbox import Claimed
 from celery_app.broker.lease import Leases
+from celery_app.broker.returns import give_back
 from celery_app.client.cancelling import mark
 from celery_app.routing import SUBMITTED_AT
 
@@ -260,6 +262,7 @@ def test_a_prompt_cannot_forge_header_fields(
     expected["headers"]["retries"] = 4
     expected["properties"]["delivery_info"]["redelivered"] = True
     expected["properties"]["lanes_claim"] = "t"
+    expected["properties"]["delivery_tag"] = f"t|{forger.tag}"
     if forger.cancelled:  # else its own id is out of the script's reach, and the worker asks by itself
         expected["properties"]["lanes_cancelled"] = False
     assert message == expected
@@ -345,3 +348,19 @@ def test_a_stock_workers_job_with_an_unusual_key_is_not_lost(lanes_app: Any, han
         client.zadd("unacked_index", {tag: time.time() - 3_610})
     hand.claim()
     assert all(places(client, f"j{n}") for n in range(2))
+
+
+def test_a_late_acknowledgement_says_nothing_of_the_next_delivery(lanes_app: Any, client: Redis) -> None:
+    """A job that came back within milliseconds is held by its second claim, whatever becomes of the first delivery."""
+    put(lanes_app, "j")
+    with lanes_app.connection_for_write() as connection:
+        channel = connection.default_channel
+        first = channel.basic_get("batch")
+        give_back(lanes_app, first.properties, delay=0.0, retries=1)
+        second = channel.basic_get("batch")
+        first.ack()
+        assert client.hlen("lanes:claims") == 1
+        assert channel.leases.holds(claim_of(second.delivery_tag)[0])
+        second.ack()
+    assert client.hlen("lanes:claims") == 0
+    assert client.llen("batch\x06\x166") == 0
