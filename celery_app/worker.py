@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
@@ -54,6 +55,8 @@ class LaneWorker(bootsteps.Step):
         if reason:
             raise UnsupportedWorker(reason=reason)
         _ready_connections(worker.app, worker.concurrency)
+        # At DEBUG it would write each job's arguments into the log, and these are the prompt.
+        logging.getLogger("celery.pool").setLevel(logging.INFO)
         super().__init__(worker, **options)
 
 

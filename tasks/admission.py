@@ -15,7 +15,7 @@ from celery_app.broker.claims import is_claimed
 from celery_app.broker.verbs import CLOSE_GATE
 from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, RateLimits, Usage, budget_for
 from celery_app.connection import key_prefix, redis_client
-from celery_app.errors import Cancelled, DeadlineExceeded, OutOfBudget
+from celery_app.errors import Cancelled, DeadlineExceeded, NotAMessage, OutOfBudget
 from celery_app.settings import settings_of
 from tasks.cancelling import running
 
@@ -63,9 +63,16 @@ class Call:
         CALL_LEASES.hold(budget, client, ticket)
 
     def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
-        """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers."""
-        fields = message if isinstance(message, Mapping) else message.model_dump()
-        self.usage, self.headers = Usage.of(fields), headers
+        """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers.
+
+        Raises:
+            NotAMessage: it is neither; the block ends with it, and the job is tried again.
+        """
+        if not isinstance(message, Mapping):
+            if not hasattr(message, "model_dump"):  # the SDK gives a page of HTML as a string
+                raise NotAMessage(status=200, content_type=f"a {type(message).__name__}")
+            message = message.model_dump()
+        self.usage, self.headers = Usage.of(message), headers
 
     def begun(self, headers: Mapping[str, str]) -> None:
         """Take the limits from the headers of an answer that will take a while."""

@@ -661,6 +661,15 @@ class TestRefusal:
         desk.wait(5)
         assert 17 <= desk.granted() <= 21
 
+    def test_one_refused_call_of_one_says_little(self, desk: Desk) -> None:
+        """A lone call that was refused does not keep everybody away for ten seconds."""
+        desk.on()
+        desk.ask()
+        desk.wait(STARTED)
+        desk.settle(desk.ask().ticket, None, "limited")
+        desk.wait(2.0)
+        assert desk.ask().granted
+
     def test_an_overloaded_api_is_only_probed_and_found_up_again_soon(self, desk: Desk) -> None:
         """529 is for everybody: no attempt storm, and 9 of 10 of the rate within 5 s of its return."""
         assert self.sent(desk, 30, "overloaded") <= 30 * 2 + 20

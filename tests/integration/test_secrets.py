@@ -18,6 +18,7 @@ from tests.conftest import close
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.conftest import Valkey
 
@@ -107,3 +108,20 @@ def test_no_stream_and_no_dead_letters_reason_shows_prompt_or_key(up: Rig, event
     for secret in SECRETS:
         assert secret not in str(streams)
         assert secret not in str(reasons)
+
+
+def test_no_log_shows_a_prompt_however_much_it_is_to_tell(up: Rig, tmp_path: Path, valkey: Valkey) -> None:
+    """At DEBUG Celery's pool would write each job's arguments down, and the SDK each request."""
+    with valkey.client(15) as redis:
+        redis.flushdb()
+    env = {**up.env, "CELERY_BROKER_URL": valkey.url(15)}
+    app = web_app(valkey.url(15))
+    with worker(tmp_path, "-c", "2", "-l", "DEBUG", **env) as talkative:
+        for task in (create_message, stream_message):
+            result = app.tasks[task.name].apply_async(kwargs=params(SAID), queue="critical")
+            assert result.get(timeout=PATIENCE)["type"] == "message"
+        output = talkative.output()
+    close(app)
+
+    assert "DEBUG" in output
+    assert [secret for secret in SECRETS if secret in output] == []

@@ -14,6 +14,9 @@
 -- Decrease for the first refusal of an overshoot; and the least that is left of a rate, however many were refused.
 local DECREASE, MOST_DECREASE = 0.9, 0.1
 
+-- Calls of which a share says something. One refused call of one would otherwise stop everybody for 10 s.
+local FEW = 5
+
 -- Microseconds: an epoch lasts at least this long, so that its share of refusals means something.
 local EPOCH = SECOND
 
@@ -78,7 +81,7 @@ end
 
 -- What the API took of the last epoch's rate.
 local function taken(state)
-  local share = 1 - state.prior_limited / state.prior_sent
+  local share = 1 - state.prior_limited / math.max(FEW, state.prior_sent)
   return state.prior_rate * math.max(MOST_DECREASE, math.min(DECREASE, share))
 end
 
