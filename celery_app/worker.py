@@ -9,6 +9,7 @@ from celery import bootsteps
 
 from celery_app.configuration import override
 from celery_app.errors import UnsupportedWorker
+from celery_app.patience import keep_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,10 +23,6 @@ WORKER_REPLY_TIMEOUT = 10.0
 
 #: A worker's results outlive a broker that restarts: Celery's own default, about 20 s.
 WORKER_RETRY_POLICY = {"max_retries": 20, "interval_start": 0, "interval_step": 1, "interval_max": 1}
-
-#: What a worker does with a result while the backend is away: it keeps it, and its slot, until it can be stored. Celery
-#: would raise, and the job would stay claimed and PENDING for as long as the worker lives.
-WORKER_STORES_RESULTS = {"result_backend_always_retry": True, "result_backend_max_sleep_between_retries_ms": 1_000}
 
 #: Pools that neither hand jobs back after a kill nor fill a freed slot at once.
 REFUSED_POOLS = {
@@ -55,6 +52,7 @@ class LaneWorker(bootsteps.Step):
         if reason:
             raise UnsupportedWorker(reason=reason)
         _ready_connections(worker.app, worker.concurrency)
+        keep_results(worker.app)
         # At DEBUG it would write each job's arguments into the log, and these are the prompt.
         logging.getLogger("celery.pool").setLevel(logging.INFO)
         super().__init__(worker, **options)
@@ -92,4 +90,3 @@ def _ready_connections(app: Any, slots: int) -> None:
     backend = {**app.conf.result_backend_transport_options, "retry_policy": WORKER_RETRY_POLICY}
     override(app, {"broker_transport_options": options, "broker_pool_limit": pool_limit})
     override(app, {"result_backend_transport_options": backend, "redis_socket_timeout": WORKER_REPLY_TIMEOUT})
-    override(app, WORKER_STORES_RESULTS)

@@ -214,6 +214,18 @@ class Channel(kombu_redis.Channel):
         steps = ",".join(map(str, self.priority_steps))
         return int(PURGE.run(self._plain_client(), (), (self.global_keyprefix, self.sep, queue, steps)))
 
+    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> None:
+        """Delete a queue; kombu looks for what is left of it in its lists only."""
+        if if_empty and queue in self.lanes and self._waits_elsewhere(queue):
+            return
+        super().queue_delete(queue, if_unused, if_empty, **kwargs)
+
+    def _waits_elsewhere(self, queue: str) -> bool:
+        """Whether jobs of a lane are set aside, or of any lane wait for their time."""
+        client, prefix = self._plain_client(), self.global_keyprefix
+        aside: Any = client.hget(f"{prefix}lanes:aside_depth", queue)
+        return int(aside or 0) > 0 or bool(client.exists(f"{prefix}lanes:returns"))
+
     def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
         """Delete a queue; of a lane, what waits elsewhere than in its lists, too."""
         if queue in self.lanes:

@@ -151,7 +151,7 @@ class Leases:
             with self._lock:
                 self._unsettled[tag, token] = (script, arguments)
                 if was_held:
-                    self._held[tag] = token  # its lease has to last until this stands
+                    self._held.setdefault(tag, token)  # its lease has to last until this stands
             self._busy.set()
             return True
         finally:

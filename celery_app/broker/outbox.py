@@ -116,7 +116,7 @@ class LanePublishBatch(PublishBatch):
         """Send everything; a connection that breaks meanwhile leaves the delivery of this batch uncertain.
 
         Raises:
-            LaneFull: the jobs before are in their places, this one and those behind it are not.
+            LaneFull: the jobs before are in their places; this one and those behind it in its lane are not.
             kombu.exceptions.BatchPublishError: it is not known which jobs are in their places.
         """
         super().flush()

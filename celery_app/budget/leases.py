@@ -61,7 +61,7 @@ class CallLeases:
             try:
                 self._renew()
                 renewed = True
-            except redis.RedisError as exc:
+            except (redis.RedisError, OSError) as exc:
                 renewed = False
                 logger.warning("the calls in flight cannot be renewed at the moment: %s", exc)
 

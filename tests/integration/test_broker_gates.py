@@ -215,3 +215,28 @@ def test_a_deleted_queue_leaves_nothing_aside(lanes_app: Any, client: Redis) -> 
     assert client.hgetall("lanes:aside_depth") == {}
     client.delete("lanes:gates")
     assert Hand(client).names() == []
+
+
+def test_a_stock_producers_jobs_are_not_held_up_either(lanes_app: Any, client: Redis) -> None:
+    """It notes no models, so the claim looks by itself what stands behind a closed gate."""
+    put(lanes_app, "slow-1", "slow-2", model="slow")
+    put(lanes_app, "fast-1", model="fast")
+    client.delete("lanes:models:batch\x06\x166")
+    close(client, "batch", "slow")
+
+    assert Hand(client).names() == ["fast-1"]
+
+
+def test_an_empty_list_is_no_empty_lane(lanes_app: Any, client: Redis) -> None:
+    """Deleting a queue if it is empty leaves one whose jobs are set aside."""
+    put(lanes_app, "slow-1", model="slow")
+    put(lanes_app, "fast-1", model="fast")
+    close(client, "batch", "slow")
+    assert Hand(client).names() == ["fast-1"]
+    with lanes_app.connection_for_write() as connection:
+        queue = lanes_app.amqp.queues["batch"](connection.default_channel)
+        queue.declare()
+        queue.delete(if_empty=True)
+    client.delete("lanes:gates")
+
+    assert Hand(client).names() == ["slow-1"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from worker_process import worker as worker_process
 from celery_app.client import Client
 from celery_app.demo.ezai import Behaviour, running
 from celery_app.metrics.stats import get_queue_stats
+from celery_app.patience import LAST_TRIES
 from tests.conftest import close
 
 if TYPE_CHECKING:
@@ -233,4 +235,29 @@ def test_a_result_outlives_a_broker_that_is_away_when_its_job_ends(tmp_path: Pat
             lane = lambda: get_queue_stats(app)["lanes"]["batch"]  # noqa: E731
             eventually(lambda: lane()["in_flight"] == 0, IN_TIME_S, "nothing is claimed any more")
             assert api.summary()["total"] == 2
+        close(app)
+
+
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGQUIT])
+def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how: signal.Signals) -> None:
+    """Only the slots that have something to store wait: others are filled, bad jobs buried, signals heard."""
+    with valkey.client(13) as redis, Server(tmp_path) as backend, running(Behaviour(latency=1.0)) as api:
+        redis.flushdb()
+        env = {
+            "CELERY_BROKER_URL": valkey.url(13),
+            "CELERY_RESULT_BACKEND": backend.url,
+            "EZAI_API_KEY": "sk-test",
+            "EZAI_BASE_URL": api.url,
+        }
+        app = web_app(valkey.url(13))
+        with worker_process(tmp_path, "-c", "2", **env) as started:
+            Client(app).submit("batch", **params())
+            eventually(lambda: api.summary()["in_flight"] == 1, IN_TIME_S, "the call is at the API")
+            backend.kill()
+            app.send_task("nobody.knows", queue="critical", ignore_result=True)
+            eventually(lambda: redis.hlen("lanes:dead") == 1, IN_TIME_S, "the bad job is buried")
+            Client(app).submit("critical", **params())
+            eventually(lambda: api.summary()["statuses"].get("200") == 2, IN_TIME_S, "the other slot works")
+            started.process.send_signal(how)
+            started.process.wait(IN_TIME_S + LAST_TRIES)
         close(app)

@@ -64,10 +64,28 @@ local function is_open(queue, model)
   return not gate or gate.open_at <= now
 end
 
+-- A stock producer notes no models, so now and then the jobs next in a list are looked at: how many, ms between two looks.
+local LOOKED_AT, LOOK_EVERY = 10, 1000
+local function look_for_models(list)
+  local found = {}
+  if redis.call('SET', prefix .. 'lanes:looked:' .. list, '1', 'NX', 'PX', LOOK_EVERY) then
+    for i = 2, LOOKED_AT + 1 do
+      local text = redis.call('LINDEX', prefix .. list, -i)
+      found[#found + 1] = text or nil
+    end
+    if found[1] then
+      note_models(prefix, list, found, 1, #found)
+    end
+  end
+end
+
 -- Whether a list may have a job, behind a closed gate, that could go.
 local models_in = {}
 local function has_open(queue, list)
-  models_in[list] = models_in[list] or redis.call('SMEMBERS', models_key(prefix, list))
+  if not models_in[list] then
+    look_for_models(list)
+    models_in[list] = redis.call('SMEMBERS', models_key(prefix, list))
+  end
   for _, model in ipairs(models_in[list]) do
     if is_open(queue, model) then
       return true
