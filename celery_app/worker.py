@@ -9,7 +9,6 @@ from celery import bootsteps
 
 from celery_app.configuration import override
 from celery_app.errors import UnsupportedWorker
-from celery_app.patience import keep_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,6 +51,8 @@ class LaneWorker(bootsteps.Step):
         if reason:
             raise UnsupportedWorker(reason=reason)
         _ready_connections(worker.app, worker.concurrency)
+        from celery_app.patience import keep_results  # brings redis-py along
+
         keep_results(worker.app)
         # At DEBUG it would write each job's arguments into the log, and these are the prompt.
         logging.getLogger("celery.pool").setLevel(logging.INFO)

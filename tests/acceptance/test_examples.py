@@ -22,7 +22,11 @@ SECRET = "zebrafish"  # noqa: S105 - the prompt is what has to stay secret
 DOCUMENTS = "\n".join(json.dumps({"text": f"{SECRET} document {number}"}) for number in range(8))
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+#: Of Django's two servers `make test` runs one; its views are the same.
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name == "django-wsgi")) for name in SERVERS]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     """Each of the three servers."""
     return str(request.param)

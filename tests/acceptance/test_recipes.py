@@ -470,6 +470,7 @@ def test_lane_keys(up: Rig) -> None:
     assert sorted(name.rpartition(":")[2] for name in budgets) == ["*haiku*}", "*haiku*}", "*opus*}"]
 
 
+@pytest.mark.slow  # it starts all of `lanes up`
 def test_testing_views(tmp_path: Path) -> None:
     """The fixtures give a view's test a real stack, and an API that fails when it is told to."""
     (tmp_path / "conftest.py").write_text((RECIPES / "testing_views.py").read_text())

@@ -122,6 +122,7 @@ def test_a_certain_wait_beyond_the_deadline_ends_the_job_at_once(up: Rig) -> Non
     assert time.monotonic() - begun < 10
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_keeps_no_waiting_job(valkey: Valkey, tmp_path: Path) -> None:
     """It finishes its call and begins no other; what waited is in the broker for the next worker."""
     with rig(valkey, 10, tmp_path, slots=2, EZAI_LIMITS=LIMITS) as up:

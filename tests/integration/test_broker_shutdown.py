@@ -61,7 +61,11 @@ def test_sigterm_of_an_idle_worker(yard: Yard) -> None:
 
 @POOLS
 def test_sigterm_under_load_loses_nothing(yard: Yard, conf: dict[str, Any]) -> None:
-    """A worker stopped in the middle of quick jobs has done each of them once or left it in its lane, in order."""
+    """A worker stopped in the middle of quick jobs has done each of them or left it in its lane, in order; never both.
+
+    But for processes: when their pool stops, Celery forgets what its children have finished and not yet told, so a few
+    of those jobs are done and left as well, and will be done twice. Threads have no such gap.
+    """
     worker = yard.worker(slots=SLOTS, conf=conf)
     names = [f"quick-{n:03}" for n in range(300)]
     with yard.app.producer_or_acquire() as producer, producer.batch():
@@ -70,7 +74,8 @@ def test_sigterm_under_load_loses_nothing(yard: Yard, conf: dict[str, Any]) -> N
     yard.diary.wait_for("start", names[:50], IN_TIME_S)
     assert worker.stop(signal.SIGTERM, IN_TIME_S) == 0
     done, left = yard.diary.counts("end"), yard.hand().names(1_000)
-    assert sorted([*done, *left]) == names
+    assert sorted({*done, *left}) == names
+    assert len(done) + len(left) - len(names) <= (2 * SLOTS if conf.get("worker_pool") == "prefork" else 0)
     assert set(done.values()) == {1}
     assert left == sorted(left)
 
