@@ -7,11 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until
+from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
 from worker_process import worker
 
 from celery_app import create_app
+from celery_app.client import Client
 from celery_app.connection import redis_client
+from celery_app.demo.ezai import Limits as ApiLimits, running
 from celery_app.errors import Cancelled, DeadlineExceeded
 from tasks import create_message
 from tasks.clients import client_for, forget_clients
@@ -151,3 +153,32 @@ def test_a_call_without_a_worker_waits_for_the_budget_where_it_is(up: Rig, monke
     client_for(up.env["EZAI_API_KEY"], up.env["EZAI_BASE_URL"]).close()
     forget_clients()
     close(app)
+
+
+#: A module that puts its process's clock forward.
+SKEWED = "import time\n_now = time.time\ntime.time = lambda: _now() + 10\n"
+
+
+@pytest.mark.slow
+def test_workers_whose_clocks_are_ten_seconds_apart_share_one_limit(valkey: Valkey, tmp_path: Path) -> None:
+    """Only Redis' clock counts: together they neither exceed the limit nor leave much of it unused."""
+    broker, jobs, per_second = valkey.url(12), 30, 3.0
+    with valkey.client(12) as redis:
+        redis.flushdb()
+    (tmp_path / "skewed.py").write_text(SKEWED)
+    app = web_app(broker)
+    with running(limits=ApiLimits(rpm=round(per_second * 60))) as api:
+        env = {"CELERY_BROKER_URL": broker, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url, "EZAI_RPM": "180"}
+        early = worker(tmp_path, "-c", "2", "-n", "early@%h", "-I", "skewed", **env)
+        late = worker(tmp_path, "-c", "2", "-n", "late@%h", **env)
+        with early as one, late as other:
+            results = [Client(app).submit("batch", **params()) for _ in range(jobs)]
+            for result in results:
+                assert result.get(timeout=PATIENCE)["type"] == "message"
+            calls = api.calls()
+            assert all("succeeded" in each.output() for each in (one, other))
+    close(app)
+
+    assert [call["status"] for call in calls] == [200] * jobs
+    took = calls[-1]["arrived"] - calls[0]["arrived"]
+    assert 0.9 < took / ((jobs - 1 - per_second) / (per_second * 0.98)) < 1.5
