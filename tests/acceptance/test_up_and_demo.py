@@ -254,6 +254,7 @@ def test_no_secret_is_on_a_command_line_and_flower_asks_for_its_own(environ: dic
         command.communicate(timeout=STOP_S)
 
 
+@pytest.mark.slow
 def test_a_command_runs_beside_the_workers(environ: dict[str, str]) -> None:
     """A command after `--` gets a free port and the stack's broker, ends the stack when it ends, and ends with it."""
     # A web server that tells the broker of its environment.

@@ -61,6 +61,7 @@ def publishers(yard: Yard) -> list[subprocess.Popen[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_racing_publishers_never_overfill_a_lane(yard: Yard) -> None:
     """Eight processes put 5,000 jobs into a lane of 1,000: never 1,001; 1,000 are placed and 4,000 refused."""
     started = publishers(yard)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 IN_TIME_S = 30.0
 SLOTS = 4
 PREFORK = {"worker_pool": "prefork"}
-POOLS = pytest.mark.parametrize("conf", [{}, PREFORK], ids=["threads", "prefork"])
+POOLS = pytest.mark.parametrize(
+    "conf", [pytest.param({}, id="threads"), pytest.param(PREFORK, id="prefork", marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture

@@ -275,6 +275,7 @@ class TestHiddenLimits:
         fleet.keep_busy(BATCH, 30, small_call)
         return fleet
 
+    @pytest.mark.slow
     def test_a_limit_that_is_in_no_header_is_found_and_held(self, redis: Redis) -> None:
         """From no limit at all; then lowered; then raised: within a minute at 92 % of it, with 3 % of refusals."""
         fleet = self.fleet(redis, 20)

@@ -110,6 +110,7 @@ def test_no_stream_and_no_dead_letters_reason_shows_prompt_or_key(up: Rig, event
         assert secret not in str(reasons)
 
 
+@pytest.mark.slow
 def test_no_log_shows_a_prompt_however_much_it_is_to_tell(up: Rig, tmp_path: Path, valkey: Valkey) -> None:
     """At DEBUG Celery's pool would write each job's arguments down, and the SDK each request."""
     with valkey.client(15) as redis:
