@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from typing import Any
@@ -12,6 +11,7 @@ import redis
 from redis.exceptions import OutOfMemoryError
 
 from celery_app.configuration import override
+from celery_app.stopping import told_to_end, told_to_finish
 
 #: Celery repeats what its backend calls safe to be repeated, without end, these milliseconds apart at most.
 _REPEAT = {"result_backend_always_retry": True, "result_backend_max_sleep_between_retries_ms": 1_000}
@@ -59,10 +59,9 @@ class Patience:
             return True  # a pool's process: it has nothing else to do, and is ended by a signal
         if threading.current_thread() is threading.main_thread():
             return False
-        state = sys.modules["celery.worker.state"]
-        if _told(state.should_terminate):
+        if told_to_end():
             return False
-        if _told(state.should_stop) and self._stopping_since is None:
+        if told_to_finish() and self._stopping_since is None:
             self._stopping_since = time.monotonic()
         return self._stopping_since is None or time.monotonic() < self._stopping_since + LAST_TRIES
 
@@ -71,8 +70,3 @@ def _passes(exc: Exception) -> bool:
     if isinstance(exc, (redis.ConnectionError, redis.TimeoutError, OSError, *_FULL_OR_BUSY)):
         return True
     return isinstance(exc, redis.ResponseError) and str(exc).startswith(_BUSY_WORDS)
-
-
-def _told(code: Any) -> bool:
-    """Celery's "told to" is any exit code, 0 included."""
-    return code is not None and code is not False

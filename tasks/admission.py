@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, RateLimits, Us
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import Cancelled, DeadlineExceeded, NotAMessage, OutOfBudget
 from celery_app.settings import settings_of
+from celery_app.stopping import told_to_end, told_to_finish
 from tasks.cancelling import running
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ _PACE_SHARE = 0.25
 #: Seconds after which a job asks again that was told a longer time which is no more than a guess: as soon as a call in
 #: flight turns out cheaper than was estimated, the budget has room.
 LONGEST_GUESS = 1.0
-
-#: What a worker's state calls that it was told to stop: when its calls are done, or now.
-_STOPS = ("should_stop", "should_terminate")
 
 #: Seconds between two tries while Redis is away.
 AWAY_PAUSE = 0.5
@@ -167,16 +164,8 @@ def _pause(task: LaneTask, seconds: float) -> None:
     call = running()
     if call is not None and call.cancelled:
         task.end_cancelled()
-    if _worker_stops():
+    if told_to_finish() or told_to_end():
         task.return_to_lane(OutOfBudget(wait=0.0, dimension="its worker stops"), 0.0, attempt_spent=False)
-
-
-def _worker_stops() -> bool:
-    """Say whether this process is a Celery worker that was told to stop; a pool's process is not told."""
-    state = sys.modules.get("celery.worker.state")
-    # Celery's "told to" is any exit code, 0 included.
-    told = [getattr(state, name) for name in _STOPS] if state else []
-    return any(code is not None and code is not False for code in told)
 
 
 def _close_gate(task: LaneTask, client: redis.Redis, model: str, admission: Admission, wait: float) -> None:
