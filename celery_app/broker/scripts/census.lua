@@ -25,7 +25,7 @@ local now = time[1] * 1000 + time[2] / 1000
 
 local function age_of_head(list)
   local text = redis.call('LINDEX', list, -1)
-  local submitted = text and string.match(string.sub(text, -TAIL), '.*"submitted_at"%s*:%s*([%d%.]+)')
+  local submitted = text and string.match(string.sub(text, -TAIL), '^.*"submitted_at"%s*:%s*([%d%.]+)')
   -- The publisher's clock may run ahead of ours.
   return submitted and math.max(0, math.floor(now - tonumber(submitted) * 1000))
 end

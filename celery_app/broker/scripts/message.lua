@@ -6,8 +6,9 @@
 -- Bytes: headers with their argument descriptions (1 kB each at most) and properties fit.
 local TAIL = 8192
 
+-- Anchored: without the `^` a text that lacks the field is searched again from each of its bytes.
 local function field(text, name, value)
-  return string.match(string.sub(text, -TAIL), '.*"' .. name .. '"%s*:%s*' .. value)
+  return string.match(string.sub(text, -TAIL), '^.*"' .. name .. '"%s*:%s*' .. value)
 end
 
 -- The delivery tag; nil for a text that is no kombu message. Foreign producers may order their fields as they like.
@@ -30,7 +31,7 @@ local function submitted_at(text)
 end
 
 local function has_been_out(text)
-  local info = string.match(string.sub(text, -TAIL), '.*"delivery_info"%s*:%s*({[^}]*)')
+  local info = string.match(string.sub(text, -TAIL), '^.*"delivery_info"%s*:%s*({[^}]*)')
   return info ~= nil and string.find(info, '"redelivered": true', 1, true) ~= nil
 end
 
