@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, _state
@@ -54,6 +55,8 @@ def install(app: Celery, settings: Settings | None = None) -> None:
 def _put_lanes_on(app: Celery, settings: Settings | None, default_queue: str | None = None) -> None:
     app.amqp_cls = LaneAMQP
     app.lanes_settings = None
+    app.lanes_configuring = threading.RLock()
+    _make_backends_of_whole_configurations(app)
     look_after_workers(app)
     record_in_workers()
 
@@ -67,6 +70,19 @@ def _put_lanes_on(app: Celery, settings: Settings | None, default_queue: str | N
     else:
         # Celery asks for pending defaults once it has read the project's own configuration.
         app.add_defaults(on_configured)
+
+
+def _make_backends_of_whole_configurations(app: Celery) -> None:
+    """A thread that asks for its backend while another one configures would keep a disabled one for good."""
+    from celery_app.settings import settings_of
+
+    make = app._get_backend  # noqa: SLF001 - the only place where each thread's backend is made
+
+    def make_when_configured() -> Any:
+        settings_of(app)
+        return make()
+
+    app._get_backend = make_when_configured  # noqa: SLF001
 
 
 def _settings_from_environment(app: Celery) -> Settings:

@@ -255,7 +255,9 @@ def settings_of(app: Any) -> Settings:
         InvalidSettings: if the environment is wrong; each time, so that no job slips past the lanes after the first.
         RuntimeError: if the application has no lanes.
     """
-    _ = app.conf.task_queues  # anything: the configuration is loaded on the first access
     if not hasattr(app, "lanes_settings"):
         raise RuntimeError(f"{app!r} has no lanes: call celery_app.install(app) where it is made")
+    # Celery reads its configuration on the first access, without a lock, and shows it to other threads half made.
+    with app.lanes_configuring:
+        _ = app.conf.task_queues  # anything
     return app.lanes_settings or Settings.from_environment()

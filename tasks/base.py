@@ -61,6 +61,7 @@ class LaneTask(Task):
         from celery_app.connection import broker_errors
         from celery_app.results import leave_unsubscribed
 
+        settings_of(self.app)
         leave_unsubscribed(self.app)
         queue = options.get("queue")
         if isinstance(queue, str):
