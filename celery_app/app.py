@@ -54,15 +54,16 @@ def install(app: Celery, settings: Settings | None = None) -> None:
 
 def _put_lanes_on(app: Celery, settings: Settings | None, default_queue: str | None = None) -> None:
     app.amqp_cls = LaneAMQP
-    app.lanes_settings = None
+    app.lanes_settings_given = settings
     app.lanes_configuring = threading.RLock()
     _make_backends_of_whole_configurations(app)
     look_after_workers(app)
     record_in_workers()
 
     def on_configured() -> dict[str, Any]:
-        app.lanes_settings = settings or _settings_from_environment(app)
-        configure(app, app.lanes_settings, default_queue)
+        from celery_app.settings import settings_of  # pydantic is not wanted before the first use
+
+        configure(app, settings_of(app), default_queue)
         return {}
 
     if app.configured:
@@ -83,13 +84,6 @@ def _make_backends_of_whole_configurations(app: Celery) -> None:
         return make()
 
     app._get_backend = make_when_configured  # noqa: SLF001
-
-
-def _settings_from_environment(app: Celery) -> Settings:
-    """Celery's order: the environment first, then the project's configuration, then our defaults."""
-    from celery_app.settings import Settings
-
-    return Settings.from_environment(broker_url=app.conf.broker_url, result_backend=app.conf.result_backend)
 
 
 app = create_app()

@@ -89,6 +89,7 @@ def shown_url(app: Any) -> str:
 
 
 def _connection_pool(app: Any) -> ConnectionPool:
+    settings_of(app).check_broker()
     channel = _unopened_channel(app.connection_for_write())
     channel.max_connections = MAX_CONNECTIONS
     pool: ConnectionPool = channel._get_pool()

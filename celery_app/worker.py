@@ -70,7 +70,10 @@ def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
         yield f"the pool {pool} ignores task time limits; set LANES_<LANE>_CALL_TIMEOUT and LANES_<LANE>_DEADLINE"
     if worker.prefetch_multiplier != 1:
         yield "a prefetch multiplier other than 1 lets jobs wait in the worker's memory, where no lane overtakes them"
-    settings = worker.app.lanes_settings
+    from celery_app.settings import settings_of  # pydantic is not wanted before the first use
+
+    settings = settings_of(worker.app)
+    settings.check_broker()
     served = [lane for lane in settings.lanes if lane.name in worker.app.amqp.queues.consume_from]
     without_key = [lane.name for lane in served if settings.api_key(lane) is None]
     if without_key:

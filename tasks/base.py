@@ -61,7 +61,9 @@ class LaneTask(Task):
         from celery_app.connection import broker_errors
         from celery_app.results import leave_unsubscribed
 
-        settings_of(self.app)
+        settings = settings_of(self.app)
+        if not self.app.conf.task_always_eager:
+            settings.check_broker()
         leave_unsubscribed(self.app)
         queue = options.get("queue")
         if isinstance(queue, str):

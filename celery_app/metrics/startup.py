@@ -16,7 +16,9 @@ def record_in_workers() -> None:
 
 
 def _on_worker_init(sender: Any, **_: Any) -> None:
-    if not hasattr(sender.app, "lanes_settings"):
+    from celery_app.settings import has_lanes  # pydantic is not wanted before the first use
+
+    if not has_lanes(sender.app):
         return
     from celery_app.metrics.recorder import Recorder
 
