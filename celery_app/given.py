@@ -84,7 +84,7 @@ def from_configuration(conf: Any) -> Given:
 
 def _celerys_own(conf: Any) -> Iterator[tuple[Path, Value]]:
     """Where the broker and the results are, as Celery finds it: each has several names."""
-    broker = conf.broker_url or conf.broker_write_url
+    broker = conf.broker_url
     if isinstance(broker, list | tuple):
         broker = ";".join(map(str, broker))
     for name, value in (("broker_url", broker), ("result_backend", conf.result_backend)):
