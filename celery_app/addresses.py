@@ -19,8 +19,8 @@ MEMORY = "memory"
 #: Schemes by which nobody knows the broker.
 _KNOWN_AS = {"amqp": "RabbitMQ", "amqps": "RabbitMQ", "pyamqp": "RabbitMQ", "librabbitmq": "RabbitMQ", "sqs": "SQS"}
 
-#: The SDK appends ``/v1/messages`` by itself.
-_API_PATH = re.compile(r"(/+v1(/+messages)?)?/*$")
+#: The SDK appends ``/v1/messages`` by itself. A host may be named v1, too.
+_API_PATH = re.compile(r"(?<![:/])(/+v1(/+messages)?)?/*$")
 
 
 def broker_address(url: str) -> str:

@@ -21,10 +21,10 @@ def create_app(settings: Settings | None = None) -> Celery:
     """Return a Celery application that has the lanes, and `tasks` in them.
 
     Args:
-        settings: by default they are read from the environment, when the application is first used.
+        settings: by default those of the environment and of the application's configuration, as they are when asked for.
 
     Raises:
-        InvalidSettings: when the application is first used, if the environment is wrong.
+        InvalidSettings: when the application is first used, if they are wrong.
     """
     app = Celery("celery_app", set_as_current=False, fixups=[])
     _put_lanes_on(app, settings, default_queue=NORMAL.name)
@@ -40,11 +40,11 @@ def install(app: Celery, settings: Settings | None = None) -> None:
 
     Args:
         app: the project's application, with or without a configuration namespace.
-        settings: by default they are read from the environment, when the application is first used.
+        settings: by default those of the environment and of the application's configuration, as they are when asked for.
 
     Raises:
         RuntimeError: if the application has sent or declared something already.
-        InvalidSettings: when the application is first used, if the environment is wrong.
+        InvalidSettings: when the application is first used, if they are wrong.
     """
     if "amqp" in vars(app):
         raise RuntimeError("install(app) has to come before the application's first use")

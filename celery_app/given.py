@@ -61,8 +61,8 @@ def from_environment(environ: Mapping[str, str]) -> Given:
         path = _CELERYS.get(name) or paths().get(name)
         if path is None:
             given.problems.extend(_unknown(name, name))
-        elif environ[name]:
-            given.values[path] = Value(environ[name], name)
+        elif value := environ.get(name):  # another thread may have taken it away
+            given.values[path] = Value(value, name)
     return given
 
 
