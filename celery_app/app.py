@@ -21,7 +21,7 @@ def create_app(settings: Settings | None = None) -> Celery:
     """Return a Celery application that has the lanes, and `tasks` in them.
 
     Args:
-        settings: by default those of the environment and of the application's configuration, as they are when asked for.
+        settings: by default those of the environment and the application's configuration, as they are when asked for.
 
     Raises:
         InvalidSettings: when the application is first used, if they are wrong.
@@ -40,7 +40,7 @@ def install(app: Celery, settings: Settings | None = None) -> None:
 
     Args:
         app: the project's application, with or without a configuration namespace.
-        settings: by default those of the environment and of the application's configuration, as they are when asked for.
+        settings: by default those of the environment and the application's configuration, as they are when asked for.
 
     Raises:
         RuntimeError: if the application has sent or declared something already.

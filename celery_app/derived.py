@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from operator import is_
-from types import ModuleType
+from types import MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from celery.utils.collections import DictAttribute
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
+
+#: What a class has in place of a value: it is computed, or lies in a slot.
+_ELSEWHERE = (property, MemberDescriptorType)
 
 
 class _Last(NamedTuple, Generic[T]):
@@ -86,15 +89,23 @@ def _places(environ: Mapping[str, str], conf: Any) -> list[Mapping[Any, Any]] | 
 
 
 def _attributes(source: Any) -> Iterable[Mapping[Any, Any]] | None:
-    """Return the dicts with the attributes of a module, a class or Django's settings; None for any other object."""
+    """Return the dicts with the attributes of a module, an object or Django's settings; None if some are computed."""
     if not isinstance(source, DictAttribute):
         return None
     obj = source.obj
-    if isinstance(obj, ModuleType):
-        return None if "__getattr__" in vars(obj) else [vars(obj)]
-    if isinstance(obj, type):
-        return [vars(each) for each in obj.__mro__[:-1]]
-    return _django_settings(obj) or None
+    if found := _django_settings(obj):
+        return found
+    own = [vars(obj)] if hasattr(obj, "__dict__") else []
+    classes = [] if isinstance(obj, ModuleType) else [vars(each) for each in _classes(obj)]
+    if hasattr(type(obj), "__getattr__") or (isinstance(obj, ModuleType) and "__getattr__" in vars(obj)):
+        return None
+    elsewhere = any(isinstance(value, _ELSEWHERE) for each in classes for value in each.values())
+    return None if elsewhere else own + classes
+
+
+def _classes(obj: Any) -> tuple[type, ...]:
+    """Return the classes that an object, or a class itself, has attributes from; not `object`."""
+    return obj.__mro__[1:-1] if isinstance(obj, type) else type(obj).__mro__[:-1]
 
 
 def _django_settings(obj: Any) -> list[Mapping[Any, Any]]:

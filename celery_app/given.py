@@ -25,6 +25,8 @@ _LANES = "LANES"
 #: Stands before Celery's old names, which are for a configuration without a namespace.
 _OLD_PREFIX = "CELERY_"
 
+_ABSENT = object()
+
 
 class Value(NamedTuple):
     """A value, and where somebody set it.
@@ -104,7 +106,9 @@ def _setting(key: str) -> str:
 def _read(source: Mapping[str, Any], prefix: str, given: Given) -> None:
     """Add what one of the configuration's maps says: its dict of lanes first, so that a name of its own wins."""
     for key, name in sorted(_keys_of_ours(source, prefix or _OLD_PREFIX), key=lambda each: each[1] != _LANES):
-        value = source[key]
+        value = source.get(key, _ABSENT)
+        if value is _ABSENT:
+            continue  # an object may name an attribute that it has no value for
         if name == _LANES:
             _read_lanes(key, value, given)
         elif name in paths():

@@ -109,6 +109,11 @@ def flask(values: dict[str, Any]) -> Flask:
     return app
 
 
+def missing(_: object, name: str) -> Any:
+    """Have no attribute of that name, as an object that computes some of them."""
+    raise AttributeError(name)
+
+
 def updated(app: Celery) -> Celery:
     """Configure as in ``app.conf.update(…)``."""
     app.conf.update(PLAIN)
@@ -197,19 +202,40 @@ def test_a_dict_that_is_changed_in_place_is_seen() -> None:
     assert settings_of(app).lanes[2].capacity == 6
 
 
-@pytest.mark.parametrize("what", ["module", "instance", "class"])
+@pytest.mark.parametrize("what", ["module", "instance", "class", "base", "slots", "getattr"])
 def test_an_object_that_is_changed_is_seen(what: str, module: Any) -> None:
-    """monkeypatch.setattr(settings_module, …) is the same as a change of the configuration."""
-    values = {"lanes_batch_capacity": 5}
-    source = {"module": module(values), "instance": type("C", (), {})(), "class": type("C", (), values)}[what]
-    source.lanes_batch_capacity = 5
+    """monkeypatch.setattr(settings_module, …) is the same as a change of the configuration, whatever the object."""
+    base = type("Base", (), {})
+    kinds = {
+        "module": lambda: module({}),
+        "instance": type("C", (), {}),
+        "class": lambda: type("C", (), {}),
+        "base": type("C", (base,), {}),
+        "slots": type("C", (), {"__slots__": ("lanes_batch_capacity", "lanes_normal_capacity")}),
+        "getattr": type("C", (), {"__getattr__": missing}),
+    }
+    source: Any = kinds[what]()
+    changed = base if what == "base" else source
+    changed.lanes_batch_capacity = 5
     app = application(source)
     assert settings_of(app).lanes[2].capacity == 5
 
-    source.lanes_batch_capacity = 6
+    changed.lanes_batch_capacity = 6
     assert settings_of(app).lanes[2].capacity == 6
-    source.lanes_normal_capacity = 7
+    changed.lanes_normal_capacity = 7
     assert settings_of(app).lanes[1].capacity == 7
+
+
+def test_a_value_that_is_computed_is_asked_for_each_time() -> None:
+    """A property has no value until it is read."""
+    number = [5]
+    config = type("C", (), {"lanes_batch_capacity": property(lambda _: number[0])})()
+    app = application(config)
+    assert settings_of(app).lanes[2].capacity == 5
+
+    number[0] = 6
+
+    assert settings_of(app).lanes[2].capacity == 6
 
 
 def test_what_djangos_tests_override_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
