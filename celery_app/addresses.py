@@ -53,7 +53,7 @@ def _check_scheme(url: str) -> None:
     what = scheme if "://" in url and scheme.partition("+")[0] in known else ""
     name = f" ({_KNOWN_AS[what]})" if what in _KNOWN_AS else ""
     cannot = f" and cannot use {what}://{name}" if what else ""
-    raise ValueError(f"the lanes need Redis or Valkey{cannot}; name one here, as in {DEFAULT_BROKER_URL}")
+    raise ValueError(f"the lanes need Redis or Valkey{cannot}; start one and name it here, as in {DEFAULT_BROKER_URL}")
 
 
 def _check_address(url: str) -> None:

@@ -75,11 +75,11 @@ def _put_lanes_on(app: Celery, settings: Settings | None, default_queue: str | N
 
 def _make_backends_of_whole_configurations(app: Celery) -> None:
     """A thread that asks for its backend while another one configures would keep a disabled one for good."""
-    from celery_app.settings import settings_of
-
     make = app._get_backend  # noqa: SLF001 - the only place where each thread's backend is made
 
     def make_when_configured() -> Any:
+        from celery_app.settings import settings_of  # pydantic is not wanted before the first use
+
         settings_of(app)
         return make()
 
