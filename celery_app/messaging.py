@@ -87,7 +87,9 @@ class LaneAMQP(AMQP):
         """
         from celery_app.settings import settings_of  # pydantic is not wanted before the first job
 
-        conf, url = self.app.conf, settings_of(self.app).broker_url
+        settings = settings_of(self.app)
+        settings.check_broker()
+        conf, url = self.app.conf, settings.broker_url
         reply_timeout = WORKER_REPLY_TIMEOUT if self.rules.serving else REPLY_TIMEOUT
         timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": reply_timeout}
         return self.Connection(

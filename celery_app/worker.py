@@ -118,6 +118,7 @@ def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
     from celery_app.settings import settings_of  # pydantic is not wanted before the first job
 
     settings = settings_of(worker.app)
+    settings.check_broker()
     served = [lane for lane in settings.lanes if lane.name in lanes_of(worker)]
     without_key = [lane.name for lane in served if settings.api_key(lane) is None]
     if without_key:

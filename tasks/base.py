@@ -72,7 +72,9 @@ class LaneTask(Task):
         """
         from celery_app.connection import broker_errors
 
-        settings_of(self.app)
+        settings = settings_of(self.app)
+        if not self.app.conf.task_always_eager:
+            settings.check_broker()
         queue = options.get("queue")
         if isinstance(queue, str):
             self._check_queue(queue)

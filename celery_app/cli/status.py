@@ -11,6 +11,7 @@ import click
 
 from celery_app.errors import BrokerUnreachable
 from celery_app.metrics.stats import get_queue_stats
+from celery_app.settings import has_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ _S_PER_MIN, _S_PER_H, _MS_PER_S = 60, 3600, 1000
 def status(ctx: click.Context, as_json: bool, watch: bool) -> None:
     """Show the lanes: what is queued, what is done, and how long it waited."""
     app = ctx.obj.app
-    if not hasattr(app, "lanes_settings"):
+    if not has_lanes(app):
         raise click.ClickException(f"{app!r} has no lanes: call celery_app.install(app) where it is made")
     stats = get_queue_stats(app)
     if not watch:

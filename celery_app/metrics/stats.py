@@ -10,7 +10,7 @@ from celery_app.broker.census import CENSUS, LaneCensus, census_call, census_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.store import SLOTS_KEPT, LaneActivity, activities, ask
-from celery_app.settings import settings_of
+from celery_app.settings import has_lanes, settings_of
 
 #: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
 WAIT_WINDOW = 300
@@ -56,7 +56,7 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
 
 def _lanes_app() -> Any:
     app = _state.get_current_app()
-    if hasattr(app, "lanes_settings"):
+    if has_lanes(app):
         return app
     from celery_app.app import app as own
 

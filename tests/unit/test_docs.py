@@ -13,7 +13,7 @@ import pytest
 from celery.bin.celery import celery
 
 from celery_app.cli import lanes
-from celery_app.settings import _known_names
+from celery_app.variables import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,4 +117,4 @@ def test_commands_and_variables_exist(page: Path) -> None:
     assert {*CELERY.findall(text)} <= {*celery.commands, "lanes", "flower"}, page.name
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {*MAKE.findall(text)} <= {*targets}, page.name
-    assert {*VARIABLE.findall(text)} <= {*_known_names()}, page.name
+    assert {*VARIABLE.findall(text)} <= {*paths()}, page.name
