@@ -41,6 +41,7 @@ class MessageTask(LaneTask):
         Raises:
             InvalidRequest: naming the first bad field; nothing has been queued then.
         """
+        from celery_app.budget.variant import metered_model
         from tasks.request import check_request, describe_request
 
         if args:
@@ -49,7 +50,7 @@ class MessageTask(LaneTask):
             raise InvalidRequest(path="serializer", problem="workers accept nothing but json")
         check_request(kwargs or {})
         options["argsrepr"], options["kwargsrepr"] = "()", describe_request(kwargs)
-        options["headers"] = {MODEL: kwargs["model"], **(options.get("headers") or {})}
+        options["headers"] = {MODEL: metered_model(kwargs), **(options.get("headers") or {})}
         return super().apply_async(args, kwargs, **options)
 
 
@@ -71,12 +72,12 @@ def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -
         celery.exceptions.Retry: the job is back in its lane.
         LanesError: the job has failed.
     """
-    from celery_app.budget import cost_of
+    from celery_app.budget import cost_of, metered_model
     from tasks.request import check_request
 
     check_request(params)  # a job sent by name was not checked on its way in
     try:
-        with task.admit_cost(cost_of(params), params["model"]) as call:
+        with task.admit_cost(cost_of(params), metered_model(params)) as call:
             return make_call(task, params, task.seconds_left(), call)
     except Exception as exc:
         if isinstance(exc, LanesError | TaskPredicate):
