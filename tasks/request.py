@@ -134,6 +134,7 @@ class _Request(_Params):
     max_tokens: Annotated[StrictInt, Field(ge=0)]
     messages: Annotated[list[_Message], Field(min_length=1)]
     system: _Content | None = None
+    betas: list[_HeaderValue] | None = None
     extra_headers: dict[StrictStr, _HeaderValue] | None = None
     extra_query: dict[str, Any] | None = None
     extra_body: dict[str, Any] | None = None

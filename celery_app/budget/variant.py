@@ -15,7 +15,7 @@ _USUAL_SPEEDS = (None, "standard", "default", "auto")
 #: A word that may become part of a name; anything else is for the API to refuse.
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
-#: Beginning of a beta's name, which ends in its date -> its variant. Of the betas that SDK 2.14 names, only this one has
+#: Beginning of a beta's name, which ends in its date -> its variant. Of the betas in SDK 2.14, only this one has
 #: limits of its own (platform.claude.com, rate limits); ``fast-mode-…`` merely allows `speed` to say "fast".
 _BETAS = {"context-1m-": "context-1m"}
 
