@@ -132,7 +132,8 @@ def failure_of(exc: BaseException, seconds: float, keys: Collection[str] = ()) -
 def _of_connection(exc: BaseException, keys: Collection[str]) -> Failure | None:
     import httpx2
 
-    cause = exc.__cause__ or exc
+    # The SDK's error has the HTTP client's as its cause, which has those of the libraries below.
+    cause = exc if isinstance(exc, httpx2.HTTPError) else exc.__cause__ or exc
     if isinstance(cause, httpx2.LocalProtocolError):
         return None  # what we sent was wrong, and will be
     if isinstance(cause, httpx2.DecodingError):
