@@ -23,6 +23,18 @@ _PIECES = {
 #: Kind of a delta that is no piece of text -> the kind of its block.
 _OTHERS = {"signature_delta": "thinking", "citations_delta": "text"}
 
+#: The kinds of events that a message is made of.
+KINDS = frozenset(
+    {
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    }
+)
+
 #: Fields of a message that nobody expects to be missing, or null.
 _NEEDED = frozenset({"type", "id", "role", "model", "content", "usage"})
 
@@ -201,8 +213,7 @@ class _Block:
     """One block of a message's content."""
 
     def __init__(self, fields: Json) -> None:
-        self._fields = fields
-        self._start = dict(fields)
+        self._fields, self._start = dict(fields), fields
         self._pieces: dict[str, list[str]] = {}
 
     def is_new(self, fields: Json) -> bool:
@@ -334,11 +345,11 @@ def _index(event: Json) -> int | None:
 
 
 def _fields(value: Any) -> Json:
+    if type(value) is dict:
+        return value
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
-        raise _nonsense("a part that is no object")
-    return dict(value)
+    raise _nonsense("a part that is no object")
 
 
 def _nonsense(what: str) -> NotAMessage:

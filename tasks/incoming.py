@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_app.errors import NotAMessage
-from tasks.assembly import Assembly, Json
+from tasks.assembly import KINDS, Assembly, Json
 from tasks.failures import STATUS_OF_TYPE, StreamCutShort
 from tasks.redaction import content_type_of
 from tasks.sse import EventParser
@@ -34,9 +34,6 @@ _MOST_BODY = 16_000_000
 
 #: How the lines of a stream begin.
 _STREAM_BEGINS = (b"event:", b"data:", b"id:", b"retry:", b":")
-
-#: What JSON does not know and Python's parser takes all the same.
-_NUMBERLESS = (b"NaN", b"Infinity")
 
 
 class Incoming:
@@ -109,7 +106,8 @@ class Incoming:
             return
         self._body = None
         raise_error(self._response, event)
-        if _TYPE.fullmatch(event["type"]) and event["type"] != _OURS:
+        kind = event["type"]
+        if kind in KINDS or (_TYPE.fullmatch(kind) and kind != _OURS):
             for each in self._assembly.add(event):
                 yield line if each is event else _line(each)
 
@@ -203,7 +201,7 @@ def _parsed(data: bytes) -> tuple[Any, bool]:
         ValueError: it is none.
         RecursionError: it is nested too deep.
     """
-    if any(word in data for word in _NUMBERLESS):
+    if b"NaN" in data or b"Infinity" in data:  # JSON does not know them, Python's parser takes them all the same
         met: list[str] = []
         return json.loads(data, parse_constant=met.append), not met
     return json.loads(data), True

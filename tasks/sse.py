@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BOM = b"\xef\xbb\xbf"
+_DATA, _EVENT = b"data:", b"event:"
 
 
 class ServerEvent(NamedTuple):
@@ -63,11 +64,10 @@ class EventParser:
             block, self._at_start = block.removeprefix(_BOM), False
         name, datas = b"", []
         for line in block.split(b"\n"):
-            field, _, value = line.partition(b":")
-            if field == b"data":
-                datas.append(value.strip())
-            elif field == b"event":
-                name = value.strip()
+            if line.startswith(_DATA):
+                datas.append(line[len(_DATA) :].strip())
+            elif line.startswith(_EVENT):
+                name = line[len(_EVENT) :].strip()
         # JSON may break between its tokens only, where a blank is as good as a line's end.
         data = b" ".join(datas).strip()
         if name or data:

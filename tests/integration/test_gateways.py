@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, wait_until, web_app
+from client_rig import PATIENCE, web_app
 from worker_process import worker
 
 from celery_app.client import Client
