@@ -40,7 +40,7 @@ class MessageTask(LaneTask):
         Raises:
             InvalidRequest: naming the first bad field; nothing has been queued then.
         """
-        from celery_app.budget.variant import metered_model
+        from celery_app.budget import metered_model
         from tasks.request import check_request, describe_request
 
         if args:
