@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
@@ -54,8 +53,6 @@ class LaneWorker(bootsteps.Step):
         from celery_app.patience import keep_results  # brings redis-py along
 
         keep_results(worker.app)
-        # At DEBUG it would write each job's arguments into the log, and these are the prompt.
-        logging.getLogger("celery.pool").setLevel(logging.INFO)
         super().__init__(worker, **options)
 
 

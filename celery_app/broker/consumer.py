@@ -12,13 +12,10 @@ from celery.worker.consumer import Consumer
 from celery.worker.request import Context
 from kombu.exceptions import DecodeError
 
+from celery_app.broker.request import LaneRequest
+from celery_app.descriptions import BUILT_IN
+
 logger = logging.getLogger(__name__)
-
-#: What stands in place of arguments that may be a prompt.
-HIDDEN = "…"
-
-#: How a description begins that `tasks` itself has made of a request.
-DESCRIBED = "model="
 
 
 class LaneConsumer(Consumer):
@@ -26,28 +23,11 @@ class LaneConsumer(Consumer):
 
     def update_strategies(self) -> None:
         """Have each task's jobs looked at before they reach a pool, whose threads lose what they cannot unpack."""
+        for name, task in self.app.tasks.items():
+            if name.startswith(BUILT_IN):
+                task.Request = LaneRequest  # the arguments of a ``celery.map`` of ours are ours
         super().update_strategies()
         self.strategies.update({name: _checked(strategy) for name, strategy in self.strategies.items()})
-
-    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Have every job pass by `_hide_arguments` first: logs, events and Flower repeat what it says of itself."""
-        handle = super().create_task_handler(*args, **kwargs)
-
-        def on_task_received(message: Any) -> Any:
-            self._hide_arguments(message.headers)
-            return handle(message)
-
-        return on_task_received
-
-    def _hide_arguments(self, headers: Any) -> None:
-        """A producer without our code describes a job by its arguments, and these are the prompt."""
-        if not isinstance(headers, dict):
-            return
-        task = self.app.tasks.get(headers.get("task"))
-        if task is None or getattr(task, "hides_arguments", False):
-            headers["argsrepr"] = HIDDEN
-            if not str(headers.get("kwargsrepr")).startswith(DESCRIBED):
-                headers["kwargsrepr"] = HIDDEN
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Bury a message that is no Celery task."""
