@@ -122,7 +122,7 @@ def store_descriptions(backend: Any) -> Any:
 def _shown(app: Any, request: Any) -> Any:
     """Return a request whose arguments are their description; the task in hand keeps its own."""
     args, kwargs = getattr(request, "args", None), getattr(request, "kwargs", None)
-    if request is None or args is None and kwargs is None:
+    if request is None or (args is None and kwargs is None):
         return request
     name = getattr(request, "task", None) or getattr(app.current_task, "name", None)
     shown = described(app, str(name), args or (), kwargs or {}, in_lane=False)

@@ -25,7 +25,8 @@ class LaneConsumer(Consumer):
         """Have each task's jobs looked at before they reach a pool, whose threads lose what they cannot unpack."""
         for name, task in self.app.tasks.items():
             if name.startswith(BUILT_IN):
-                task.Request = LaneRequest  # the arguments of a ``celery.map`` of ours are ours
+                # The arguments of a ``celery.map`` of ours are ours, and so are its results.
+                task.Request, task.resultrepr_maxsize = LaneRequest, 0
         super().update_strategies()
         self.strategies.update({name: _checked(strategy) for name, strategy in self.strategies.items()})
 

@@ -32,7 +32,8 @@ class LaneRequest(Request):
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Return what ``celery inspect active`` and its like tell of the job."""
-        return super().info(safe=safe or self._is_described)
+        told: dict[str, Any] = super().info(safe=safe or self._is_described)
+        return told
 
 
 class _HideInPool(logging.Filter):
