@@ -35,6 +35,7 @@ _POOLS_WITHOUT_TIME_LIMITS = ("thread", "solo")
 def look_after_workers(app: Any) -> None:
     """Check and size every worker of this application before it starts."""
     app.steps["worker"].add(LaneWorker)
+    app.steps["worker"].add("celery_app.presence:Presence")  # by name: it brings redis-py along
     # By name: the core imports no task.
     app.steps["worker"].add("tasks.warmup:WarmUp")
 

@@ -179,8 +179,10 @@ class LaneTask(Task):
         Raises:
             Cancelled: always, which ends the task.
         """
+        from tasks.endings import say_cancelled
         from tasks.outcome import tell_outcome
 
+        say_cancelled(self)
         cancelled = Cancelled()
         self.backend.store_result(self.request.id, cancelled, REVOKED, request=self.request)
         tell_outcome(self, "cancelled")
@@ -201,8 +203,10 @@ class LaneTask(Task):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Count the job, and tell who waits for it."""
+        from tasks.endings import say_failed
         from tasks.outcome import tell_outcome
 
+        say_failed(self, exc)
         self.report("failed")
         tell_outcome(self, "failed")
         self.on_end(exc)
@@ -288,11 +292,13 @@ class LaneTask(Task):
         """
         if is_claimed(self.request.properties):
             from celery_app.broker.returns import give_up
+            from tasks.endings import DEAD_LETTER
 
             tried = f"{type(error).__name__} after {self.request.retries + 1} attempts"
             # Only our own errors are known to show nothing of the prompt.
             reason = f"{tried}: {error}" if isinstance(error, LanesError) else tried
             give_up(self.app, self.request.properties, reason)
+            setattr(self.request, DEAD_LETTER, True)
         raise error
 
 

@@ -12,6 +12,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.request import Context
 from kombu.exceptions import DecodeError
 
+from celery_app.broker.dead_letters import say_message_buried
 from celery_app.broker.request import LaneRequest
 from celery_app.descriptions import BUILT_IN
 
@@ -83,6 +84,6 @@ def _is_call(body: Any) -> bool:
 
 
 def _bury(message: Any, reason: str) -> None:
-    logger.error("a job goes to the dead letters: %s", reason)
+    say_message_buried((message.delivery_info or {}).get("routing_key", "?"), message.headers, reason)
     message.channel.qos.give_up(message.delivery_tag, reason)
     message.ack_log_error(logger, message.channel.connection_errors)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
 from celery_app.broker.claims import CANCELLED, CLAIM, delivery_of
+from celery_app.broker.dead_letters import say_buried
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from celery_app.broker.lease import Leases
-
-logger = logging.getLogger(__name__)
 
 #: Key in a message's delivery info; scripts/message.lua writes it.
 RETRIES = "lanes_retries"
@@ -81,8 +79,9 @@ class Claimed:
             _take_retries(message)
             due_in = _take_eta(message)
         except (ValueError, TypeError, LookupError, AttributeError) as exc:
-            logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)  # noqa: TRY400 - a traceback shows text
-            self._leases.give_up(tag, self._token, f"undecodable: {type(exc).__name__}")
+            reason = f"undecodable: {type(exc).__name__}"
+            say_buried(queue, "?", tag, reason)
+            self._leases.give_up(tag, self._token, reason)
             return None
         if due_in > 0 and queue in self._held:
             # A worker would keep it in its own memory, past its prefetch limit, and run it ahead of everything.

@@ -8,6 +8,7 @@ from typing import Any
 from kombu.transport import redis as kombu_redis, virtual
 
 from celery_app.broker.claims import claim_of
+from celery_app.broker.dead_letters import say_message_buried
 
 
 class QoS(kombu_redis.QoS):
@@ -27,8 +28,15 @@ class QoS(kombu_redis.QoS):
         if requeue:
             self.channel.leases.give_back(*claim_of(delivery_tag), went_wrong=True)
         else:
+            self._say_rejected(delivery_tag)
             self.give_up(delivery_tag, "rejected")
         self._free_slot(delivery_tag)
+
+    def _say_rejected(self, delivery_tag: str) -> None:
+        message = self._delivered.get(delivery_tag)
+        if message is not None:
+            queue = (message.delivery_info or {}).get("routing_key", "?")
+            say_message_buried(queue, message.headers, "rejected")
 
     def give_up(self, delivery_tag: str, reason: str) -> None:
         """Put a job among the dead letters; it still counts until it is acknowledged."""

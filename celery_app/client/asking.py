@@ -11,12 +11,15 @@ from celery_app.client.sending import CREATE, lane_of, send
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded
 from celery_app.job_keys import DONE, REPLY_HEADER
+from celery_app.presence import why_silent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from anthropic.types import Message
     from celery.result import AsyncResult
+
+    from celery_app.lanes import Lane
 
 #: Seconds for which Redis is asked to wait in one command: half of the time in which it has to answer
 #: (`celery_app.configuration.REPLY_TIMEOUT`), so that a busy one is not taken for dead. After each the result backend
@@ -36,8 +39,14 @@ def ask(app: Any, lane_name: str, params: Mapping[str, Any]) -> Message:
         reply = _reply(app, result, until)
     if reply is None:
         cancel(app, result)
-        raise DeadlineExceeded(where="before there is an answer", allowed=lane.deadline)
+        raise unanswered(app, lane)
     return message_of(reply, result)
+
+
+def unanswered(app: Any, lane: Lane) -> DeadlineExceeded:
+    """Return the error for a caller that has waited for as long as its lane allows."""
+    where = f"before there is an answer{why_silent(app, lane.name)}"
+    return DeadlineExceeded(where=where, allowed=lane.deadline)
 
 
 def deadline_of(seconds: float | None) -> float:

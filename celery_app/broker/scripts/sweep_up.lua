@@ -33,7 +33,7 @@ local function collect_expired(prefix, separator, now, lease, most_deliveries, l
       if deliveries >= most_deliveries then
         redis.call('HDEL', prefix .. 'lanes:deliveries', tag)
         local reason = 'its worker died or hung ' .. deliveries .. ' times while it had the job'
-        bury(prefix, tag, queue_of(list, separator), text, reason, now)
+        bury_and_tell(prefix, tag, queue_of(list, separator), text, reason, now)
       else
         add(lists, list, text)
       end
@@ -57,7 +57,7 @@ local function collect_forsaken(prefix, separator, now, lists)
       local step = math.floor((tonumber(field(text, 'priority', '(%d+)')) or 0) / 3) * 3
       add(lists, step == 0 and queue or queue .. separator .. step, text)
     elseif wrapped ~= '' then
-      bury(prefix, tag, '?', wrapped, 'a stock worker left it, and its queue is not to be made out', now)
+      bury_and_tell(prefix, tag, '?', wrapped, 'a stock worker left it, and its queue is not to be made out', now)
     end
   end
 end
