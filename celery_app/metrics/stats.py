@@ -93,12 +93,13 @@ def _lane_stats(place: LaneCensus, happened: LaneActivity, nobody: str | None) -
 
 
 def _waiting_for(place: LaneCensus, nobody: str | None) -> str | None:
+    reasons = []
+    if place.gate_s:
+        model = f" of {place.gate_model}" if place.gate_model else ""
+        reasons.append(f"the budget{model}, {place.gate_s:.1f} s")
     if nobody and (place.depth or place.returning):
-        return nobody
-    if not place.gate_s:
-        return None
-    model = f" of {place.gate_model}" if place.gate_model else ""
-    return f"the budget{model}, {place.gate_s:.1f} s"
+        reasons.append(nobody)
+    return "; ".join(reasons) or None
 
 
 def _per_minute(happened: LaneActivity) -> float:
