@@ -69,7 +69,7 @@ def description_of(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         args: positional arguments.
         kwargs: keyword arguments.
     """
-    known = _parameters(task)
+    known = _parameters(task) if args else []
     pairs = [*zip(_positional_names(known, len(args)), args, strict=True), *((_name(n), v) for n, v in kwargs.items())]
     shown = [f"{name}={_kind(value)}" for name, value in pairs[:MOST_ARGUMENTS]]
     more = len(pairs) - len(shown)

@@ -11,7 +11,6 @@ from celery_app.client.sending import CREATE, lane_of, send
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded
 from celery_app.job_keys import DONE, REPLY_HEADER
-from celery_app.presence import why_silent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +44,8 @@ def ask(app: Any, lane_name: str, params: Mapping[str, Any]) -> Message:
 
 def unanswered(app: Any, lane: Lane) -> DeadlineExceeded:
     """Return the error for a caller that has waited for as long as its lane allows."""
+    from celery_app.presence import why_silent  # brings redis-py along
+
     where = f"before there is an answer{why_silent(app, lane.name)}"
     return DeadlineExceeded(where=where, allowed=lane.deadline)
 

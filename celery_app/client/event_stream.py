@@ -14,7 +14,6 @@ from celery_app.client.heartbeat import HEARTBEAT, Heartbeat
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LanesError, StreamExpired, error_event
 from celery_app.job_keys import STREAM, STREAM_KEPT
-from celery_app.presence import why_silent
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -175,6 +174,8 @@ class EventStream:
 
 def unended(app: Any, lane: str | None, patience: float | None) -> DeadlineExceeded:
     """Return the error for a reader that has waited for as long as its job may take."""
+    from celery_app.presence import why_silent  # brings redis-py along
+
     return DeadlineExceeded(where=f"before the stream has ended{why_silent(app, lane)}", allowed=patience)
 
 

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import Reject
 
 from celery_app import install
 from celery_app.connection import redis_client
@@ -27,7 +28,7 @@ PATIENCE = 30.0
 def summarise(self: LaneTask, text: str, length: int = 3, **more: Any) -> str:
     """Return something as private as the text."""
     if more.pop("again", False):
-        raise self.retry(args=(text,), kwargs={"length": length + 1}, countdown=0)
+        raise self.retry(args=(text,), kwargs={"length": length + 1}, countdown=0.5)
     return f"{ANSWER} {length}"
 
 
@@ -44,6 +45,12 @@ def hold(self: LaneTask, text: str) -> str:
 def fail(self: LaneTask, text: str) -> str:
     """Fail in a way that repeats nothing."""
     raise LookupError("no such patient")
+
+
+@app.task(base=LaneTask, name="private.reject", shared=False)
+def reject(text: str) -> None:
+    """Be refused by the task itself."""
+    raise Reject("not for me", requeue=False)
 
 
 @app.task(base=LaneTask, name="private.shown", shows_arguments=True, resultrepr_maxsize=1024, shared=False)

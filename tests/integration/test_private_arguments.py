@@ -225,6 +225,21 @@ def test_inspect_shows_the_description(place: Place) -> None:
     assert SAID not in str(told)
 
 
+def test_a_failure_has_a_line_with_no_more_than_its_class(place: Place, jobs: dict[str, str]) -> None:
+    """The words of a project's own exception are in Celery's line above it, as ever."""
+    (line,) = [each for each in place.worker.output().splitlines() if f"[{jobs['failure']}] failed" in each]
+    assert line.endswith(f"batch: private.fail[{jobs['failure']}] failed after 1 attempt: LookupError")
+    assert "no such patient" in place.worker.output()
+
+
+def test_a_rejected_job_has_a_line(place: Place) -> None:
+    """It goes to the dead letters at its task's own wish."""
+    job = place.app.tasks["private.reject"].apply_async((TEXT,), queue="batch")
+    said = f"batch: private.reject[{job.id}] goes to the dead letters: rejected"
+    wait_until(lambda: said in place.worker.output(), said)
+    assert SAID not in place.worker.output()
+
+
 def test_a_task_may_say_more(place: Place) -> None:
     """By ``shows_arguments``, or by a description of its own."""
     shown = place.app.tasks["private.shown"].apply_async(("in the open",), queue="batch")

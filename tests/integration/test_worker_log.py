@@ -156,6 +156,16 @@ def test_a_cancelled_job_is_no_warning(up: Rig) -> None:
     assert not lines_of(up, job.id)
 
 
+def test_a_lost_lease_names_its_job(up: Rig) -> None:
+    """Its result will be another worker's, or nobody's."""
+    up.api.control(latency=6.0)
+    job = send(up, None)
+    redis = redis_client(up.app)
+    wait_until(lambda: redis.hlen("lanes:claims"), "the call")
+    redis.delete("lanes:claims", "lanes:leases", "unacked", "unacked_index")
+    assert f"critical: tasks.create_message[{job.id}]: its lease expired" in line_of(up, job.id)
+
+
 def test_a_flood_is_counted(up: Rig) -> None:
     """Of hundreds of failed jobs 50 have a line within 10 s, and one line has the number of the others."""
     jobs = [send(up, "402", "normal") for _ in range(130)]
