@@ -14,7 +14,7 @@ from celery_app.settings import settings_of
 from tasks.base import LaneTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from anthropic.resources.messages import Messages
     from celery.result import AsyncResult
@@ -28,29 +28,29 @@ class MessageTask(LaneTask):
     """A task whose keyword arguments are those of the Messages API."""
 
     abstract = True
-    #: Whatever a producer says of a job's arguments is not shown either.
-    hides_arguments = True
-    #: The worker's log and Flower show the beginning of a result; one character of an answer's JSON is its bracket.
-    resultrepr_maxsize = 1
-    throws = (*LaneTask.throws, InvalidRequest, UnforeseenFailure)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
-        """Submit a call after checking its parameters, with a description that shows none of its text.
+        """Submit a call after checking its parameters.
 
         Raises:
             InvalidRequest: naming the first bad field; nothing has been queued then.
         """
         from celery_app.budget import metered_model
-        from tasks.request import check_request, describe_request
+        from tasks.request import check_request
 
         if args:
             raise InvalidRequest(path="args", problem="a request is all keywords; a step of a chain begins with .si()")
         if options.get("serializer") not in {None, "json"}:
             raise InvalidRequest(path="serializer", problem="workers accept nothing but json")
         check_request(kwargs or {})
-        options["argsrepr"], options["kwargsrepr"] = "()", describe_request(kwargs)
         options["headers"] = {MODEL: metered_model(kwargs), **(options.get("headers") or {})}
         return super().apply_async(args, kwargs, **options)
+
+    def describe(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Return model, number of messages and max_tokens."""
+        from tasks.request import describe_request
+
+        return describe_request(kwargs)
 
 
 @shared_task(bind=True, base=MessageTask, name="tasks.create_message")

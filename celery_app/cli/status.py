@@ -107,7 +107,7 @@ def _table(stats: dict[str, Any]) -> RenderableType:
     for name, lane in stats["lanes"].items():
         table.add_row(name, *(show(lane) for show in COLUMNS.values()))
     waiting = [
-        f"{name} waits for {lane['waiting_for']}" for name, lane in stats["lanes"].items() if lane["waiting_for"]
+        f"{name} waits{_for(lane['waiting_for'])}" for name, lane in stats["lanes"].items() if lane["waiting_for"]
     ]
     return Group(table, *waiting)
 
@@ -128,3 +128,8 @@ def _duration(seconds: float | None) -> str:
     if seconds < _S_PER_H:
         return f"{seconds / _S_PER_MIN:.1f} min"
     return f"{seconds / _S_PER_H:,.1f} h"
+
+
+def _for(reason: str) -> str:
+    """Return the end of a sentence that begins with "batch waits"."""
+    return f": {reason}" if reason.startswith("no ") else f" for {reason}"
