@@ -1,14 +1,16 @@
-"""The command group; Celery loads it for every ``celery`` command, so it has to be cheap."""
+"""``celery … lanes``: what every ``celery`` command of an environment loads, and so imports nothing of ours.
+
+It is a module of its own because whatever lay in `celery_app` would bring along an application of its own. Celery loads
+it for projects, too, that have never heard of lanes.
+"""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-
-from celery_app.errors import LanesError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,15 +43,19 @@ def lanes() -> None:
     """Priority lanes for LLM calls: see them, run them, try them."""
 
 
-def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
-    """Say a foreseen error in one line, whichever ``celery`` command met it."""
-    if isinstance(error, KeyboardInterrupt):
-        click.echo("Stopped.", err=True)
-    elif isinstance(error, LanesError):
+_hook_before = sys.excepthook
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say an error of the lanes in one line, whichever ``celery`` command met it; leave any other to who had it before.
+
+    A process that has met one has imported its class.
+    """
+    errors = sys.modules.get("celery_app.errors")
+    if errors is not None and isinstance(error, errors.LanesError):
         click.echo(f"Error: {error}", err=True)
     else:
-        sys.__excepthook__(kind, error, trace)
+        _hook_before(kind, error, trace)
 
 
-# Only ``celery`` itself imports this module, so the hook speaks for commands alone.
 sys.excepthook = _one_line
