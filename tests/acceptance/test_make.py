@@ -72,5 +72,10 @@ def test_a_signal_to_make_ends_all_that_it_started(target: str, number: signal.S
             make.wait(STOP_S)
         finally:
             make.kill()
-    until(lambda: not running(started), max(0, STOP_S - (time.monotonic() - begun)), f"{target} has left nothing")
+    try:
+        until(lambda: not running(started), max(0, STOP_S - (time.monotonic() - begun)), f"{target} has left nothing")
+    finally:
+        # Where the test fails, what was left is not left to the machine.
+        for pid in running(started):
+            os.kill(pid, signal.SIGTERM)
     assert not list(tmp_path.glob("ezai-lanes-*"))
