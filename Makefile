@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 # Recipes that run until they are told to end replace their shell (exec): make hands SIGTERM on to its child alone, and a
 # shell would die of it and leave what it had started.
-.PHONY: demo up django-chat django-chat-asgi flask-chat test proof lint wheel clean
+.PHONY: demo up django-chat django-chat-asgi flask-chat picture test proof lint wheel clean
 
 demo: $(VENV)/.demo  ## see a chat answer overtake 200 documents
 	@exec $(BIN)/celery -A celery_app lanes demo $(ARGS)
@@ -25,6 +25,9 @@ django-chat-asgi: $(VENV)/.examples  ## the same, ASGI
 
 flask-chat: $(VENV)/.examples  ## the same on Flask
 	@cd examples/flask_chat && exec $(EXAMPLE)/waitress-serve --threads=64 --listen=127.0.0.1:{port} proj.web:app
+
+picture: $(VENV)/.demo  ## README's picture: run the demo and draw its terminal anew
+	$(BIN)/python docs/record_demo.py
 
 test: lint  ## everything that a change has to pass
 	$(BIN)/pytest $(ARGS)
