@@ -15,7 +15,7 @@ from rich.text import Text
 from celery_app.demo.report import report
 
 #: Columns: README's text is about as wide on a page.
-WIDTH = 100
+WIDTH = 112
 DEMO = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes", "demo", "--json"]
 
 

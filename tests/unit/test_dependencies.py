@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = {"celery_app", "celery_lanes_plugin", "tasks"}
-MODULES = sorted([*ROOT.glob("celery_lanes_plugin.py"), *ROOT.glob("celery_app/**/*.py"), *ROOT.glob("tasks/**/*.py")])
+CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = CONFIGURATION["project"]
+MODULES = sorted([*ROOT.glob("*.py"), *ROOT.glob("celery_app/**/*.py"), *ROOT.glob("tasks/**/*.py")])
+OURS = {"celery_app", "tasks", *(path.stem for path in ROOT.glob("*.py"))}
 
 #: Folder or module -> the extra that it belongs to; all others have to do with what is always installed.
 EXTRAS = {"celery_app/demo/": "embedded"}
 
 #: What is imported only where somebody else has done so before: pytest loads its plug-ins itself.
-BROUGHT_ALONG = {"celery_app/testing": {"pytest"}}
+BROUGHT_ALONG = {"pytest_": {"pytest"}, "celery_app/testing": {"pytest"}}
 
 #: Distributions whose module has another name.
 NAMES = {"pydantic-settings": "pydantic_settings"}
@@ -70,3 +71,10 @@ def test_what_a_broker_needs_is_not_pinned_to_one_version() -> None:
         True,
         False,
     ]
+
+
+def test_the_wheel_has_every_module() -> None:
+    """What stands beside the packages goes into the wheel, too: Celery and pytest load it by its name."""
+    wheel = CONFIGURATION["tool"]["hatch"]["build"]["targets"]["wheel"]
+    included = {*wheel.get("only-include", ()), *wheel.get("packages", ())}
+    assert included == {"celery_app", "tasks", *(path.name for path in ROOT.glob("*.py"))}
