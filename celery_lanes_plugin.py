@@ -39,8 +39,12 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup)
-def lanes() -> None:
+@click.pass_context
+def lanes(ctx: click.Context) -> None:
     """Priority lanes for LLM calls: see them, run them, try them."""
+    if ctx.obj is not None and ctx.find_root().params.get("app") is None:
+        # Celery's own default has no lanes; whoever names no application means the one that has nothing else.
+        ctx.obj.app = import_module("celery_app").app
 
 
 _hook_before = sys.excepthook

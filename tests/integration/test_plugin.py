@@ -108,6 +108,15 @@ def test_help_lists_lanes(project: Path) -> None:
     assert {"demo", "status", "up"} <= {*run(project, "with", "lanes", "--help").stdout.split()}
 
 
+def test_without_an_application_lanes_means_the_lanes_own(project: Path) -> None:
+    """`celery lanes status` asks the lanes at the broker that `-b` names, and says in one line that nobody is there."""
+    result = run(project, "with", "-b", "redis://127.0.0.1:1/0", "lanes", "status")
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: No broker answers at redis://127.0.0.1:1/0")
+    assert result.stderr.count("\n") == 1
+
+
 def test_an_error_of_the_lanes_is_one_line_in_any_command(project: Path) -> None:
     """A foreseen error that a command of Celery's own meets is told without a traceback."""
     (project / "broken.py").write_text(
