@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from celery_app.errors import InvalidSettings
 from celery_app.lanes import LANES, Lane
+from celery_app.stand_in import TEST_BROKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ BROKER_SCHEMES = ("redis", "rediss", "valkey", "redis+socket", "sentinel")
 
 
 def _broker_url(url: str) -> str:
+    if url.startswith(TEST_BROKER):
+        return url
     parts = urlsplit(url.split(";", 1)[0])
     if parts.scheme not in BROKER_SCHEMES:
         raise ValueError(f"the scheme must be one of {', '.join(BROKER_SCHEMES)}, as in {DEFAULT_BROKER_URL}")
@@ -197,7 +200,7 @@ class Settings:
     def _from_groups(cls, celery: _CeleryEnv, ezai: _EzaiEnv, lanes: _LanesEnv) -> Self:
         return cls(
             broker_url=celery.broker_url,
-            result_backend=celery.result_backend or celery.broker_url,
+            result_backend=celery.result_backend or celery.broker_url.replace(TEST_BROKER, "cache+memory://"),
             api_keys={lane.name: getattr(ezai, f"api_key_{lane.name}") or ezai.api_key for lane in LANES},
             base_url=ezai.base_url,
             limits=Limits(rpm=ezai.rpm, itpm=ezai.itpm, otpm=ezai.otpm, concurrency=ezai.concurrency),

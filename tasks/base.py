@@ -24,8 +24,11 @@ from celery_app.errors import (
 )
 from celery_app.lanes import NORMAL, Lane
 from celery_app.metrics.events import JobEvent, Kind, emit
+from celery_app.room import waiting_for_room
 from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
 from celery_app.settings import settings_of
+from celery_app.stand_in import refuse_eager, stand_in
+from celery_app.task_limits import LIMITS, annotated, refuse_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,27 +50,69 @@ class LaneTask(Task):
     acks_late = True
     #: The lane's ``attempts`` decides.
     max_retries = None
+    #: A project's defaults for these are meant for tasks that nothing else limits: in a lane they would park jobs in
+    #: slots, or say what a thread cannot keep.
+    from_config = tuple(pair for pair in Task.from_config if pair[0] not in LIMITS)
     #: An exception the API or the lane foresaw is no reason for a traceback in the worker's log.
     throws: tuple[type[Exception], ...] = (ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, NotAMessage)
 
+    @classmethod
+    def annotate(cls) -> None:
+        """Take what ``task_annotations`` says of this task by name; its limits for all tasks end before the lanes."""
+        own = {name: getattr(cls, name) for name in LIMITS}
+        super().annotate()
+        for name, value in own.items():
+            setattr(cls, name, annotated(cls, name, value))
+
+    @property
+    def backend(self) -> Any:
+        """Where the results are."""
+        standing_in = stand_in()
+        return super().backend if standing_in is None else standing_in.backend_of(self.app)
+
+    @backend.setter
+    def backend(self, value: Any) -> None:
+        self._backend = value
+
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
-        """Submit a job.
+        """Submit a job; besides Celery's options there is ``wait``: seconds to wait for room in a full lane.
 
         Raises:
-            UnknownLane: there is no such queue; in Celery's eager mode, too, so that tests find out.
-            LaneFull: the lane had no room for as long as its ``submit_wait``.
+            UnknownLane: there is no such queue.
+            UnsupportedTask: it has a ``rate_limit``, or this call a time limit.
+            LaneFull: the lane had no room for `wait`, by default its ``submit_wait``.
             BrokerUnreachable: within 3 s.
+            EagerRefused: ``task_always_eager`` is set, and `celery_app.testing` does not stand in for the lanes.
         """
         from celery_app.connection import broker_errors
         from celery_app.results import leave_unsubscribed
 
         settings_of(self.app)
+        refuse_limits(self, options)
+        refuse_eager(self.app)
+        standing_in = stand_in()
+        if standing_in is not None:
+            standing_in.adopt(self.app)
         leave_unsubscribed(self.app)
         queue = options.get("queue")
         if isinstance(queue, str):
             _ = self.app.amqp.queues[queue]
-        with broker_errors(self.app):
+        with waiting_for_room(options.pop("wait", None)), broker_errors(self.app):
+            if standing_in is not None:
+                return standing_in.send(self, args, kwargs, options)
             return super().apply_async(args, kwargs, **options)
+
+    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Run a job in this process, on the budget; where `celery_app.testing` stands in, with its answer.
+
+        Raises:
+            EagerRefused: ``task_always_eager`` is set, and nothing stands in.
+        """
+        refuse_eager(self.app)
+        standing_in = stand_in()
+        if standing_in is not None:
+            return standing_in.apply(self, args, kwargs, options)
+        return super().apply(args, kwargs, **options)
 
     @property
     def lane(self) -> Lane:
@@ -211,6 +256,9 @@ class LaneTask(Task):
             DeadlineExceeded: if the job's deadline passes before it could start again.
         """
         properties = self.request.properties
+        if stand_in() is not None:
+            # Celery sends a copy, and would without end.
+            max_retries = self._most_retries(max_retries)
         if self.request.called_directly or not is_claimed(properties) or args or kwargs or options:
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
         if self.request.retries >= self._most_retries(max_retries):

@@ -12,9 +12,10 @@ from celery_app.client.entries import EntryReader, Event, entries_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded, StreamExpired, error_event
 from celery_app.job_keys import STREAM, STREAM_KEPT
+from celery_app.stand_in import refuse_to_wait, stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from types import TracebackType
 
 #: Milliseconds for which Redis is asked to wait in one command: half of the time in which it has to answer
@@ -110,14 +111,11 @@ class EventStream:
             cancel(self._app, self.task_id)
 
     def _read(self) -> Generator[Event]:
-        reader, client = self._reader, redis_client(self._app)
-        key = stream_key(self._app, self.task_id)
+        reader = self._reader
         ended: Event | StreamExpired | None = None
         while not reader.ended:
-            with broker_errors(self._app):
-                # Once the job has ended, all that there is to read is there.
-                block = BLOCK_MS if ended is None else None
-                entries = entries_of(client.xread({key: reader.after}, MOST_ENTRIES, block))
+            # Once the job has ended, all that there is to read is there.
+            entries = self._entries(BLOCK_MS if ended is None else None)
             for entry in entries:
                 yield from reader.take(*entry)
             if not entries and ended is not None:
@@ -125,11 +123,22 @@ class EventStream:
             elif not entries:
                 ended = self._end()
 
+    def _entries(self, block: int | None) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+        standing_in = stand_in()
+        if standing_in is not None:
+            return standing_in.entries_after(self.task_id, self._reader.after)
+        key = stream_key(self._app, self.task_id)
+        with broker_errors(self._app):
+            return entries_of(redis_client(self._app).xread({key: self._reader.after}, MOST_ENTRIES, block))
+
     def _end(self) -> Event | StreamExpired | None:
         ended = end_of(self._app, self.task_id)
-        if ended is None and time.monotonic() > self._give_up_at:
-            cancel(self._app, self.task_id)
-            raise DeadlineExceeded(where="before the stream has ended", allowed=self._patience)
+        if ended is None:
+            refuse_to_wait("Reading a stream")
+            # What a stand-in holds nobody works on while its reader waits.
+            if stand_in() is not None or time.monotonic() > self._give_up_at:
+                cancel(self._app, self.task_id)
+                raise DeadlineExceeded(where="before the stream has ended", allowed=self._patience or 0)
         return ended
 
 
