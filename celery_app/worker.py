@@ -9,6 +9,7 @@ from celery import bootsteps
 
 from celery_app.configuration import override
 from celery_app.errors import UnsupportedWorker
+from celery_app.task_limits import limited_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,6 +39,7 @@ def look_after_workers(app: Any) -> None:
     app.steps["worker"].add(LaneWorker)
     # By name: the core imports no task.
     app.steps["worker"].add("tasks.warmup:WarmUp")
+    app.steps["consumer"].add("celery_app.remote_limits:RemoteLimits")
 
 
 class LaneWorker(bootsteps.Step):
@@ -72,6 +74,8 @@ def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
         yield "a prefetch multiplier other than 1 lets jobs wait in the worker's memory, where no lane overtakes them"
     settings = worker.app.lanes_settings
     served = [lane for lane in settings.lanes if lane.name in worker.app.amqp.queues.consume_from]
+    if served:
+        yield from limited_tasks(worker.app, threads=any(name in pool for name in _POOLS_WITHOUT_TIME_LIMITS))
     without_key = [lane.name for lane in served if settings.api_key(lane) is None]
     if without_key:
         yield f"there is no API key for {', '.join(without_key)}; set EZAI_API_KEY"

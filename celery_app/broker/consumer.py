@@ -12,6 +12,9 @@ from celery.worker.consumer import Consumer
 from celery.worker.request import Context
 from kombu.exceptions import DecodeError
 
+from celery_app.settings import settings_of
+from celery_app.task_limits import RATE_REASON
+
 logger = logging.getLogger(__name__)
 
 #: What stands in place of arguments that may be a prompt.
@@ -28,6 +31,18 @@ class LaneConsumer(Consumer):
         """Have each task's jobs looked at before they reach a pool, whose threads lose what they cannot unpack."""
         super().update_strategies()
         self.strategies.update({name: _checked(strategy) for name, strategy in self.strategies.items()})
+
+    def bucket_for_task(self, type: Any) -> Any:  # noqa: A002 - Celery's name
+        """Limit the rate of no task in lanes, however it came by a limit: its jobs would wait in slots."""
+        return None if getattr(type, "in_lanes", False) else super().bucket_for_task(type)
+
+    def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
+        """Limit the rate of a project's own task; but its job that came through a lane runs at once."""
+        lane = settings_of(self.app).lane((request.delivery_info or {}).get("routing_key"))
+        if lane is None:
+            return super()._limit_task(request, bucket, tokens)
+        logger.warning("the rate_limit of %s does not count in the lane %s: %s", request.name, lane.name, RATE_REASON)
+        return self._limit_move_to_pool(request)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Have every job pass by `_hide_arguments` first: logs, events and Flower repeat what it says of itself."""
