@@ -205,10 +205,11 @@ class StandingIn:
         job.attempts += 1
         with self._here.runs(job.id) as here:
             info = build_tracer(job.task, task, app=job.app)(job.id, job.args, job.params, job.request).info
-        if here.next is None:
+        copy: Job | None = here.next
+        if copy is None:
             # What the backend has of an error has lost its details.
             self._end(job, info and info.retval)
-        return here.next
+        return copy
 
     def _end(self, job: Job, error: Exception | None = None) -> None:
         """Note how a job has ended."""
