@@ -10,6 +10,7 @@ from kombu.utils.url import maybe_sanitize_url
 
 from celery_app.errors import BrokerUnreachable
 from celery_app.settings import settings_of
+from celery_app.stand_in import TEST_BROKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +90,8 @@ def shown_url(app: Any) -> str:
 
 
 def _connection_pool(app: Any) -> ConnectionPool:
+    if settings_of(app).broker_url.startswith(TEST_BROKER):
+        raise ValueError("it is Celery's own for tests, and no Redis; celery_app.testing needs none")
     channel = _unopened_channel(app.connection_for_write())
     channel.max_connections = MAX_CONNECTIONS
     pool: ConnectionPool = channel._get_pool()

@@ -56,14 +56,20 @@ def submit_many(
     if on_invalid == "stop" and isinstance(items, Sequence):
         for index, item in enumerate(items):
             check_item(index, item)
-    standing_in = stand_in()
-    if standing_in is not None:
-        return standing_in.submit_many(app, items, lane, on_invalid, progress)
+    with waiting_for_room(wait):
+        standing_in = stand_in()
+        if standing_in is not None:
+            return standing_in.submit_many(app, items, lane, on_invalid, progress)
+        return _submit_many(app, items, lane, on_invalid, progress)
+
+
+def _submit_many(
+    app: Any, items: Iterable[Any], lane: Lane, on_invalid: OnInvalid, progress: Callable[[Batch], None] | None
+) -> Batch:
     with broker_errors(app):
         submission = Submission(app, lane, progress)
     try:
-        with waiting_for_room(wait):
-            submission.run(items, on_invalid)
+        submission.run(items, on_invalid)
     except LanesError as exc:
         exc.batch_id = submission.batch.id  # type: ignore[attr-defined]
         raise

@@ -11,7 +11,8 @@ from celery import _state, current_app
 from celery_app import stand_in
 from celery_app.errors import ApiError, UnknownLane
 from celery_app.lanes import LANES
-from celery_app.testing.standing_in import InJob, StandingIn
+from celery_app.testing.here import InJob
+from celery_app.testing.standing_in import StandingIn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

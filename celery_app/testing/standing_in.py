@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from celery import _state
 from celery.app.trace import build_tracer
 from celery.exceptions import AlwaysEagerIgnored, NotRegistered
 from celery.result import EagerResult
@@ -22,12 +19,14 @@ from celery_app.job_keys import BATCH_HEADER
 from celery_app.settings import settings_of
 from celery_app.testing.answers import Answers, events_of
 from celery_app.testing.batches import Batches
+from celery_app.testing.here import Here
 from celery_app.testing.job import Job
+from celery_app.testing.producer import NoProducer
 from celery_app.testing.results import Results, Store
 from celery_app.testing.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from celery_app.client.batch import Batch
     from celery_app.lanes import Lane
@@ -56,7 +55,7 @@ class StandingIn:
         #: Application -> its backend here, and the one that it had.
         self._adopted: dict[Any, tuple[Results, Any]] = {}
         self._streams, self._batches = Streams(), Batches()
-        self._here = _Here()
+        self._here = Here()
 
     # Applications and their results -----------------------------------------------------------------------------
 
@@ -94,7 +93,7 @@ class StandingIn:
         if task.app.conf.task_always_eager:
             # That it has no effect here is what is wanted. Not in a block of its own: that would race with others.
             warnings.simplefilter("ignore", AlwaysEagerIgnored)
-        return task.app.send_task(task.name, args, kwargs, task_type=task, **{**options, "producer": _NoProducer()})
+        return task.app.send_task(task.name, args, kwargs, task_type=task, **{**options, "producer": NoProducer()})
 
     def apply(self, task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
         """Run a job at once, held or not: so does Celery's eager canvas, which waits for it."""
@@ -248,62 +247,3 @@ class StandingIn:
     def ended_after(self, batch_id: str, after: str) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
         """Return which of a batch's jobs have ended, behind one of them."""
         return self._batches.ended_after(batch_id, after)
-
-
-class _Here(threading.local):
-    """What a thread is about.
-
-    Attributes:
-        running: id of the job that it runs.
-        next: the copy that this job has sent of itself.
-        wanted_at_once: whether what it submits is not to be held.
-    """
-
-    running: str | None = None
-    next: Job | None = None
-    wanted_at_once = False
-
-    @contextmanager
-    def runs(self, job_id: str) -> Iterator[SimpleNamespace]:
-        """Run a job within the block; what it gives has the job's `next` afterwards."""
-        before, outcome = (self.running, self.next), SimpleNamespace(next=None)
-        self.running, self.next = job_id, None
-        try:
-            yield outcome
-        finally:
-            outcome.next = self.next
-            self.running, self.next = before
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Hold nothing that the block submits."""
-        before, self.wanted_at_once = self.wanted_at_once, True
-        try:
-            yield
-        finally:
-            self.wanted_at_once = before
-
-
-class _NoProducer:
-    """Takes the place of a connection to a broker."""
-
-    @property
-    def connection(self) -> _NoProducer:
-        """The connection, as Celery asks for it."""
-        return self
-
-    @contextmanager
-    def _reraise_as_library_errors(self) -> Iterator[None]:
-        yield
-
-
-class InJob:
-    """Is true in a thread that has a task in hand.
-
-    Celery's own flag is true in all threads of a worker, or in none. With this in its place, a task that waits for
-    another job is refused in a test, too, and a test's other threads are not.
-    """
-
-    def __bool__(self) -> bool:
-        """Return whether this thread has one."""
-        return _state.get_current_worker_task() is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -20,11 +21,13 @@ from client_rig import PATIENCE, params, wait_until, web_app
 from kombu import Queue
 from worker_process import Worker, worker
 
+from celery_app import create_app
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.demo.ezai import Behaviour, running
 from celery_app.errors import LaneFull, WouldBlock
 from celery_app.lanes import LANES
+from celery_app.settings import Settings
 from tests.conftest import close
 
 if TYPE_CHECKING:
@@ -170,13 +173,15 @@ def test_the_defaults_are_short() -> None:
 
 
 @pytest.fixture
-def full(app: Celery, monkeypatch: pytest.MonkeyPatch) -> Celery:
+def full(app: Celery) -> Iterator[Celery]:
     """A web app whose lanes have room for one job each, and have it; nobody works."""
-    lanes = {lane.name: {"capacity": 1, "submit_wait": lane.submit_wait} for lane in LANES}
-    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "lanes": lanes}
+    broker = app.conf.broker_write_url
+    lanes = tuple(dataclasses.replace(lane, capacity=1) for lane in LANES)
+    narrow = create_app(Settings(broker_url=broker, result_backend=broker, lanes=lanes))
     for lane in LANES:
-        Client(app).submit(lane.name, **params())
-    return app
+        Client(narrow).submit(lane.name, **params())
+    yield narrow
+    close(narrow)
 
 
 @pytest.mark.parametrize("lane", LANES, ids=lambda lane: lane.name)
@@ -225,6 +230,26 @@ def test_a_job_in_hand_waits_longer_for_the_next_step_of_its_chain(app: Celery, 
         wait_until(lambda: redis.llen("batch\x06\x166") == 1, "the next step")
         (text,) = redis.lrange("batch\x06\x166", 0, -1)
         assert json.loads(text)["headers"]["id"] == last.id
+
+
+def test_a_batch_waits_as_long_as_is_asked_and_reports_meanwhile(full: Celery) -> None:
+    """By default as long as the lane says; what is queued by then can be found."""
+    begun, reports = time.monotonic(), list[int]()
+    with pytest.raises(LaneFull) as caught:
+        Client(full).submit_many([params()] * 3)
+    assert time.monotonic() - begun < SOON
+    assert Client(full).load_batch(caught.value.batch_id).counts().queued == 0  # type: ignore[attr-defined]
+
+    redis = redis_client(full)
+
+    def progress(batch: Any) -> None:
+        reports.append(batch.counts().queued)
+        redis.delete("batch\x06\x166")
+
+    # A place comes free with each report only, and between two of them is more time than `wait` has by default.
+    assert Client(full).submit_many([params()] * 3, wait=PATIENCE, progress=progress).counts().queued == 3
+    assert reports == sorted(reports)
+    assert reports[0] == 0
 
 
 BEAT = {

@@ -197,7 +197,8 @@ def test_coroutines_are_answered(lanes: Lanes) -> None:
     lanes.answer("one two")
 
     async def view() -> tuple[str, list[Any], bool]:
-        message = await aask(**CALL)
+        message, *others = await asyncio.gather(*(aask(**CALL) for _ in range(20)))
+        assert {other.content[0].text for other in others} == {"one two"}
         events = [event async for event in astream(**CALL)]
         return message.content[0].text, events, await acancel(submit(**CALL))
 
@@ -271,6 +272,9 @@ def test_a_batch_is_worked_off(lanes: Lanes) -> None:
     assert [(result.index, result.error) for result in found.results()] == [(0, None), (2, None)]
     assert (found.counts().done, found.counts().invalid, found.counts().complete) == (2, 1, True)
     assert seen == [batch]
+    lanes.fail(status=400, text="no")
+    (refused,) = submit_many([CALL]).results()
+    assert (refused.message, str(refused.error).startswith("The API refused")) == (None, True)
 
 
 def test_jobs_can_be_held_and_drained(lanes: Lanes) -> None:
@@ -468,8 +472,10 @@ def test_no_broker_is_asked_at_any_url(broker: str | None, eager: bool, monkeypa
 
 def test_a_broker_in_memory_takes_no_job_without_the_fixture() -> None:
     """It would be gone with the process, and nobody would say so."""
-    with installed("memory://") as app, pytest.raises(BrokerUnreachable, match=r"memory://"):
-        Client(app).submit(**CALL)
+    with installed("memory://") as app:
+        for send in (lambda: Client(app).submit(**CALL), lambda: Client(app).submit_many([CALL])):
+            with pytest.raises(BrokerUnreachable, match=r"memory://"):
+                send()
 
 
 TESTS = """
