@@ -82,3 +82,23 @@ def test_the_suites_are_right_about_stock_celery(valkey: Valkey, project: str) -
 def test_kills_beat_and_pools_are_as_they_were(valkey: Valkey, project: str, lanes: bool) -> None:
     """What takes its time passes both ways, too: killed workers, schedules, every pool."""
     _run(valkey, LIVING / project / "suite_long.py", lanes=lanes)
+
+
+def test_a_package_that_is_only_installed_does_nothing(valkey: Valkey, tmp_path: Path) -> None:
+    """Bare `celery` commands of the same environment are Celery's own, whatever their broker; nothing of ours loads."""
+    environment = _environment(valkey, lanes=False)
+    foreign = {**environment, "CELERY_BROKER_URL": "amqp://nobody@127.0.0.1:1//", "LANES_PORT": "tcp://10.0.0.1:80"}
+    for arguments in (
+        ("report",),
+        ("-b", "amqp://nobody@127.0.0.1:1//", "report"),
+        ("worker", "--help"),
+        ("--version",),
+    ):
+        command = [sys.executable, "-X", "importtime", "-m", "celery", *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=foreign, capture_output=True, text=True, check=False, timeout=SUITE_DEADLINE
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert not {"celery_app.app", "celery_app.settings", "tasks", "anthropic"} & loaded
+        assert not [line for line in done.stdout.splitlines() if "lane" in line.lower() and "report" in arguments]

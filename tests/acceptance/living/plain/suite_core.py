@@ -41,7 +41,13 @@ def test_the_configuration_is_the_shops(served_shop: Any) -> None:
     for key in ("accept_content", "task_serializer", "result_serializer", "worker_prefetch_multiplier"):
         assert conf[key] == getattr(settings, key)
     assert conf["broker_transport_options"] == settings.broker_transport_options
-    defaults = {"task_acks_late": False, "task_reject_on_worker_lost": None, "task_create_missing_queues": True}
+    defaults = {
+        "task_acks_late": False,
+        "task_create_missing_queues": True,
+        "task_reject_on_worker_lost": None,
+        "task_send_sent_event": False,
+        "worker_send_task_events": False,
+    }
     assert {key: served_shop.conf[key] for key in defaults} == defaults
 
 
@@ -114,6 +120,14 @@ def test_countdown_and_eta(served_shop: Any) -> None:
         assert found["at"] >= now + 0.99
         assert abs(datetime.fromisoformat(found["eta"]).timestamp() - (now + 1)) < 1
     assert told.delay().get(JOB_DEADLINE)["eta"] is None
+    for_long = told.apply_async(countdown=60)
+
+    def scheduled() -> set[str]:
+        answer = served_shop.control.inspect(["main@shop"], timeout=2).scheduled() or {}
+        return {job["request"]["id"] for job in answer.get("main@shop", ())}
+
+    until(lambda: for_long.id in scheduled(), "it is shown among the scheduled")
+    for_long.revoke()
 
 
 def test_retries(served_shop: Any, diary: Path) -> None:
@@ -191,6 +205,21 @@ def test_messages_of_any_other_producer_and_consumer(shop: Any) -> None:
         assert [queue.get(no_ack=True).payload["n"] for _ in range(3)] == [1, 2, 0]
         assert queue.get() is None
         queue.delete()
+
+
+@pytest.mark.parametrize("no_ack", [False, True])
+def test_a_consumer_takes_one_message_at_a_time(shop: Any, redis: Redis, no_ack: bool) -> None:
+    """One that knows no prefetch limit takes what one `drain_events` hands over; unacknowledged, it is put back."""
+    name, got = f"tray-{no_ack}", []
+    with shop.connection_for_write() as connection:
+        with connection.Producer() as producer:
+            for n in range(4):
+                producer.publish({"n": n}, routing_key=name, serializer="json", declare=[Queue(name, routing_key=name)])
+        queues = [Queue(name, routing_key=name)]
+        with connection.Consumer(queues, callbacks=[lambda body, _: got.append(body["n"])], no_ack=no_ack):
+            connection.drain_events(timeout=5)
+        assert got == [0]
+    until(lambda: redis.llen(name) == (3 if no_ack else 4), "the others are there")
 
 
 def test_a_queue_expires(shop: Any, redis: Redis) -> None:

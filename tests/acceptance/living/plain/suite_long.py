@@ -124,3 +124,12 @@ def test_a_terminated_job_ends(shop: Any, folder: Path, diary: Path) -> None:
         sent.revoke(terminate=True)
         with pytest.raises(TaskRevokedError):
             sent.get(JOB_DEADLINE)
+
+
+def test_a_worker_without_a_queue_serves_the_shops(shop: Any, folder: Path) -> None:
+    """Without `-Q` a worker serves what `task_queues` names, and nothing else."""
+    from shop import settings
+
+    with worker(folder, "all", "-c", "1"):
+        queues = until(lambda: shop.control.inspect(["all@shop"], timeout=2).active_queues(), "queues")
+    assert {queue["name"] for queue in queues["all@shop"]} == {queue.name for queue in settings.task_queues}
