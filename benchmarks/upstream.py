@@ -123,13 +123,13 @@ def run(suite: Suite, source: Path, python: str, options: argparse.Namespace, *,
         report = Path(folder) / "report.jsonl"
         report.touch()
         started = time.monotonic()
-        env = _environment(suite, server.port, report, lanes=lanes)
+        env = _environment(suite, python, server.port, report, lanes=lanes)
         for tests in [options.tests] if options.tests else suite.tests:
             _pytest(suite.name, tests, source, [python, "-m", "pytest"], options, env)
         return _read(report, time.monotonic() - started)
 
 
-def _environment(suite: Suite, port: int, report: Path, *, lanes: bool) -> dict[str, str]:
+def _environment(suite: Suite, python: str, port: int, report: Path, *, lanes: bool) -> dict[str, str]:
     """Return what the suites ask for; nothing of the caller's own lanes."""
     url = f"redis://127.0.0.1:{port}/0"
     theirs = {"TEST_BROKER": url, "TEST_BACKEND": url, "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port)}
@@ -141,6 +141,7 @@ def _environment(suite: Suite, port: int, report: Path, *, lanes: bool) -> dict[
         **inherited,
         **theirs,
         **ours,
+        "PATH": os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")]),  # they run `celery`
         "REDIS_6379_TCP": str(port),
         "PYTHONPATH": os.pathsep.join(map(str, folders)),
         "UPSTREAM_REPORT": str(report),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import Celery
+from celery import Celery, Task
 from conftest import close_backend, close_pool
 from kombu import Queue, pools
 from redis import Redis
 
 from celery_app import install
 from celery_app.demo.ports import free_port
+from tasks import LaneTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,3 +143,65 @@ def test_the_projects_queues_and_its_backend_stay(made: Any, broker_url: str, co
         app.send_task("nobody.has.it", queue="adhoc", serializer="json")
     with Redis.from_url(broker_url) as client:
         assert client.llen("adhoc") == 2
+
+
+INSTALL = Path(__file__).parents[2] / "docs" / "install.md"
+
+
+def _table(heading: str) -> list[tuple[str, str]]:
+    """Return (what, where) of each row of the table under a heading of docs/install.md."""
+    section = INSTALL.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [(row[0].strip(), row[1].strip()) for row in rows[2:]]
+
+
+def _shape(value: Any) -> Any:
+    """What of an attribute can be compared between two applications: containers' contents, else the class."""
+    if isinstance(value, dict):
+        return {key: _shape(each) for key, each in value.items()}
+    if isinstance(value, set | list | tuple):
+        return sorted(map(str, value))
+    if isinstance(value, str | int | None):
+        return value
+    return type(value), _shape(getattr(value, "override_backends", None))
+
+
+def _unlike(stock: Celery, lanes: Celery) -> set[str]:
+    """Return the attributes of the application that differ."""
+    one, two = ({key: _shape(value) for key, value in vars(app).items()} for app in (stock, lanes))
+    missing = object()
+    return {key for key in one.keys() | two.keys() if one.get(key, missing) != two.get(key, missing)}
+
+
+#: Where an attribute of the application stands in the table under the name that people use.
+SHOWN_AS = {"amqp_cls": "amqp"}
+
+
+def test_the_table_names_whatever_of_the_application_changes(made: Any) -> None:
+    """Each attribute that differs after `install` has its row, and each row its attribute."""
+    stock, lanes = made(_plain), made(_plain)
+    install(lanes)
+    for app in (stock, lanes):
+        app.finalize()
+        _ = app.conf.task_routes, app.amqp.queues, app.amqp.router, app.backend
+    named = set(re.findall(r"`app\.(\w+)", " ".join(where for _, where in _table("What `install(app)` changes"))))
+    unlike = {SHOWN_AS.get(name, name) for name in _unlike(stock, lanes)}
+    # What is read when it is asked for is not there yet.
+    assert unlike - named == set()
+    assert {name for name in named - unlike if not name.startswith("lanes_")} == set()
+
+
+def test_the_table_of_task_attributes_is_that_of_the_class() -> None:
+    """Each attribute in the table has the value that it says, and no other of Celery's differs from Celery's."""
+    said = [what.strip("`").partition(" = ")[::2] for what, where in _table("What a lane task has")]
+    for name, value in said:
+        assert hasattr(LaneTask, name)
+        if value:
+            assert getattr(LaneTask, name) == ast.literal_eval(value)
+    plain = str | int | float | None
+    differs = {
+        name
+        for name, value in vars(LaneTask).items()
+        if hasattr(Task, name) and isinstance(value, plain) and value != getattr(Task, name) and name[:1] != "_"
+    }
+    assert differs - {"abstract"} <= {name for name, _ in said}
