@@ -2,94 +2,91 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, _state
+from celery import Celery, _state, signals
 
-from celery_app.configuration import configure
-from celery_app.lanes import NORMAL
-from celery_app.metrics.startup import record_in_workers
-from celery_app.routing import LaneAMQP
+from celery_app.composition import compose_tasks
+from celery_app.lanes import DEFAULT_BROKER_URL, NORMAL
+from celery_app.messaging import LaneAMQP
+from celery_app.results import BACKENDS, LANE_BACKENDS, LaneResults
 from celery_app.worker import look_after_workers
 
 if TYPE_CHECKING:
     from celery_app.settings import Settings
 
 
+class LanesApp(Celery):
+    """An application that has nothing but the lanes: whatever runs on it belongs to the broker until it is done."""
+
+    def __init__(self) -> None:
+        """Configure what a project would have to choose."""
+        super().__init__("celery_app", set_as_current=False, fixups=[], amqp=LaneAMQP)
+        self.conf.update(
+            broker_url=DEFAULT_BROKER_URL,
+            task_acks_late=True,
+            task_default_queue=NORMAL.name,
+            task_reject_on_worker_lost=True,
+        )
+
+    def _get_backend(self) -> Any:
+        """Keep results at the broker where no other place is named."""
+        return super()._get_backend() if self.conf.result_backend else self.lanes_results.at_broker()
+
+
 def create_app(settings: Settings | None = None) -> Celery:
     """Return a Celery application that has the lanes, and `tasks` in them.
 
     Args:
-        settings: by default they are read from the environment, when the application is first used.
+        settings: by default they are read from the environment and the application's configuration.
 
     Raises:
-        InvalidSettings: when the application is first used, if the environment is wrong.
+        InvalidSettings: when the lanes are first used, if the settings are wrong.
     """
-    app = Celery("celery_app", set_as_current=False, fixups=[])
-    _put_lanes_on(app, settings, default_queue=NORMAL.name)
+    app = LanesApp()
+    app.loader.override_backends = LANE_BACKENDS
+    if settings is not None:
+        app.conf.update(broker_url=settings.broker_url, result_backend=settings.result_backend)
+    _put_lanes_on(app, settings)
     return app
 
 
 def install(app: Celery, settings: Settings | None = None) -> None:
     """Put the lanes on a project's own Celery application; call it once, where the application is made.
 
-    The project's queues and routes stay, behind the lanes, and `tasks.create_message` belongs to the application from
-    then on. It also becomes the process's default application: a web server's threads would otherwise send shared
-    tasks to one that nobody configured.
+    The project's configuration, queues, routes, tasks and workers stay as they are; docs/install.md has the table of
+    what is added. `tasks.create_message` belongs to the application from then on. It also becomes the process's default
+    application, unless there is one: a web server's threads would otherwise send shared tasks to one that nobody
+    configured.
 
     Args:
         app: the project's application, with or without a configuration namespace.
-        settings: by default they are read from the environment, when the application is first used.
+        settings: by default they are read from the environment and the application's configuration.
 
     Raises:
         RuntimeError: if the application has sent or declared something already.
-        InvalidSettings: when the application is first used, if the environment is wrong.
+        InvalidSettings: when the lanes are first used, if the settings are wrong.
     """
     if "amqp" in vars(app):
         raise RuntimeError("install(app) has to come before the application's first use")
-    _put_lanes_on(app, settings)
-    app.set_default()
-
-
-def _put_lanes_on(app: Celery, settings: Settings | None, default_queue: str | None = None) -> None:
     app.amqp_cls = LaneAMQP
-    app.lanes_settings = None
-    app.lanes_configuring = threading.RLock()
-    _make_backends_of_whole_configurations(app)
+    _put_lanes_on(app, settings)
+    if _state.default_app is None or isinstance(_state.default_app, LanesApp):
+        app.set_default()
+
+
+def _put_lanes_on(app: Any, settings: Settings | None) -> None:
+    app.lanes_settings = settings
+    app.lanes_results = LaneResults(app)
+    app.loader.override_backends = {**BACKENDS, **app.loader.override_backends}
+    compose_tasks(app)
     look_after_workers(app)
-    record_in_workers()
-
-    def on_configured() -> dict[str, Any]:
-        app.lanes_settings = settings or _settings_from_environment(app)
-        configure(app, app.lanes_settings, default_queue)
-        return {}
-
-    if app.configured:
-        on_configured()
-    else:
-        # Celery asks for pending defaults once it has read the project's own configuration.
-        app.add_defaults(on_configured)
+    signals.import_modules.connect(_import_tasks, sender=app, weak=False, dispatch_uid=f"celery_app.{id(app)}")
 
 
-def _make_backends_of_whole_configurations(app: Celery) -> None:
-    """A thread that asks for its backend while another one configures would keep a disabled one for good."""
-    from celery_app.settings import settings_of
-
-    make = app._get_backend  # noqa: SLF001 - the only place where each thread's backend is made
-
-    def make_when_configured() -> Any:
-        settings_of(app)
-        return make()
-
-    app._get_backend = make_when_configured  # noqa: SLF001
-
-
-def _settings_from_environment(app: Celery) -> Settings:
-    """Celery's order: the environment first, then the project's configuration, then our defaults."""
-    from celery_app.settings import Settings
-
-    return Settings.from_environment(broker_url=app.conf.broker_url, result_backend=app.conf.result_backend)
+def _import_tasks(**_: Any) -> None:
+    """A worker, and whoever else loads an application's modules, knows our tasks."""
+    import tasks  # noqa: F401 - it registers them
 
 
 app = create_app()

@@ -37,22 +37,22 @@ def redis_client(app: Any) -> Redis:
     Raises:
         InvalidSettings: if the environment is wrong.
     """
-    client: Redis | None = getattr(app, "lanes_redis", None)
-    if client is None:
+    of = (settings_of(app).broker_url, repr(app.conf.broker_transport_options))
+    cached: tuple[Any, Redis] | None = getattr(app, "lanes_redis", None)
+    if cached is None or cached[0] != of:
         from redis import Redis
 
-        # Two threads may both come here: the later one's client never connects.
+        # Two threads may both come here: the earlier one's client is used by nobody else, and goes with its thread.
         try:
             pool = _connection_pool(app)
         except (TypeError, ValueError) as exc:
             raise BrokerUnreachable(url=shown_url(app), reason=_reason(exc)) from exc
-        client = vars(app).setdefault("lanes_redis", Redis.from_pool(pool))
-    return client
+        cached = app.lanes_redis = (of, Redis.from_pool(pool))
+    return cached[1]
 
 
 def key_prefix(app: Any) -> str:
     """Return kombu's ``global_keyprefix``, which stands before every key of the broker; mostly empty."""
-    settings_of(app)
     return app.conf.broker_transport_options.get("global_keyprefix") or ""
 
 
@@ -89,7 +89,7 @@ def shown_url(app: Any) -> str:
 
 
 def _connection_pool(app: Any) -> ConnectionPool:
-    channel = _unopened_channel(app.connection_for_write())
+    channel = _unopened_channel(app.amqp.lane_connection())
     channel.max_connections = MAX_CONNECTIONS
     pool: ConnectionPool = channel._get_pool()
     return pool

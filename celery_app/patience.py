@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.exceptions import OutOfMemoryError
 
-from celery_app.configuration import override
+from celery_app.overriding import override
 from celery_app.stopping import told_to_end, told_to_finish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Celery repeats what its backend calls safe to be repeated, without end, these milliseconds apart at most.
 _REPEAT = {"result_backend_always_retry": True, "result_backend_max_sleep_between_retries_ms": 1_000}
@@ -31,18 +34,23 @@ def keep_results(app: Any) -> None:
     worker's main thread claims jobs and hears signals, and a worker that stops gives its jobs back instead.
     """
     override(app, _REPEAT)
-    make, patience = app._get_backend, Patience()  # noqa: SLF001 - the only place where each thread's backend is made
+    patience = Patience()
+    # The two places where each thread's backend is made.
+    app._get_backend = _patient(app._get_backend, patience)  # noqa: SLF001
+    app.lanes_results.make = _patient(app.lanes_results.make, patience)
+    # One that was made before; a pool's process would inherit it.
+    vars(app._local).pop("backend", None)  # noqa: SLF001
+    app._backend_cache = None  # noqa: SLF001
 
-    def make_patient() -> Any:
-        backend = make()
+
+def _patient(make: Callable[..., Any], patience: Patience) -> Callable[..., Any]:
+    def make_patient(*args: Any) -> Any:
+        backend = make(*args)
         known = backend.exception_safe_to_retry
         backend.exception_safe_to_retry = lambda exc: patience.lasts() and (known(exc) or _passes(exc))
         return backend
 
-    app._get_backend = make_patient  # noqa: SLF001
-    # One that was made before; a pool's process would inherit it.
-    vars(app._local).pop("backend", None)  # noqa: SLF001
-    app._backend_cache = None  # noqa: SLF001
+    return make_patient
 
 
 class Patience:

@@ -1,21 +1,18 @@
-"""From a queue's name to its lane: priority, headers, and a loud no to any other name."""
+"""From a queue's name to its lane: priority, headers, and a loud no to a lane's misspelt name."""
 
 from __future__ import annotations
 
-import difflib
 import time
 from typing import TYPE_CHECKING, Any
 
-from celery.app.amqp import AMQP, Queues
 from celery.app.routes import prepare
 from kombu import Exchange, Queue
 
-from celery_app.broker.connection import LaneConnection
-from celery_app.errors import UnknownLane
+from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.lanes import LANES, NORMAL, Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 #: Seconds since the epoch, set once when a job is first submitted and kept through every return.
 SUBMITTED_AT = "submitted_at"
@@ -23,6 +20,8 @@ SUBMITTED_AT = "submitted_at"
 DEADLINE_AT = "deadline_at"
 #: The model that a job will call, so that the broker can let others pass while this one's budget is used up.
 MODEL = "lanes_model"
+
+_PRIORITIES = {lane.name: lane.priority for lane in LANES}
 
 
 def lane_queue(lane: Lane) -> Queue:
@@ -33,42 +32,16 @@ def lane_queue(lane: Lane) -> Queue:
     return Queue(lane.name, exchange=Exchange(lane.name, type="direct"), routing_key=lane.name)
 
 
-class LaneQueues(Queues):
-    """Queues that name the lanes when asked for one that does not exist."""
-
-    def __missing__(self, name: str) -> Queue:
-        """Refuse a name that no queue has."""
-        if self.create_missing:
-            return super().__missing__(name)
-        nearest = difflib.get_close_matches(name, self, n=1)
-        hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-        raise UnknownLane(name=name, hint=hint, lanes=", ".join(lane.name for lane in LANES))
-
-
-class LaneAMQP(AMQP):
-    """Celery's message layer with `LaneQueues`, over the lanes' broker."""
-
-    Connection = LaneConnection
-    queues_cls = LaneQueues
-
-    def __init__(self, app: Any) -> None:
-        """Refuse to send anything for an application whose settings are wrong."""
-        from celery_app.settings import settings_of  # pydantic is not wanted before the first use
-
-        settings_of(app)
-        super().__init__(app)
-
-
 class LaneRouter:
-    """Gives a job in a lane its priority and its times; anything else passes untouched.
+    """Gives a job in a lane its priority and its times; anything else goes where the project's own routes send it.
 
     Celery asks a router even when ``queue=`` is given, and lays the caller's own options over what it returns, so
     an explicit ``priority=`` stays.
     """
 
-    def __init__(self, lanes: Iterable[Lane], other_routes: Any) -> None:
+    def __init__(self, rules: LaneRules, other_routes: Any) -> None:
         """Keep the lanes, and the project's own ``task_routes``."""
-        self._lanes = {lane.name: lane for lane in lanes}
+        self._rules = rules
         self._routes = prepare(other_routes)
 
     def __call__(
@@ -76,12 +49,13 @@ class LaneRouter:
     ) -> dict[str, Any] | None:
         """Return the route of one job, or None to leave it to Celery's default queue."""
         route = self._project_route(name, args, kwargs, options, task)
-        queue = options.get("queue") or route.get("queue") or self._home(task, {**route, **options})
-        lane = self._lanes.get(str(getattr(queue, "name", queue)))
-        if lane is None:
+        queue = options.get("queue") or route.get("queue") or _home(task, {**route, **options})
+        lane_name = str(getattr(queue, "name", queue))
+        if lane_name not in LANE_NAMES:
             return route or None
-        options["headers"] = stamped(lane, options.get("headers"), time.time())
-        return {**route, "queue": lane.name, "priority": route.get("priority", lane.priority)}
+        lane = self._rules.lane(lane_name)
+        options["headers"] = stamped(lane or NORMAL, options.get("headers"), time.time())
+        return {**route, "queue": lane_name, "priority": route.get("priority", _PRIORITIES[lane_name])}
 
     def _project_route(self, name: str, args: Any, kwargs: Any, options: Any, task: Any) -> dict[str, Any]:
         """The project's own routes still say where a task goes, as they did before the lanes came."""
@@ -91,11 +65,12 @@ class LaneRouter:
                 return {"queue": found} if isinstance(found, str) else dict(found)
         return {}
 
-    def _home(self, task: Any, options: Mapping[str, Any]) -> str | None:
-        """A lane task sent to no particular place belongs in `normal`."""
-        if options.get("exchange") or options.get("routing_key") or not getattr(task, "in_lanes", False):
-            return None
-        return NORMAL.name
+
+def _home(task: Any, options: Mapping[str, Any]) -> str | None:
+    """A lane task sent to no particular place belongs in `normal`."""
+    if options.get("exchange") or options.get("routing_key") or not getattr(task, "in_lanes", False):
+        return None
+    return NORMAL.name
 
 
 def stamped(lane: Lane, headers: Mapping[str, Any] | None, now: float) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from celery_app.errors import InvalidSettings
-from celery_app.lanes import LANES, Lane
+from celery_app.lanes import DEFAULT_BROKER_URL, LANES, Lane
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-DEFAULT_BROKER_URL = "redis://localhost:6379/0"
 DEFAULT_BASE_URL = "https://ezaiapi.com"
 
 #: Redis, Redis over TLS, the same by Valkey's name, and Sentinel.
@@ -257,7 +256,10 @@ def settings_of(app: Any) -> Settings:
     """
     if not hasattr(app, "lanes_settings"):
         raise RuntimeError(f"{app!r} has no lanes: call celery_app.install(app) where it is made")
-    # Celery reads its configuration on the first access, without a lock, and shows it to other threads half made.
-    with app.lanes_configuring:
-        _ = app.conf.task_queues  # anything
-    return app.lanes_settings or Settings.from_environment()
+    if app.lanes_settings is not None:
+        return app.lanes_settings
+    key = (app.conf.broker_url, app.conf.result_backend)
+    cached = vars(app).get("lanes_cached")
+    if cached is None or cached[0] != key:
+        cached = app.lanes_cached = (key, Settings.from_environment(*key))
+    return cached[1]

@@ -1,27 +1,37 @@
-"""A worker's start: what it needs is set, what would break the lanes is refused with the reason."""
+"""The start of a worker that serves a lane: what it needs is set, what would break the lanes is refused.
+
+A worker that serves no lane is Celery's own: nothing here touches it.
+"""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
 
+import click
 from celery import bootsteps
+from celery.concurrency import get_implementation
+from click.core import ParameterSource
 
-from celery_app.configuration import override
+from celery_app.broker.rules import LANE_NAMES
 from celery_app.errors import UnsupportedWorker
+from celery_app.overriding import override
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+logger = logging.getLogger(__name__)
+
+#: Slots of a worker that was given no ``-c``. A slot waits for the API nearly all of its time, so there can be many
+#: more of them than cores.
+DEFAULT_CONCURRENCY = 20
+
+#: The one pool that fills slots at once and loses nothing on SIGTERM or SIGQUIT.
+DEFAULT_POOL = "threads"
+
 #: Broker connections beside the one that each slot may hold while it acknowledges: claiming, listening, events,
 #: heartbeats, and as many again for reconnects.
 SPARE_CONNECTIONS = 10
-
-#: Seconds that the broker may take to answer a worker: it has nobody to answer to, and a server may be busy saving.
-WORKER_REPLY_TIMEOUT = 10.0
-
-#: A worker's results outlive a broker that restarts: Celery's own default, about 20 s.
-WORKER_RETRY_POLICY = {"max_retries": 20, "interval_start": 0, "interval_step": 1, "interval_max": 1}
 
 #: Pools that neither hand jobs back after a kill nor fill a freed slot at once.
 REFUSED_POOLS = {
@@ -34,10 +44,16 @@ _POOLS_WITHOUT_TIME_LIMITS = ("thread", "solo")
 
 
 def look_after_workers(app: Any) -> None:
-    """Check and size every worker of this application before it starts."""
+    """Check and prepare every worker of this application that serves a lane, before it starts."""
     app.steps["worker"].add(LaneWorker)
     # By name: the core imports no task.
     app.steps["worker"].add("tasks.warmup:WarmUp")
+
+
+def lanes_of(worker: Any) -> list[str]:
+    """Return the lanes that a worker serves."""
+    served = worker.app.amqp.queues.consume_from
+    return [name for name in LANE_NAMES if name in served]
 
 
 class LaneWorker(bootsteps.Step):
@@ -46,35 +62,70 @@ class LaneWorker(bootsteps.Step):
     name = "lanes"
 
     def __init__(self, worker: Any, **options: Any) -> None:
-        """Refuse a worker that cannot keep the lanes' promise; size the connections of any other."""
-        reason = next(_objections(worker, options), None)
-        if reason:
-            raise UnsupportedWorker(reason=reason)
-        _ready_connections(worker.app, worker.concurrency)
-        from celery_app.patience import keep_results  # brings redis-py along
-
-        keep_results(worker.app)
-        # At DEBUG it would write each job's arguments into the log, and these are the prompt.
-        logging.getLogger("celery.pool").setLevel(logging.INFO)
+        """Refuse a worker that cannot keep the lanes' promise; prepare any other that serves one."""
+        if lanes_of(worker):
+            _prepare(worker, options)
+            reason = next(_objections(worker, options), None)
+            if reason:
+                raise UnsupportedWorker(reason=reason)
+            _prepare_process(worker.app, worker.concurrency)
         super().__init__(worker, **options)
+
+
+def _prepare(worker: Any, options: Mapping[str, Any]) -> None:
+    """Set what the command line leaves open; a project's settings are for the workers of its own queues."""
+    conf = worker.app.conf
+    if not _is_chosen("pool", options):
+        worker.pool_cls = get_implementation(DEFAULT_POOL)
+    if not (_is_chosen("concurrency", options) or conf.value_set_for("worker_concurrency")):
+        # The second is what the pool is made with, where Celery has read the first already.
+        worker.concurrency = worker.min_concurrency = DEFAULT_CONCURRENCY
+    if not _is_chosen("prefetch_multiplier", options):
+        worker.prefetch_multiplier = 1  # a fetched job is in a slot, never in a worker's memory behind one
+    if not (_is_chosen("task_events", options) or conf.value_set_for("worker_send_task_events")):
+        worker.task_events = True  # Flower shows what happens
+    if _ignores_time_limits(worker.pool_cls):
+        _leave_out_time_limits(worker, options)
+    worker.consumer_cls = "celery_app.broker.consumer:LaneConsumer"
+
+
+def _leave_out_time_limits(worker: Any, options: Mapping[str, Any]) -> None:
+    for name in ("time_limit", "soft_time_limit"):
+        if getattr(worker, name) and not _is_chosen(name, options):
+            setattr(worker, name, None)
+            logger.warning("task_%s does not hold in this worker, threads cannot be interrupted", name)
+
+
+def _is_chosen(name: str, options: Mapping[str, Any]) -> bool:
+    """Say whether whoever starts the worker has said something, on the command line or as an argument."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.info_name == "worker":
+        return context.get_parameter_source(name) in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+    return options.get(name) is not None or (name == "pool" and options.get("pool_cls") is not None)
 
 
 def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
     pool = _pool_name(worker.pool_cls)
     for name, reason in REFUSED_POOLS.items():
         if name in pool:
-            yield f"the pool {name} is not supported, {reason}; leave out -P to use threads"
+            yield f"the pool {name} is not supported for lanes, {reason}; leave out -P to use threads"
     if options.get("autoscale"):
         yield "--autoscale stops a worker on threads; scale by starting more workers, as in --scale worker-shared=4"
-    if any(name in pool for name in _POOLS_WITHOUT_TIME_LIMITS) and (worker.time_limit or worker.soft_time_limit):
+    if _ignores_time_limits(worker.pool_cls) and (worker.time_limit or worker.soft_time_limit):
         yield f"the pool {pool} ignores task time limits; set LANES_<LANE>_CALL_TIMEOUT and LANES_<LANE>_DEADLINE"
     if worker.prefetch_multiplier != 1:
         yield "a prefetch multiplier other than 1 lets jobs wait in the worker's memory, where no lane overtakes them"
-    settings = worker.app.lanes_settings
-    served = [lane for lane in settings.lanes if lane.name in worker.app.amqp.queues.consume_from]
+    from celery_app.settings import settings_of  # pydantic is not wanted before the first job
+
+    settings = settings_of(worker.app)
+    served = [lane for lane in settings.lanes if lane.name in lanes_of(worker)]
     without_key = [lane.name for lane in served if settings.api_key(lane) is None]
     if without_key:
         yield f"there is no API key for {', '.join(without_key)}; set EZAI_API_KEY"
+
+
+def _ignores_time_limits(pool: Any) -> bool:
+    return any(name in _pool_name(pool) for name in _POOLS_WITHOUT_TIME_LIMITS)
 
 
 def _pool_name(pool: Any) -> str:
@@ -82,12 +133,25 @@ def _pool_name(pool: Any) -> str:
     return pool if isinstance(pool, str) else pool.__module__.rpartition(".")[2]
 
 
+def _prepare_process(app: Any, slots: int) -> None:
+    """Make this process one that serves lanes: its connections, its results, its figures, its log."""
+    from celery_app.metrics.startup import record  # these bring redis-py along
+    from celery_app.patience import keep_results
+
+    app.amqp.rules.serving = True
+    _ready_connections(app, slots)
+    keep_results(app)
+    record(app)
+    # At DEBUG it would write each job's arguments into the log, and these are the prompt.
+    logging.getLogger("celery.pool").setLevel(logging.INFO)
+
+
 def _ready_connections(app: Any, slots: int) -> None:
     """A slot without a connection cannot acknowledge, and stays taken for good."""
     options = dict(app.conf.broker_transport_options)
-    options["socket_timeout"] = max(options.get("socket_timeout", 0), WORKER_REPLY_TIMEOUT)
     options["max_connections"] = max(options.get("max_connections", 0), slots + SPARE_CONNECTIONS)
-    pool_limit = max(app.conf.broker_pool_limit or 0, slots)
-    backend = {**app.conf.result_backend_transport_options, "retry_policy": WORKER_RETRY_POLICY}
-    override(app, {"broker_transport_options": options, "broker_pool_limit": pool_limit})
-    override(app, {"result_backend_transport_options": backend, "redis_socket_timeout": WORKER_REPLY_TIMEOUT})
+    override(
+        app, {"broker_transport_options": options, "broker_pool_limit": max(app.conf.broker_pool_limit or 0, slots)}
+    )
+    outlives = {"broker_connection_max_retries": None, "broker_connection_retry_on_startup": True}
+    override(app, {key: value for key, value in outlives.items() if not app.conf.value_set_for(key)})

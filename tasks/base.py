@@ -23,7 +23,10 @@ from celery_app.errors import (
     NotAMessage,
 )
 from celery_app.lanes import NORMAL, Lane
+from celery_app.messaging import SERIALIZER
 from celery_app.metrics.events import JobEvent, Kind, emit
+from celery_app.queues import refuse
+from celery_app.results import backend_of, unsubscribed
 from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
 from celery_app.settings import settings_of
 
@@ -43,8 +46,17 @@ class LaneTask(Task):
     abstract = True
     #: Tells the router that a job sent to no particular queue belongs in a lane.
     in_lanes = True
-    #: Whatever the project's ``task_acks_late`` says: a job belongs to the broker until it is done.
+    # Whatever the project's settings say for its own tasks:
+    #: A job belongs to the broker until it is done, ...
     acks_late = True
+    #: ... and a pool's process that was killed has not done its job.
+    reject_on_worker_lost = True
+    #: A failure is an end: the lane's attempts are used up by then.
+    acks_on_failure_or_timeout = acks_on_failure = acks_on_timeout = True
+    #: These tasks are called for their results.
+    ignore_result = False
+    #: A pickle from the broker would be code from the broker.
+    serializer = SERIALIZER
     #: The lane's ``attempts`` decides.
     max_retries = None
     #: An exception the API or the lane foresaw is no reason for a traceback in the worker's log.
@@ -59,15 +71,28 @@ class LaneTask(Task):
             BrokerUnreachable: within 3 s.
         """
         from celery_app.connection import broker_errors
-        from celery_app.results import leave_unsubscribed
 
         settings_of(self.app)
-        leave_unsubscribed(self.app)
         queue = options.get("queue")
         if isinstance(queue, str):
-            _ = self.app.amqp.queues[queue]
-        with broker_errors(self.app):
+            self._check_queue(queue)
+        with broker_errors(self.app), unsubscribed(self.app):
             return super().apply_async(args, kwargs, **options)
+
+    def _check_queue(self, name: str) -> None:
+        try:
+            _ = self.app.amqp.queues[name]
+        except KeyError:
+            refuse(name)
+
+    @property
+    def backend(self) -> Any:
+        """The project's own result backend, or the lanes' where it has none; a task may be given another."""
+        return backend_of(self.app) if self._backend is None else self._backend
+
+    @backend.setter
+    def backend(self, backend: Any) -> None:
+        self._backend = backend
 
     @property
     def lane(self) -> Lane:

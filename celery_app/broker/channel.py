@@ -1,4 +1,4 @@
-"""kombu's Redis channel with another way in and out."""
+"""kombu's Redis channel with another way in and out of the lanes; any other queue is kombu's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 import uuid
 from contextlib import closing
 from queue import Empty
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -19,10 +18,11 @@ from celery_app.broker.inbox import Claimed
 from celery_app.broker.lease import MAX_DELIVERIES, Leases, leases_for
 from celery_app.broker.outbox import MAX_MESSAGE_BYTES, LanePublishBatch, Outbox
 from celery_app.broker.qos import QoS
+from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.broker.verbs import CLAIM, PURGE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from celery_app.lanes import Lane
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +40,19 @@ MOST_AT_ONCE = 4
 REFUSED_PAUSE = 0.5
 
 
+#: Jobs claimed at once by a consumer without a prefetch limit, or without acknowledgements: it may take one and close.
+ONE = 1
+
+
 class Channel(kombu_redis.Channel):
-    """Claims instead of popping; puts with a limit instead of pushing.
+    """Claims from lanes instead of popping; puts into lanes with a limit instead of pushing.
 
     kombu's poller calls `_brpop_start` whenever there is a free slot and no command under way, and `_brpop_read` when
-    the reply is there; the names are its own.
+    the reply is there; the names are its own. A channel that consumes from no lane does all of it kombu's way. One that
+    consumes from lanes and other queues claims from both, so that a free slot serves the lanes first.
     """
 
     QoS = QoS
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "lanes")
-
-    #: name -> {"capacity": jobs, "submit_wait": seconds}, most important first; from the transport options.
-    lanes: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Open a channel that is hungry: its first command is a claim."""
@@ -59,6 +60,8 @@ class Channel(kombu_redis.Channel):
         self._hungry = True
         #: Whether the command under way is a claim; a queue that is added meanwhile makes us hungry all the same.
         self._claiming = False
+        #: Whether the command under way is kombu's own, because no lane was consumed from when it was sent.
+        self._stock = True
         self._bell_wait = BELL_WAIT
         self._token = ""
         #: Jobs that the claim under way asks for.
@@ -68,6 +71,22 @@ class Channel(kombu_redis.Channel):
         self._tokens = (f"{uuid.uuid4().hex}:{n}" for n in itertools.count())
         self._script_is_known = True
         super().__init__(*args, **kwargs)
+
+    @property
+    def rules(self) -> LaneRules | None:
+        """The lanes' rules; None where the connection belongs to no application with lanes."""
+        return self.connection.client.rules if self.connection is not None else None
+
+    def lane(self, queue: str) -> Lane | None:
+        """Return a queue's lane, None for a queue that is kombu's own."""
+        return self.rules.lane(queue) if self.rules is not None and queue in LANE_NAMES else None
+
+    def is_lane(self, queue: str) -> bool:
+        """Say whether a queue is a lane, whatever the settings say of it."""
+        return self.rules is not None and queue in LANE_NAMES
+
+    def _serves_lanes(self) -> bool:
+        return any(map(self.is_lane, self.active_queues))
 
     @property
     def leases(self) -> Leases:
@@ -99,6 +118,10 @@ class Channel(kombu_redis.Channel):
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
+        self._stock = not self._serves_lanes()
+        if self._stock:
+            super()._brpop_start(timeout)
+            return
         queues = self._queues_in_order()
         if not queues:
             return
@@ -116,6 +139,8 @@ class Channel(kombu_redis.Channel):
             connection.send_command("BRPOP", *bells, self._bell_wait)
 
     def _brpop_read(self, **options: Any) -> bool:
+        if self._stock:
+            return bool(super()._brpop_read(**options))
         was_claim = self._claiming
         try:
             reply = self.client.parse_response(self.client.connection, "EVALSHA" if was_claim else "BRPOP", **options)
@@ -134,12 +159,12 @@ class Channel(kombu_redis.Channel):
     def _queues_in_order(self) -> list[str]:
         """Lanes first, by importance and not by ``-Q``; then the rest, in turns."""
         active = self.active_queues
-        others = [queue for queue in self._queue_cycle.consume(len(active)) if queue not in self.lanes]
-        return [lane for lane in self.lanes if lane in active] + others
+        others = [queue for queue in self._queue_cycle.consume(len(active)) if not self.is_lane(queue)]
+        return [lane for lane in LANE_NAMES if self.is_lane(lane) and lane in active] + others
 
     def _free_slots(self) -> int:
         free = self.qos.can_consume_max_estimate()
-        return MOST_AT_ONCE if free is None else max(1, min(free, MOST_AT_ONCE))
+        return ONE if free is None or self._unheld else max(1, min(free, MOST_AT_ONCE))
 
     def _claim_command(self, queues: list[str], most: int, token: str) -> list[Any]:
         flags = [part for queue in queues for part in (queue, "0" if queue in self._unheld else "1")]
@@ -192,7 +217,7 @@ class Channel(kombu_redis.Channel):
             self.leases.give_back_all([claim_of(delivery)])
             raise
         except Exception as exc:
-            if not held:
+            if not held or not self.is_lane(queue):
                 raise
             reason = f"no worker can take it up: {type(exc).__name__}"
             logger.error("a job goes to the dead letters: %s", reason)  # noqa: TRY400 - a traceback shows text
@@ -202,6 +227,9 @@ class Channel(kombu_redis.Channel):
 
     def _get(self, queue: str) -> dict[str, Any]:
         """Claim one message without a consumer; `basic_get` counts it."""
+        if not self.is_lane(queue):
+            message: dict[str, Any] = super()._get(queue)
+            return message
         token = next(self._tokens)
         reply = CLAIM.run(self._plain_client(), (), self._claim_command([queue], 1, token)[3:])
         claimed = Claimed(reply, token, frozenset({queue}) - self._unheld, self.leases)
@@ -211,12 +239,14 @@ class Channel(kombu_redis.Channel):
         return messages[0]
 
     def _purge(self, queue: str) -> int:
+        if not self.is_lane(queue):
+            return int(super()._purge(queue))
         steps = ",".join(map(str, self.priority_steps))
         return int(PURGE.run(self._plain_client(), (), (self.global_keyprefix, self.sep, queue, steps)))
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> None:
         """Delete a queue; kombu looks for what is left of it in its lists only."""
-        if if_empty and queue in self.lanes and self._waits_elsewhere(queue):
+        if if_empty and self.is_lane(queue) and self._waits_elsewhere(queue):
             return
         super().queue_delete(queue, if_unused, if_empty, **kwargs)
 
@@ -228,12 +258,15 @@ class Channel(kombu_redis.Channel):
 
     def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
         """Delete a queue; of a lane, what waits elsewhere than in its lists, too."""
-        if queue in self.lanes:
+        if self.is_lane(queue):
             self._purge(queue)
         super()._delete(queue, *args, **kwargs)
 
     def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
-        """Bind a queue; a server that refuses to write is one to come back to, not the end of a worker."""
+        """Bind a queue; to a worker for lanes, a server that refuses to write is one to come back to, not its end."""
+        if self.rules is None or not self.rules.serving:
+            super()._queue_bind(*args, **kwargs)
+            return
         try:
             super()._queue_bind(*args, **kwargs)
         except (redis.exceptions.ReadOnlyError, redis.exceptions.OutOfMemoryError) as exc:
@@ -243,6 +276,9 @@ class Channel(kombu_redis.Channel):
     # The way in -------------------------------------------------------------------------------------------------
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        if not self.is_lane(queue):
+            super()._put(queue, message, **kwargs)
+            return
         batch = kwargs.get("_publish_batch")
         outbox = Outbox(self, queue, message)
         if batch is None:

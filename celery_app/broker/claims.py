@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,15 @@ CLAIM = "lanes_claim"
 
 #: Likewise, with whether the job had been cancelled when it was claimed; absent where the broker could not tell.
 CANCELLED = "lanes_cancelled"
+
+
+#: A delivery tag of ours: the token of a claim, and the job's own tag.
+_DELIVERY = re.compile(r"[0-9a-f]{32}:\d+\|")
+
+
+def is_delivery(delivery: Any) -> bool:
+    """Say whether a delivery tag is that of a claim; any other is of a message that kombu itself has popped."""
+    return _DELIVERY.match(str(delivery)) is not None
 
 
 def delivery_of(tag: str, token: str) -> str:

@@ -10,9 +10,16 @@ from celery import signals
 from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.worker.consumer import Consumer
 from celery.worker.request import Context
-from kombu.exceptions import DecodeError
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+from celery_app.broker.rules import LANE_NAMES
+from celery_app.messaging import SERIALIZER
+from celery_app.results import backend_of
 
 logger = logging.getLogger(__name__)
+
+#: How kombu names what lanes take.
+JSON = ("application/json", None)
 
 #: What stands in place of arguments that may be a prompt.
 HIDDEN = "…"
@@ -24,6 +31,16 @@ DESCRIBED = "model="
 class LaneConsumer(Consumer):
     """Celery's consumer, which would drop these jobs and log the beginning of their bodies."""
 
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        """Connect to the lanes' broker, with a worker's patience."""
+        return self.ensure_connected(self.app.amqp.lane_connection())
+
+    def connection_for_write(self, url: Any = None, heartbeat: Any = None) -> Any:
+        """Connect there for events and replies, too, unless they are to go elsewhere."""
+        if url is not None:
+            return super().connection_for_write(url, heartbeat)
+        return self.ensure_connected(self.app.amqp.lane_connection())
+
     def update_strategies(self) -> None:
         """Have each task's jobs looked at before they reach a pool, whose threads lose what they cannot unpack."""
         super().update_strategies()
@@ -34,6 +51,10 @@ class LaneConsumer(Consumer):
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
+            if not is_in_lane(message):
+                return handle(message)
+            if message.content_type not in JSON:
+                return self.on_decode_error(message, ContentDisallowed(f"lanes take {SERIALIZER} only"))
             self._hide_arguments(message.headers)
             return handle(message)
 
@@ -51,11 +72,17 @@ class LaneConsumer(Consumer):
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Bury a message that is no Celery task."""
+        if not is_in_lane(message):
+            super().on_unknown_message(body, message)
+            return
         _bury(message, "no Celery task")
         signals.task_rejected.send(sender=self, message=message, exc=None)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Bury a job for a task that this worker does not know; whoever waits for its result is told."""
+        if not is_in_lane(message):
+            super().on_unknown_task(body, message, exc)
+            return
         name, task_id = message.headers.get("task", "?"), message.headers.get("id")
         _bury(message, f"unknown task {name!r}: import its module in the worker")
         self._tell_caller(message, NotRegistered(name))
@@ -63,12 +90,18 @@ class LaneConsumer(Consumer):
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Bury a job whose message breaks Celery's protocol, or is no JSON."""
+        if not is_in_lane(message):
+            super().on_invalid_task(body, message, exc)
+            return
         _bury(message, f"invalid task message: {type(exc).__name__}")
         self._tell_caller(message, exc)
         signals.task_rejected.send(sender=self, message=message, exc=exc)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury a message whose body cannot be decoded, such as a pickle."""
+        if not is_in_lane(message):
+            super().on_decode_error(message, exc)
+            return
         _bury(message, f"undecodable: {type(exc).__name__}, content type {message.content_type!r}")
         self._tell_caller(message, DecodeError(f"{type(exc).__name__}, content type {message.content_type!r}"))
 
@@ -79,14 +112,19 @@ class LaneConsumer(Consumer):
         if not task_id:
             return
         request = Context(headers, correlation_id=task_id, args=(), kwargs={})
-        self.app.backend.mark_as_failure(task_id, error, request=request)
+        backend_of(self.app).mark_as_failure(task_id, error, request=request)
         if self.event_dispatcher:
             self.event_dispatcher.send("task-failed", uuid=task_id, exception=repr(error))
 
 
+def is_in_lane(message: Any) -> bool:
+    """Say whether a message came out of a lane."""
+    return message.delivery_info.get("routing_key") in LANE_NAMES
+
+
 def _checked(strategy: Any) -> Any:
     def handle(message: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _is_call(message.payload):
+        if is_in_lane(message) and not _is_call(message.payload):
             raise InvalidTaskError("its body is no call")
         return strategy(message, *args, **kwargs)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.json import loads
 
 from celery_app.broker.claims import CANCELLED, CLAIM, delivery_of
+from celery_app.broker.rules import LANE_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -79,12 +80,15 @@ class Claimed:
             if cancelled:
                 message["properties"][CANCELLED] = cancelled == b"1"
             _take_retries(message)
-            due_in = _take_eta(message)
+            due_in = _take_eta(message) if queue in LANE_NAMES and queue in self._held else 0.0
+            if queue not in LANE_NAMES:
+                # A project's own queue keeps its ETA for Celery's worker, and says what kombu says.
+                _tell_of_redelivery(message)
         except (ValueError, TypeError, LookupError, AttributeError) as exc:
             logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)  # noqa: TRY400 - a traceback shows text
             self._leases.give_up(tag, self._token, f"undecodable: {type(exc).__name__}")
             return None
-        if due_in > 0 and queue in self._held:
+        if due_in > 0:
             # A worker would keep it in its own memory, past its prefetch limit, and run it ahead of everything.
             self._leases.give_back(tag, self._token, delay=due_in)
             return None
@@ -96,6 +100,12 @@ def _take_retries(message: dict[str, Any]) -> None:
     retries = (message["properties"].get("delivery_info") or {}).pop(RETRIES, None)
     if retries is not None:
         message["headers"]["retries"] = retries
+
+
+def _tell_of_redelivery(message: dict[str, Any]) -> None:
+    """Say in the headers, too, that a message was delivered before."""
+    if (message["properties"].get("delivery_info") or {}).get("redelivered"):
+        message["headers"]["redelivered"] = True
 
 
 def _take_eta(message: dict[str, Any]) -> float:

@@ -84,7 +84,14 @@ class Leases:
         return self._let_go(tag, token, SETTLE, (self._prefix, tag, token))
 
     def give_back(
-        self, tag: str, token: str, *, delay: float = 0.0, retries: int = -1, went_wrong: bool = False
+        self,
+        tag: str,
+        token: str,
+        *,
+        delay: float = 0.0,
+        retries: int = -1,
+        went_wrong: bool = False,
+        to_back: bool = False,
     ) -> bool:
         """Return a job to the front of its lane.
 
@@ -94,12 +101,15 @@ class Leases:
             delay: seconds before which it must not start again.
             retries: how often it has been tried; -1: as the job says.
             went_wrong: counts against `MAX_DELIVERIES`.
+            to_back: it goes behind all others instead, as kombu has it for queues that are no lanes.
 
         Returns:
             Whether the job was still held; if not, it is elsewhere, and nothing has been done.
         """
         most_deliveries = MAX_DELIVERIES if went_wrong else 0
-        arguments = (self._prefix, self._separator, tag, token, max(0, round(delay * 1000)), retries, most_deliveries)
+        delay_ms = max(0, round(delay * 1000))
+        options = (delay_ms, retries, most_deliveries, int(to_back))
+        arguments = (self._prefix, self._separator, tag, token, *options)
         return self._let_go(tag, token, GIVE_BACK, arguments)
 
     def give_up(self, tag: str, token: str, reason: str) -> bool:

@@ -38,7 +38,7 @@ class Outbox:
             JobTooLarge: nothing has been written.
         """
         prefix, steps = channel.global_keyprefix, channel.priority_steps
-        lane = channel.lanes.get(queue)
+        lane = channel.lane(queue)
         step = channel.priority(channel._get_message_priority(message))
         tag = message["properties"]["delivery_tag"]
         headers = message.get("headers") or {}
@@ -50,8 +50,8 @@ class Outbox:
                 # The last properties of all: scripts find them there behind headers of any size and content.
                 message["properties"][name] = headers[name]
         self.queue = queue
-        self.capacity: int = lane["capacity"] if lane else -1
-        self.submit_wait: float = lane["submit_wait"] if lane else 0.0
+        self.capacity: int = lane.capacity if lane else -1
+        self.submit_wait: float = lane.submit_wait if lane else 0.0
         self._keys = [prefix + channel._q_for_pri(queue, each) for each in steps]
         expires = channel._expires.get(queue, 0)
         index = steps.index(step) + 1

@@ -1,33 +1,53 @@
-"""What a channel has delivered and not yet seen settled: kombu's prefetch limit on top of leases."""
+"""What a channel has delivered and not yet seen acknowledged: kombu's prefetch limit on top of leases."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
+import redis
 from kombu.transport import redis as kombu_redis, virtual
 
-from celery_app.broker.claims import claim_of
+from celery_app.broker.claims import claim_of, is_delivery
+
+logger = logging.getLogger(__name__)
 
 
 class QoS(kombu_redis.QoS):
-    """Settles and returns jobs through the process's leases; the claim has registered them already."""
+    """Acknowledges and returns claimed jobs through the process's leases; what kombu has popped is kombu's business.
+
+    A job of a lane that is rejected goes back to the lane's front, or to the dead letters. A message of any other queue
+    that was claimed beside a lane goes where kombu would put it: to the back of its queue, or nowhere.
+    """
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Count a message against the prefetch limit."""
-        virtual.QoS.append(self, message, delivery_tag)
+        """Count a message against the prefetch limit; a claim has registered it already."""
+        if is_delivery(delivery_tag):
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """Settle a job that is done."""
+        if not is_delivery(delivery_tag):
+            super().ack(delivery_tag)
+            return
         self.channel.leases.settle(*claim_of(delivery_tag))
         self._free_slot(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Return a job to the front of its lane, or put it among the dead letters."""
+        """Return a job, or end it."""
+        if not is_delivery(delivery_tag):
+            super().reject(delivery_tag, requeue)
+            return
+        claim, in_lane = claim_of(delivery_tag), self._is_in_lane(delivery_tag)
         if requeue:
-            self.channel.leases.give_back(*claim_of(delivery_tag), went_wrong=True)
-        else:
+            self.channel.leases.give_back(*claim, went_wrong=in_lane, to_back=not in_lane)
+        elif in_lane:
             self.give_up(delivery_tag, "rejected")
+        else:
+            self.channel.leases.settle(*claim)
         self._free_slot(delivery_tag)
 
     def give_up(self, delivery_tag: str, reason: str) -> None:
@@ -37,17 +57,35 @@ class QoS(kombu_redis.QoS):
     def restore_unacked(self, client: Any = None) -> list[Any]:
         """Return what nobody works on; what a pool is busy with stays held, and is settled when it is done."""
         self._flush()
-        busy = _busy_tags()
-        self.channel.leases.give_back_all(claim_of(each) for each in list(self._delivered) if each not in busy)
-        self._delivered.clear()
+        claimed = {tag: message for tag, message in self._delivered.items() if is_delivery(tag)}
+        busy = _busy_tags() if claimed else ()
+        if claimed:
+            self.channel.leases.give_back_all(claim_of(tag) for tag in claimed if tag not in busy)
+        for tag in claimed:
+            del self._delivered[tag]
+        super().restore_unacked(client)
         return []
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Return one job."""
-        self.channel.leases.give_back(*claim_of(tag))
+        if is_delivery(tag):
+            self.channel.leases.give_back(*claim_of(tag))
+        else:
+            super().restore_by_tag(tag, client, leftmost)
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: claims and leases bring back what was abandoned."""
+        """Bring back what stock workers have left; a server that cannot be written to must not end a lane's worker."""
+        if self.channel.rules is None or not self.channel.rules.serving:
+            super().restore_visible(*args, **kwargs)
+            return
+        try:
+            super().restore_visible(*args, **kwargs)
+        except redis.ResponseError as exc:
+            logger.debug("what stock workers have left is not brought back for now: %s", exc)
+
+    def _is_in_lane(self, delivery_tag: str) -> bool:
+        message = self._delivered.get(delivery_tag)
+        return message is None or self.channel.is_lane(message.delivery_info.get("routing_key", ""))
 
     def _free_slot(self, delivery_tag: str) -> None:
         virtual.QoS.ack(self, delivery_tag)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
+from celery_app.lanes import LANES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
     Keys = Iterable[str | bytes]
     Args = Iterable[str | bytes | int | float]
+
+
+#: The lanes' queues, for scripts that treat other queues as kombu does.
+_LANES = f"local LANES = {{{', '.join(f'{lane.name} = true' for lane in LANES)}}}"
 
 
 class Script:
@@ -42,7 +48,8 @@ class Script:
         """
         folder = files(package).joinpath("scripts")
         self.name = name
-        self.source = "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in (*libraries, name))
+        parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in (*libraries, name)]
+        self.source = "\n".join([_LANES, *parts])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, client: Redis, keys: Keys = (), args: Args = ()) -> Any:

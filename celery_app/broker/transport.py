@@ -21,7 +21,8 @@ class Transport(kombu_redis.Transport):
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Watch a waker besides kombu's own sockets."""
         super().register_with_event_loop(connection, loop)
-        self.waker = Waker(loop)
+        if self.client.rules is not None and self.client.rules.serving:
+            self.waker = Waker(loop)
 
     def close_connection(self, connection: Any) -> None:
         """Close the waker along with the channels."""

@@ -14,6 +14,7 @@ from celery_app.client.event_stream import BLOCK_MS
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import LanesError, UnknownBatch
 from celery_app.job_keys import BATCH, BATCH_KEPT
+from celery_app.results import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,7 +158,7 @@ class Batch:
     def _result(self, index: int) -> BatchResult:
         task_id = f"{self.id}-{index}"
         with broker_errors(self._app):
-            result = self._app.AsyncResult(task_id)
+            result = self._app.AsyncResult(task_id, backend=backend_of(self._app))
             state, value = result.state, result.result
         if state == SUCCESS:
             return BatchResult(index, task_id, value, None)

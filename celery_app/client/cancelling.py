@@ -9,17 +9,19 @@ from celery.states import READY_STATES, REVOKED
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import Cancelled
 from celery_app.job_keys import CANCEL, CANCEL_KEPT
+from celery_app.results import backend_of
 
 
 def cancel(app: Any, job: Any) -> bool:
     """Cancel a job; see `Client.cancel`."""
     task_id = id_of(job)
     with broker_errors(app):
-        if app.backend.get_state(task_id) in READY_STATES:
+        backend = backend_of(app)
+        if backend.get_state(task_id) in READY_STATES:
             return False
         mark(app, task_id)
         # At once, for whoever waits for a job that is still far back in its lane.
-        app.backend.store_result(task_id, Cancelled(), REVOKED)
+        backend.store_result(task_id, Cancelled(), REVOKED)
     return True
 
 

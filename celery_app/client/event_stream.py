@@ -12,13 +12,14 @@ from celery_app.client.entries import EntryReader, Event, entries_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded, StreamExpired, error_event
 from celery_app.job_keys import STREAM, STREAM_KEPT
+from celery_app.results import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from types import TracebackType
 
 #: Milliseconds for which Redis is asked to wait in one command: half of the time in which it has to answer
-#: (`celery_app.configuration.REPLY_TIMEOUT`), so that a busy one is not taken for dead.
+#: (`celery_app.messaging.REPLY_TIMEOUT`), so that a busy one is not taken for dead.
 BLOCK_MS = 700
 
 #: Entries fetched at once at most: a late reader's whole answer in a few round trips.
@@ -141,7 +142,7 @@ def stream_key(app: Any, task_id: str) -> str:
 def end_of(app: Any, task_id: str) -> Event | StreamExpired | None:
     """Return what a stream ends with that does not say so itself; None while its job goes on."""
     with broker_errors(app):
-        result = app.AsyncResult(task_id)
+        result = app.AsyncResult(task_id, backend=backend_of(app))
         state = result.state
         if state not in READY_STATES:
             return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery_app.demo import requests
 from celery_app.demo.job import Job
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
+from celery_app.results import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ class Run:
 
     def _results(self) -> Iterator[tuple[str, str, Any]]:
         """All at once: asking for each job by itself would keep this process, and the broker, busy."""
-        found = list(self._stack.app.backend.get_many(list(self._pending), interval=0, max_iterations=1))
+        found = list(backend_of(self._stack.app).get_many(list(self._pending), interval=0, max_iterations=1))
         for task_id, meta in found:
             yield task_id, meta["status"], meta["result"]
 

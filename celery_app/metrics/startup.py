@@ -8,19 +8,12 @@ from typing import Any
 from celery import signals
 
 from celery_app.metrics.events import subscribe
+from celery_app.metrics.recorder import Recorder
 
 
-def record_in_workers() -> None:
-    """Have every worker of this process that serves lanes write its metrics to the broker."""
-    signals.worker_init.connect(_on_worker_init, dispatch_uid="celery_app.metrics")
-
-
-def _on_worker_init(sender: Any, **_: Any) -> None:
-    if not hasattr(sender.app, "lanes_settings"):
-        return
-    from celery_app.metrics.recorder import Recorder
-
-    recorder = Recorder(sender.app)
+def record(app: Any) -> None:
+    """Have this process, a worker that serves lanes, write its metrics to the broker."""
+    recorder = Recorder(app)
     subscribe(recorder)
     # A prefork child inherits the subscription, and leaves without its exit handlers. A job that ends while the worker
     # shuts down is written by the one that comes last.

@@ -92,7 +92,7 @@ def rig(valkey: Valkey, db: int, tmp_path: Path) -> Iterator[Rig]:
             "PYTHONPATH": f"{RECIPES}:{tmp_path}",
             **lane_keys(),
         }
-        with worker(tmp_path, "-c", "8", app="own_celery_app", **env) as started:
+        with worker(tmp_path, "-Q", "critical,normal,batch", "-c", "8", app="own_celery_app", **env) as started:
             yield Rig(app, api, started, env)
     close(app)
 

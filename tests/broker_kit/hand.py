@@ -73,7 +73,7 @@ class Hand:
 
     def give_back(self, held: Held, *, delay_ms: int = 0, retries: int = -1, most_deliveries: int = 0) -> int:
         """Return a job."""
-        arguments = (self.prefix, SEPARATOR, held.tag, held.token, delay_ms, retries, most_deliveries)
+        arguments = (self.prefix, SEPARATOR, held.tag, held.token, delay_ms, retries, most_deliveries, 0)
         return int(GIVE_BACK.run(self.client, (), arguments))
 
     def give_up(self, held: Held, reason: str) -> int:

@@ -16,6 +16,10 @@ app = Celery("kit", set_as_current=False)
 app.conf.update(
     task_queues=[Queue("own", routing_key="own")],
     worker_hijack_root_logger=True,
+    # Its tasks are plain ones; what the lanes' own tasks bring along, this project has chosen for all of its own.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    result_backend=os.environ.get("CELERY_BROKER_URL"),
     **json.loads(os.environ.get("KIT_CONF", "{}")),
 )
 install(app)

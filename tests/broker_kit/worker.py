@@ -61,6 +61,9 @@ class Worker:
             "-l",
             loglevel,
         ]
+        # A worker for lanes asks the command line for its pool; a project's setting is for its own queues.
+        pool = (conf or {}).get("worker_pool")
+        command += ["-P", pool] if pool else []
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(KIT), os.environ.get("PYTHONPATH", "")])),

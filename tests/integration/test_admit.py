@@ -52,7 +52,9 @@ def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             "OWN_URL": api.url,
             "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
         }
-        with worker(tmp_path_factory.mktemp("worker"), "-c", "4", app="own_tasks", **env) as started:
+        with worker(
+            tmp_path_factory.mktemp("worker"), "-Q", "critical,normal,batch", "-c", "4", app="own_tasks", **env
+        ) as started:
             yield Rig(app, Client(app), api, started, env)
     close(app)
 

@@ -33,11 +33,9 @@ DEADLINE_S = 30.0
 WORKER_APP = """
 from celery import shared_task
 from celery_app import create_app
-from celery_app.metrics.startup import record_in_workers
 from tasks.base import LaneTask
 
 app = create_app()
-record_in_workers()
 
 @shared_task(base=LaneTask, bind=True, name="count")
 def count(self, waited):
@@ -210,10 +208,9 @@ def test_a_web_process_pays_nothing() -> None:
     program = """
 import sys, threading
 from celery_app.metrics import events
-from celery_app.metrics.startup import record_in_workers
-import tasks
+import celery_app, tasks
 
-record_in_workers()
+_ = celery_app.app.amqp.router
 events.emit(events.JobEvent(kind="processed", lane="critical", task="t"))
 assert not events._observers
 assert threading.active_count() == 1

@@ -3,15 +3,29 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, Task
 from kombu import Queue
 
 from celery_app import LANES, create_app, install
 from celery_app.errors import UnknownLane
 from celery_app.lanes import BATCH, CRITICAL, NORMAL
 from celery_app.routing import DEADLINE_AT, SUBMITTED_AT, stamped
-from celery_app.settings import Settings
+from celery_app.settings import Settings, settings_of
 from tasks import LaneTask
+
+#: A project with a queue, routes, a serializer and workers of its own.
+CONFIGURATION = {
+    "task_queues": [Queue("emails", routing_key="emails")],
+    "task_routes": {"proj.report": {"queue": "batch"}, "proj.mail": {"queue": "emails"}, "proj.nightly": "batches"},
+    "task_serializer": "pickle",
+    "worker_prefetch_multiplier": 8,
+    "worker_concurrency": 3,
+}
+
+
+def one() -> int:
+    """What a task does."""
+    return 1
 
 
 @pytest.fixture
@@ -88,13 +102,7 @@ class TestProject:
     def app(self) -> Celery:
         """A project with a queue, routes, a serializer and a prefetch of its own."""
         project = Celery("proj", set_as_current=False, fixups=[])
-        project.conf.update(
-            task_queues=[Queue("emails", routing_key="emails")],
-            task_routes={"proj.report": {"queue": "batch"}, "proj.mail": {"queue": "emails"}},
-            task_serializer="pickle",
-            worker_prefetch_multiplier=8,
-            worker_concurrency=3,
-        )
+        project.conf.update(CONFIGURATION)
         install(project, Settings())
         return project
 
@@ -103,15 +111,40 @@ class TestProject:
         assert route(app, "proj.report")["priority"] == BATCH.priority
         assert "priority" not in route(app, "proj.mail")
 
-    def test_its_queues_stay_behind_the_lanes(self, app: Celery) -> None:
-        """Its own queue, and the default queue Celery would have made, are still declared."""
-        assert list(app.amqp.queues) == ["critical", "normal", "batch", "emails", "celery"]
+    def test_its_queues_are_known_beside_the_lanes(self, app: Celery) -> None:
+        """A plain worker of the project serves what it served before; the lanes are served where -Q names them."""
+        queues = app.amqp.queues
 
-    def test_what_the_lanes_need_is_set_and_the_rest_is_left(self, app: Celery) -> None:
-        """JSON and a prefetch of one are no matter of taste; concurrency is."""
-        assert app.conf.task_serializer == "json"
-        assert app.conf.worker_prefetch_multiplier == 1
-        assert app.conf.worker_concurrency == 3
+        assert set(queues) == {"critical", "normal", "batch", "emails"}
+        assert list(queues.consume_from) == ["emails"]
+        queues.select(["emails", "critical"])
+        assert set(queues.consume_from) == {"emails", "critical"}
+
+    @pytest.mark.parametrize("name", ["reports", "batch-emails", "normal_mail", "celery"])
+    def test_other_queues_are_made_as_celery_makes_them(self, app: Celery, name: str) -> None:
+        """A queue that is declared nowhere is none of our business, unless it looks like a lane."""
+        assert route(app, queue=name)["queue"].name == name
+
+    @pytest.mark.parametrize("name", ["critcal", "criticall", "Batch", "bacth", "normla", "batchs"])
+    def test_a_misspelt_lane_is_refused(self, app: Celery, name: str) -> None:
+        """Celery would make a queue that nobody ever serves."""
+        with pytest.raises(UnknownLane, match="did you mean"):
+            route(app, queue=name)
+
+    def test_a_queue_that_its_routes_name_is_its_own(self, app: Celery) -> None:
+        """However much its name looks like a lane's, the project has said that there is one."""
+        assert route(app, "proj.nightly")["queue"].name == "batches"
+        assert route(app, queue="batches")["queue"].name == "batches"
+
+    def test_its_configuration_stays_as_it_is(self) -> None:
+        """Installing changes no key of the configuration, neither at once nor with the first use."""
+        bare, project = (Celery("proj", set_as_current=False, fixups=[]) for _ in range(2))
+        for each in (bare, project):
+            each.conf.update(CONFIGURATION)
+        install(project, Settings())
+        route(project, queue="critical")
+
+        assert dict(project.conf) == dict(bare.conf)
 
     def test_installing_too_late_is_refused(self) -> None:
         """An application that has declared its queues already would keep the old ones."""
@@ -122,12 +155,50 @@ class TestProject:
             install(project)
 
 
-def test_a_namespaced_configuration_is_respected() -> None:
-    """Django's CELERY_ prefix reads the project's own values, and the lanes' needs still win."""
+def test_lane_tasks_bring_along_what_they_need() -> None:
+    """Whatever the project has set for its own tasks, its lane tasks are late to acknowledge, kept, and JSON."""
     project = Celery("proj", set_as_current=False, fixups=[], namespace="CELERY")
-    project.config_from_object({"CELERY_TASK_ACKS_LATE": False, "CELERY_WORKER_CONCURRENCY": 7}, namespace="CELERY")
+    settings = {
+        "CELERY_TASK_ACKS_LATE": False,
+        "CELERY_TASK_IGNORE_RESULT": True,
+        "CELERY_TASK_REJECT_ON_WORKER_LOST": False,
+        "CELERY_TASK_SERIALIZER": "pickle",
+    }
+    project.config_from_object(settings, namespace="CELERY")
     install(project, Settings())
+    own, ours = project.task(one, name="proj.own"), project.task(one, name="proj.ours", base=LaneTask)
 
-    assert project.conf.task_acks_late is True
-    assert project.conf.worker_concurrency == 7
-    assert project.conf.worker_pool == "threads"
+    for task, expected in ((own, (False, True, False, "pickle")), (ours, (True, False, True, "json"))):
+        assert (task.acks_late, task.ignore_result, task.reject_on_worker_lost, task.serializer) == expected
+
+
+def test_a_lane_task_is_the_projects_task_too() -> None:
+    """Its class inherits from the application's own: a request's context, a tenant's schema, ``delay_on_commit``."""
+
+    class ProjectTask(Task):
+        abstract = True
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return "in context", super().__call__(*args, **kwargs)
+
+    project = Celery("proj", set_as_current=False, fixups=[], task_cls=ProjectTask)
+    install(project, Settings())
+    ours = project.task(one, name="proj.ours", base=LaneTask)
+    shared = project.tasks["tasks.create_message"]
+
+    assert ours() == ("in context", 1)
+    assert isinstance(shared, ProjectTask)
+    assert isinstance(shared, LaneTask)
+
+
+def test_the_configuration_may_change_and_be_read_again() -> None:
+    """A second config_from_object keeps the lanes, and what is asked for afterwards is derived from it."""
+    project = Celery("proj", set_as_current=False, fixups=[])
+    project.config_from_object({"broker_url": "redis://localhost:1/0"})
+    install(project)
+    assert settings_of(project).broker_url == "redis://localhost:1/0"
+    project.config_from_object({"broker_url": "redis://localhost:2/0"})
+
+    assert route(project, queue="critical")["queue"].name == "critical"
+    assert settings_of(project).broker_url == "redis://localhost:2/0"
+    assert project.amqp.lane_connection().port == 2

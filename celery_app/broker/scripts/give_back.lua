@@ -8,6 +8,7 @@
 -- ARGV[5] integer: ms from now before which the job must not start again
 -- ARGV[6] integer: number of retries to write into the job; -1: as it is
 -- ARGV[7] integer: deliveries that may go wrong before the job is buried, if this one did; 0: it did not
+-- ARGV[8] string: "1": to the back of its queue instead
 --
 -- Returns 1, or 0 if the job is no longer held under this claim; nothing is doubled then.
 
@@ -28,7 +29,10 @@ else
   end
 end
 text = as_returned(text, retries)
-if delay > 0 then
+if ARGV[8] == '1' then
+  redis.call('LPUSH', prefix .. list, mark_been_out(text))
+  ring(prefix, queue_of(list, separator))
+elseif delay > 0 then
   redis.call('ZADD', prefix .. 'lanes:returns', now_ms() + delay, tag)
   redis.call('HSET', prefix .. 'lanes:returned', tag, list .. '|' .. text)
 else

@@ -29,7 +29,9 @@ local function collect_expired(prefix, separator, now, lease, most_deliveries, l
   for _, tag in ipairs(expired) do
     local list, text = take_back(prefix, separator, tag, nil)
     if list then
-      local deliveries = redis.call('HINCRBY', prefix .. 'lanes:deliveries', tag, 1)
+      -- The messages of a queue that is no lane come back as often as they were lost, as everywhere in Celery.
+      local in_lane = LANES[queue_of(list, separator)]
+      local deliveries = in_lane and redis.call('HINCRBY', prefix .. 'lanes:deliveries', tag, 1) or 0
       if deliveries >= most_deliveries then
         redis.call('HDEL', prefix .. 'lanes:deliveries', tag)
         local reason = 'its worker died or hung ' .. deliveries .. ' times while it had the job'
@@ -43,31 +45,11 @@ local function collect_expired(prefix, separator, now, lease, most_deliveries, l
   end
 end
 
--- Jobs that a stock worker took an hour ago: stock Celery's own visibility timeout. It gives no sign of life.
-local FORSAKEN = 3600
-
-local function collect_forsaken(prefix, separator, now, lists)
-  local since = now / 1000 - FORSAKEN
-  local tags = redis.call('ZRANGEBYSCORE', prefix .. 'unacked_index', '-inf', since, 'LIMIT', 0, MOST_SWEPT)
-  for _, tag in ipairs(tags) do
-    local wrapped = redis.call('HGET', prefix .. 'unacked', tag) or ''
-    local text, queue = string.match(wrapped, '^%[(.*), "[^"]*", "([^"]*)"%]$')
-    forget(prefix, tag)
-    if text then
-      local step = math.floor((tonumber(field(text, 'priority', '(%d+)')) or 0) / 3) * 3
-      add(lists, step == 0 and queue or queue .. separator .. step, text)
-    elseif wrapped ~= '' then
-      bury(prefix, tag, '?', wrapped, 'a stock worker left it, and its queue is not to be made out', now)
-    end
-  end
-end
-
 local function sweep_up(prefix, separator, now, lease, most_deliveries)
   local lists = {}
   collect_due(prefix, now, lists)
   if lease > 0 then
     collect_expired(prefix, separator, now, lease, most_deliveries, lists)
-    collect_forsaken(prefix, separator, now, lists)
   end
   for list, texts in pairs(lists) do
     put_in_front(prefix .. list, texts)

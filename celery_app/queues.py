@@ -1,0 +1,82 @@
+"""The queues of an application with lanes: its own, and three more."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from celery.app.amqp import Queues
+
+from celery_app.broker.rules import LANE_NAMES
+from celery_app.errors import UnknownLane
+from celery_app.lanes import LANES
+from celery_app.routing import lane_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kombu import Queue
+
+#: How alike two names are from which on one is taken for the other misspelt, by difflib's ratio: "critcal" and
+#: "critical" 0.93, "batches" and "batch" 0.83; "batch-emails" 0.59.
+_MISSPELT = 0.8
+
+
+class LaneQueues(Queues):
+    """Celery's queues with the lanes; what `task_create_missing_queues` makes of other names is Celery's business.
+
+    Attributes:
+        routed: names that the project's routes mention, however much one looks like a lane's.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Add the lanes; a worker serves them only where ``-Q`` says so."""
+        super().__init__(*args, **kwargs)
+        self.routed: frozenset[str] = frozenset()
+        for lane in LANES:
+            self[lane.name] = lane_queue(lane)
+            self._default_consume_from.pop(lane.name, None)
+
+    def serve_lanes(self) -> None:
+        """Have a worker without ``-Q`` serve all lanes."""
+        self._default_consume_from.update({name: self[name] for name in LANE_NAMES})
+
+    def __missing__(self, name: str) -> Queue:
+        """Make a queue that is not declared, unless its name is a lane's misspelt: nobody would ever serve it.
+
+        Raises:
+            UnknownLane: it is.
+            KeyError: `task_create_missing_queues` is off.
+        """
+        if name not in self.routed and nearest_lane(name):
+            refuse(name)
+        return super().__missing__(name)
+
+
+def nearest_lane(name: str) -> str | None:
+    """Return the lane whose name may have been meant, None where it is another name altogether."""
+    near = difflib.get_close_matches(str(name).strip().lower(), LANE_NAMES, n=1, cutoff=_MISSPELT)
+    return near[0] if near else None
+
+
+def refuse(name: str) -> NoReturn:
+    """Say that there is no such queue.
+
+    Raises:
+        UnknownLane: always.
+    """
+    nearest = nearest_lane(name)
+    hint = f" (did you mean {nearest!r}?)" if nearest else ""
+    raise UnknownLane(name=name, hint=hint, lanes=", ".join(LANE_NAMES))
+
+
+def names_in(routes: Any) -> Iterator[str]:
+    """Yield the queues that ``task_routes`` mentions; a function's cannot be known."""
+    if isinstance(routes, list | tuple):
+        for each in routes:
+            yield from names_in(each)
+    elif isinstance(routes, dict):
+        for target in routes.values():
+            queue = target.get("queue") if isinstance(target, dict) else target
+            if queue is not None:
+                yield str(getattr(queue, "name", queue))
