@@ -8,9 +8,10 @@ fetch and unpack them, and say where they are::
     python benchmarks/upstream.py --celery celery-5.7.0 --kombu kombu-5.7.0 \
         --django-celery-results django_celery_results-2.6.0
 
-It makes a virtual environment for them (once; `--environment` says where), and for each run an embedded Valkey of its
-own. "With the lanes" means that `celery_app.install` is called on every application that a suite makes, and that
-kombu's tests connect through the lanes' connection; see upstream_hooks. Nothing else of a suite changes.
+It makes two virtual environments for them (once; `--environments` says where), one without this package, and for each
+run an embedded Valkey of its own. "With the lanes" means that `celery_app.install` is called on every application that
+a suite makes, and that kombu's tests connect through the lanes' connection; see upstream_hooks. Nothing else of a suite
+changes.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ HOOKS = Path(__file__).parent / "upstream_hooks"
 
 #: What the suites import, as their requirements/test*.txt have it, without what needs a server that is not Redis.
 REQUIREMENTS = (
+    *("celery>=5.7,<5.8", "kombu>=5.7,<5.8", "redis>=6.4,!=8.0.0,<9"),
     *("pytest>=9,<10", "pytest-click", "pytest-django", "pytest-freezer", "pytest-order", "pytest-rerunfailures"),
     *("pytest-subtests", "pytest-timeout", "pytest-benchmark", "freezegun", "hypothesis"),
     *("cryptography", "django>=5.2", "django-celery-results>=2.6", "msgpack", "psutil", "pymemcache", "pyyaml"),
@@ -104,12 +106,16 @@ class Run:
         return dict(Counter(self.outcomes.values()).most_common())
 
 
-def environment_python(folder: Path) -> str:
-    """Return the interpreter of an environment with the suites' requirements and this repository."""
+def environment_python(folder: Path, *, lanes: bool) -> str:
+    """Return the interpreter of an environment with what the suites need, and with or without this package.
+
+    Its mere presence is part of what is compared: the `celery` command finds its plug-ins among what is installed.
+    """
+    folder = folder / ("lanes" if lanes else "stock")
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-    wanted = ["--editable", f"{REPOSITORY}[embedded]", *REQUIREMENTS]
+    wanted = [*(["--editable", f"{REPOSITORY}[embedded]"] if lanes else ()), *REQUIREMENTS]
     stamp = folder / "installed.json"
     if not stamp.exists() or json.loads(stamp.read_text()) != wanted:
         subprocess.run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted], check=True)
@@ -117,8 +123,9 @@ def environment_python(folder: Path) -> str:
     return str(python)
 
 
-def run(suite: Suite, source: Path, python: str, options: argparse.Namespace, *, lanes: bool) -> Run:
+def run(suite: Suite, source: Path, options: argparse.Namespace, *, lanes: bool) -> Run:
     """Run a suite on a server of its own."""
+    python = environment_python(options.environments, lanes=lanes)
     with tempfile.TemporaryDirectory() as folder, ValkeyServer(port=free_port()) as server:
         report = Path(folder) / "report.jsonl"
         report.touch()
@@ -143,6 +150,7 @@ def _environment(suite: Suite, python: str, port: int, report: Path, *, lanes: b
         **ours,
         "PATH": os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")]),  # they run `celery`
         "REDIS_6379_TCP": str(port),
+        "WORKER_LOGLEVEL": "INFO",  # some look for what a worker writes
         "PYTHONPATH": os.pathsep.join(map(str, folders)),
         "UPSTREAM_REPORT": str(report),
     }
@@ -221,7 +229,7 @@ def _options() -> argparse.Namespace:
     for suite in SUITES:
         parser.add_argument(f"--{suite.name}", type=Path, metavar="DIR", help="its unpacked source")
     default = Path(tempfile.gettempdir()) / "ezai-lanes-upstream"
-    parser.add_argument("--environment", type=Path, default=default, help=f"made if missing; by default {default}")
+    parser.add_argument("--environments", type=Path, default=default, help=f"made if missing; by default {default}")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--stock-only", action="store_true")
     only.add_argument("--lanes-only", action="store_true")
@@ -237,7 +245,6 @@ def main() -> int:
     """Run what was asked for; 1 if a test passes on stock and not with the lanes."""
     options = _options()
     folders = {suite: vars(options)[suite.name.replace("-", "_")] for suite in SUITES}
-    python = environment_python(options.environment)
     found: dict[str, Any] = {}
     for suite, source in folders.items():
         if source is None:
@@ -245,7 +252,7 @@ def main() -> int:
         figures = found[suite.name] = {}
         kinds = [] if options.lanes_only else [("stock", False)]
         kinds += [] if options.stock_only else [("lanes", True)]
-        runs = {kind: run(suite, source, python, options, lanes=lanes) for kind, lanes in kinds}
+        runs = {kind: run(suite, source, options, lanes=lanes) for kind, lanes in kinds}
         figures.update({kind: _figures(each) for kind, each in runs.items()})
         if len(runs) == len(("stock", "lanes")):
             figures["differences"] = differences(runs["stock"], runs["lanes"])
