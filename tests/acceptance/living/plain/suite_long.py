@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes_of_celery import JOB_DEADLINE, Process, process, stats, until
+from processes_of_celery import JOB_DEADLINE, Process, command, process, stats, until
 
 HERE = Path(__file__).parent
 
@@ -133,3 +135,33 @@ def test_a_worker_without_a_queue_serves_the_shops(shop: Any, folder: Path) -> N
     with worker(folder, "all", "-c", "1"):
         queues = until(lambda: shop.control.inspect(["all@shop"], timeout=2).active_queues(), "queues")
     assert {queue["name"] for queue in queues["all@shop"]} == {queue.name for queue in settings.task_queues}
+
+
+def test_a_worker_that_leaves_queues_out(shop: Any, folder: Path) -> None:
+    """`-X` means all of the shop's queues but these."""
+    from shop import settings
+
+    with worker(folder, "most", "-c", "1", "-X", "emails,media"):
+        queues = until(lambda: shop.control.inspect(["most@shop"], timeout=2).active_queues(), "queues")
+    wanted = {queue.name for queue in settings.task_queues} - {"emails", "media"}
+    assert {queue["name"] for queue in queues["most@shop"]} == wanted
+
+
+def test_purge_names_the_shops_queues_and_no_other(shop: Any) -> None:
+    """`celery purge` without `-Q` empties the queues that the shop declared."""
+    from shop import settings
+    from shop.tasks import add
+
+    command("shop", "purge", "-f", cwd=HERE)
+    add.apply_async((1, 1), queue="cards")
+    said = command("shop", "purge", "-f", cwd=HERE)
+    assert f"Purged 1 message from {len(settings.task_queues)} known task queues" in said
+
+
+def test_the_known_queues_are_the_shops(shop: Any) -> None:
+    """Whoever walks through `app.amqp.queues`, as monitoring does, finds what the shop declared."""
+    from shop import settings
+
+    known = "from shop.celery import app; print(*sorted(app.amqp.queues))"
+    said = subprocess.run([sys.executable, "-c", known], cwd=HERE, capture_output=True, text=True, check=True).stdout
+    assert said.split() == sorted(queue.name for queue in settings.task_queues)
