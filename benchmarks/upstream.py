@@ -46,7 +46,16 @@ REQUIREMENTS = (
     *("celery>=5.7,<5.8", "kombu>=5.7,<5.8", "redis>=6.4,!=8.0.0,<9"),
     *("pytest>=9,<10", "pytest-click", "pytest-django", "pytest-freezer", "pytest-order", "pytest-rerunfailures"),
     *("pytest-subtests", "pytest-timeout", "pytest-benchmark", "freezegun", "hypothesis"),
-    *("cryptography", "django>=5.2", "django-celery-results>=2.6", "msgpack", "psutil", "pymemcache", "pyyaml"),
+    *(
+        "cryptography",
+        "django>=5.2",
+        "django-celery-results>=2.6",
+        "msgpack",
+        "psutil",
+        "pydantic",
+        "pymemcache",
+        "pyyaml",
+    ),
     *("sqlalchemy", "tblib", "gevent"),
 )
 
