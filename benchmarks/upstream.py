@@ -44,7 +44,15 @@ HOOKS = Path(__file__).parent / "upstream_hooks"
 #: What the suites import, as their requirements/test*.txt have it, without what needs a server that is not Redis.
 REQUIREMENTS = (
     *("celery>=5.7,<5.8", "kombu>=5.7,<5.8", "redis>=6.4,!=8.0.0,<9"),
-    *("pytest>=9,<10", "pytest-click", "pytest-django", "pytest-freezer", "pytest-order", "pytest-rerunfailures"),
+    *(
+        "pytest>=9,<10",
+        "pytest-celery",
+        "pytest-click",
+        "pytest-django",
+        "pytest-freezer",
+        "pytest-order",
+        "pytest-rerunfailures",
+    ),
     *("pytest-subtests", "pytest-timeout", "pytest-benchmark", "freezegun", "hypothesis"),
     *(
         "cryptography",

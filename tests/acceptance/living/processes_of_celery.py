@@ -79,14 +79,16 @@ class Process:
 
 
 @contextmanager
-def process(app: str, *arguments: str, log: Path, cwd: Path, ready: str, **env: str) -> Iterator[Process]:
-    """Run a `celery` command until the block ends."""
+def process(
+    app: str, *arguments: str, log: Path, cwd: Path, ready: str, gently: bool = True, **env: str
+) -> Iterator[Process]:
+    """Run a `celery` command until the block ends; a gentle end takes a worker two seconds."""
     running = Process(app, *arguments, log=log, cwd=cwd, **env)
     try:
         running.wait_for(ready)
         yield running
     finally:
-        running.stop()
+        (running.stop if gently else running.kill)()
 
 
 def command(app: str, *arguments: str, cwd: Path, **env: str) -> str:

@@ -43,7 +43,7 @@ def emails(site: Any, folder: Path) -> Iterator[Process]:
     """The worker that the site's operator has in systemd."""
     options = ("-P", "prefork", "--autoscale=2,1", "--time-limit=20", "-l", "INFO")
     arguments = ("worker", "-Q", "emails", "-n", "emails@site", *options)
-    with process("mysite", *arguments, log=folder / "emails.log", cwd=HERE, ready="ready.") as running:
+    with process("mysite", *arguments, log=folder / "emails.log", cwd=HERE, ready="ready.", gently=False) as running:
         yield running
 
 
@@ -51,5 +51,5 @@ def emails(site: Any, folder: Path) -> Iterator[Process]:
 def web(site: Any, folder: Path) -> Iterator[Process]:
     """A worker without a `-Q`: the default queue."""
     arguments = ("worker", "-n", "web@site", "-l", "INFO")
-    with process("mysite", *arguments, log=folder / "web.log", cwd=HERE, ready="ready.") as running:
+    with process("mysite", *arguments, log=folder / "web.log", cwd=HERE, ready="ready.", gently=False) as running:
         yield running

@@ -34,5 +34,7 @@ def flask_app(folder: Path) -> Any:
 def worker(folder: Path) -> Iterator[Process]:
     """The documented worker command."""
     arguments = ("worker", "--loglevel", "INFO", "-n", "site@flask")
-    with process("make_celery", *arguments, log=folder / "worker.log", cwd=HERE, ready="ready.") as running:
+    with process(
+        "make_celery", *arguments, log=folder / "worker.log", cwd=HERE, ready="ready.", gently=False
+    ) as running:
         yield running

@@ -46,7 +46,7 @@ def main_worker(folder: Path) -> Iterator[Process]:
     """A worker of the shop's own queues, without a pool or a number: stock decides."""
     queues = "celery,emails,reports,media,region-eu"
     arguments = ("worker", "-Q", queues, "-n", "main@shop", "-l", "INFO", "--without-mingle", "--without-gossip")
-    with process("shop", *arguments, log=folder / "main.log", cwd=HERE, ready="ready.") as running:
+    with process("shop", *arguments, log=folder / "main.log", cwd=HERE, ready="ready.", gently=False) as running:
         yield running
 
 

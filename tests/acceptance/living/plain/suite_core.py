@@ -295,7 +295,9 @@ def test_no_result_backend_means_none(folder: Path, redis: Redis) -> None:
     done = subprocess.run([sys.executable, "-c", asked], cwd=HERE, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["DisabledBackend", "NotImplementedError"]
     arguments = ("worker", "-Q", "io", "-n", "io@shop", "-P", "gevent", "-c", "20", "-l", "INFO")
-    with process("shop", *arguments, log=folder / "io.log", cwd=HERE, ready="ready.", SHOP_BACKEND="") as worker:
+    with process(
+        "shop", *arguments, log=folder / "io.log", cwd=HERE, ready="ready.", gently=False, SHOP_BACKEND=""
+    ) as worker:
         until(lambda: "nothing stored" in diary.read_text(), "the job")
         assert "gevent" in worker.text
     assert set(redis.keys("celery-task-meta-*")) == before
