@@ -23,31 +23,39 @@ _MISSPELT = 0.8
 
 
 class LaneQueues(Queues):
-    """Celery's queues with the lanes; what `task_create_missing_queues` makes of other names is Celery's business.
+    """Celery's queues, which know the lanes by name but do not list them.
+
+    Whoever goes through a project's queues means those that it declared: `celery purge` without ``-Q``, for one. What
+    `task_create_missing_queues` makes of other names is Celery's business.
 
     Attributes:
         routed: names that the project's routes mention, however much one looks like a lane's.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Add the lanes; a worker serves them only where ``-Q`` says so."""
+        """Have the lanes at hand; a worker serves them only where ``-Q`` says so."""
         super().__init__(*args, **kwargs)
         self.routed: frozenset[str] = frozenset()
-        for lane in LANES:
-            self[lane.name] = lane_queue(lane)
-            self._default_consume_from.pop(lane.name, None)
+        self._lanes = {lane.name: lane_queue(lane) for lane in LANES}
 
     def serve_lanes(self) -> None:
-        """Have a worker without ``-Q`` serve all lanes."""
-        self._default_consume_from.update({name: self[name] for name in LANE_NAMES})
+        """List the lanes, and have a worker without ``-Q`` serve them all."""
+        self.update(self._lanes)
+        self._default_consume_from.update(self._lanes)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a queue; `celery control add_consumer` asks so before it makes one."""
+        return super().__contains__(name) or name in self._lanes
 
     def __missing__(self, name: str) -> Queue:
-        """Make a queue that is not declared, unless its name is a lane's misspelt: nobody would ever serve it.
+        """Find a lane, or make a queue that is not declared; not one by a lane's name misspelt: who would serve it?
 
         Raises:
             UnknownLane: it is.
             KeyError: `task_create_missing_queues` is off.
         """
+        if name in self._lanes:
+            return self._lanes[name]
         if name not in self.routed and nearest_lane(name):
             refuse(name)
         return super().__missing__(name)

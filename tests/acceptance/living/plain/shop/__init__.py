@@ -1,0 +1,1 @@
+"""A shop: a plain Celery project with habits of its own."""
