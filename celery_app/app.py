@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery, _state, signals
 
-from celery_app.addresses import DEFAULT_BROKER_URL
 from celery_app.composition import compose_tasks
 from celery_app.lanes import NORMAL
 from celery_app.messaging import LaneAMQP
@@ -25,7 +24,6 @@ class LanesApp(Celery):
         """Configure what a project would have to choose."""
         super().__init__("celery_app", set_as_current=False, fixups=[], amqp=LaneAMQP)
         self.conf.update(
-            broker_url=DEFAULT_BROKER_URL,
             task_acks_late=True,
             task_default_queue=NORMAL.name,
             task_reject_on_worker_lost=True,

@@ -10,6 +10,7 @@ from celery.app.amqp import AMQP, task_message
 from kombu import Queue
 from kombu.pools import ProducerPool
 
+from celery_app.addresses import DEFAULT_BROKER_URL
 from celery_app.broker.connection import LaneConnection, LanePooledConnection, verified
 from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.descriptions import describe_message
@@ -57,18 +58,25 @@ class LaneAMQP(AMQP):
         self._lane_pool_of: Any = None
         self._opening = threading.Lock()
 
-    def Connection(self, *args: Any, **kwargs: Any) -> LaneConnection:  # noqa: N802 - Celery's name
+    def Connection(self, url: Any = None, *args: Any, **kwargs: Any) -> LaneConnection:  # noqa: N802 - Celery's name
         """Return a connection of the application's own, whose channels know what is a lane."""
-        connection = LaneConnection(*args, **kwargs)
+        if not url and self.has_only_lanes:
+            url = DEFAULT_BROKER_URL  # Celery's own would be a RabbitMQ
+        connection = LaneConnection(url, *args, **kwargs)
         connection.rules = self.rules
         return connection
+
+    @property
+    def has_only_lanes(self) -> bool:
+        """Whether the application has no queues of its own."""
+        return self.app.conf.task_default_queue in LANE_NAMES
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> LaneQueues:  # noqa: N802 - Celery's name
         """Return the application's own queues and the lanes."""
         made: LaneQueues = super().Queues(_without_lanes(queues), *args, **kwargs)
         made.routed = frozenset(names_in(self.app.conf.task_routes))
-        if self.app.conf.task_default_queue in LANE_NAMES:
-            made.serve_lanes()  # an application that has nothing but lanes
+        if self.has_only_lanes:
+            made.serve_lanes()
         return made
 
     def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **kwargs: Any) -> Any:  # noqa: N802

@@ -85,6 +85,7 @@ def rig(valkey: Valkey, db: int, tmp_path: Path) -> Iterator[Rig]:
     with running() as api, default_app(app):
         env = {
             "CELERY_BROKER_URL": broker,
+            "CELERY_RESULT_BACKEND": broker,  # for the project's ordinary tasks, too
             "EZAI_BASE_URL": api.url,
             "ANTHROPIC_BASE_URL": api.url,
             "ANTHROPIC_API_KEY": "sk-own-task",
@@ -92,7 +93,7 @@ def rig(valkey: Valkey, db: int, tmp_path: Path) -> Iterator[Rig]:
             "PYTHONPATH": f"{RECIPES}:{tmp_path}",
             **lane_keys(),
         }
-        with worker(tmp_path, "-Q", "critical,normal,batch", "-c", "8", app="own_celery_app", **env) as started:
+        with worker(tmp_path, "-Q", "critical,normal,batch,celery", "-c", "8", app="own_celery_app", **env) as started:
             yield Rig(app, api, started, env)
     close(app)
 

@@ -151,7 +151,7 @@ def test_what_a_reader_does_wrong_is_a_400(site: Site) -> None:
     unknown = site.ask("x", lane="critcal")
     assert (unknown.status, "did you mean 'critical'" in unknown.json["error"]["message"]) == (400, True)
     assert site.upload("a.txt", "x", lane="bath", on_invalid="stop").status == 400
-    role = site.post("/chat", {"lane": "critical", "messages": [{"role": "robot", "content": "x"}]})
+    role = site.post("/chat", {"lane": "critical", "messages": [{"role": "usr", "content": "x"}]})
     assert (role.status, "messages.0.role" in role.json["error"]["message"]) == (400, True)
     assert site.post("/chat", {"messages": []}).status == 400
     assert site.post("/chat", [1]).status == 400
