@@ -4,25 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: demo up django-chat django-chat-asgi flask-chat test proof lint wheel clean
+# Recipes that run until they are told to end replace their shell (exec): make hands SIGTERM on to its child alone, and a
+# shell would die of it and leave what it had started.
+.PHONY: demo up django-chat django-chat-asgi flask-chat picture test proof lint wheel clean
 
 demo: $(VENV)/.demo  ## see a chat answer overtake 200 documents
-	@$(BIN)/celery -A celery_app lanes demo $(ARGS)
+	@exec $(BIN)/celery -A celery_app lanes demo $(ARGS)
 
 up: $(VENV)/.demo  ## broker, API, workers and Flower on this machine until Ctrl-C
-	@$(BIN)/celery -A celery_app lanes up $(ARGS)
+	@exec $(BIN)/celery -A celery_app lanes up $(ARGS)
 
 # The examples, each with a broker, a simulated API and workers of its own, until Ctrl-C.
 EXAMPLE = ../../$(BIN)/celery -A proj lanes up --no-flower $(ARGS) -- ../../$(BIN)
 
 django-chat: $(VENV)/.examples  ## a chat, a batch and a status page on Django, WSGI
-	@cd examples/django_chat && $(EXAMPLE)/waitress-serve --threads=64 --listen=127.0.0.1:{port} proj.wsgi:application
+	@cd examples/django_chat && exec $(EXAMPLE)/waitress-serve --threads=64 --listen=127.0.0.1:{port} proj.wsgi:application
 
 django-chat-asgi: $(VENV)/.examples  ## the same, ASGI
-	@cd examples/django_chat && $(EXAMPLE)/uvicorn --port={port} --timeout-graceful-shutdown=1 proj.asgi:application
+	@cd examples/django_chat && exec $(EXAMPLE)/uvicorn --port={port} --timeout-graceful-shutdown=1 proj.asgi:application
 
 flask-chat: $(VENV)/.examples  ## the same on Flask
-	@cd examples/flask_chat && $(EXAMPLE)/waitress-serve --threads=64 --listen=127.0.0.1:{port} proj.web:app
+	@cd examples/flask_chat && exec $(EXAMPLE)/waitress-serve --threads=64 --listen=127.0.0.1:{port} proj.web:app
+
+picture: $(VENV)/.demo  ## README's picture: run the demo and draw its terminal anew
+	$(BIN)/python docs/record_demo.py
 
 test: lint  ## everything that a change has to pass
 	$(BIN)/pytest $(ARGS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, _state, signals
 
+from celery_app.addresses import DEFAULT_BROKER_URL
 from celery_app.composition import compose_tasks
-from celery_app.lanes import DEFAULT_BROKER_URL, NORMAL
+from celery_app.lanes import NORMAL
 from celery_app.messaging import LaneAMQP
 from celery_app.results import BACKENDS, LANE_BACKENDS, LaneResults
 from celery_app.worker import look_after_workers
@@ -38,10 +40,10 @@ def create_app(settings: Settings | None = None) -> Celery:
     """Return a Celery application that has the lanes, and `tasks` in them.
 
     Args:
-        settings: by default they are read from the environment and the application's configuration.
+        settings: by default those of the environment and the application's configuration, as they are when asked for.
 
     Raises:
-        InvalidSettings: when the lanes are first used, if the settings are wrong.
+        InvalidSettings: when the lanes are first used, if they are wrong.
     """
     app = LanesApp()
     app.loader.override_backends = LANE_BACKENDS
@@ -61,11 +63,11 @@ def install(app: Celery, settings: Settings | None = None) -> None:
 
     Args:
         app: the project's application, with or without a configuration namespace.
-        settings: by default they are read from the environment and the application's configuration.
+        settings: by default those of the environment and the application's configuration, as they are when asked for.
 
     Raises:
         RuntimeError: if the application has sent or declared something already.
-        InvalidSettings: when the lanes are first used, if the settings are wrong.
+        InvalidSettings: when the lanes are first used, if they are wrong.
     """
     if "amqp" in vars(app):
         raise RuntimeError("install(app) has to come before the application's first use")
@@ -76,7 +78,8 @@ def install(app: Celery, settings: Settings | None = None) -> None:
 
 
 def _put_lanes_on(app: Any, settings: Settings | None) -> None:
-    app.lanes_settings = settings
+    app.lanes_settings_given = settings
+    app.lanes_configuring = threading.RLock()
     app.lanes_results = LaneResults(app)
     app.loader.override_backends = {**BACKENDS, **app.loader.override_backends}
     compose_tasks(app)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Where the lanes are, where nobody says so.
-DEFAULT_BROKER_URL = "redis://localhost:6379/0"
-
 #: Redis pops step 0 first. One step apart each, so that a stock Celery worker, too, keeps the lanes in order.
 CRITICAL_PRIORITY, NORMAL_PRIORITY, BATCH_PRIORITY = 0, 3, 6
 

@@ -12,6 +12,7 @@ from kombu.pools import ProducerPool
 
 from celery_app.broker.connection import LaneConnection, LanePooledConnection, verified
 from celery_app.broker.rules import LANE_NAMES, LaneRules
+from celery_app.descriptions import describe_message
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter
 
@@ -87,7 +88,9 @@ class LaneAMQP(AMQP):
         """
         from celery_app.settings import settings_of  # pydantic is not wanted before the first job
 
-        conf, url = self.app.conf, settings_of(self.app).broker_url
+        settings = settings_of(self.app)
+        settings.check_broker()
+        conf, url = self.app.conf, settings.broker_url
         reply_timeout = WORKER_REPLY_TIMEOUT if self.rules.serving else REPLY_TIMEOUT
         timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": reply_timeout}
         return self.Connection(
@@ -133,7 +136,9 @@ class LaneAMQP(AMQP):
         send = super()._create_task_sender()
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
-            if _queue_of(options) not in LANE_NAMES:
+            in_lane = _queue_of(options) in LANE_NAMES
+            message = describe_message(self.app, message, in_lane=in_lane)
+            if not in_lane:
                 return send(producer, name, message, **options)
             options["serializer"] = SERIALIZER
             options["retry_policy"] = {**RETRY_POLICY, **(options.get("retry_policy") or {})}

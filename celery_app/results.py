@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app.backends import by_url
 
+from celery_app.addresses import NO_BACKEND
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -51,8 +53,7 @@ class LaneResults:
         Raises:
             InvalidSettings: the project has none, and no broker where it could be.
         """
-        conf = self._app.conf
-        if self._app.backend_cls or conf.result_backend:
+        if self._app.backend_cls or self._app.conf.result_backend not in NO_BACKEND:
             return self._app.backend
         return self.at_broker()
 
@@ -60,7 +61,7 @@ class LaneResults:
         """Return a backend at the lanes' broker, one for each thread: Celery's are not made to be shared."""
         from celery_app.settings import settings_of  # pydantic is not wanted before the first job
 
-        url = settings_of(self._app).broker_url
+        url = settings_of(self._app).result_backend
         made = getattr(self._local, "made", None)
         if made is None or made[0] != url:
             made = self._local.made = (url, self.make(url))
@@ -68,7 +69,7 @@ class LaneResults:
 
     def make(self, url: str) -> Any:
         """Make a backend at a Redis."""
-        backend, _ = by_url(url, SimpleNamespace(override_backends=LANE_BACKENDS))
+        backend, url = by_url(url, SimpleNamespace(override_backends=LANE_BACKENDS))
         return backend(app=self._app, url=url)
 
 

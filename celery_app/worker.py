@@ -46,6 +46,7 @@ _POOLS_WITHOUT_TIME_LIMITS = ("thread", "solo")
 def look_after_workers(app: Any) -> None:
     """Check and prepare every worker of this application that serves a lane, before it starts."""
     app.steps["worker"].add(LaneWorker)
+    app.steps["worker"].add("celery_app.presence:Presence")  # by name: it brings redis-py along
     # By name: the core imports no task.
     app.steps["worker"].add("tasks.warmup:WarmUp")
 
@@ -118,6 +119,7 @@ def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
     from celery_app.settings import settings_of  # pydantic is not wanted before the first job
 
     settings = settings_of(worker.app)
+    settings.check_broker()
     served = [lane for lane in settings.lanes if lane.name in lanes_of(worker)]
     without_key = [lane.name for lane in served if settings.api_key(lane) is None]
     if without_key:
@@ -134,7 +136,7 @@ def _pool_name(pool: Any) -> str:
 
 
 def _prepare_process(app: Any, slots: int) -> None:
-    """Make this process one that serves lanes: its connections, its results, its figures, its log."""
+    """Make this process one that serves lanes: its connections, its results, its figures."""
     from celery_app.metrics.startup import record  # these bring redis-py along
     from celery_app.patience import keep_results
 
@@ -142,8 +144,6 @@ def _prepare_process(app: Any, slots: int) -> None:
     _ready_connections(app, slots)
     keep_results(app)
     record(app)
-    # At DEBUG it would write each job's arguments into the log, and these are the prompt.
-    logging.getLogger("celery.pool").setLevel(logging.INFO)
 
 
 def _ready_connections(app: Any, slots: int) -> None:

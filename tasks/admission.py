@@ -12,7 +12,7 @@ import redis
 
 from celery_app.broker.claims import is_claimed
 from celery_app.broker.verbs import CLOSE_GATE
-from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, RateLimits, Usage, budget_for
+from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, Usage, budget_for
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import Cancelled, DeadlineExceeded, NotAMessage, OutOfBudget
 from celery_app.settings import settings_of
@@ -73,8 +73,6 @@ class Call:
 
     def begun(self, headers: Mapping[str, str]) -> None:
         """Take the limits from the headers of an answer that will take a while."""
-        if RateLimits.of(headers) == RateLimits():
-            return
         try:
             self._budget.hear(self._client, self._ticket, headers)
         except redis.RedisError as exc:

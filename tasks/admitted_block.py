@@ -6,11 +6,12 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from celery.exceptions import TaskPredicate
+from celery.exceptions import Retry, TaskPredicate
 
 from celery_app.settings import settings_of
 from tasks.admission import admitted
 from tasks.cancelling import cancellable
+from tasks.endings import say_refused
 from tasks.failures import LIMITED_PAUSE, Failure, backoff, failure_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def end_or_return(task: LaneTask, failure: Failure) -> NoReturn:
     """
     try:
         _end_or_return(task, failure)
+    except Retry as retry:
+        say_refused(task, failure.error, retry.when or 0)
+        raise retry from None
     except Exception as exc:
         # The SDK's exception shows the whole body of an answer, which may repeat the prompt; so does any traceback
         # that it is chained to: in the log, in the events and in the result backend.

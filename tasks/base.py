@@ -13,15 +13,8 @@ from celery.exceptions import MaxRetriesExceededError, Retry
 from celery.states import REVOKED
 
 from celery_app.broker.claims import is_claimed
-from celery_app.errors import (
-    ApiError,
-    ApiUnreachable,
-    CallTimeout,
-    Cancelled,
-    DeadlineExceeded,
-    LanesError,
-    NotAMessage,
-)
+from celery_app.descriptions import description_of, store_descriptions
+from celery_app.errors import Cancelled, DeadlineExceeded, LanesError
 from celery_app.lanes import NORMAL, Lane
 from celery_app.messaging import SERIALIZER
 from celery_app.metrics.events import JobEvent, Kind, emit
@@ -31,7 +24,7 @@ from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from celery.result import AsyncResult
@@ -59,8 +52,42 @@ class LaneTask(Task):
     serializer = SERIALIZER
     #: The lane's ``attempts`` decides.
     max_retries = None
-    #: An exception the API or the lane foresaw is no reason for a traceback in the worker's log.
-    throws: tuple[type[Exception], ...] = (ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, NotAMessage)
+    #: What the API or the lane foresaw is no reason for a traceback in the worker's log; a task's own join them.
+    throws: tuple[type[Exception], ...] = (LanesError,)
+    #: True: logs, events, Flower and stored results show arguments as Celery does. They are described otherwise,
+    #: whatever ``argsrepr`` and ``kwargsrepr`` a caller gives: an argument may be a prompt.
+    shows_arguments = False
+    #: Characters of a result in the worker's log and in Flower: none, an answer is as private as its prompt.
+    resultrepr_maxsize = 0
+    #: Describes the arguments of a job that comes from a producer without this code.
+    Request = "celery_app.broker.request:LaneRequest"
+
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Keep our own errors among those that a task foresees when it names others."""
+        super().on_bound(app)
+        own = cls.throws if isinstance(cls.throws, tuple) else (cls.throws,)
+        cls.throws = own if LanesError in own else (*own, LanesError)
+
+    @property
+    def backend(self) -> Any:
+        """The project's own result backend, or the lanes' where it has none; a task may be given another.
+
+        Beside a result it keeps a description of the arguments (``result_extended``).
+        """
+        return store_descriptions(backend_of(self.app) if self._backend is None else self._backend)
+
+    @backend.setter
+    def backend(self, value: Any) -> None:
+        self._backend = value
+
+    def describe(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Return the one line that logs, events and Flower show of a job's arguments; override it to say more.
+
+        By default the names, types and sizes: ``text=<str, 8,000 characters>``. It has to be quick, must not raise,
+        and is asked wherever the job is seen; 1,000 characters of it are kept at most.
+        """
+        return description_of(self, args, kwargs)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
         """Submit a job.
@@ -72,7 +99,9 @@ class LaneTask(Task):
         """
         from celery_app.connection import broker_errors
 
-        settings_of(self.app)
+        settings = settings_of(self.app)
+        if not self.app.conf.task_always_eager:
+            settings.check_broker()
         queue = options.get("queue")
         if isinstance(queue, str):
             self._check_queue(queue)
@@ -84,15 +113,6 @@ class LaneTask(Task):
             _ = self.app.amqp.queues[name]
         except KeyError:
             refuse(name)
-
-    @property
-    def backend(self) -> Any:
-        """The project's own result backend, or the lanes' where it has none; a task may be given another."""
-        return backend_of(self.app) if self._backend is None else self._backend
-
-    @backend.setter
-    def backend(self, backend: Any) -> None:
-        self._backend = backend
 
     @property
     def lane(self) -> Lane:
@@ -180,8 +200,10 @@ class LaneTask(Task):
         Raises:
             Cancelled: always, which ends the task.
         """
+        from tasks.endings import say_cancelled
         from tasks.outcome import tell_outcome
 
+        say_cancelled(self)
         cancelled = Cancelled()
         self.backend.store_result(self.request.id, cancelled, REVOKED, request=self.request)
         tell_outcome(self, "cancelled")
@@ -202,8 +224,10 @@ class LaneTask(Task):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Count the job, and tell who waits for it."""
+        from tasks.endings import say_failed
         from tasks.outcome import tell_outcome
 
+        say_failed(self, exc)
         self.report("failed")
         tell_outcome(self, "failed")
         self.on_end(exc)
@@ -289,11 +313,13 @@ class LaneTask(Task):
         """
         if is_claimed(self.request.properties):
             from celery_app.broker.returns import give_up
+            from tasks.endings import DEAD_LETTER
 
             tried = f"{type(error).__name__} after {self.request.retries + 1} attempts"
             # Only our own errors are known to show nothing of the prompt.
             reason = f"{tried}: {error}" if isinstance(error, LanesError) else tried
             give_up(self.app, self.request.properties, reason)
+            setattr(self.request, DEAD_LETTER, True)
         raise error
 
 

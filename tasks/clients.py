@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from tasks.failures import CONNECT_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anthropic import Anthropic
+    from anthropic._types import OpenTelemetryOptions
 
 #: Seconds an unused connection stays open. httpx closes them after 5, so that the first chat message after a pause
 #: would pay for another TCP and TLS handshake. A connection the server has closed meanwhile is noticed and replaced.
@@ -17,6 +23,11 @@ KEEPALIVE_EXPIRY = 120.0
 
 #: More than any worker has slots: a call must never wait for a connection of its own process.
 MAX_CONNECTIONS = 10_000
+
+#: The SDK's logger that writes each request, prompt and all, at DEBUG.
+_REQUESTS_LOGGER = "anthropic._base_client"
+
+_unlogged: ContextVar[bool] = ContextVar("lanes_unlogged", default=False)
 
 _clients: dict[tuple[str, str], Anthropic] = {}
 _building = threading.Lock()
@@ -45,6 +56,7 @@ def _build(api_key: str, base_url: str) -> Anthropic:
 
     _quieten("httpx2", logging.WARNING)  # else each call adds a line to the worker's log
     _quieten("anthropic", logging.INFO)  # at DEBUG it logs the prompt
+    logging.getLogger(_REQUESTS_LOGGER).addFilter(_may_be_logged)  # the same one is added once
     limits = httpx2.Limits(
         max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_EXPIRY
     )
@@ -54,7 +66,40 @@ def _build(api_key: str, base_url: str) -> Anthropic:
         max_retries=0,  # the SDK would sleep a retry-after of days inside the slot
         timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),  # the call's deadline bounds everything else
         http_client=heed_deadlines(DefaultHttpxClient(limits=limits)),
+        open_telemetry=_open_telemetry(),
     )
+
+
+def _open_telemetry() -> OpenTelemetryOptions:
+    """Say how the SDK traces our calls: as its environment variables have it, but never with content.
+
+    An option that is given is all that the SDK heeds, so what the environment may switch off is read here.
+    """
+    return {
+        "propagation": _is_on("ANTHROPIC_OPEN_TELEMETRY_PROPAGATION"),
+        "traces": {"enabled": _is_on("ANTHROPIC_OPEN_TELEMETRY"), "content_mode": "metadata_only"},
+    }
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() != "false"
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep the calls of this block out of the SDK's log, whatever ``ANTHROPIC_LOG`` or a project's logging says.
+
+    A project's own calls in the same process are logged as it wants them to be.
+    """
+    token = _unlogged.set(True)
+    try:
+        yield
+    finally:
+        _unlogged.reset(token)
+
+
+def _may_be_logged(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.INFO or not _unlogged.get()
 
 
 def _quieten(name: str, level: int) -> None:

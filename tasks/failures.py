@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ from celery_app.errors import ApiError, ApiUnreachable, CallTimeout, NotAMessage
 from tasks.redaction import content_type_of, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from anthropic import APIStatusError
 
@@ -59,6 +60,19 @@ SPEND_LIMIT = "enforced_spend_limit_reached"
 _TYPE = re.compile(r"[a-z_]{1,64}")
 
 
+#: How the HTTP client says that the other side has hung up; of its protocol's other errors, which are nonsense that
+#: somebody sends, it is told apart by its words alone.
+_HUNG_UP = ("Server disconnected", "peer closed connection")
+
+#: Where an error of another API's form says its status, and which numbers are one.
+_STATUS_FIELDS = ("status", "status_code", "http_status", "code")
+_STATUSES = range(400, 600)
+
+
+class StreamCutShort(Exception):
+    """A stream has ended in good order, but before its message; whoever sent it can be reached."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What a failed call means for its job.
@@ -102,17 +116,41 @@ def failure_of(exc: BaseException, seconds: float, keys: Collection[str] = ()) -
 
     if isinstance(exc, NotAMessage):
         return Failure("retry", exc)
-    if isinstance(exc.__cause__ or exc, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
-        return None  # what we sent was wrong, and will be
+    if isinstance(exc, StreamCutShort):
+        return Failure("retry", ApiUnreachable(reason=str(exc)))
     if isinstance(exc, anthropic.APIStatusError):
         return _of_status(exc, keys)
     if isinstance(exc, anthropic.APITimeoutError | httpx2.TimeoutException):
         return Failure("retry", CallTimeout(timeout=seconds))
-    if isinstance(exc, anthropic.APIConnectionError | httpx2.TransportError):
-        return Failure("retry", ApiUnreachable(reason=_reason(exc, keys)), overloaded=True)
+    if isinstance(exc, anthropic.APIConnectionError | httpx2.TransportError | httpx2.DecodingError):
+        return _of_connection(exc, keys)
     if isinstance(exc, anthropic.APIResponseValidationError) or _is_half_json(exc):
         return Failure("retry", NotAMessage(status=200, content_type="broken JSON"))
     return None
+
+
+def _of_connection(exc: BaseException, keys: Collection[str]) -> Failure | None:
+    import httpx2
+
+    # The SDK's error has the HTTP client's as its cause, which has those of the libraries below.
+    cause = exc if isinstance(exc, httpx2.HTTPError) else exc.__cause__ or exc
+    if isinstance(cause, httpx2.LocalProtocolError):
+        return None  # what we sent was wrong, and will be
+    if isinstance(cause, httpx2.DecodingError):
+        return Failure("retry", ApiUnreachable(reason="the body of its answer is not encoded as it says"))
+    error = ApiUnreachable(reason=_reason(exc, keys))
+    if isinstance(cause, httpx2.TooManyRedirects | httpx2.InvalidURL | httpx2.UnsupportedProtocol):
+        return Failure("fatal", error)  # a redirection that leads nowhere
+    return Failure("retry", error, overloaded=_is_away(cause))
+
+
+def _is_away(cause: BaseException) -> bool:
+    """Whether there is no connection; who sends nonsense is there."""
+    import httpx2
+
+    if isinstance(cause, httpx2.RemoteProtocolError):
+        return str(cause).startswith(_HUNG_UP)
+    return not isinstance(cause, ValueError)  # that is an answer which could not be read
 
 
 def backoff(failures: int) -> float:
@@ -121,17 +159,44 @@ def backoff(failures: int) -> float:
 
 
 def _of_status(exc: APIStatusError, keys: Collection[str]) -> Failure:
-    kind = exc.type if isinstance(exc.type, str) and _TYPE.fullmatch(exc.type) else "error"
     # The SDK follows redirections; one that leads nowhere is an answer like any other.
-    status = exc.status_code if exc.status_code >= 300 else STATUS_OF_TYPE.get(kind, 500)
+    has_status = exc.status_code >= 300
+    kind = _type_of(exc.body)
+    status = exc.status_code if has_status else _status_of(exc.body, kind)
     headers = exc.response.headers
     retry_after = RateLimits.of(headers).retry_after
     error = ApiError(status=status, type=kind, text=_words(exc, keys))
     if status == 429 and exc.error_code != SPEND_LIMIT:
         return Failure("limited", error, retry_after, headers=headers)
     if _passes(status):
-        return Failure("retry", error, retry_after, status in OVERLOADED_STATUSES, headers)
+        # An error within a stream is one call's own: the API has taken it, and takes others.
+        return Failure("retry", error, retry_after, has_status and status in OVERLOADED_STATUSES, headers)
     return Failure("fatal", error, headers=headers)
+
+
+def _type_of(body: object) -> str:
+    """Return an error's type; gateways put it here and there."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    said = error.get("type") if isinstance(error, Mapping) else error
+    if isinstance(said, str) and _TYPE.fullmatch(said) and (isinstance(error, Mapping) or said in STATUS_OF_TYPE):
+        return said
+    own = body.get("type") if isinstance(body, Mapping) else None
+    return own if isinstance(own, str) and own in STATUS_OF_TYPE else "error"
+
+
+def _status_of(body: object, kind: str) -> int:
+    """Return the status that an error with status 200 stands for; what does not say passes."""
+    if kind in STATUS_OF_TYPE:
+        return STATUS_OF_TYPE[kind]
+    places = (body.get("error"), body) if isinstance(body, Mapping) else ()
+    for place in places:
+        for name in _STATUS_FIELDS:
+            said = place.get(name) if isinstance(place, Mapping) else None
+            if isinstance(said, str) and said.isascii() and said.isdigit() and len(said) == len("500"):
+                said = int(said)
+            if type(said) is int and said in _STATUSES:
+                return said
+    return 500
 
 
 def _passes(status: int) -> bool:

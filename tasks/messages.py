@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from celery import shared_task
 from celery.exceptions import TaskPredicate
 
-from celery_app.errors import InvalidRequest, LanesError, NotAMessage, UnforeseenFailure
+from celery_app.errors import InvalidRequest, LanesError, UnforeseenFailure
 from celery_app.routing import MODEL
 from celery_app.settings import settings_of
 from tasks.base import LaneTask
-from tasks.redaction import content_type_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from anthropic.resources.messages import Messages
     from celery.result import AsyncResult
@@ -29,28 +28,29 @@ class MessageTask(LaneTask):
     """A task whose keyword arguments are those of the Messages API."""
 
     abstract = True
-    #: Whatever a producer says of a job's arguments is not shown either.
-    hides_arguments = True
-    #: The worker's log and Flower show the beginning of a result; one character of an answer's JSON is its bracket.
-    resultrepr_maxsize = 1
-    throws = (*LaneTask.throws, InvalidRequest, UnforeseenFailure)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
-        """Submit a call after checking its parameters, with a description that shows none of its text.
+        """Submit a call after checking its parameters.
 
         Raises:
             InvalidRequest: naming the first bad field; nothing has been queued then.
         """
-        from tasks.request import check_request, describe_request
+        from celery_app.budget import metered_model
+        from tasks.request import check_request
 
         if args:
             raise InvalidRequest(path="args", problem="a request is all keywords; a step of a chain begins with .si()")
         if options.get("serializer") not in {None, "json"}:
             raise InvalidRequest(path="serializer", problem="workers accept nothing but json")
         check_request(kwargs or {})
-        options["argsrepr"], options["kwargsrepr"] = "()", describe_request(kwargs)
-        options["headers"] = {MODEL: kwargs["model"], **(options.get("headers") or {})}
+        options["headers"] = {MODEL: metered_model(kwargs), **(options.get("headers") or {})}
         return super().apply_async(args, kwargs, **options)
+
+    def describe(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Return model, number of messages and max_tokens."""
+        from tasks.request import describe_request
+
+        return describe_request(kwargs)
 
 
 @shared_task(bind=True, base=MessageTask, name="tasks.create_message")
@@ -71,12 +71,12 @@ def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -
         celery.exceptions.Retry: the job is back in its lane.
         LanesError: the job has failed.
     """
-    from celery_app.budget import cost_of
+    from celery_app.budget import cost_of, metered_model
     from tasks.request import check_request
 
     check_request(params)  # a job sent by name was not checked on its way in
     try:
-        with task.admit_cost(cost_of(params), params["model"]) as call:
+        with task.admit_cost(cost_of(params), metered_model(params)) as call:
             return make_call(task, params, task.seconds_left(), call)
     except Exception as exc:
         if isinstance(exc, LanesError | TaskPredicate):
@@ -85,12 +85,14 @@ def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -
 
 
 def _create(task: MessageTask, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
+    from tasks.clients import unlogged
     from tasks.deadline import deadline
+    from tasks.incoming import message_in
 
-    with deadline(timeout):
+    with deadline(timeout), unlogged():
         # The SDK refuses a large max_tokens without streaming unless it is given a timeout.
         response = api_of(task).with_raw_response.create(**sdk_arguments(params), timeout=timeout).http_response
-    message = message_of(response)
+    message = message_in(response, response.content, params["model"])
     call.answered(message, response.headers)
     return message
 
@@ -111,13 +113,28 @@ def api_of(task: LaneTask) -> Messages:
 
 
 def sdk_arguments(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `params` with all that the SDK's method does not know (``temperature``, …) moved to ``extra_body``."""
+    """Return `params` as the SDK's method takes them.
+
+    What it does not know (``temperature``, …) moves to ``extra_body``, and ``betas`` to the header that the SDK's own
+    beta method would send them in.
+    """
     known = _sdk_parameters()
     unknown = {name: value for name, value in params.items() if name not in known}
     arguments = {name: value for name, value in params.items() if name in known}
+    betas = unknown.pop("betas", None)  # a list, checked
+    if betas:
+        arguments["extra_headers"] = _with_betas(arguments.get("extra_headers") or {}, betas)
     if unknown:
         arguments["extra_body"] = {**unknown, **(arguments.get("extra_body") or {})}
     return arguments
+
+
+def _with_betas(headers: Mapping[str, str], betas: list[str]) -> dict[str, str]:
+    from celery_app.budget.variant import BETA_HEADER
+
+    said = [value for name, value in headers.items() if name.lower() == BETA_HEADER]
+    others = {name: value for name, value in headers.items() if name.lower() != BETA_HEADER}
+    return {**others, BETA_HEADER: ",".join([*said, *betas])}
 
 
 _known_parameters: frozenset[str] = frozenset()
@@ -130,18 +147,3 @@ def _sdk_parameters() -> frozenset[str]:
 
         _known_parameters = frozenset(inspect.signature(Messages.create).parameters) - {"self"}
     return _known_parameters
-
-
-def message_of(response: Any) -> dict[str, Any]:
-    """Return the message in an answer of status 200.
-
-    Raises:
-        NotAMessage: for a login page, an empty body, a half JSON: whatever a gateway may send with status 200.
-    """
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if isinstance(body, dict) and body.get("type") == "message":
-        return body
-    raise NotAMessage(status=response.status_code, content_type=content_type_of(response.headers))

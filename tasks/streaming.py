@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
 
-from celery_app.errors import NotAMessage, error_event
-from tasks.assembly import Assembly
+from celery_app.errors import error_event
+from tasks.assembly import events_of
 from tasks.messages import MessageTask, api_of, perform, sdk_arguments
-from tasks.redaction import content_type_of
-from tasks.sse import EventParser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from tasks.admission import Call
     from tasks.relay import RelayedStream
-
-#: The content type of a stream; anything else with status 200 is a gateway's page.
-STREAM_TYPE = "text/event-stream"
-
-#: How OpenAI's streams end, and those of some gateways in front of Anthropic's API.
-DONE = b"[DONE]"
 
 #: Seconds that the end of an answer may take behind its message: in one packet with it, or in the next.
 DRAIN_SECONDS = 0.05
@@ -54,16 +46,21 @@ def stream_message(self: StreamTask, **params: Any) -> dict[str, Any]:
 
 
 def _stream(task: MessageTask, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
+    from tasks.clients import unlogged
     from tasks.deadline import deadline
 
     stream = _relayed(task)
     create = api_of(task).with_streaming_response.create
     try:
-        with deadline(timeout), create(**sdk_arguments(params), stream=True, timeout=timeout) as answer:
+        with (
+            deadline(timeout),
+            unlogged(),
+            create(**sdk_arguments(params), stream=True, timeout=timeout) as answer,
+        ):
             response = answer.http_response
             call.begun(response.headers)
             chunks = response.iter_bytes()
-            message = _pass_on(response, chunks, stream)
+            message = _pass_on(response, chunks, stream, params["model"])
             call.answered(message, response.headers)
             stream.end(json.dumps(message).encode())
             _drain(chunks)
@@ -83,57 +80,41 @@ def _relayed(task: MessageTask) -> RelayedStream:
     return RelayedStream(relay_for(task.app), key, anew=anew)
 
 
-def _pass_on(response: Any, chunks: Iterator[bytes], stream: RelayedStream) -> dict[str, Any]:
+def _pass_on(response: Any, chunks: Iterator[bytes], stream: RelayedStream, model: str) -> dict[str, Any]:
     """Pass the events on until the message is complete; what an API may send behind it is nobody's business.
 
     Raises:
-        NotAMessage: it is no stream of the Messages API.
+        NotAMessage: it is no answer of the Messages API.
+        StreamCutShort: the stream ended too early.
         anthropic.APIStatusError: the API ended the stream with an error.
-        httpx2.TransportError: the connection was lost, or the stream ended too early.
+        httpx2.RequestError: the connection was lost, or the answer cannot be read.
     """
-    if not response.headers.get("content-type", "").startswith(STREAM_TYPE):
-        raise NotAMessage(status=response.status_code, content_type=content_type_of(response.headers))
-    parser, assembly, has_begun = EventParser(), Assembly(), False
+    from tasks.incoming import STREAM_TYPE, Incoming  # brings redis-py along
+
+    if STREAM_TYPE not in response.headers.get("content-type", "").lower():
+        return _pass_on_whole(response, b"".join(chunks), stream, model)
+    incoming, has_begun = Incoming(response, model), False
     for chunk in chunks:
-        events = list(_added(response, assembly, parser.feed(chunk)))
-        if events:
+        lines = list(incoming.feed(chunk))
+        if lines:
             # The first token goes at once, and what the API says before it.
-            stream.write(events, at_once=not has_begun)
-            has_begun = has_begun or any(b"content_block_delta" in data for data in events)
-        if assembly.complete:
-            return assembly.message()
-    import httpx2
-
-    raise httpx2.RemoteProtocolError("the stream ended before its message")
-
-
-def _added(response: Any, assembly: Assembly, datas: Iterable[bytes]) -> Iterator[bytes]:
-    """Add events to the message and give those of them that its readers know what to do with."""
-    for data in datas:
-        event = _event_of(data)
-        if event is None:
-            continue
-        assembly.add(event)
-        if event["type"] == "error":
-            _raise_error(response, event)
-        yield data
-        if assembly.complete:
-            return
+            stream.write(lines, at_once=not has_begun)
+            has_begun = has_begun or any(b"content_block_delta" in line for line in lines)
+        if incoming.complete:
+            return incoming.message()
+    stream.write(list(incoming.end()))
+    if incoming.complete:
+        return incoming.message()
+    return _pass_on_whole(response, incoming.body(), stream, model)
 
 
-def _event_of(data: bytes) -> dict[str, Any] | None:
-    """Return an event of the Messages API; gateways add some of another API's, such as ``[DONE]``.
+def _pass_on_whole(response: Any, body: bytes, stream: RelayedStream, model: str) -> dict[str, Any]:
+    """Pass on what was sent as a whole: by a gateway that does not stream, or gives its stream another name."""
+    from tasks.incoming import message_in
 
-    Raises:
-        NotAMessage: it is no JSON.
-    """
-    if data == DONE:
-        return None
-    try:
-        event = json.loads(data)
-    except ValueError:
-        raise NotAMessage(status=200, content_type="an event that is no JSON") from None
-    return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None
+    message = message_in(response, body, model)
+    stream.write([json.dumps(event).encode() for event in events_of(message)], at_once=True)
+    return message
 
 
 def _drain(chunks: Iterator[bytes]) -> None:
@@ -142,13 +123,6 @@ def _drain(chunks: Iterator[bytes]) -> None:
 
     from tasks.deadline import deadline
 
-    with deadline(DRAIN_SECONDS), suppress(httpx2.HTTPError):
+    with deadline(DRAIN_SECONDS), suppress(httpx2.HTTPError, httpx2.StreamError):
         for _ in chunks:
             pass
-
-
-def _raise_error(response: Any, event: dict[str, Any]) -> NoReturn:
-    """Raise what the SDK raises for an error within a stream."""
-    import anthropic
-
-    raise anthropic.APIStatusError(str(event), response=response, body=event)

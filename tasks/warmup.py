@@ -15,6 +15,8 @@ from celery_app.worker import lanes_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from anthropic import APIStatusError
+
     from celery_app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -25,8 +27,13 @@ FIRST_CONNECTIONS = 4
 #: Seconds that the API may take to answer the first request; a worker starts without it, too.
 PATIENCE = 5.0
 
-#: Statuses that say that a key is wrong. Any other says that the connection stands, which is all that is asked.
-REFUSED_STATUSES = frozenset({401, 403})
+#: What the Messages API calls a wrong key. A gateway may answer 401 to any path that it does not know, and a key
+#: that may call but not list models is answered with 403: only both together are certain.
+UNAUTHENTICATED = 401
+WRONG_KEY = "authentication_error"
+
+#: Statuses that make a wrong key likely enough to be told of.
+DOUBTFUL_STATUSES = frozenset({401, 403})
 
 
 class WarmUp(bootsteps.Step):
@@ -39,7 +46,7 @@ class WarmUp(bootsteps.Step):
         """Ready this process; a pool of processes has each of them do the same, after the fork.
 
         Raises:
-            UnsupportedWorker: if the API refuses a key: every job would fail.
+            UnsupportedWorker: if the API says that a key is wrong: every job would fail.
         """
         if lanes_of(worker):
             _ready_worker(worker)
@@ -64,7 +71,7 @@ def ready(keys: Iterable[str], base_url: str, connections: int) -> None:
     """Import the SDK, build a client for each key, and have it open connections.
 
     Raises:
-        UnsupportedWorker: if the API refuses a key.
+        UnsupportedWorker: if the API says that a key is wrong.
     """
     from tasks.clients import client_for, forget_clients
 
@@ -86,11 +93,26 @@ def _knock(client: Any) -> None:
         with deadline(PATIENCE):
             client.get("/v1/models", cast_to=httpx2.Response, options={"params": {"limit": 1}})
     except anthropic.APIStatusError as exc:
-        if exc.status_code in REFUSED_STATUSES:
-            reason = f"the API at {client.base_url} refused the key ({exc.status_code})"
-            raise UnsupportedWorker(reason=reason) from None
-    except anthropic.APIConnectionError as exc:
+        _judge(client, exc)
+    except (anthropic.APIError, httpx2.HTTPError) as exc:
         logger.warning("the API at %s cannot be reached yet: %s", client.base_url, exc.__cause__ or exc)
+
+
+def _judge(client: Any, exc: APIStatusError) -> None:
+    """Refuse a key that is certainly wrong. Any other status says that the connection stands, which is all we asked.
+
+    Raises:
+        UnsupportedWorker: it is.
+    """
+    if exc.status_code == UNAUTHENTICATED and exc.type == WRONG_KEY:
+        reason = f"the API at {client.base_url} refused the key ({exc.status_code})"
+        raise UnsupportedWorker(reason=reason) from None
+    if exc.status_code in DOUBTFUL_STATUSES:
+        logger.warning(
+            "the API at %s did not list its models (%s): this key may not, or it is wrong",
+            client.base_url,
+            exc.status_code,
+        )
 
 
 def _keys_of(settings: Settings, queues: Iterable[str]) -> list[str]:

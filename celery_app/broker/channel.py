@@ -14,6 +14,7 @@ import redis
 from kombu.transport import redis as kombu_redis
 
 from celery_app.broker.claims import claim_of
+from celery_app.broker.dead_letters import say_message_buried
 from celery_app.broker.inbox import Claimed
 from celery_app.broker.lease import MAX_DELIVERIES, Leases, leases_for
 from celery_app.broker.outbox import MAX_MESSAGE_BYTES, LanePublishBatch, Outbox
@@ -220,7 +221,7 @@ class Channel(kombu_redis.Channel):
             if not held or not self.is_lane(queue):
                 raise
             reason = f"no worker can take it up: {type(exc).__name__}"
-            logger.error("a job goes to the dead letters: %s", reason)  # noqa: TRY400 - a traceback shows text
+            say_message_buried(queue, message.get("headers"), reason)
             self.leases.give_up(*claim_of(delivery), reason)
             if delivery in self.qos._delivered:
                 self.qos._free_slot(delivery)

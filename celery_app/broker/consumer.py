@@ -12,7 +12,10 @@ from celery.worker.consumer import Consumer
 from celery.worker.request import Context
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from celery_app.broker.dead_letters import say_message_buried
+from celery_app.broker.request import LaneRequest
 from celery_app.broker.rules import LANE_NAMES
+from celery_app.descriptions import BUILT_IN
 from celery_app.messaging import SERIALIZER
 from celery_app.results import backend_of
 
@@ -20,12 +23,6 @@ logger = logging.getLogger(__name__)
 
 #: How kombu names what lanes take.
 JSON = ("application/json", None)
-
-#: What stands in place of arguments that may be a prompt.
-HIDDEN = "…"
-
-#: How a description begins that `tasks` itself has made of a request.
-DESCRIBED = "model="
 
 
 class LaneConsumer(Consumer):
@@ -43,32 +40,23 @@ class LaneConsumer(Consumer):
 
     def update_strategies(self) -> None:
         """Have each task's jobs looked at before they reach a pool, whose threads lose what they cannot unpack."""
+        for name, task in self.app.tasks.items():
+            if name.startswith(BUILT_IN):
+                # The arguments of a ``celery.map`` of ours are ours, and so are its results.
+                task.Request, task.resultrepr_maxsize = LaneRequest, 0
         super().update_strategies()
         self.strategies.update({name: _checked(strategy) for name, strategy in self.strategies.items()})
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Have every job pass by `_hide_arguments` first: logs, events and Flower repeat what it says of itself."""
+        """Have what a lane must not hold refused first."""
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
-            if not is_in_lane(message):
-                return handle(message)
-            if message.content_type not in JSON:
+            if is_in_lane(message) and message.content_type not in JSON:
                 return self.on_decode_error(message, ContentDisallowed(f"lanes take {SERIALIZER} only"))
-            self._hide_arguments(message.headers)
             return handle(message)
 
         return on_task_received
-
-    def _hide_arguments(self, headers: Any) -> None:
-        """A producer without our code describes a job by its arguments, and these are the prompt."""
-        if not isinstance(headers, dict):
-            return
-        task = self.app.tasks.get(headers.get("task"))
-        if task is None or getattr(task, "hides_arguments", False):
-            headers["argsrepr"] = HIDDEN
-            if not str(headers.get("kwargsrepr")).startswith(DESCRIBED):
-                headers["kwargsrepr"] = HIDDEN
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Bury a message that is no Celery task."""
@@ -140,6 +128,6 @@ def _is_call(body: Any) -> bool:
 
 
 def _bury(message: Any, reason: str) -> None:
-    logger.error("a job goes to the dead letters: %s", reason)
+    say_message_buried((message.delivery_info or {}).get("routing_key", "?"), message.headers, reason)
     message.channel.qos.give_up(message.delivery_tag, reason)
     message.ack_log_error(logger, message.channel.connection_errors)

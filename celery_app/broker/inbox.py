@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
 from celery_app.broker.claims import CANCELLED, CLAIM, delivery_of
+from celery_app.broker.dead_letters import say_buried
 from celery_app.broker.rules import LANE_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from celery_app.broker.lease import Leases
-
-logger = logging.getLogger(__name__)
 
 #: Key in a message's delivery info; scripts/message.lua writes it.
 RETRIES = "lanes_retries"
@@ -85,8 +83,9 @@ class Claimed:
                 # A project's own queue keeps its ETA for Celery's worker, and says what kombu says.
                 _tell_of_redelivery(message)
         except (ValueError, TypeError, LookupError, AttributeError) as exc:
-            logger.error("an undecodable job goes to the dead letters: %s", type(exc).__name__)  # noqa: TRY400 - a traceback shows text
-            self._leases.give_up(tag, self._token, f"undecodable: {type(exc).__name__}")
+            reason = f"undecodable: {type(exc).__name__}"
+            say_buried(queue, "?", tag, reason)
+            self._leases.give_up(tag, self._token, reason)
             return None
         if due_in > 0:
             # A worker would keep it in its own memory, past its prefetch limit, and run it ahead of everything.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from celery_app.broker.dead_letters import job_in_hand
 from celery_app.broker.verbs import EXTEND, GIVE_BACK, GIVE_UP, SETTLE
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class Leases:
         """A lease expired: another worker has the job now, and acknowledging it here would mean nothing."""
         if not self._forget(tag, token):
             return  # settled meanwhile
-        logger.warning("a job's lease expired while it was running here; it is run elsewhere, too")
+        logger.warning("%s: its lease expired while it was running here; it is run elsewhere, too", job_in_hand(tag))
 
 
 _process_leases: dict[tuple[Any, ...], Leases] = {}

@@ -10,6 +10,7 @@ import redis
 from kombu.transport import redis as kombu_redis, virtual
 
 from celery_app.broker.claims import claim_of, is_delivery
+from celery_app.broker.dead_letters import say_message_buried
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +46,17 @@ class QoS(kombu_redis.QoS):
         if requeue:
             self.channel.leases.give_back(*claim, went_wrong=in_lane, to_back=not in_lane)
         elif in_lane:
+            self._say_rejected(delivery_tag)
             self.give_up(delivery_tag, "rejected")
         else:
             self.channel.leases.settle(*claim)
         self._free_slot(delivery_tag)
+
+    def _say_rejected(self, delivery_tag: str) -> None:
+        message = self._delivered.get(delivery_tag)
+        if message is not None:
+            queue = (message.delivery_info or {}).get("routing_key", "?")
+            say_message_buried(queue, message.headers, "rejected")
 
     def give_up(self, delivery_tag: str, reason: str) -> None:
         """Put a job among the dead letters; it still counts until it is acknowledged."""

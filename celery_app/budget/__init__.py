@@ -6,6 +6,7 @@ from celery_app.budget.cost import Cost, cost_of
 from celery_app.budget.headers import RateLimit, RateLimits
 from celery_app.budget.leases import CALL_LEASES
 from celery_app.budget.usage import Usage
+from celery_app.budget.variant import metered_model
 
 __all__ = [
     "CALL_LEASES",
@@ -18,4 +19,5 @@ __all__ = [
     "Usage",
     "budget_for",
     "cost_of",
+    "metered_model",
 ]

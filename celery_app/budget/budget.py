@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from celery_app.budget.admission import Admission
 from celery_app.budget.headers import RateLimits
 from celery_app.budget.usage import MOST_TOKENS
+from celery_app.budget.variant import MARK, split_model
 from celery_app.budget.verbs import ADMIT, LEAVE, RENEW, SETTLE
 from celery_app.settings import Limits
 
@@ -59,7 +60,7 @@ class Budget:
 
     Attributes:
         name: of the key (a digest) and the family; lanes with the same key share it.
-        model: the model that is called; the cost of calls is learned for each.
+        model: the model that is called, with its variant; the cost of calls is learned for each.
         limits: the configured ones. They may change from call to call.
         lanes: most important first.
         prefix: what stands before every key in Redis.
@@ -152,18 +153,26 @@ class Budget:
     def hear(self, client: Redis, ticket: str, headers: Mapping[str, str]) -> bool:
         """Learn from the headers of an answer that has only begun: a stream may take minutes until it is settled.
 
+        Returns:
+            Whether the ticket was open, and the headers said anything.
+
         Raises:
             redis.exceptions.RedisError: if Redis is away.
         """
+        if self._said(headers) == RateLimits():
+            return False
         return self._heard(client, ticket, None, headers, "begun")
 
     def _heard(
         self, client: Redis, ticket: str, usage: Usage | None, headers: Mapping[str, str] | None, outcome: str
     ) -> bool:
-        said = RateLimits.of(headers or {})
+        said = self._said(headers or {})
         used = (usage.input_tokens, usage.output_tokens) if usage else (_UNKNOWN, _UNKNOWN)
         args = (ticket, outcome, *used, *_header_args(said), *_limit_args(self.limits), self.model, int(self.mixed))
         return bool(SETTLE.run(client, self._keys, args))
+
+    def _said(self, headers: Mapping[str, str]) -> RateLimits:
+        return RateLimits.of(headers, split_model(self.model)[1])
 
     @property
     def _keys(self) -> tuple[str, str]:
@@ -179,19 +188,40 @@ def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> 
         settings: with the API keys and their limits.
         lane: whose key is used; a lane with a key of its own has a budget of its own.
         model: as in the call; its limits are those of the first pattern that fits. Models that none fits share the
-            general limits, or have a budget each where there are none.
+            general limits, or have a budget each where there are none. A name with a variant, as `metered_model` makes
+            them (``claude-opus-4-6+fast``), has a budget beside its model's. Its limits are those of the first pattern
+            that names the variant, as in ``*opus*+fast``; where none does, it may use as much as its model.
         prefix: what stands before every key in Redis.
 
     Returns:
         A budget whose name shows nothing of the key.
     """
-    patterns = (pattern for pattern in settings.model_limits if fnmatchcase(model, pattern))
-    shared = ANY_MODEL if settings.limits != Limits() or not model else model
-    family = next(patterns, shared)
-    limits = settings.model_limits.get(family, settings.limits)
+    base, variant = split_model(model)
+    family, limits = _family_of(settings, base)
+    mixed = family == ANY_MODEL
+    if variant:
+        own = _pattern_of(settings, base, variant)
+        family, limits = (f"{family}{MARK}{variant}", limits) if own is None else (own, settings.model_limits[own])
+        mixed = family.partition(MARK)[0] == ANY_MODEL
     account = f"{settings.base_url}\n{settings.api_key(lane) or ''}"
     digest = hashlib.sha256(account.encode()).hexdigest()[:_DIGEST_LENGTH]
-    return Budget(f"{digest}:{family}", model, limits, settings.lanes, prefix, mixed=family == ANY_MODEL)
+    return Budget(f"{digest}:{family}", model, limits, settings.lanes, prefix, mixed=mixed)
+
+
+def _family_of(settings: Settings, model: str) -> tuple[str, Limits]:
+    """Return the family of a model without a variant, and its limits."""
+    shared = ANY_MODEL if settings.limits != Limits() or not model else model
+    family = next((pattern for pattern in settings.model_limits if fnmatchcase(model, pattern)), shared)
+    return family, settings.model_limits.get(family, settings.limits)
+
+
+def _pattern_of(settings: Settings, model: str, variant: str) -> str | None:
+    """Return the first pattern that names the variant and fits the model, None if there is none."""
+    for pattern in settings.model_limits:
+        model_pattern, mark, variant_pattern = pattern.rpartition(MARK)
+        if mark and fnmatchcase(variant, variant_pattern) and fnmatchcase(model, model_pattern):
+            return pattern
+    return None
 
 
 def _cost_args(cost: Cost) -> _Args:

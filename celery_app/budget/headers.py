@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +18,11 @@ MOST_RETRY_AFTER = 3_600.0
 _MOST = 2**53
 
 _PREFIX = "anthropic-ratelimit"
+
+#: A variant of calls with limits of its own -> what its headers begin with (platform.claude.com, fast mode).
+_VARIANT_PREFIXES = {"fast": "anthropic-fast"}
+
+_MS_PER_S = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +58,29 @@ class RateLimits:
     retry_after: float | None = None
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> RateLimits:
-        """Read the headers of an answer; their names may be in any case."""
+    def of(cls, headers: Mapping[str, str], variant: str = "") -> RateLimits:
+        """Read the headers of an answer.
+
+        Args:
+            headers: their names may be in any case.
+            variant: of the call, as `variant_of` names it. Where the answer has headers of its own for the variant,
+                its tokens' limits are theirs; the usual ones tell of other calls then.
+        """
         lower = {name.lower(): value for name, value in headers.items()}
+        tokens = _VARIANT_PREFIXES.get(variant, _PREFIX)
+        if not any(name.startswith(tokens) for name in lower):
+            tokens = _PREFIX
         return cls(
-            requests=_rate_limit(lower, "requests"),
-            input_tokens=_rate_limit(lower, "input-tokens"),
-            output_tokens=_rate_limit(lower, "output-tokens"),
-            retry_after=_seconds(lower.get("retry-after", "")),
+            requests=_rate_limit(lower, _PREFIX, "requests"),
+            input_tokens=_rate_limit(lower, tokens, "input-tokens"),
+            output_tokens=_rate_limit(lower, tokens, "output-tokens"),
+            retry_after=_retry_after(lower),
         )
 
 
-def _rate_limit(headers: Mapping[str, str], name: str) -> RateLimit | None:
-    limit = _whole(headers.get(f"{_PREFIX}-{name}-limit", ""))
-    remaining = _whole(headers.get(f"{_PREFIX}-{name}-remaining", ""))
+def _rate_limit(headers: Mapping[str, str], prefix: str, name: str) -> RateLimit | None:
+    limit = _whole(headers.get(f"{prefix}-{name}-limit", ""))
+    remaining = _whole(headers.get(f"{prefix}-{name}-remaining", ""))
     return RateLimit(limit, remaining) if limit else None
 
 
@@ -76,10 +92,44 @@ def _whole(text: str) -> int | None:
     return min(int(text), _MOST)
 
 
-def _seconds(text: str) -> float | None:
-    """Return the seconds of ``retry-after``; a date or nonsense counts as not said."""
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds for which the API wants to be left alone, in whichever form it says so; None: in none.
+
+    Milliseconds first, as Anthropic's SDK reads them, then seconds, then a date of HTTP.
+    """
+    said = headers.get("retry-after", "")
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    seconds = _number(said) if milliseconds is None else milliseconds / _MS_PER_S
+    if seconds is None:
+        seconds = _seconds_until(said, headers.get("date", ""))
+    return None if seconds is None else min(seconds, MOST_RETRY_AFTER)
+
+
+def _number(text: str) -> float | None:
+    """Return a number of 0 or more; where a gateway and the API have both said one, the greater."""
     try:
-        seconds = float(text)
+        number = max(float(part) for part in text.split(","))
     except ValueError:
         return None
-    return min(seconds, MOST_RETRY_AFTER) if seconds >= 0 else None  # not a number compares as false, too
+    return number if number >= 0 else None  # not a number compares as false, too
+
+
+def _seconds_until(text: str, now: str) -> float | None:
+    """Return the seconds from one date until another; what has passed is now.
+
+    Both are by the clock of who answered. Only where an answer bears no date, the machine's own clock has to do, as it
+    does in Anthropic's SDK.
+    """
+    at, answered_at = _date(text), _date(now)
+    if at is None:
+        return None
+    return max(0.0, at - (time.time() if answered_at is None else answered_at))
+
+
+def _date(text: str) -> float | None:
+    """Return a date of HTTP, in any of its three forms (RFC 9110, 5.6.7), as seconds since the epoch."""
+    try:
+        parts = parsedate_tz(text)
+        return None if parts is None else float(mktime_tz(parts))
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None  # the parser has never been sure of what it takes

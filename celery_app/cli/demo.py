@@ -88,7 +88,7 @@ def _prepare(documents: list[str], yes: bool) -> None:
 
 def _run(plan: Plan, documents: list[str], model: str, interrupts: Interrupts) -> dict[str, Any]:
     console = Console(stderr=True)
-    with Stack(plan, interrupts, Steps(console)) as stack:
+    with Stack(plan, Settings.from_environment(), interrupts, Steps(console)) as stack:
         if stack.flower and console.is_terminal:
             login = f"user {flower.USER}, password {stack.flower.password}"
             click.echo(f"Flower, for as long as this runs: {stack.flower.url}  {login}", err=True)

@@ -11,6 +11,7 @@ import click
 
 from celery_app.errors import BrokerUnreachable
 from celery_app.metrics.stats import get_queue_stats
+from celery_app.settings import has_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ _S_PER_MIN, _S_PER_H, _MS_PER_S = 60, 3600, 1000
 def status(ctx: click.Context, as_json: bool, watch: bool) -> None:
     """Show the lanes: what is queued, what is done, and how long it waited."""
     app = ctx.obj.app
-    if not hasattr(app, "lanes_settings"):
+    if not has_lanes(app):
         raise click.ClickException(f"{app!r} has no lanes: call celery_app.install(app) where it is made")
     stats = get_queue_stats(app)
     if not watch:
@@ -106,7 +107,7 @@ def _table(stats: dict[str, Any]) -> RenderableType:
     for name, lane in stats["lanes"].items():
         table.add_row(name, *(show(lane) for show in COLUMNS.values()))
     waiting = [
-        f"{name} waits for {lane['waiting_for']}" for name, lane in stats["lanes"].items() if lane["waiting_for"]
+        f"{name} waits{_for(lane['waiting_for'])}" for name, lane in stats["lanes"].items() if lane["waiting_for"]
     ]
     return Group(table, *waiting)
 
@@ -127,3 +128,8 @@ def _duration(seconds: float | None) -> str:
     if seconds < _S_PER_H:
         return f"{seconds / _S_PER_MIN:.1f} min"
     return f"{seconds / _S_PER_H:,.1f} h"
+
+
+def _for(reason: str) -> str:
+    """Return the end of a sentence that begins with "batch waits"."""
+    return f": {reason}" if reason.startswith("no ") else f" for {reason}"

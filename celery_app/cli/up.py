@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,10 +19,11 @@ from celery_app.demo.errors import ApplicationNotFound
 from celery_app.demo.model import MODEL
 from celery_app.demo.stack import Plan, Stack
 from celery_app.demo.steps import Steps
-from celery_app.settings import Settings
+from celery_app.settings import has_lanes, settings_of
 
 if TYPE_CHECKING:
     from celery_app.demo.interrupts import Interrupts
+    from celery_app.settings import Settings
 
 #: Slots of the two workers: chat calls are few and short, and the shared worker serves critical, too.
 CRITICAL_SLOTS, SHARED_SLOTS = 10, 20
@@ -29,6 +32,9 @@ CRITICAL_SLOTS, SHARED_SLOTS = 10, 20
 BEHAVIOUR = {"latency": 1.0, "jitter": 0.5, "tokens_per_second": 20.0, "output_tokens": 60}
 #: Seconds between two looks at the children; how long a death may go unnoticed.
 TICK = 0.2
+
+#: Celery's option --workdir, as a variable.
+WORKDIR = "CELERY_WORKDIR"
 
 SLOTS = click.IntRange(1, 1_000)
 
@@ -55,32 +61,35 @@ EXAMPLE = """\
 def up(ctx: click.Context, /, critical_slots: int, shared_slots: int, as_json: bool, **options: Any) -> None:
     """Run everything on this machine until Ctrl-C.
 
-    Two workers, Flower, and whatever the environment does not name: without CELERY_BROKER_URL an embedded Valkey,
-    without EZAI_API_KEY a simulated EzAI.
+    Two workers, Flower, and whatever neither the environment nor the application's configuration names: without
+    CELERY_BROKER_URL an embedded Valkey, without EZAI_API_KEY a simulated EzAI.
 
-    The workers run the application that `celery -A` names. A COMMAND runs beside them with the same broker and API, a
-    web server mostly; `{port}` in it becomes a free port: `celery -A proj lanes up -- waitress-serve
-    --listen=127.0.0.1:{port} proj.wsgi:application`.
+    The workers run the application that `celery -A` names, where `--workdir` says. A COMMAND runs beside them with the
+    same broker and API, a web server mostly; `{port}` in it becomes a free port: `celery -A proj lanes up --
+    waitress-serve --listen=127.0.0.1:{port} proj.wsgi:application`.
     """
     port = options["flower_port"] if options["with_flower"] else None
-    plan = Plan(critical_slots, shared_slots, port, BEHAVIOUR, name_of(ctx.obj.app), options["command"])
+    plan = Plan(critical_slots, shared_slots, port, BEHAVIOUR, named_application(ctx), options["command"])
+    _stay_in_workdir()
     with interruptible() as interrupts:
-        settings = Settings.from_environment()
+        settings = settings_of(ctx.obj.app)
         if api.is_real(settings):
             api.check_keys(settings)
-        _run(plan, interrupts, as_json)
+        _run(plan, settings, interrupts, as_json)
 
 
-def name_of(app: Any) -> str:
-    """Return what a worker has to be given as ``-A`` to run an application.
-
-    Celery keeps the application and not what it was found by; that is the application's own name nearly always.
+def named_application(ctx: click.Context) -> str:
+    """Return what the workers have to be given as ``-A``: what this command was given, in any form that Celery takes.
 
     Raises:
-        ApplicationNotFound: it is not.
+        ApplicationNotFound: it was given an application itself, from Python, and the application's own name does not
+            lead to it.
     """
-    if not hasattr(app, "lanes_settings"):
+    app, given = ctx.obj.app, ctx.find_root().params.get("app")
+    if not has_lanes(app):
         raise click.ClickException(f"{app!r} has no lanes: call celery_app.install(app) where it is made")
+    if isinstance(given, str):
+        return given
     try:
         found = find_app(app.main)
     except (AttributeError, ImportError, TypeError, ValueError):
@@ -90,8 +99,14 @@ def name_of(app: Any) -> str:
     return str(app.main)
 
 
-def _run(plan: Plan, interrupts: Interrupts, as_json: bool) -> None:
-    with Stack(plan, interrupts, Steps(Console(stderr=True))) as stack:
+def _stay_in_workdir() -> None:
+    """Celery has gone to its --workdir already; a worker that finds the variable would look for it from there."""
+    if os.environ.get(WORKDIR):
+        os.environ[WORKDIR] = str(Path.cwd())
+
+
+def _run(plan: Plan, settings: Settings, interrupts: Interrupts, as_json: bool) -> None:
+    with Stack(plan, settings, interrupts, Steps(Console(stderr=True))) as stack:
         click.echo(json.dumps(described(stack)) if as_json else _announcement(stack))
         while True:
             stack.check()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from anthropic.types import Message
     from celery.result import AsyncResult
 
+    from celery_app.lanes import Lane
+
 #: Seconds for which Redis is asked to wait in one command: half of the time in which it has to answer
 #: (`celery_app.messaging.REPLY_TIMEOUT`), so that a busy one is not taken for dead. After each the result backend
 #: is looked at, in case the reply was lost on its way.
@@ -36,8 +38,16 @@ def ask(app: Any, lane_name: str, params: Mapping[str, Any]) -> Message:
         reply = _reply(app, result, until)
     if reply is None:
         cancel(app, result)
-        raise DeadlineExceeded(where="before there is an answer", allowed=lane.deadline)
+        raise unanswered(app, lane)
     return message_of(reply, result)
+
+
+def unanswered(app: Any, lane: Lane) -> DeadlineExceeded:
+    """Return the error for a caller that has waited for as long as its lane allows."""
+    from celery_app.presence import why_silent  # brings redis-py along
+
+    where = f"before there is an answer{why_silent(app, lane.name)}"
+    return DeadlineExceeded(where=where, allowed=lane.deadline)
 
 
 def deadline_of(seconds: float | None) -> float:

@@ -6,12 +6,19 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from celery_app.client.asking import REPLY_HEADERS, WAIT, deadline_of, message_class, message_of, reply_key
+from celery_app.client.asking import (
+    REPLY_HEADERS,
+    WAIT,
+    deadline_of,
+    message_class,
+    message_of,
+    reply_key,
+    unanswered,
+)
 from celery_app.client.async_connection import connected
 from celery_app.client.cancelling import cancel
 from celery_app.client.sending import CREATE, lane_of, send
 from celery_app.connection import broker_errors
-from celery_app.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +41,7 @@ async def aask(app: Any, lane_name: str, params: Mapping[str, Any]) -> Message:
         raise
     if reply is None:
         await asyncio.to_thread(cancel, app, result)
-        raise DeadlineExceeded(where="before there is an answer", allowed=lane.deadline)
+        raise await asyncio.to_thread(unanswered, app, lane)
     return message_of(reply, result) if reply else await asyncio.to_thread(message_of, reply, result)
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from celery_app.client.async_connection import connected
 from celery_app.client.cancelling import cancel
 from celery_app.client.entries import EntryReader, Event, entries_of
-from celery_app.client.event_stream import BLOCK_MS, GRACE, MOST_ENTRIES, end_of, stream_key
+from celery_app.client.event_stream import BLOCK_MS, GRACE, MOST_ENTRIES, end_of, stream_key, unended
+from celery_app.client.heartbeat import HEARTBEAT, Heartbeat
 from celery_app.client.sending import STREAM, send
 from celery_app.connection import broker_errors
-from celery_app.errors import DeadlineExceeded
+from celery_app.errors import BrokerUnreachable, LanesError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping
@@ -57,6 +59,8 @@ class AsyncEventStream:
         self.task_id = task_id or str(uuid.uuid4())
         self.cancel_on_close = cancel_on_close
         self._app, self._call = app, call
+        self._lane = call[0].name if call else None
+        self._block_ms = BLOCK_MS
         self._reader = EntryReader(self.task_id, last_event_id)
         self._patience = patience
         self._give_up_at = float("inf") if patience is None else time.monotonic() + patience + GRACE
@@ -82,7 +86,10 @@ class AsyncEventStream:
 
     async def __anext__(self) -> Event:
         """Wait for the next event; raises what `EventStream` raises, and what sending a job raises."""
-        return await anext(self._events)
+        while True:
+            event = await anext(self._events)
+            if event is not None:
+                return event
 
     async def __aenter__(self) -> Self:
         """Send the job, and return the stream itself."""
@@ -100,6 +107,24 @@ class AsyncEventStream:
         if self.cancel_on_close and self._call is None and not self._reader.ended:
             await asyncio.shield(asyncio.to_thread(cancel, self._app, self.task_id))
 
+    async def sse(self, heartbeat: float = HEARTBEAT, *, named: bool = False) -> AsyncGenerator[str]:
+        """Yield the events as server-sent ones; what `EventStream.sse` says holds here, too.
+
+        A web server that cancels the request whose reader has left ends the stream at once.
+        """
+        beat = Heartbeat(heartbeat)
+        self._block_ms = min(BLOCK_MS, beat.block_ms)
+        try:
+            async for event in self._events:
+                text = beat.text_of(event, self.last_event_id, named=named)
+                if text:
+                    yield text
+        except LanesError as error:
+            yield beat.error_text(error, named=named)
+        finally:
+            with suppress(BrokerUnreachable):  # the reader has been told
+                await self.aclose()
+
     async def _sent(self) -> Self:
         if self._call is not None:
             (lane, params), self._call = self._call, None
@@ -107,14 +132,14 @@ class AsyncEventStream:
             await asyncio.to_thread(send, self._app, STREAM, lane, params, task_id=self.task_id)
         return self
 
-    async def _read(self) -> AsyncGenerator[Event]:
+    async def _read(self) -> AsyncGenerator[Event | None]:
         await self._sent()
         reader, key = self._reader, stream_key(self._app, self.task_id)
         ended: Event | StreamExpired | None = None
         with broker_errors(self._app):
             async with connected(self._app) as client:
                 while not reader.ended:
-                    block = BLOCK_MS if ended is None else None
+                    block = self._block_ms if ended is None else None
                     entries = entries_of(await client.xread({key: reader.after}, MOST_ENTRIES, block))
                     for entry in entries:
                         for event in reader.take(*entry):
@@ -123,10 +148,11 @@ class AsyncEventStream:
                         yield reader.end(ended)
                     elif not entries:
                         ended = await self._end()
+                        yield None
 
     async def _end(self) -> Event | StreamExpired | None:
         ended = await asyncio.to_thread(end_of, self._app, self.task_id)
         if ended is None and time.monotonic() > self._give_up_at:
             await asyncio.to_thread(cancel, self._app, self.task_id)
-            raise DeadlineExceeded(where="before the stream has ended", allowed=self._patience)
+            raise await asyncio.to_thread(unended, self._app, self._lane, self._patience)
         return ended

@@ -105,7 +105,7 @@ class Client:
 
         of = lane_of(self.app, lane)
         result = send(self.app, STREAM, of, params)
-        return EventStream(self.app, result.id, patience=of.deadline, cancel_on_close=cancel_on_close)
+        return EventStream(self.app, result.id, patience=of.deadline, cancel_on_close=cancel_on_close, lane=of.name)
 
     def stream_from(self, task_id: str, last_event_id: str | None = None) -> EventStream:
         """Read on in the stream of a job that any process has submitted, behind an event that was read before."""

@@ -13,6 +13,7 @@ from kombu import compression
 from kombu.utils.json import dumps
 
 from celery_app.broker.outbox import Outbox
+from celery_app.budget.variant import metered_model
 from celery_app.client.sending import CREATE, task_of
 from celery_app.job_keys import BATCH_HEADER
 from celery_app.routing import DEADLINE_AT, SUBMITTED_AT
@@ -80,7 +81,7 @@ class Envelope:
             _ID: f'"{self.task_id(index)}"',
             _TAG: f'"{uuid.uuid4()}"',
             _REPR: _encode(description),
-            _MODEL: _encode(params["model"]),
+            _MODEL: _encode(metered_model(params)),
             _AT: repr(now),
             _DEADLINE: repr(now + (self._lane.deadline or 0)),
         }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from celery.states import FAILURE, READY_STATES, REVOKED
 
 from celery_app.client.cancelling import cancel
 from celery_app.client.entries import EntryReader, Event, entries_of
+from celery_app.client.heartbeat import HEARTBEAT, Heartbeat
 from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.errors import DeadlineExceeded, StreamExpired, error_event
+from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LanesError, StreamExpired, error_event
 from celery_app.job_keys import STREAM, STREAM_KEPT
 from celery_app.results import backend_of
 
@@ -49,6 +51,7 @@ class EventStream:
         *,
         patience: float | None = None,
         cancel_on_close: bool = False,
+        lane: str | None = None,
     ) -> None:
         """Read a job's stream.
 
@@ -58,13 +61,15 @@ class EventStream:
             last_event_id: of the last event that was read; None: begin at the beginning.
             patience: seconds from now after which a silent job is given up; None: never.
             cancel_on_close: as the attribute.
+            lane: that the job was sent to; None: not known.
 
         Raises:
             InvalidRequest: `last_event_id` is none of ours.
         """
         self.task_id = task_id
         self.cancel_on_close = cancel_on_close
-        self._app = app
+        self._app, self._lane = app, lane
+        self._block_ms = BLOCK_MS
         self._reader = EntryReader(task_id, last_event_id)
         self._patience = patience
         self._give_up_at = float("inf") if patience is None else time.monotonic() + patience + GRACE
@@ -92,7 +97,10 @@ class EventStream:
             StreamExpired: the job ended too long ago.
             BrokerUnreachable: no broker answers.
         """
-        return next(self._events)
+        while True:
+            event = next(self._events)
+            if event is not None:
+                return event
 
     def __enter__(self) -> Self:
         """Return the stream itself."""
@@ -110,14 +118,44 @@ class EventStream:
         if self.cancel_on_close and not self._reader.ended:
             cancel(self._app, self.task_id)
 
-    def _read(self) -> Generator[Event]:
+    def sse(self, heartbeat: float = HEARTBEAT, *, named: bool = False) -> Generator[str]:
+        """Yield the events as server-sent ones, for a response with the content type ``text/event-stream``.
+
+        Each has its ``id``, with which a browser's EventSource comes back, and its ``data``. An error is the last one,
+        in the form of the Messages API. While the answer is silent, comments keep the connection, and show that the
+        reader has left: the web server closes the generator then, and this stream is closed.
+
+        Args:
+            heartbeat: seconds of silence after which a reader that has left is noticed. A comment comes after half of
+                them: the first write to a connection whose other end is gone still succeeds, the second fails.
+            named: whether each event has a field ``event``, as the SDKs that read such a stream want it. A browser's
+                ``onmessage`` gets only those without.
+
+        Raises:
+            ValueError: `heartbeat` is not above 0.
+        """
+        beat = Heartbeat(heartbeat)
+        self._block_ms = min(BLOCK_MS, beat.block_ms)
+        try:
+            for event in self._events:
+                text = beat.text_of(event, self.last_event_id, named=named)
+                if text:
+                    yield text
+        except LanesError as error:
+            yield beat.error_text(error, named=named)
+        finally:
+            with suppress(BrokerUnreachable):  # the reader has been told
+                self.close()
+
+    def _read(self) -> Generator[Event | None]:
+        """Yield each event, and None whenever there was none for a while."""
         reader, client = self._reader, redis_client(self._app)
         key = stream_key(self._app, self.task_id)
         ended: Event | StreamExpired | None = None
         while not reader.ended:
             with broker_errors(self._app):
                 # Once the job has ended, all that there is to read is there.
-                block = BLOCK_MS if ended is None else None
+                block = self._block_ms if ended is None else None
                 entries = entries_of(client.xread({key: reader.after}, MOST_ENTRIES, block))
             for entry in entries:
                 yield from reader.take(*entry)
@@ -125,13 +163,21 @@ class EventStream:
                 yield reader.end(ended)
             elif not entries:
                 ended = self._end()
+                yield None
 
     def _end(self) -> Event | StreamExpired | None:
         ended = end_of(self._app, self.task_id)
         if ended is None and time.monotonic() > self._give_up_at:
             cancel(self._app, self.task_id)
-            raise DeadlineExceeded(where="before the stream has ended", allowed=self._patience)
+            raise unended(self._app, self._lane, self._patience)
         return ended
+
+
+def unended(app: Any, lane: str | None, patience: float | None) -> DeadlineExceeded:
+    """Return the error for a reader that has waited for as long as its job may take."""
+    from celery_app.presence import why_silent  # brings redis-py along
+
+    return DeadlineExceeded(where=f"before the stream has ended{why_silent(app, lane)}", allowed=patience)
 
 
 def stream_key(app: Any, task_id: str) -> str:

@@ -47,7 +47,7 @@ def check_keys(settings: Settings) -> None:
     """Make one cheap call with each key; an API that does not list models passes, unless it refuses the key.
 
     Raises:
-        ApiKeyRefused: with the names of the variables that hold the key, never the key.
+        ApiKeyRefused: naming where the key was set, never the key.
         ApiUnreachable: no answer within 10 s, or one that says the API is down.
     """
     for key in dict.fromkeys(filter(None, map(settings.api_key, settings.lanes))):
@@ -79,7 +79,7 @@ def _status_of_models(key: str, base_url: str) -> int:
 
 def _variables_with(key: str) -> str:
     names = [name for name, value in os.environ.items() if name.startswith("EZAI_API_KEY") and value == key]
-    return " and ".join(sorted(names))
+    return " and ".join(sorted(names)) or "the application's configuration"
 
 
 class SimulatedEzai:

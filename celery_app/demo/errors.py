@@ -32,7 +32,7 @@ class CommandNotFound(LanesError):
 
 
 class ApplicationNotFound(LanesError):
-    """Workers cannot be started for {app}: there is no such application at `-A {name}`, the name it was made with."""
+    """Workers cannot be started for {app}: `-A {name}` does not lead to it; say where it is, as in `celery -A proj`."""
 
     name: str
 

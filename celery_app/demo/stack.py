@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from celery_app.addresses import DEFAULT_BROKER_URL
 from celery_app.app import create_app
 from celery_app.connection import broker_errors, redis_client
 from celery_app.demo import api
@@ -17,7 +18,6 @@ from celery_app.demo.flower import Flower
 from celery_app.demo.group import ProcessGroup
 from celery_app.demo.valkey import Valkey
 from celery_app.demo.workers import two_workers
-from celery_app.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from celery_app.demo.interrupts import Interrupts
     from celery_app.demo.parts import Part
     from celery_app.demo.steps import Steps
+    from celery_app.settings import Settings
 
 #: Seconds for the workers to finish the calls in hand; a longer call is given up.
 WORKER_GRACE = 5.0
@@ -59,7 +60,7 @@ class Stack:
     """The running stack, as a context manager; where a part fails, all are stopped before the error is raised.
 
     Attributes:
-        settings: the environment's, with the stack's own broker and API in it once they run.
+        settings: those given, with the stack's own broker and API in it once they run.
         app: a Celery application for them, to submit with.
         simulated: whether the API is a simulated one.
         flower: None if it is left out.
@@ -67,15 +68,17 @@ class Stack:
         children: name of the log -> the process, in the order of their start.
     """
 
-    def __init__(self, plan: Plan, interrupts: Interrupts, steps: Steps) -> None:
-        """Look at the environment, so that what is wrong is said before anything is started.
+    def __init__(self, plan: Plan, settings: Settings, interrupts: Interrupts, steps: Steps) -> None:
+        """Look at what was set, so that what is wrong is said before anything is started.
 
         Raises:
             InvalidSettings, ApiKeyMissing, PackageMissing, PortTaken, EmbeddedBrokerUnusable: as they say.
         """
-        self.settings = Settings.from_environment()
+        settings.check_broker()
+        self.settings = settings
         self.flower = None if plan.flower_port is None else Flower(plan.flower_port)
-        self._broker = None if os.environ.get("CELERY_BROKER_URL") else Valkey()
+        is_named = settings.has_own_broker or settings.broker_url != DEFAULT_BROKER_URL
+        self._broker = None if is_named else Valkey()
         self._ezai = None if api.is_real(self.settings) else api.SimulatedEzai(self.settings, **plan.behaviour)
         self.command: Command | None = None
         self._plan, self._interrupts, self._steps = plan, interrupts, steps
@@ -122,8 +125,9 @@ class Stack:
     def _start_all(self) -> None:
         if self._broker:
             self._start(self._broker)
-            self.settings = Settings.from_environment(broker_url=self._broker.url)
-        self.app: Any = create_app(self.settings)
+            self.settings = dataclasses.replace(self.settings, broker_url=self._broker.url)
+        # Whatever backend the project has, this application needs one that it can be sure of.
+        self.app: Any = create_app(dataclasses.replace(self.settings, result_backend=self.settings.broker_url))
         self.workers = two_workers(self.app, self._plan.critical_slots, self._plan.shared_slots, self._plan.runs)
         if not self._broker:
             self._check_foreign_broker()
@@ -161,7 +165,9 @@ class Stack:
     def _child_environ(self) -> dict[str, str]:
         key = {"EZAI_API_KEY": api.SIMULATED_KEY} if self._ezai else {}
         # Unbuffered, so that the end of a log is there when its writer has died.
-        return {**os.environ, **self.environ, **key, "PYTHONUNBUFFERED": "1"}
+        # Flower runs an application of ours, which does not know the project's configuration.
+        broker = {"CELERY_BROKER_URL": self.settings.broker_url}
+        return {**os.environ, **broker, **self.environ, **key, "PYTHONUNBUFFERED": "1"}
 
     def _await(self, part: Part, deadline: float, child: Child) -> None:
         while not part.is_ready():

@@ -10,7 +10,8 @@ from celery_app.broker.census import CENSUS, LaneCensus, census_call, census_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.store import SLOTS_KEPT, LaneActivity, activities, ask
-from celery_app.settings import settings_of
+from celery_app.presence import SERVING, serving_call, unserved
+from celery_app.settings import has_lanes, settings_of
 
 #: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
 WAIT_WINDOW = 300
@@ -44,19 +45,22 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
         raise ValueError(f"the window has to be above 0 and at most {SLOTS_KEPT} s, not {window_s}")
     app = _lanes_app() if app is None else app
     with broker_errors(app):
-        places, *answers = _answers(app, window_s)
+        served, places, *answers = _answers(app, window_s)
     lanes = settings_of(app).lanes
     placed = census_of(lanes, places)
     happened = activities(placed, answers)
     return {
         "queue_depth": sum(place.depth for place in placed.values()),
-        "lanes": {name: _lane_stats(place, happened[name]) for name, place in placed.items()},
+        "lanes": {
+            name: _lane_stats(place, happened[name], unserved(name) if workers == 0 else None)
+            for (name, place), workers in zip(placed.items(), served, strict=True)
+        },
     }
 
 
 def _lanes_app() -> Any:
     app = _state.get_current_app()
-    if hasattr(app, "lanes_settings"):
+    if has_lanes(app):
         return app
     from celery_app.app import app as own
 
@@ -66,12 +70,13 @@ def _lanes_app() -> Any:
 def _answers(app: Any, window_s: float) -> list[Any]:
     lanes, prefix = settings_of(app).lanes, key_prefix(app)
     with redis_client(app).pipeline(transaction=False) as pipe:
+        SERVING.add_to(pipe, *serving_call((lane.name for lane in lanes), prefix))
         CENSUS.add_to(pipe, *census_call(lanes, prefix))
         ask(pipe, prefix, (lane.name for lane in lanes), THROUGHPUT_WINDOW, window_s)
         return pipe.execute()
 
 
-def _lane_stats(place: LaneCensus, happened: LaneActivity) -> dict[str, Any]:
+def _lane_stats(place: LaneCensus, happened: LaneActivity, nobody: str | None) -> dict[str, Any]:
     return {
         "depth": place.depth,
         "oldest_s": place.oldest_s,
@@ -83,15 +88,18 @@ def _lane_stats(place: LaneCensus, happened: LaneActivity) -> dict[str, Any]:
         "throughput_per_min": _per_minute(happened),
         "wait_ms": _wait_ms(happened),
         "limited": happened.totals.get("limited", 0),
-        "waiting_for": _waiting_for(place),
+        "waiting_for": _waiting_for(place, nobody),
     }
 
 
-def _waiting_for(place: LaneCensus) -> str | None:
-    if not place.gate_s:
-        return None
-    model = f" of {place.gate_model}" if place.gate_model else ""
-    return f"the budget{model}, {place.gate_s:.1f} s"
+def _waiting_for(place: LaneCensus, nobody: str | None) -> str | None:
+    reasons = []
+    if place.gate_s:
+        model = f" of {place.gate_model}" if place.gate_model else ""
+        reasons.append(f"the budget{model}, {place.gate_s:.1f} s")
+    if nobody and (place.depth or place.returning):
+        reasons.append(nobody)
+    return "; ".join(reasons) or None
 
 
 def _per_minute(happened: LaneActivity) -> float:

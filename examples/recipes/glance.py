@@ -1,4 +1,4 @@
-"""The client in a few lines; the README shows them."""
+"""The client in a few lines."""
 
 from celery_app import ask, cancel, stream, submit_many
 

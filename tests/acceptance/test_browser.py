@@ -10,6 +10,8 @@ import pytest
 from example_sites import PATIENCE, Site, whole_site
 from processes import until
 
+from celery_app.demo.ezai.replies import filler
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -146,8 +148,7 @@ def test_a_reader_whose_connection_breaks_gets_the_rest(site: Site, page: Any) -
     bubble = ask(site, page, "a story in two parts")
     page.wait_for_selector("#send:visible")
     site.control(output_tokens=LONG_ANSWER)
-    words = " and then one more word for every token"
-    assert bubble.text_content() == "You said: a story in two parts…" + (words * 8)[: len(bubble.text_content()) - 31]
+    assert bubble.text_content() == "You said: a story in two parts…" + "".join(filler(59))
     assert broken
 
 

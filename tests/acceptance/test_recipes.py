@@ -81,8 +81,13 @@ def test_each_recipe_is_tested() -> None:
     assert names <= globals().keys()
 
 
+def test_ask(up: Rig) -> None:
+    """README's five lines return the answer's text."""
+    assert "You said: why five?" in recipe("ask").reply("why five?")
+
+
 def test_glance(up: Rig) -> None:
-    """Ask, stream, submit_many and cancel do in one place what the README says of them."""
+    """Ask, stream, submit_many and cancel do in one place what the recipes say of them."""
     message, kinds, batch = recipe("glance").at_a_glance(REQUEST["messages"], [REQUEST] * 3)
 
     assert "hello" in message.content[0].text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -15,9 +16,11 @@ import httpx2
 import pytest
 
 from celery_app.demo.ezai import Behaviour, Limits, RunningServer, running
+from celery_app.demo.ezai.replies import FILLER
+from celery_app.demo.requests import CLASSES, CLASSIFY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 MODEL = "claude-haiku-4-5"
 KEY = "sk-ant-test-0123456789"
@@ -84,6 +87,44 @@ def test_a_message_echoes_its_prompt(client: anthropic.Anthropic) -> None:
     assert len(message.content[0].text.split("…")[1].split()) == message.usage.output_tokens - 1
     assert message.stop_reason == "end_turn"
     assert message._request_id.startswith("req_")
+
+
+def test_an_answer_is_prose(client: anthropic.Anthropic) -> None:
+    """What follows the echo is sentences, and one of them says that no model has written them."""
+    prose = ask(client, "why is the sky blue?", max_tokens=100).content[0].text.split("…", 1)[1]
+    assert prose.startswith(" In short: ")
+    assert not re.search(r"\b(\w+) \1\b", prose)
+    assert "simulated" in "".join(FILLER)
+
+
+@pytest.mark.parametrize(
+    ("where", "instruction", "classes"),
+    [
+        ("system", CLASSIFY, CLASSES),
+        ("system", "Answer with one of these labels: 'spam' or 'no spam'.", ["spam", "no spam"]),
+        ("user", "Classify the mood as one of: good, bad, mixed.", ["good", "bad", "mixed"]),
+    ],
+)
+def test_a_classification_is_answered_with_a_class(
+    client: anthropic.Anthropic, where: str, instruction: str, classes: Sequence[str]
+) -> None:
+    """A prompt that names classes gets one of them and nothing else, for the same document always the same."""
+    documents = [f"{number} documents came in" for number in range(20)]
+    if where == "user":
+        answers = [[ask(client, f"{instruction} {text}\n{text}") for text in documents] for _ in range(2)]
+    else:
+        answers = [[ask(client, text, system=instruction) for text in documents] for _ in range(2)]
+    first, second = ([message.content[0].text for message in messages] for messages in answers)
+    assert first == second
+    assert set(first) <= set(classes)
+    assert len(set(first)) > 1
+    assert {message.usage.output_tokens for message in answers[0]} == {1}
+
+
+def test_a_document_that_lists_things_is_no_instruction(client: anthropic.Anthropic) -> None:
+    """A document's own "one of: …" does not turn its summary into a class."""
+    text = "A package.\nIts mode is one of: fast, slow."
+    assert ask(client, text, system="Summarize.").content[0].text.startswith("You said: A package.")
 
 
 def test_max_tokens_ends_an_answer(client: anthropic.Anthropic) -> None:

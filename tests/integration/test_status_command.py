@@ -58,8 +58,9 @@ def test_the_table_has_a_line_per_lane(lanes_app: Any, broker_url: str) -> None:
     for _ in range(1_234):
         lanes_app.send_task("some.task", queue="batch")
     result = run(command(), broker_url)
-    heading, *lines = result.stdout.rstrip("\n").split("\n")
+    heading, *lines, reason = result.stdout.rstrip("\n").split("\n")
     assert [line.split()[:2] for line in lines] == [["critical", "0"], ["normal", "0"], ["batch", "1,234"]]
+    assert reason == "batch waits: no worker serves batch"
     words = ("lane", "queued", "oldest", "in flight", "returning", "dead", "done", "failed", "per min", "p50", "p95")
     assert [word for word in words if word not in heading] == []
     assert result.returncode == 0

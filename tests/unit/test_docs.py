@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from celery.bin.celery import celery
 
-from celery_app.cli import lanes
-from celery_app.settings import _known_names
+from celery_app.lanes import LANES as ALL_LANES
+from celery_app.variables import paths
+from celery_lanes_plugin import lanes
+from tasks import LaneTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,4 +119,67 @@ def test_commands_and_variables_exist(page: Path) -> None:
     assert {*CELERY.findall(text)} <= {*celery.commands, "lanes", "flower"}, page.name
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {*MAKE.findall(text)} <= {*targets}, page.name
-    assert {*VARIABLE.findall(text)} <= {*_known_names()}, page.name
+    assert {*VARIABLE.findall(text)} <= {*paths()}, page.name
+
+
+#: The first screen: what a reader has seen after a minute.
+MOST_LINES, MOST_WORDS = 120, 900
+#: README's picture, on a slow line.
+MOST_BYTES = 150_000
+
+
+def test_readme_is_one_screen() -> None:
+    """As `wc` counts: what does not fit belongs in docs/."""
+    text = (ROOT / "README.md").read_text()
+    assert text.count("\n") <= MOST_LINES
+    assert len(text.split()) <= MOST_WORDS
+
+
+def test_readme_links_to_every_page() -> None:
+    """A page that nothing leads to is not read."""
+    targets = LINK.findall((ROOT / "README.md").read_text())
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= {*targets}
+
+
+def test_the_picture_is_a_run_of_the_demo() -> None:
+    """The picture is small, and shows what the demo says when it has done well."""
+    picture = (ROOT / "docs" / "demo.svg").read_bytes()
+    assert len(picture) <= MOST_BYTES
+    shown = " ".join(re.sub(r"<[^>]+>", "", picture.decode()).replace("&#160;", " ").split())
+    for words in ("$ make demo", "critical", "it never waited behind the batch"):
+        assert words in shown
+
+
+def table(page: Path, heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading, without its head."""
+    below = page.read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("| ").split(" | ") for line in below.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_the_page_of_settings_has_the_defaults() -> None:
+    """Each field of a lane is there, with the default that each lane has."""
+    rows = {row[0].strip("`"): row[1:] for row in table(ROOT / "docs" / "install.md", "Settings of a lane")}
+    assert {f"LANES_BATCH_{field}" for field in rows} == {name for name in paths() if "LANES_BATCH_" in name}
+    for field, shown in rows.items():
+        for lane, text in zip(ALL_LANES, shown, strict=False):
+            value = getattr(lane, field.lower())
+            assert text == ("none" if value is None else f"{value:g}"), f"{lane.name} {field}"
+
+
+def test_the_page_of_installing_has_the_attributes_of_a_lane_task() -> None:
+    """What the page says of LaneTask is what it has."""
+    for what, where, why in table(ROOT / "docs" / "install.md", "What a lane task has"):
+        name, _, value = what.strip("`").partition(" = ")
+        assert (where, bool(why)) == ("`tasks.LaneTask`", True)
+        assert hasattr(LaneTask, name)
+        if value:
+            assert getattr(LaneTask, name) == ast.literal_eval(value), name
+
+
+def test_the_tables_of_installing_say_what_where_and_why() -> None:
+    """No cell of what `install` changes is empty, so that a test can compare it with what is there."""
+    for heading in ("What `install(app)` changes", "What a lane task has", "What a worker that serves a lane has"):
+        rows = table(ROOT / "docs" / "install.md", heading)
+        assert rows
+        assert all(len(row) == 3 and all(row) for row in rows), heading

@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 
 import pytest
 
 from celery_app.errors import InvalidSettings
 from celery_app.lanes import BATCH, CRITICAL, LANES
 from celery_app.settings import DEFAULT_BROKER_URL, Limits, Settings
+from celery_app.variables import paths
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start each test without any variable of ours."""
-    import os
-
     for name in list(os.environ):
         if name.startswith(("EZAI_", "LANES_", "CELERY_")):
             monkeypatch.delenv(name)
@@ -134,3 +135,147 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("EZAI_RPM", "")
 
     assert Settings.from_environment().limits.rpm is None
+
+
+#: What Kubernetes tells a pod of Services named `lanes`, `ezai`, `lanes-critical` and so on.
+SERVICES = ("LANES", "EZAI", "LANES_CRITICAL", "LANES_BATCH_CAPACITY", "EZAI_GATEWAY", "EZAI_API_KEY_2")
+TOLD = {
+    "SERVICE_HOST": "10.96.0.10",
+    "SERVICE_PORT": "6379",
+    "SERVICE_PORT_HTTP": "6379",
+    "SERVICE_PORT_HTTP_METRICS": "9121",
+    "PORT": "tcp://10.96.0.10:6379",
+    "PORT_6379_TCP": "tcp://10.96.0.10:6379",
+    "PORT_6379_TCP_ADDR": "10.96.0.10",
+    "PORT_6379_TCP_PORT": "6379",
+    "PORT_6379_TCP_PROTO": "tcp",
+    "PORT_53_UDP": "udp://10.96.0.10:53",
+    "PORT_53_UDP_PROTO": "udp",
+    "PORT_132_SCTP_ADDR": "10.96.0.10",
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_kubernetes_says_of_a_service_is_passed_over(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service may have our name, or a name that begins with it, and every pod hears of it."""
+    before = Settings.from_environment()
+    for name, value in TOLD.items():
+        monkeypatch.setenv(f"{service}_{name}", value)
+
+    assert Settings.from_environment() == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["EZAI_TEAM_DASHBOARD_URL", "LANES_OF_TRAFFIC", "EZAI_MODEL", "LANES_IMAGE", "EZAI_LOG_LEVEL", "LANES_ENABLED"],
+)
+def test_a_name_that_is_near_none_of_ours_is_somebody_elses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A team may call its own variables as it likes."""
+    before = Settings.from_environment()
+    monkeypatch.setenv(name, "3")
+
+    assert Settings.from_environment() == before
+
+
+def test_any_one_slip_in_a_name_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A letter that is missing, doubled, wrong or in its neighbour's place never makes a name somebody else's."""
+    for name in paths():
+        prefix = name.index("_") + 1
+        for at in range(prefix, len(name)):
+            slips = {
+                name[:at] + name[at + 1 :],
+                name[:at] + name[at] + name[at:],
+                name[:at] + "X" + name[at + 1 :],
+                name[:at] + name[at + 1 : at + 2] + name[at] + name[at + 2 :],
+            }
+            for slip in slips - {*paths()}:
+                monkeypatch.setenv(slip, "1")
+                with pytest.raises(
+                    InvalidSettings, match=rf"^Invalid settings: {slip} is unknown, did you mean \w+\?$"
+                ):
+                    Settings.from_environment()
+                monkeypatch.delenv(slip)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "/v1/messages", "/v1/messages/", "//v1//"])
+@pytest.mark.parametrize("root", ["https://ezaiapi.com", "http://127.0.0.1:8080", "https://gateway/anthropic"])
+def test_a_base_url_is_understood_with_and_without_its_version(
+    root: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK appends /v1/messages by itself, and most gateways' pages show the URL with /v1."""
+    monkeypatch.setenv("EZAI_BASE_URL", f"{root}{end}")
+
+    assert Settings.from_environment().base_url == root
+
+
+@pytest.mark.parametrize("url", ["https://ezaiapi.com/v1beta", "https://v1", "https://host/dev1"])
+def test_a_base_url_that_only_looks_like_a_version_stays(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the SDK's own path is taken off."""
+    monkeypatch.setenv("EZAI_BASE_URL", url)
+
+    assert Settings.from_environment().base_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("amqp://user:secret@mq//", r"amqp:// \(RabbitMQ\)"),
+        ("amqps://user:secret@mq//", r"amqps:// \(RabbitMQ\)"),
+        ("pyamqp://user:secret@mq//", r"pyamqp:// \(RabbitMQ\)"),
+        ("AMQP://user:secret@mq//", r"amqp:// \(RabbitMQ\)"),
+        ("sqs://key:secret@", r"sqs:// \(SQS\)"),
+        ("gcpubsub://projects/secret", "gcpubsub://"),
+        ("confluentkafka://secret:9092", "confluentkafka://"),
+        ("filesystem://secret", "filesystem://"),
+        ("sqla+sqlite:///secret.db", r"sqla\+sqlite://"),
+        ("mongodb://secret/db", "mongodb://"),
+        ("redis://a/1;amqp://u:secret@mq", r"amqp:// \(RabbitMQ\)"),
+    ],
+)
+def test_another_broker_is_told_in_one_line_what_to_do(url: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs Celery on something else reads that the lanes need Redis or Valkey, and how that is written."""
+    monkeypatch.setenv("CELERY_BROKER_URL", url)
+
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_environment()
+
+    told = str(caught.value)
+    assert re.search(rf"CELERY_BROKER_URL: the lanes need Redis or Valkey and cannot use {name}; .*redis://", told)
+    assert "secret" not in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "url", ["hunter2:6379", "redis://:hunter2/x@host:6379/0", "hunter2://host", "redis://h/hunter2"]
+)
+def test_what_may_be_a_password_is_not_repeated(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL that is wrong may have its password anywhere."""
+    monkeypatch.setenv("CELERY_BROKER_URL", url)
+
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_environment()
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_broker_in_memory_is_refused_only_by_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eager tests send nothing, so they may name memory://; its settings are derived, its results stay in memory."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "memory://")
+
+    settings = Settings.from_environment()
+
+    assert settings.result_backend == "cache+memory://"
+    with pytest.raises(InvalidSettings, match="the lanes need Redis or Valkey, as in redis://"):
+        settings.check_broker()
+
+
+def test_who_named_broker_and_backend_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defaults are told from what somebody chose, even where both are the same."""
+    settings = Settings.from_environment()
+    assert (settings.has_own_broker, settings.has_own_backend) == (False, False)
+
+    monkeypatch.setenv("CELERY_BROKER_URL", DEFAULT_BROKER_URL)
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", DEFAULT_BROKER_URL)
+    named = Settings.from_environment()
+    assert (named.has_own_broker, named.has_own_backend) == (True, True)
+    assert (named.broker_url, named.result_backend) == (settings.broker_url, settings.result_backend)

@@ -35,11 +35,11 @@ end
 local function accept(queue, list, text, held)
   local tag = tag_of(text)
   if not tag then
-    bury(prefix, nil, queue, text, 'undecodable: no kombu message', now)
+    bury_and_tell(prefix, nil, queue, text, 'undecodable: no kombu message', now)
     return nil
   end
   if #text > most_bytes then
-    bury(prefix, tag, queue, text, 'too large: ' .. #text .. ' bytes of at most ' .. most_bytes, now)
+    bury_and_tell(prefix, tag, queue, text, 'too large: ' .. #text .. ' bytes of at most ' .. most_bytes, now)
     return nil
   end
   if held then

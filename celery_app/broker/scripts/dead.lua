@@ -9,4 +9,17 @@ local function bury(prefix, id, queue, text, reason, now)
   end
   redis.call('HSET', prefix .. 'lanes:dead_reasons', id, queue .. '|' .. reason)
   redis.call('ZADD', prefix .. 'lanes:dead_index', now, id)
+  return id
+end
+
+-- Burials that no worker decided and so none has in its log: how many wait to be told, and seconds for which.
+local MOST_UNTOLD, UNTOLD_KEPT = 1000, 86400
+
+-- Uses message. The same, for whichever worker gives the next sign of life to write into its log.
+local function bury_and_tell(prefix, id, queue, text, reason, now)
+  id = bury(prefix, id, queue, text, reason, now)
+  local task, job = field(text, 'task', '"([^"\\]+)"'), field(text, 'correlation_id', '"([^"\\]+)"')
+  redis.call('RPUSH', prefix .. 'lanes:untold', cjson.encode({queue, task or '?', job or id, reason}))
+  redis.call('LTRIM', prefix .. 'lanes:untold', -MOST_UNTOLD, -1)
+  redis.call('EXPIRE', prefix .. 'lanes:untold', UNTOLD_KEPT)
 end

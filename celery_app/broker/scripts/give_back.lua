@@ -24,7 +24,7 @@ else
   local deliveries = redis.call('HINCRBY', deliveries_key, tag, 1)
   if deliveries >= most_deliveries then
     redis.call('HDEL', deliveries_key, tag)
-    bury(prefix, tag, queue_of(list, separator), text, 'rejected ' .. deliveries .. ' times, or its process died', now_ms())
+    bury_and_tell(prefix, tag, queue_of(list, separator), text, 'rejected ' .. deliveries .. ' times, or its process died', now_ms())
     return 1
   end
 end

@@ -35,7 +35,7 @@ local function collect_expired(prefix, separator, now, lease, most_deliveries, l
       if deliveries >= most_deliveries then
         redis.call('HDEL', prefix .. 'lanes:deliveries', tag)
         local reason = 'its worker died or hung ' .. deliveries .. ' times while it had the job'
-        bury(prefix, tag, queue_of(list, separator), text, reason, now)
+        bury_and_tell(prefix, tag, queue_of(list, separator), text, reason, now)
       else
         add(lists, list, text)
       end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ Json = dict[str, Any]
 ROLES = frozenset({"user", "assistant"})
 # Enough of the prompt to tell any two callers apart, and little enough to keep answers small.
 SAID_CHARS = 60
+# How a prompt asks for one of some classes: "… one word out of: web, data, other."
+CLASSES = re.compile(r"\bone (?:word )?(?:out )?of(?: these(?: \w+)?)?: *([^.\n]+)", re.IGNORECASE)
 # Models that do not exist, for testing 404.
 UNKNOWN_MODEL = "unknown-"
 
@@ -25,11 +28,13 @@ class Prompt:
         params: the whole request body.
         said: the first characters of the last text that the user wrote.
         tool: the tool that must be used, None for an answer in text.
+        classes: of which the answer is to be one; none for an answer in its own words.
     """
 
     params: Json
     said: str
     tool: Json | None
+    classes: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -98,7 +103,10 @@ def prompt(body: bytes) -> Prompt:
     _check_max_tokens(params)
     if not isinstance(params.get("stream", False), bool):
         raise invalid("stream: Input should be a valid boolean")
-    return Prompt(params, _said(params["messages"])[:SAID_CHARS], _forced_tool(params))
+    said = _said(params["messages"])
+    # An instruction is in the system prompt or in the first line; a document may say "one of: …" further down.
+    classes = _classes(_text(params.get("system", ""))) or _classes(said.partition("\n")[0])
+    return Prompt(params, said[:SAID_CHARS], _forced_tool(params), classes)
 
 
 def _check_model(params: Json) -> None:
@@ -157,15 +165,22 @@ def _is_content(content: object) -> bool:
 
 def _said(messages: list[Json]) -> str:
     """Give the last text that the user wrote, "" if there is none."""
-    for message in reversed(messages):
-        if message["role"] == "user":
-            content = message["content"]
-            if isinstance(content, str):
-                return content
-            texts = [text for block in content if isinstance(text := block.get("text"), str)]
-            if texts:
-                return texts[-1]
-    return ""
+    written = (_text(message["content"]) for message in reversed(messages) if message["role"] == "user")
+    return next(filter(None, written), "")
+
+
+def _text(content: Any) -> str:
+    """Give a content's text, the last one of several blocks."""
+    if isinstance(content, str):
+        return content
+    return next((text for block in reversed(content) if isinstance(text := block.get("text"), str)), "")
+
+
+def _classes(instruction: str) -> tuple[str, ...]:
+    found = CLASSES.search(instruction)
+    words = re.split(r",|\bor\b", found[1]) if found else ()
+    names = tuple(filter(None, (word.strip(" \"'`") for word in words)))
+    return names if len(names) > 1 else ()
 
 
 def _check_tools(params: Json) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, cycle, islice
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 if TYPE_CHECKING:
     from celery_app.demo.ezai.prompts import Prompt
@@ -14,8 +15,14 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-# What an answer says after its echo, one word for each further token.
-FILLER = (" and", " then", " one", " more", " word", " for", " every", " token")
+# What an answer says after its echo, one word for each further token. It suits any question, and says what it is.
+PROSE = """
+In short: begin with the simplest thing that could work, look at what it does, and change one thing at a time. Most of
+the time that is enough, and you can stop there. If it is not, measure before you go on: the slow part is seldom the one
+that everybody suspects. Write down what you find, so that the next person need not look for it again. This answer is a
+simulated one, and its words come at the pace of a real one; with a key of your own a model answers your question.
+"""
+FILLER = tuple(f" {word}" for word in PROSE.split())
 THOUGHT = "The caller wants to hear what it said."
 SIGNATURE = "c2ltdWxhdGVkLXNpZ25hdHVyZQ=="
 # A value for each type of a tool's JSON schema; strings get the echo instead.
@@ -84,7 +91,8 @@ def reply(prompt: Prompt, usage: Usage, wanted: int) -> Reply:
     """Answer a prompt.
 
     Args:
-        prompt: what was asked; its beginning is in the answer, so that mixed-up answers are noticed.
+        prompt: what was asked; its beginning is in the answer, so that mixed-up answers are noticed. One that names
+            classes is answered with one of them.
         usage: tokens of the prompt.
         wanted: output tokens, if max_tokens allows them.
     """
@@ -93,6 +101,10 @@ def reply(prompt: Prompt, usage: Usage, wanted: int) -> Reply:
     if prompt.tool is not None:
         pieces = _split(json.dumps(_example_input(prompt)), tokens)
         return Reply(message_id, prompt.model, usage, prompt.thinking, prompt.tool["name"], pieces, "tool_use")
+    if prompt.classes:
+        # Of the same text always the same one, as a model would, in whichever process.
+        chosen = prompt.classes[crc32(json.dumps(prompt.params["messages"]).encode()) % len(prompt.classes)]
+        return Reply(message_id, prompt.model, usage, prompt.thinking, None, (chosen,), "end_turn")
     pieces = (f"You said: {prompt.said}…", *filler(tokens - 1))
     stop_reason = "end_turn" if wanted <= prompt.max_tokens else "max_tokens"
     return Reply(message_id, prompt.model, usage, prompt.thinking, None, pieces, stop_reason)

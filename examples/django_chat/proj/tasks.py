@@ -12,7 +12,7 @@ MODEL = "claude-haiku-4-5"
 URL = os.environ.get("EZAI_BASE_URL", "https://ezaiapi.com")
 
 
-@shared_task(bind=True, base=LaneTask, resultrepr_maxsize=1)  # else the worker's log would show the answer
+@shared_task(bind=True, base=LaneTask)
 def summarise(self: LaneTask, batch_id: str) -> str:
     """Return a summary of a batch's answers."""
     from anthropic import Anthropic  # not in a web process

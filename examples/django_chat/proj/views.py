@@ -1,7 +1,6 @@
 """The chat's views are async, which Django runs under WSGI as well; only a stream has to know its server."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -62,31 +61,8 @@ async def answer(request: HttpRequest, task_id: str) -> HttpResponseBase:
     if request.method == "DELETE":
         return JsonResponse({"cancelled": await acancel(task_id)})
     # Django would collect the whole stream first if it did not fit the server.
-    read = _read_async if isinstance(request, ASGIRequest) else _read
-    return StreamingHttpResponse(read(task_id, request.headers.get("Last-Event-ID")), headers=EVENTS)
-
-
-async def _read_async(task_id: str, last_event_id: str | None) -> AsyncIterator[str]:
-    try:
-        async with astream_from(task_id, last_event_id) as events:
-            async for data in events:
-                yield _event(data, events.last_event_id)
-    except errors.LanesError as error:
-        yield _event(told(error))
-
-
-def _read(task_id: str, last_event_id: str | None) -> Iterator[str]:
-    try:
-        with stream_from(task_id, last_event_id) as events:
-            for data in events:
-                yield _event(data, events.last_event_id)
-    except errors.LanesError as error:
-        yield _event(told(error))
-
-
-def _event(data: dict[str, Any], event_id: str | None = "") -> str:
-    """Return an event in the form of SSE; the browser sends its id back when it reconnects."""
-    return f"id: {event_id}\ndata: {json.dumps(data)}\n\n"
+    read = astream_from if isinstance(request, ASGIRequest) else stream_from
+    return StreamingHttpResponse(read(task_id, request.headers.get("Last-Event-ID")).sse(), headers=EVENTS)
 
 
 def submit(request: HttpRequest) -> JsonResponse:

@@ -1,7 +1,6 @@
 """The Flask application: pages, and the JSON and event streams behind them."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def whole_answer() -> ResponseReturnValue:
 @app.get("/chat/<task_id>")
 def answer(task_id: str) -> ResponseReturnValue:
     """Stream an answer, from the beginning or behind what was read before; see `stop` for who does not come back."""
-    return Response(_read(task_id, request.headers.get("Last-Event-ID")), headers=EVENTS)
+    return Response(stream_from(task_id, request.headers.get("Last-Event-ID")).sse(), headers=EVENTS)
 
 
 @app.delete("/chat/<task_id>")
@@ -78,20 +77,6 @@ def stop(task_id: str) -> ResponseReturnValue:
     button and the closing page send this (chat.js). Where even that gets lost, the lane's deadline ends the job.
     """
     return {"cancelled": cancel(task_id)}
-
-
-def _read(task_id: str, last_event_id: str | None) -> Iterator[str]:
-    try:
-        with stream_from(task_id, last_event_id) as events:
-            for data in events:
-                yield _event(data, events.last_event_id)
-    except errors.LanesError as error:
-        yield _event(told(error))
-
-
-def _event(data: dict[str, Any], event_id: str | None = "") -> str:
-    """Return an event in the form of SSE; the browser sends its id back when it reconnects."""
-    return f"id: {event_id}\ndata: {json.dumps(data)}\n\n"
 
 
 @app.post("/batches")

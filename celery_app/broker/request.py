@@ -1,0 +1,51 @@
+"""A job in a worker, as logs, events and ``celery inspect`` show it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from celery.worker.request import Request
+
+from celery_app.descriptions import HIDDEN, described
+
+#: Names of the tasks whose arguments this process must not show.
+_hiding: set[str] = set()
+
+
+class LaneRequest(Request):
+    """Celery's request for a job of a `LaneTask`; ``LaneTask.Request`` names it.
+
+    Whatever its producer said of the arguments, one without our code, or nothing: they are described here.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take a job from its message."""
+        super().__init__(*args, **kwargs)
+        shown = described(self._app, self._type, self._args, self._kwargs, in_lane=False)
+        self._is_described = shown is not None
+        if shown is not None:
+            _hiding.add(self._type)
+            self._argsrepr, self._kwargsrepr = shown
+            self._request_dict["argsrepr"], self._request_dict["kwargsrepr"] = shown
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Return what ``celery inspect active`` and its like tell of the job."""
+        told: dict[str, Any] = super().info(safe=safe or self._is_described)
+        return told
+
+
+class _HideInPool(logging.Filter):
+    """At DEBUG, Celery's pools write each job's message into the log: ``TaskPool: Apply …``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if str(record.msg).startswith("TaskPool: Apply") and isinstance(record.args, tuple) and len(record.args) > 1:
+            target, *rest = record.args
+            found = re.match(r"\('([^']*)'", str(rest[0]))
+            if found and found[1] in _hiding:
+                record.args = (target, f"({found[1]!r}, {HIDDEN}", *([HIDDEN] * (len(rest) - 1)))
+        return True
+
+
+logging.getLogger("celery.pool").addFilter(_HideInPool())

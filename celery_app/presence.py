@@ -1,0 +1,131 @@
+"""Which lanes are served: each worker leaves a sign of life, for whoever waits for an answer that does not come."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import redis
+from celery import bootsteps
+
+from celery_app.broker.census import census
+from celery_app.broker.dead_letters import MOST_TOLD, tell_untold
+from celery_app.broker.rules import LANE_NAMES
+from celery_app.broker.script import Script
+from celery_app.connection import key_prefix, redis_client
+from celery_app.settings import settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two signs of life: one command for each worker process.
+SIGN_EVERY = 5.0
+
+#: Seconds that a sign lasts: two may fail. A worker that stops takes its sign away.
+SIGN_LASTS = 15.0
+
+PRESENT = Script("present", "message")
+SERVING = Script("serving", "message")
+
+#: Sorted set of the workers that serve a lane, by the time of their last sign of life: ``lanes:workers:<lane>``.
+WORKERS = "lanes:workers:"
+
+_LASTS_MS = round(SIGN_LASTS * 1000)
+
+
+class Presence(bootsteps.StartStopStep):
+    """The step of a worker's start that says which lanes it serves; one that serves none says nothing."""
+
+    name = "lanes-presence"
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        """Say nothing yet."""
+        self._name = uuid.uuid4().hex
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        super().__init__(worker, **options)
+
+    def include_if(self, worker: Any) -> bool:
+        """Return whether it serves a lane."""
+        return bool(_served(worker.app))
+
+    def start(self, worker: Any) -> None:
+        """Give a sign of life from now on."""
+        self._thread = threading.Thread(target=self._run, args=(worker.app,), name="lanes-presence", daemon=True)
+        self._thread.start()
+
+    def stop(self, worker: Any) -> None:
+        """Take it away."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(SIGN_EVERY)
+        try:
+            _leave(worker.app, self._name)
+        except redis.RedisError:
+            return  # it lapses
+
+    terminate = stop
+
+    def _run(self, app: Any) -> None:
+        away = False
+        while True:
+            try:
+                self._give_sign(app)
+                away = False
+            except redis.RedisError as exc:
+                if not away:
+                    logger.warning("this worker cannot say that it is here: %s", exc)
+                away = True
+            if self._over.wait(SIGN_EVERY):
+                return
+
+    def _give_sign(self, app: Any) -> None:
+        arguments: list[str | int] = [key_prefix(app), self._name, _LASTS_MS, MOST_TOLD, *_served(app)]
+        tell_untold(PRESENT.run(redis_client(app), (), arguments))
+
+
+def serving_call(lanes: Iterable[str], prefix: str) -> tuple[list[str], list[str]]:
+    """Return KEYS and ARGV of `SERVING`, which counts the workers of each lane."""
+    return [], [prefix, str(_LASTS_MS), *lanes]
+
+
+def unserved(lane: str) -> str:
+    """Return the words for a lane that has no worker."""
+    return f"no worker serves {lane}"
+
+
+def why_silent(app: Any, lane: str | None) -> str:
+    """Return what may be the reason that a job of a lane has not ended, for the end of a sentence; perhaps nothing.
+
+    Args:
+        app: the Celery application.
+        lane: its name; None: not known.
+    """
+    if lane is None:
+        return ""
+    client, prefix = redis_client(app), key_prefix(app)
+    try:
+        if not SERVING.run(client, *serving_call([lane], prefix))[0]:
+            return f": {unserved(lane)}"
+        known = settings_of(app).lane(lane)
+        queued = census(client, [known], prefix)[lane].depth if known else 0
+    except redis.RedisError:
+        return ""
+    return f" ({queued:,} jobs are queued in {lane})" if queued else ""
+
+
+def _served(app: Any) -> list[str]:
+    consumed = app.amqp.queues.consume_from
+    return [name for name in LANE_NAMES if name in consumed]
+
+
+def _leave(app: Any, name: str) -> None:
+    client, prefix = redis_client(app), key_prefix(app)
+    with client.pipeline(transaction=False) as pipeline:
+        for lane in LANE_NAMES:
+            pipeline.zrem(f"{prefix}{WORKERS}{lane}", name)
+        pipeline.execute()

@@ -1,0 +1,81 @@
+"""What `make` starts ends with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from processes import running, until
+
+ROOT = Path(__file__).parents[2]
+#: Seconds until everything runs, and until everything is gone, on a loaded CI machine.
+START_S, STOP_S = 90.0, 20.0
+
+#: Target -> its arguments, and how many processes it starts at least: the command, guard, broker, API, two workers,
+#: and the web server.
+TARGETS = {
+    "django-chat": ("", 7),
+    "django-chat-asgi": ("", 7),
+    "flask-chat": ("", 7),
+    "up": ("--no-flower", 6),
+    "demo": ("--no-flower", 6),
+}
+SLOW = {"django-chat-asgi", "flask-chat", "up"}
+
+
+def descendants(pid: int) -> set[int]:
+    """Return all that a process has started, and what these have."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.stdout.splitlines())}
+    found: set[int] = set()
+    while more := {child for child, parent in parents.items() if parent in {pid, *found}} - found:
+        found |= more
+    return found
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in TARGETS]
+)
+def test_a_signal_to_make_ends_all_that_it_started(target: str, number: signal.Signals, tmp_path: Path) -> None:
+    """SIGTERM to make alone, or a terminal's SIGHUP, ends workers, broker, API and web server within seconds."""
+    arguments, processes = TARGETS[target]
+    venv = os.path.relpath(sys.prefix, ROOT)
+    # What the target needs is installed where the tests run.
+    installed = [option for name in (".demo", ".examples", ".dev") for option in ("-o", f"{venv}/{name}")]
+    ours = ("CELERY_", "EZAI_", "LANES_", "FLOWER_", "DJANGO_", "MAKE", "MFLAGS")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    with (
+        (tmp_path / "output").open("wb") as output,
+        subprocess.Popen(
+            ["make", *installed, f"VENV={venv}", f"ARGS={arguments}", target],  # noqa: S607
+            env={**environ, "TMPDIR": str(tmp_path)},
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        ) as make,
+    ):
+        try:
+            until(lambda: len(descendants(make.pid)) >= processes, START_S, f"{target} has started its processes")
+            started = descendants(make.pid)
+            begun = time.monotonic()
+            # A terminal that goes away tells the whole group; SIGTERM comes from a supervisor that knows one process.
+            os.killpg(make.pid, number) if number is signal.SIGHUP else make.send_signal(number)
+            make.wait(STOP_S)
+        finally:
+            make.kill()
+    try:
+        until(lambda: not running(started), max(0, STOP_S - (time.monotonic() - begun)), f"{target} has left nothing")
+    finally:
+        # Where the test fails, what was left is not left to the machine.
+        for pid in running(started):
+            os.kill(pid, signal.SIGTERM)
+    assert not list(tmp_path.glob("ezai-lanes-*"))

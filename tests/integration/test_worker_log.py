@@ -1,0 +1,204 @@
+"""README's worker command, at Celery's default log level, has a line for every job that ends badly."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from client_rig import Rig, fresh, params, wait_until, web_app
+from worker_process import worker
+
+from celery_app.bounded_log import BoundedLog
+from celery_app.client import Client
+from celery_app.connection import redis_client
+from celery_app.demo.ezai import running
+from celery_app.routing import DEADLINE_AT
+from tasks import create_message
+from tests.conftest import close
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import Valkey
+
+#: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+DB = 11
+SAID = "Rumpelstiltskin"
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A worker that was given no log level."""
+    with valkey.client(DB) as redis:
+        redis.flushdb()
+    app = web_app(valkey.url(DB))
+    with running() as api:
+        env = {
+            "CELERY_BROKER_URL": valkey.url(DB),
+            "EZAI_API_KEY": "sk-test",
+            "EZAI_BASE_URL": api.url,
+            "LANES_CRITICAL_ATTEMPTS": "2",
+        }
+        # The last level counts: what `celery worker` has where nobody says anything.
+        arguments = ("-l", "WARNING", "-Q", "critical,normal,batch", "-c", "8")
+        with worker(tmp_path_factory.mktemp("worker"), *arguments, ready=False, **env) as started:
+            wait_until(lambda: redis_client(app).zcard("lanes:workers:critical"), "the worker's sign of life", 60.0)
+            yield Rig(app, Client(app), api, started, env)
+    close(app)
+
+
+@pytest.fixture
+def up(shared: Rig) -> Rig:
+    """The same, fresh for each test."""
+    return fresh(shared)
+
+
+def lines_of(up: Rig, *words: str) -> list[str]:
+    """Return the log's lines with all of these words."""
+    return [line for line in up.worker.output().splitlines() if all(word in line for word in words)]
+
+
+def line_of(up: Rig, *words: str) -> str:
+    """Wait for the one line with these words, and return it."""
+    wait_until(lambda: lines_of(up, *words), f"a line with {words}\n{up.worker.output()[-2_000:]}")
+    (line,) = lines_of(up, *words)
+    assert "WARNING" in line
+    assert SAID not in line
+    return line
+
+
+def send(up: Rig, fault: str | None, lane: str = "critical", **options: Any) -> Any:
+    """Send a call that meets a fault."""
+    return up.app.tasks[create_message.name].apply_async(kwargs=params(SAID, fault), queue=lane, **options)
+
+
+def test_a_refusal_that_ends_the_job(up: Rig) -> None:
+    """One line, with lane, task, id, attempts and the API's own words, and no traceback."""
+    job = send(up, "401")
+    line = line_of(up, job.id)
+    assert f"critical: tasks.create_message[{job.id}] failed after 1 attempt: ApiError: " in line
+    assert "401 authentication_error" in line
+    assert "Traceback" not in up.worker.output()
+
+
+def test_a_refusal_that_passes_and_the_end_of_all_attempts(up: Rig) -> None:
+    """A line for the refused call with its attempt, and one for the failed job, which names the dead letter."""
+    job = send(up, "529")
+    failed = line_of(up, job.id, "failed")
+    assert (
+        f"critical: tasks.create_message[{job.id}] failed after 2 attempts, kept as a dead letter: ApiError" in failed
+    )
+    refused = line_of(up, job.id, "goes back to its lane")
+    assert "in attempt 1 of 2: ApiError: The API refused the call: 529" in refused
+
+
+def test_a_deadline_that_passed_in_the_queue(up: Rig) -> None:
+    """The API was never called, and the line says why."""
+    job = send(up, None, headers={"submitted_at": time.time() - 9, DEADLINE_AT: time.time() - 1})
+    assert "DeadlineExceeded: The job's deadline passes in the queue" in line_of(up, job.id)
+    assert not up.api.calls()
+
+
+def test_a_deadline_before_the_next_attempt(up: Rig) -> None:
+    """So is one that could only be called again too late."""
+    job = send(up, "503;retry-after=3600")
+    line = line_of(up, job.id)
+    assert "failed after 1 attempt: DeadlineExceeded: The job's deadline passes before its next attempt" in line
+
+
+def test_an_unknown_task(up: Rig) -> None:
+    """Its dead letter is told with lane, task and id."""
+    job = up.app.send_task("somebody.elses", (SAID,), queue="batch")
+    line = line_of(up, job.id)
+    assert f"batch: somebody.elses[{job.id}] goes to the dead letters: unknown task" in line
+
+
+def test_what_the_brokers_scripts_bury_is_told(up: Rig) -> None:
+    """No worker sees such a job, so the next sign of life says it, once."""
+    redis_client(up.app).lpush("batch", f"{SAID} is no message")
+    assert "batch: ?[untagged-" in line_of(up, "undecodable: no kombu message")
+
+
+def test_a_job_that_killed_its_workers_is_told(up: Rig) -> None:
+    """After the last of its deliveries it is buried by whoever sweeps; the line has its task and its id."""
+    redis = redis_client(up.app)
+    with up.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        put: list[dict[str, Any]] = []
+        channel._put = lambda _, message, **__: put.append(message)
+        with up.app.amqp.Producer(channel, auto_declare=False) as producer:
+            job = send(up, None, "batch", producer=producer)
+        from kombu.utils.json import dumps
+
+        tag = put[0]["properties"]["delivery_tag"]
+        redis.hset("unacked", tag, f'[{dumps(put[0])}, "", "batch"]')
+    redis.hset("lanes:claims", tag, "a dead worker's|batch\x06\x166")
+    redis.hset("lanes:deliveries", tag, 4)
+    redis.zadd("lanes:leases", {tag: time.time() * 1000 - 60_000})
+
+    line = line_of(up, job.id)
+    assert f"batch: tasks.create_message[{job.id}] goes to the dead letters: its worker died or hung 5 times" in line
+
+
+def test_a_cancelled_job_is_no_warning(up: Rig) -> None:
+    """Somebody wanted that."""
+    up.api.control(latency=5.0)
+    job = send(up, None)
+    wait_until(lambda: redis_client(up.app).hlen("lanes:claims"), "the call")
+    up.client.cancel(job)
+    other = send(up, "401")
+    line_of(up, other.id)
+    assert not lines_of(up, job.id)
+
+
+def test_a_lost_lease_names_its_job(up: Rig) -> None:
+    """Its result will be another worker's, or nobody's."""
+    up.api.control(latency=6.0)
+    job = send(up, None)
+    redis = redis_client(up.app)
+    wait_until(lambda: redis.hlen("lanes:claims"), "the call")
+    redis.delete("lanes:claims", "lanes:leases", "unacked", "unacked_index")
+    assert f"critical: tasks.create_message[{job.id}]: its lease expired" in line_of(up, job.id)
+
+
+def test_a_flood_is_counted(up: Rig) -> None:
+    """Of hundreds of failed jobs 50 have a line within 10 s, and one line has the number of the others."""
+    jobs = [send(up, "402", "normal") for _ in range(130)]
+    line_of(up, "80 more within 10 s: normal: jobs failed (ApiError 402)")
+    assert len(lines_of(up, "normal: tasks.create_message[", "402")) == 50
+    for job in jobs:
+        wait_until(lambda job=job: up.app.AsyncResult(job.id).state == "FAILURE", "each to fail all the same")
+
+
+def test_a_bounded_log_counts_what_it_does_not_write() -> None:
+    """A thousand lines of one kind become three, and the next window begins anew."""
+    written: list[str] = []
+    log = BoundedLog(written.append, most=2, window=0.1)
+    for number in range(1_000):
+        log.say("calls refused", f"line {number}")
+    log.say("something else", "another kind")
+    wait_until(lambda: len(written) == 4, "the count")
+    log.say("calls refused", "later")
+
+    assert written == ["line 0", "line 1", "another kind", "998 more within 0 s: calls refused", "later"]
+
+
+def test_no_line_shows_a_prompt(up: Rig) -> None:
+    """Whatever was said in the tests above."""
+    assert SAID not in up.worker.output()
+    assert re.search(r"WARNING", up.worker.output())
+
+
+def test_a_worker_that_stops_takes_its_sign_away(up: Rig, tmp_path: Path) -> None:
+    """Whoever asks from then on is told at once that nobody serves the lane."""
+    redis = redis_client(up.app)
+    with worker(tmp_path, "-Q", "batch", "-c", "1", "-n", "other@%h", **up.env) as other:
+        wait_until(lambda: redis.zcard("lanes:workers:batch") == 2, "the second worker's sign")
+        assert redis.zcard("lanes:workers:critical") == 1
+        other.stop()
+    assert redis.zcard("lanes:workers:batch") == 1
