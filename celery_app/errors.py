@@ -37,6 +37,23 @@ class UnsupportedWorker(LanesError):
     reason: str
 
 
+class UnsupportedTask(LanesError):
+    """The task {name} cannot run in a lane: {reason}."""
+
+    name: str
+    reason: str
+
+
+class EagerRefused(LanesError):
+    """task_always_eager would call the API for real: use celery_app.testing (its fixture `lanes`), or run a worker."""
+
+
+class WouldBlock(LanesError, RuntimeError):
+    """{what} may wait for ever within a task: {advice}."""
+
+    what: str
+
+
 class InvalidRequest(LanesError):
     """{path}: {problem}."""
 

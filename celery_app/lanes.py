@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Seconds that a publisher waits for room in a full lane. It may be a web thread, and a person waits for it; or beat,
+#: whose other entries are late by as much. Who has the time says so: ``submit_many(…, wait=600)``.
+CRITICAL_SUBMIT_WAIT, NORMAL_SUBMIT_WAIT, BATCH_SUBMIT_WAIT = 1, 2, 2
+
 #: Redis pops step 0 first. One step apart each, so that a stock Celery worker, too, keeps the lanes in order.
 CRITICAL_PRIORITY, NORMAL_PRIORITY, BATCH_PRIORITY = 0, 3, 6
 
@@ -16,7 +20,7 @@ class Lane:
         name: the queue's name, its exchange and its routing key.
         priority: broker priority of a job that names none; 0 goes first on Redis.
         capacity: jobs that may be queued before publishers have to wait.
-        submit_wait: seconds a publisher waits for room before `LaneFull`.
+        submit_wait: seconds a publisher waits for room before `LaneFull`, unless it says ``wait=``.
         deadline: seconds from submission after which a job is pointless; None: never.
         call_timeout: seconds that one API call may take, from connecting to the last byte.
         floor: fraction of a budget's burst that this lane leaves for the lanes above it.
@@ -42,7 +46,7 @@ CRITICAL = Lane(
     name="critical",
     priority=CRITICAL_PRIORITY,
     capacity=1_000,
-    submit_wait=1,
+    submit_wait=CRITICAL_SUBMIT_WAIT,
     deadline=30,
     call_timeout=30,
     floor=0.0,
@@ -56,7 +60,7 @@ NORMAL = Lane(
     name="normal",
     priority=NORMAL_PRIORITY,
     capacity=10_000,
-    submit_wait=10,
+    submit_wait=NORMAL_SUBMIT_WAIT,
     deadline=300,
     call_timeout=120,
     floor=0.25,
@@ -70,7 +74,7 @@ BATCH = Lane(
     name="batch",
     priority=BATCH_PRIORITY,
     capacity=100_000,
-    submit_wait=300,
+    submit_wait=BATCH_SUBMIT_WAIT,
     deadline=None,
     call_timeout=300,
     floor=0.5,

@@ -15,6 +15,7 @@ from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.descriptions import describe_message
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter
+from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,10 +137,14 @@ class LaneAMQP(AMQP):
         send = super()._create_task_sender()
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
-            in_lane = _queue_of(options) in LANE_NAMES
-            message = describe_message(self.app, message, in_lane=in_lane)
-            if not in_lane:
+            lane_name = _queue_of(options)
+            message = describe_message(self.app, message, in_lane=lane_name in LANE_NAMES)
+            lane = self.rules.lane(lane_name) if lane_name is not None else None
+            if lane is None:
                 return send(producer, name, message, **options)
+            standing_in = stand_in()
+            if standing_in is not None:
+                return standing_in.take(self.app, lane, message, options)
             options["serializer"] = SERIALIZER
             options["retry_policy"] = {**RETRY_POLICY, **(options.get("retry_policy") or {})}
             with self.lane_producer(producer) as own:

@@ -16,6 +16,7 @@ from celery_app.broker.rules import LANE_NAMES
 from celery_app.broker.script import Script
 from celery_app.connection import key_prefix, redis_client
 from celery_app.settings import settings_of
+from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,7 +106,7 @@ def why_silent(app: Any, lane: str | None) -> str:
         app: the Celery application.
         lane: its name; None: not known.
     """
-    if lane is None:
+    if lane is None or stand_in() is not None:
         return ""
     client, prefix = redis_client(app), key_prefix(app)
     try:

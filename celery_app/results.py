@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery.app.backends import by_url
 
 from celery_app.addresses import NO_BACKEND
+from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,9 @@ class LaneResults:
         Raises:
             InvalidSettings: the project has none, and no broker where it could be.
         """
+        standing_in = stand_in()
+        if standing_in is not None:
+            return standing_in.backend_of(self._app)
         if self._app.backend_cls or self._app.conf.result_backend not in NO_BACKEND:
             return self._app.backend
         return self.at_broker()

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.errors import UnsupportedWorker
 from celery_app.overriding import override
+from celery_app.task_limits import limited_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,6 +50,7 @@ def look_after_workers(app: Any) -> None:
     app.steps["worker"].add("celery_app.presence:Presence")  # by name: it brings redis-py along
     # By name: the core imports no task.
     app.steps["worker"].add("tasks.warmup:WarmUp")
+    app.steps["consumer"].add("celery_app.remote_limits:RemoteLimits")
 
 
 def lanes_of(worker: Any) -> list[str]:
@@ -116,6 +118,7 @@ def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
         yield f"the pool {pool} ignores task time limits; set LANES_<LANE>_CALL_TIMEOUT and LANES_<LANE>_DEADLINE"
     if worker.prefetch_multiplier != 1:
         yield "a prefetch multiplier other than 1 lets jobs wait in the worker's memory, where no lane overtakes them"
+    yield from limited_tasks(worker.app, threads=_ignores_time_limits(worker.pool_cls))
     from celery_app.settings import settings_of  # pydantic is not wanted before the first job
 
     settings = settings_of(worker.app)

@@ -20,8 +20,11 @@ from celery_app.messaging import SERIALIZER
 from celery_app.metrics.events import JobEvent, Kind, emit
 from celery_app.queues import refuse
 from celery_app.results import backend_of, unsubscribed
+from celery_app.room import waiting_for_room
 from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
 from celery_app.settings import settings_of
+from celery_app.stand_in import refuse_eager, stand_in
+from celery_app.task_limits import LIMITS, annotated, refuse_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +55,9 @@ class LaneTask(Task):
     serializer = SERIALIZER
     #: The lane's ``attempts`` decides.
     max_retries = None
+    #: A project's defaults for these are meant for tasks that nothing else limits: in a lane they would park jobs in
+    #: slots, or say what a thread cannot keep.
+    from_config = tuple(pair for pair in Task.from_config if pair[0] not in LIMITS)
     #: What the API or the lane foresaw is no reason for a traceback in the worker's log; a task's own join them.
     throws: tuple[type[Exception], ...] = (LanesError,)
     #: True: logs, events, Flower and stored results show arguments as Celery does. They are described otherwise,
@@ -89,24 +95,46 @@ class LaneTask(Task):
         """
         return description_of(self, args, kwargs)
 
+    @classmethod
+    def annotate(cls) -> None:
+        """Take what ``task_annotations`` says of this task by name; its limits for all tasks end before the lanes."""
+        own = {name: getattr(cls, name) for name in LIMITS}
+        super().annotate()
+        for name, value in own.items():
+            setattr(cls, name, annotated(cls, name, value))
+
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
-        """Submit a job.
+        """Submit a job; besides Celery's options there is ``wait``: seconds to wait for room in a full lane.
 
         Raises:
-            UnknownLane: there is no such queue; in Celery's eager mode, too, so that tests find out.
-            LaneFull: the lane had no room for as long as its ``submit_wait``.
+            UnknownLane: there is no such queue.
+            UnsupportedTask: it has a ``rate_limit``, or this call a time limit.
+            LaneFull: the lane had no room for `wait`, by default its ``submit_wait``.
             BrokerUnreachable: within 3 s.
         """
         from celery_app.connection import broker_errors
 
         settings = settings_of(self.app)
-        if not self.app.conf.task_always_eager:
+        refuse_limits(self, options)
+        standing_in = stand_in()
+        if standing_in is not None:
+            standing_in.adopt(self.app)
+        elif not self.app.conf.task_always_eager:
             settings.check_broker()
         queue = options.get("queue")
         if isinstance(queue, str):
             self._check_queue(queue)
-        with broker_errors(self.app), unsubscribed(self.app):
+        with waiting_for_room(options.pop("wait", None)), broker_errors(self.app), unsubscribed(self.app):
+            if standing_in is not None:
+                return standing_in.send(self, args, kwargs, options)
             return super().apply_async(args, kwargs, **options)
+
+    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Run a job in this process, on the budget; where `celery_app.testing` stands in, with its answer."""
+        standing_in = stand_in()
+        if standing_in is not None:
+            return standing_in.apply(self, args, kwargs, options)
+        return super().apply(args, kwargs, **options)
 
     def _check_queue(self, name: str) -> None:
         try:
@@ -181,6 +209,8 @@ class LaneTask(Task):
         """Do as `admit` does, for a cost that was measured otherwise."""
         from tasks.admitted_block import admitted_block  # brings redis-py along
 
+        if self.request.is_eager:
+            refuse_eager(self.app)
         return admitted_block(self, cost, model)
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
@@ -260,6 +290,9 @@ class LaneTask(Task):
             DeadlineExceeded: if the job's deadline passes before it could start again.
         """
         properties = self.request.properties
+        if stand_in() is not None:
+            # Celery sends a copy, and would without end.
+            max_retries = self._most_retries(max_retries)
         if self.request.called_directly or not is_claimed(properties) or args or kwargs or options:
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
         if self.request.retries >= self._most_retries(max_retries):

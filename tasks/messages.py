@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from celery import shared_task
 from celery.exceptions import TaskPredicate
 
+from celery_app.client.options import refuse_options
 from celery_app.errors import InvalidRequest, LanesError, UnforeseenFailure
 from celery_app.routing import MODEL
 from celery_app.settings import settings_of
+from celery_app.stand_in import refuse_eager, stand_in
 from tasks.base import LaneTask
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class MessageTask(LaneTask):
 
         Raises:
             InvalidRequest: naming the first bad field; nothing has been queued then.
+            EagerRefused: ``task_always_eager`` is set, and `celery_app.testing` does not stand in for the lanes.
         """
         from celery_app.budget import metered_model
         from tasks.request import check_request
@@ -42,7 +45,9 @@ class MessageTask(LaneTask):
             raise InvalidRequest(path="args", problem="a request is all keywords; a step of a chain begins with .si()")
         if options.get("serializer") not in {None, "json"}:
             raise InvalidRequest(path="serializer", problem="workers accept nothing but json")
+        refuse_options(kwargs or {}, "apply_async")
         check_request(kwargs or {})
+        refuse_eager(self.app)
         options["headers"] = {MODEL: metered_model(kwargs), **(options.get("headers") or {})}
         return super().apply_async(args, kwargs, **options)
 
@@ -75,6 +80,9 @@ def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -
     from tasks.request import check_request
 
     check_request(params)  # a job sent by name was not checked on its way in
+    standing_in = stand_in()
+    if standing_in is not None:
+        return standing_in.perform(task, params)
     try:
         with task.admit_cost(cost_of(params), metered_model(params)) as call:
             return make_call(task, params, task.seconds_left(), call)

@@ -30,7 +30,7 @@ class _LaneTransportMixin:
 
     def get_transport_cls(self) -> Any:
         """Return the transport's class; it brings redis-py along, so it is imported on the first connection."""
-        name = _TRANSPORTS.get(self.transport_cls)  # type: ignore[attr-defined]
+        name = _TRANSPORTS.get(self.transport_cls) if self.rules is not None else None  # type: ignore[attr-defined]
         if name is None:
             return super().get_transport_cls()  # type: ignore[misc]
         from celery_app.broker import transport

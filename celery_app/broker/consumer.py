@@ -18,6 +18,8 @@ from celery_app.broker.rules import LANE_NAMES
 from celery_app.descriptions import BUILT_IN
 from celery_app.messaging import SERIALIZER
 from celery_app.results import backend_of
+from celery_app.settings import settings_of
+from celery_app.task_limits import RATE_REASON
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,18 @@ class LaneConsumer(Consumer):
                 task.Request, task.resultrepr_maxsize = LaneRequest, 0
         super().update_strategies()
         self.strategies.update({name: _checked(strategy) for name, strategy in self.strategies.items()})
+
+    def bucket_for_task(self, type: Any) -> Any:  # noqa: A002 - Celery's name
+        """Limit the rate of no task in lanes, however it came by a limit: its jobs would wait in slots."""
+        return None if getattr(type, "in_lanes", False) else super().bucket_for_task(type)
+
+    def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
+        """Limit the rate of a project's own task; but its job that came through a lane runs at once."""
+        lane = settings_of(self.app).lane((request.delivery_info or {}).get("routing_key"))
+        if lane is None:
+            return super()._limit_task(request, bucket, tokens)
+        logger.warning("the rate_limit of %s does not count in the lane %s: %s", request.name, lane.name, RATE_REASON)
+        return self._limit_move_to_pool(request)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Have what a lane must not hold refused first."""

@@ -14,6 +14,7 @@ from kombu.utils.json import dumps
 from celery_app.broker.inbox import take_not_before
 from celery_app.broker.verbs import PUT
 from celery_app.errors import JobTooLarge, LaneFull
+from celery_app.room import wait_for_room
 
 #: Headers that the scripts read; they do so from properties of the same names.
 SCRIPTS_READ = ("lanes_model", "submitted_at")
@@ -61,7 +62,7 @@ class Outbox:
         self._arguments = (prefix, queue, index, self.capacity, expires, not_before, tag, text)
 
     def put(self, client: redis.Redis) -> None:
-        """Put the job into its queue, waiting for room no longer than the lane's ``submit_wait``.
+        """Put the job into its queue, waiting for room no longer than `wait_for_room` says.
 
         Raises:
             LaneFull: nothing has been written.
@@ -74,13 +75,13 @@ class Outbox:
 
     def wait_for_room(self, put: Any) -> None:
         """Repeat `put` until the job is in its place or the patience is over."""
-        start, pause = time.monotonic(), FIRST_PAUSE
+        start, pause, wait = time.monotonic(), FIRST_PAUSE, wait_for_room(self.submit_wait)
         while (depth := put()) != IN_PLACE:
             waited = time.monotonic() - start
-            if waited >= self.submit_wait:
+            if waited >= wait:
                 raise LaneFull(lane=self.queue, depth=depth, capacity=self.capacity, waited=waited)
             # Jitter keeps a crowd of publishers from coming back all at once.
-            time.sleep(min(pause * random.uniform(0.5, 1), self.submit_wait - waited))
+            time.sleep(min(pause * random.uniform(0.5, 1), wait - waited))
             pause = min(pause * 2, LONGEST_PAUSE)
 
 

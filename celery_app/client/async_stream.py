@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from celery_app.client.async_connection import connected
 from celery_app.client.cancelling import cancel
@@ -16,13 +16,17 @@ from celery_app.client.heartbeat import HEARTBEAT, Heartbeat
 from celery_app.client.sending import STREAM, send
 from celery_app.connection import broker_errors
 from celery_app.errors import BrokerUnreachable, LanesError
+from celery_app.stand_in import refuse_to_wait, stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
     from types import TracebackType
 
     from celery_app.errors import StreamExpired
     from celery_app.lanes import Lane
+
+    _Entries: TypeAlias = list[tuple[bytes, Mapping[bytes, bytes]]]
+    _EntriesWithin: TypeAlias = Callable[[int | None], Awaitable[_Entries]]
 
 
 class AsyncEventStream:
@@ -134,13 +138,12 @@ class AsyncEventStream:
 
     async def _read(self) -> AsyncGenerator[Event | None]:
         await self._sent()
-        reader, key = self._reader, stream_key(self._app, self.task_id)
+        reader = self._reader
         ended: Event | StreamExpired | None = None
         with broker_errors(self._app):
-            async with connected(self._app) as client:
+            async with self._source() as entries_within:
                 while not reader.ended:
-                    block = self._block_ms if ended is None else None
-                    entries = entries_of(await client.xread({key: reader.after}, MOST_ENTRIES, block))
+                    entries = await entries_within(self._block_ms if ended is None else None)
                     for entry in entries:
                         for event in reader.take(*entry):
                             yield event
@@ -150,9 +153,30 @@ class AsyncEventStream:
                         ended = await self._end()
                         yield None
 
+    @asynccontextmanager
+    async def _source(self) -> AsyncGenerator[_EntriesWithin]:
+        """Give the block what waits for entries, so many milliseconds at most."""
+        standing_in = stand_in()
+        if standing_in is not None:
+
+            async def at_once(_: int | None) -> _Entries:
+                return standing_in.entries_after(self.task_id, self._reader.after)
+
+            yield at_once
+            return
+        key = stream_key(self._app, self.task_id)
+        async with connected(self._app) as client:
+
+            async def from_redis(block: int | None) -> _Entries:
+                return entries_of(await client.xread({key: self._reader.after}, MOST_ENTRIES, block))
+
+            yield from_redis
+
     async def _end(self) -> Event | StreamExpired | None:
         ended = await asyncio.to_thread(end_of, self._app, self.task_id)
-        if ended is None and time.monotonic() > self._give_up_at:
-            await asyncio.to_thread(cancel, self._app, self.task_id)
-            raise await asyncio.to_thread(unended, self._app, self._lane, self._patience)
+        if ended is None:
+            refuse_to_wait("Reading a stream")
+            if stand_in() is not None or time.monotonic() > self._give_up_at:
+                await asyncio.to_thread(cancel, self._app, self.task_id)
+                raise await asyncio.to_thread(unended, self._app, self._lane, self._patience)
         return ended

@@ -15,6 +15,7 @@ from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import LanesError, UnknownBatch
 from celery_app.job_keys import BATCH, BATCH_KEPT
 from celery_app.results import backend_of
+from celery_app.stand_in import refuse_to_wait, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,12 +117,19 @@ class Batch:
         Raises:
             UnknownBatch: it ended too long ago.
         """
-        with broker_errors(self._app):
-            fields: Any = redis_client(self._app).hgetall(self._key)
+        fields = self._fields()
         if not fields:
             raise UnknownBatch(batch_id=self.id, kept_days=BATCH_KEPT / _SECONDS_PER_DAY)
         numbers = {name: int(fields.get(name.encode(), 0)) for name in _NUMBERS}
         return BatchCounts(**numbers, submitted=b"submitted" in fields)
+
+    def _fields(self) -> dict[bytes, bytes]:
+        standing_in = stand_in()
+        if standing_in is not None:
+            return standing_in.batch_fields(self.id)
+        with broker_errors(self._app):
+            fields: Any = redis_client(self._app).hgetall(self._key)
+        return dict(fields)
 
     def results(self, patience: float | None = None) -> Iterator[BatchResult]:
         """Iterate over all results from the first on, in the order in which the jobs ended; wait for those to come.
@@ -133,6 +141,7 @@ class Batch:
 
         Raises:
             TimeoutError: when they are over.
+            WouldBlock: within a task, if there is something to wait for.
         """
         after, seen, heard_at = "0", 0, time.monotonic()
         while True:
@@ -142,8 +151,10 @@ class Batch:
             counts = self.counts()
             if counts.complete and seen >= counts.ended:
                 return
-            if patience is not None and time.monotonic() - heard_at > patience:
-                raise TimeoutError(f"no job of batch {self.id} has ended for {patience} s: {counts}")
+            refuse_to_wait("Batch.results()")
+            # What a stand-in holds nobody works on meanwhile.
+            if stand_in() is not None or (patience is not None and time.monotonic() - heard_at > patience):
+                raise TimeoutError(f"no job of batch {self.id} has ended for {patience or 0} s: {counts}")
 
     def cancel(self) -> None:
         """Cancel all jobs that have not ended; each is counted once a worker comes to it."""
@@ -151,6 +162,9 @@ class Batch:
             mark(self._app, self.id)
 
     def _ended_after(self, after: str) -> list[Any]:
+        standing_in = stand_in()
+        if standing_in is not None:
+            return standing_in.ended_after(self.id, after)
         with broker_errors(self._app):
             reply = redis_client(self._app).xread({f"{self._key}:ended": after}, MOST_RESULTS, BLOCK_MS)
         return entries_of(reply)

@@ -10,6 +10,7 @@ from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import Cancelled
 from celery_app.job_keys import CANCEL, CANCEL_KEPT
 from celery_app.results import backend_of
+from celery_app.stand_in import stand_in
 
 
 def cancel(app: Any, job: Any) -> bool:
@@ -32,4 +33,8 @@ def id_of(job: Any) -> str:
 
 def mark(app: Any, job_or_batch_id: str) -> None:
     """Leave the mark that workers look for before a job starts and while its call runs."""
+    standing_in = stand_in()
+    if standing_in is not None:
+        standing_in.cancel(job_or_batch_id)
+        return
     redis_client(app).set(f"{key_prefix(app)}{CANCEL}{job_or_batch_id}", 1, ex=CANCEL_KEPT)

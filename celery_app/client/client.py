@@ -39,16 +39,28 @@ class Client:
         from celery import current_app
 
         from celery_app.settings import settings_of
+        from celery_app.stand_in import stand_in
 
         app = self._app or current_app._get_current_object()  # noqa: SLF001 - the proxy is bound to a thread
         settings_of(app)
+        standing_in = stand_in()
+        if standing_in is not None:
+            standing_in.adopt(app)
         return app
 
-    def submit(self, lane: str = "normal", **params: Any) -> AsyncResult:
-        """Submit a call; its result is the message as a dict."""
+    def submit(self, lane: str = "normal", *, wait: float | None = None, **params: Any) -> AsyncResult:
+        """Submit a call; its result is the message as a dict.
+
+        Args:
+            lane: where to.
+            wait: seconds to wait for room in a full lane; None: the lane's ``submit_wait``.
+            params: of the Messages API.
+        """
+        from celery_app.client.options import refuse_options
         from celery_app.client.sending import CREATE, lane_of, send
 
-        return send(self.app, CREATE, lane_of(self.app, lane), params)
+        refuse_options(params, "submit")
+        return send(self.app, CREATE, lane_of(self.app, lane), params, wait=wait)
 
     def submit_many(
         self,
@@ -57,8 +69,13 @@ class Client:
         *,
         on_invalid: OnInvalid = "stop",
         progress: Callable[[Batch], None] | None = None,
+        wait: float | None = None,
     ) -> Batch:
-        """Submit many calls, and return once all are queued; a full lane is waited for, up to its ``submit_wait``.
+        """Submit many calls, and return once all are queued.
+
+        A full lane is waited for as long as it moves: `wait` counts from the last job that found room. By default that
+        is the lane's ``submit_wait``, 2 s, as suits a web request; a script that fills a lane faster than its workers
+        empty it says ``wait=600``, and may look on by `progress`.
 
         Nothing is queued if a list holds a bad item and `on_invalid` is ``stop``. Of any other iterable, the items
         before the bad one may be queued by then: the error's ``batch_id`` leads to them.
@@ -67,15 +84,17 @@ class Client:
             items: the parameters of each call, as dicts.
             lane: for all of them.
             on_invalid: ``stop`` raises at the first bad item, ``skip`` leaves it out and notes it in the batch.
-            progress: called with the batch from time to time, and at the end.
+            progress: called with the batch about twice a second, while it waits, too, and at the end.
+            wait: seconds without room after which to give up; ``float("inf")``: never; None: the ``submit_wait``.
 
         Raises:
             InvalidItem: naming the item's index and the first bad field.
+            LaneFull: there was no room for `wait`; the error's ``batch_id`` leads to the jobs that are queued.
         """
         from celery_app.client.sending import lane_of
         from celery_app.client.submission import submit_many
 
-        return submit_many(self.app, items, lane_of(self.app, lane), on_invalid, progress)
+        return submit_many(self.app, items, lane_of(self.app, lane), on_invalid, progress, wait)
 
     def load_batch(self, batch_id: str) -> Batch:
         """Return a batch that any process has submitted.
@@ -93,16 +112,27 @@ class Client:
         Raises:
             DeadlineExceeded: there is no answer; the job is cancelled.
             LanesError: the job has failed; what of it says how.
+            WouldBlock: within a task, where waiting may stop all slots.
         """
         from celery_app.client.asking import ask
+        from celery_app.client.options import refuse_options
 
+        refuse_options(params, "ask")
         return ask(self.app, lane, params)
 
     def stream(self, lane: str = "critical", *, cancel_on_close: bool = False, **params: Any) -> EventStream:
-        """Submit a call whose answer is read while it is produced; returns once the job is queued."""
-        from celery_app.client.event_stream import EventStream
-        from celery_app.client.sending import STREAM, lane_of, send
+        """Submit a call whose answer is read while it is produced; returns once the job is queued.
 
+        Raises:
+            WouldBlock: within a task, where reading may stop all slots; `tasks.stream_message` is for others to read.
+        """
+        from celery_app.client.event_stream import EventStream
+        from celery_app.client.options import refuse_options
+        from celery_app.client.sending import STREAM, lane_of, send
+        from celery_app.stand_in import refuse_to_wait
+
+        refuse_options(params, "stream")
+        refuse_to_wait("stream()")
         of = lane_of(self.app, lane)
         result = send(self.app, STREAM, of, params)
         return EventStream(self.app, result.id, patience=of.deadline, cancel_on_close=cancel_on_close, lane=of.name)
@@ -129,7 +159,9 @@ class Client:
     async def aask(self, lane: str = "critical", **params: Any) -> Message:
         """Do as `ask` does; a coroutine that is cancelled cancels its job."""
         from celery_app.client.async_asking import aask
+        from celery_app.client.options import refuse_options
 
+        refuse_options(params, "aask")
         return await aask(self.app, lane, params)
 
     def astream(self, lane: str = "critical", *, cancel_on_close: bool = False, **params: Any) -> AsyncEventStream:
@@ -138,8 +170,12 @@ class Client:
         ``await astream(…)`` sends it at once.
         """
         from celery_app.client.async_stream import AsyncEventStream
+        from celery_app.client.options import refuse_options
         from celery_app.client.sending import lane_of
+        from celery_app.stand_in import refuse_to_wait
 
+        refuse_options(params, "astream")
+        refuse_to_wait("astream()")
         of = lane_of(self.app, lane)
         return AsyncEventStream(
             self.app, None, patience=of.deadline, cancel_on_close=cancel_on_close, call=(of, params)

@@ -15,9 +15,10 @@ from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LanesError, StreamExpired, error_event
 from celery_app.job_keys import STREAM, STREAM_KEPT
 from celery_app.results import backend_of
+from celery_app.stand_in import refuse_to_wait, stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from types import TracebackType
 
 #: Milliseconds for which Redis is asked to wait in one command: half of the time in which it has to answer
@@ -149,14 +150,11 @@ class EventStream:
 
     def _read(self) -> Generator[Event | None]:
         """Yield each event, and None whenever there was none for a while."""
-        reader, client = self._reader, redis_client(self._app)
-        key = stream_key(self._app, self.task_id)
+        reader = self._reader
         ended: Event | StreamExpired | None = None
         while not reader.ended:
-            with broker_errors(self._app):
-                # Once the job has ended, all that there is to read is there.
-                block = self._block_ms if ended is None else None
-                entries = entries_of(client.xread({key: reader.after}, MOST_ENTRIES, block))
+            # Once the job has ended, all that there is to read is there.
+            entries = self._entries(self._block_ms if ended is None else None)
             for entry in entries:
                 yield from reader.take(*entry)
             if not entries and ended is not None:
@@ -165,11 +163,22 @@ class EventStream:
                 ended = self._end()
                 yield None
 
+    def _entries(self, block: int | None) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+        standing_in = stand_in()
+        if standing_in is not None:
+            return standing_in.entries_after(self.task_id, self._reader.after)
+        key = stream_key(self._app, self.task_id)
+        with broker_errors(self._app):
+            return entries_of(redis_client(self._app).xread({key: self._reader.after}, MOST_ENTRIES, block))
+
     def _end(self) -> Event | StreamExpired | None:
         ended = end_of(self._app, self.task_id)
-        if ended is None and time.monotonic() > self._give_up_at:
-            cancel(self._app, self.task_id)
-            raise unended(self._app, self._lane, self._patience)
+        if ended is None:
+            refuse_to_wait("Reading a stream")
+            # What a stand-in holds nobody works on while its reader waits.
+            if stand_in() is not None or time.monotonic() > self._give_up_at:
+                cancel(self._app, self.task_id)
+                raise unended(self._app, self._lane, self._patience)
         return ended
 
 
@@ -177,7 +186,7 @@ def unended(app: Any, lane: str | None, patience: float | None) -> DeadlineExcee
     """Return the error for a reader that has waited for as long as its job may take."""
     from celery_app.presence import why_silent  # brings redis-py along
 
-    return DeadlineExceeded(where=f"before the stream has ended{why_silent(app, lane)}", allowed=patience)
+    return DeadlineExceeded(where=f"before the stream has ended{why_silent(app, lane)}", allowed=patience or 0)
 
 
 def stream_key(app: Any, task_id: str) -> str:

@@ -50,7 +50,7 @@ def send(
 
     Raises:
         InvalidRequest: naming the first bad parameter.
-        LaneFull: no room within the lane's ``submit_wait``.
+        LaneFull: no room within the lane's ``submit_wait``, or within ``wait=``.
         BrokerUnreachable: no broker answers; after at most 3 s.
     """
     with broker_errors(app):

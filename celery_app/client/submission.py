@@ -14,9 +14,12 @@ from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE, MAX_MESSAGE_BYT
 from celery_app.broker.script import Script
 from celery_app.client.batch import Batch
 from celery_app.client.envelope import Envelope
+from celery_app.client.options import refuse_options
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import InvalidItem, InvalidRequest, LaneFull, LanesError
 from celery_app.job_keys import BATCH, BATCH_KEPT
+from celery_app.room import wait_for_room, waiting_for_room
+from celery_app.stand_in import refuse_eager, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,13 +47,25 @@ def submit_many(
     lane: Lane,
     on_invalid: OnInvalid = "stop",
     progress: Callable[[Batch], None] | None = None,
+    wait: float | None = None,
 ) -> Batch:
     """Submit many calls; see `Client.submit_many`."""
+    refuse_eager(app)
     if on_invalid not in {"stop", "skip"}:
         raise ValueError(f"on_invalid must be 'stop' or 'skip', not {on_invalid!r}")
     if on_invalid == "stop" and isinstance(items, Sequence):
         for index, item in enumerate(items):
-            _check(index, item)
+            check_item(index, item)
+    with waiting_for_room(wait):
+        standing_in = stand_in()
+        if standing_in is not None:
+            return standing_in.submit_many(app, items, lane, on_invalid, progress)
+        return _submit_many(app, items, lane, on_invalid, progress)
+
+
+def _submit_many(
+    app: Any, items: Iterable[Any], lane: Lane, on_invalid: OnInvalid, progress: Callable[[Batch], None] | None
+) -> Batch:
     with broker_errors(app):
         submission = Submission(app, lane, progress)
     try:
@@ -88,7 +103,7 @@ class Submission:
         for index, item in enumerate(items):
             try:
                 if not checked:
-                    _check(index, item)
+                    check_item(index, item)
                 text = self._text(index, item)
             except InvalidItem as exc:
                 if on_invalid == "stop":
@@ -108,7 +123,7 @@ class Submission:
 
     def _put_all(self, texts: list[bytes]) -> None:
         """Put jobs into the lane, waiting for room as long as it moves."""
-        waiting_since, pause = time.monotonic(), FIRST_PAUSE
+        waiting_since, pause, wait = time.monotonic(), FIRST_PAUSE, wait_for_room(self._lane.submit_wait)
         while texts:
             placed, depth = self._put_some(texts)
             self._put += placed
@@ -117,9 +132,9 @@ class Submission:
                 waiting_since, pause = time.monotonic(), FIRST_PAUSE
             if texts:
                 waited = time.monotonic() - waiting_since
-                if waited >= self._lane.submit_wait:
+                if waited >= wait:
                     raise LaneFull(lane=self._lane.name, depth=depth, capacity=self._lane.capacity, waited=waited)
-                time.sleep(pause * random.uniform(0.5, 1))
+                time.sleep(min(pause * random.uniform(0.5, 1), wait - waited))
                 pause = min(pause * 2, LONGEST_PAUSE)
                 self._report()
 
@@ -150,13 +165,19 @@ class Submission:
             self._report_at = time.monotonic() + REPORT_EVERY
 
 
-def _check(index: int, item: Any) -> None:
+def check_item(index: int, item: Any) -> None:
+    """Check one item.
+
+    Raises:
+        InvalidItem: naming its index and the first bad field.
+    """
     from tasks.request import check_request
 
     if not isinstance(item, Mapping):
         problem = f"have to be an object, not {type(item).__name__}"
         raise InvalidItem(index=index, path="params", problem=problem)
     try:
+        refuse_options(item, "submit_many")
         check_request(item)
     except InvalidRequest as exc:
         raise InvalidItem(index=index, path=exc.path, problem=exc.problem) from None

@@ -1,33 +1,33 @@
-"""Fixtures for the tests of your own views: a real broker, real workers, a simulated API."""
+"""Tests of a view: calls are answered in the test's own process, in milliseconds."""
 
-# conftest.py
-import json
-import os
-import subprocess
-import sys
-import urllib.request
+# test_views.py
+from ask_flask import site  # your own
 
-import pytest
-
-# -A proj with an application of your own
-UP = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes", "up", "--no-flower", "--json"]
+MESSAGES = [{"role": "user", "content": "Hi"}]
 
 
-@pytest.fixture(scope="session")
-def lanes():
-    with subprocess.Popen(UP, stdout=subprocess.PIPE, text=True) as up:
-        stack = json.loads(up.stdout.readline())  # once everything is ready
-        os.environ.update(stack["environ"])  # before your Celery application is used for the first time
-        yield stack
-        up.terminate()
+def ask():
+    return site.test_client().post("/ask", json={"messages": MESSAGES})
 
 
-@pytest.fixture
-def api(lanes):
-    def control(**changes):
-        body = json.dumps(changes).encode()
-        request = urllib.request.Request(f"{lanes['base_url']}/_control", body, method="PATCH")
-        urllib.request.urlopen(request, timeout=5).close()
+def test_answer(lanes):  # the fixture is there wherever ezai-lanes is installed
+    lanes.answer("Hello!")  # or a message as a dict, a function of the parameters, an error; several: one for each call
 
-    control(latency=0, jitter=0, outage=False, spend_limit=False)
-    return control  # api(spend_limit=True): how does the view look when the API refuses?
+    assert ask().json == {"answer": "Hello!"}
+    (job,) = lanes.jobs("critical")
+    assert job.params["messages"] == MESSAGES
+
+
+def test_refusal(lanes):
+    lanes.fail(status=529)
+    assert ask().status_code == 502
+
+
+def test_full_lane(lanes):
+    lanes.fill("critical")
+    assert ask().status_code == 503
+
+
+def test_no_answer_in_time(lanes):
+    lanes.hold()  # jobs wait until lanes.drain(); who waits for one is told at once that its time is over
+    assert ask().status_code == 504

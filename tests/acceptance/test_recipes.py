@@ -476,9 +476,31 @@ def test_lane_keys(up: Rig) -> None:
 
 
 @pytest.mark.slow  # it starts all of `lanes up`
+def run_pytest(folder: Path) -> str:
+    """Run a project's tests in a folder; return what pytest says."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "EZAI_", "LANES_"))}
+    said = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(folder)],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": str(RECIPES), "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return said.stdout + said.stderr
+
+
 def test_testing_views(tmp_path: Path) -> None:
+    """With nothing running, a view is tested with an answer, a refusal, a full lane, and no answer in time."""
+    (tmp_path / "test_views.py").write_text((RECIPES / "testing_views.py").read_text())
+    said = run_pytest(tmp_path)
+    assert "4 passed" in said, said
+
+
+def test_testing_end_to_end(tmp_path: Path) -> None:
     """The fixtures give a view's test a real stack, and an API that fails when it is told to."""
-    (tmp_path / "conftest.py").write_text((RECIPES / "testing_views.py").read_text())
+    (tmp_path / "conftest.py").write_text((RECIPES / "testing_end_to_end.py").read_text())
     (tmp_path / "test_views.py").write_text("""
 from ask_flask import site
 
@@ -492,14 +514,5 @@ def test_api_down(api):
     api(spend_limit=True)
     assert asked().status_code == 502
 """)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "EZAI_", "LANES_"))}
-    said = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)],
-        cwd=tmp_path,
-        env={**kept, "PYTHONPATH": str(RECIPES), "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "2 passed" in said.stdout, said.stdout + said.stderr
+    said = run_pytest(tmp_path)
+    assert "2 passed" in said, said

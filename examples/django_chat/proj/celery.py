@@ -7,8 +7,6 @@ from celery import Celery
 from celery_app import install
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.settings")
-# A pipeline may wait minutes for room in a full lane, a request may not.
-os.environ.setdefault("LANES_BATCH_SUBMIT_WAIT", "2")
 
 app = Celery("proj", include=["proj.tasks"])
 app.config_from_object("django.conf:settings", namespace="CELERY")
