@@ -1,4 +1,4 @@
-r"""Celery's own integration suite, kombu's Redis tests and those of django-celery-results: on stock, and with the lanes.
+r"""Celery's own integration suite, kombu's Redis tests and django-celery-results': on stock, and with the lanes.
 
 A test that passes on stock has to pass with the lanes installed. The suites are not ours and not in this repository;
 fetch and unpack them, and say where they are::
@@ -39,7 +39,7 @@ REPOSITORY = Path(__file__).parents[1]
 HOOKS = Path(__file__).parent / "upstream_hooks"
 
 #: What the suites import, as their requirements/test*.txt have it, without what needs a server that is not Redis.
-REQUIREMENTS = [
+REQUIREMENTS = (
     "celery>=5.7,<5.8",
     "kombu>=5.7,<5.8",
     "redis>=6.4,!=8.0.0,<9",
@@ -66,7 +66,7 @@ REQUIREMENTS = [
     "pyyaml",
     "sqlalchemy",
     "tblib",
-]
+)
 
 #: Seconds for one test (the suites' own limit for most), and for one file of them.
 TEST_LIMIT = 300
