@@ -40,15 +40,20 @@ def redis_client(app: Any) -> Redis:
     of = (settings_of(app).broker_url, repr(app.conf.broker_transport_options))
     cached: tuple[Any, Redis] | None = getattr(app, "lanes_redis", None)
     if cached is None or cached[0] != of:
-        from redis import Redis
-
-        # Two threads may both come here: the earlier one's client is used by nobody else, and goes with its thread.
-        try:
-            pool = _connection_pool(app)
-        except (TypeError, ValueError) as exc:
-            raise BrokerUnreachable(url=shown_url(app), reason=_reason(exc)) from exc
-        cached = app.lanes_redis = (of, Redis.from_pool(pool))
+        with app.lanes_configuring:  # of two threads that come here one makes it, or a connection stays open
+            cached = getattr(app, "lanes_redis", None)
+            if cached is None or cached[0] != of:
+                cached = app.lanes_redis = (of, _new_client(app))
     return cached[1]
+
+
+def _new_client(app: Any) -> Redis:
+    from redis import Redis
+
+    try:
+        return Redis.from_pool(_connection_pool(app))
+    except (TypeError, ValueError) as exc:
+        raise BrokerUnreachable(url=shown_url(app), reason=_reason(exc)) from exc
 
 
 def key_prefix(app: Any) -> str:

@@ -126,7 +126,10 @@ class LaneAMQP(AMQP):
     def close_lanes(self) -> None:
         """Close the lanes' own connections."""
         with self._opening:
-            pool, self._lane_pool = self._lane_pool, None
+            self._close_lane_pool()
+
+    def _close_lane_pool(self) -> None:
+        pool, self._lane_pool = self._lane_pool, None
         if pool is not None:
             pool.force_close_all()
             pool.connections.force_close_all()
@@ -136,6 +139,7 @@ class LaneAMQP(AMQP):
         of = (conf.broker_url, repr(conf.broker_transport_options))
         with self._opening:
             if self._lane_pool is None or self._lane_pool_of != of:
+                self._close_lane_pool()  # it leads to where the lanes were before
                 limit = conf.broker_pool_limit or POOL_LIMIT
                 self._lane_pool = ProducerPool(self.lane_connection().Pool(limit), limit=limit)
                 self._lane_pool_of = of
