@@ -364,8 +364,7 @@ def flower(folder: Path, app: str, **env: str) -> Iterator[str]:
             until(lambda: is_there(f"{url}/healthcheck"), 2 * PATIENCE, "Flower answers")
             yield url
         finally:
-            process.terminate()
-            process.wait(DEADLINE_S)
+            process.kill()  # its handler of SIGTERM raises, and may do so where Python ignores it
     assert not any(secret in log.read_text() for secret in SECRETS)
 
 
