@@ -40,6 +40,11 @@ def understood(url: str) -> Understood:
     return Understood(SEPARATOR.join(map(_renamed, chunks)), None)
 
 
+def joined(urls: Any) -> str:
+    """Return several URLs, as Celery's configuration may list them, in one."""
+    return urls if isinstance(urls, str) else SEPARATOR.join(map(str, urls or ()))
+
+
 def verified(url: str) -> dict[str, Any]:
     """Return the encryption that a URL asks for: ``rediss://`` is a verified certificate unless it says otherwise."""
     secure = url.startswith(("rediss://", "valkeys://")) and "ssl_" not in url
@@ -48,7 +53,14 @@ def verified(url: str) -> dict[str, Any]:
 
 def shown(url: str, mask: str = "**") -> str:
     """Return a URL, or several, without passwords."""
-    return SEPARATOR.join(maybe_sanitize_url(chunk, mask) for chunk in understood(url).url.split(SEPARATOR))
+    return SEPARATOR.join(_sanitized(chunk, mask) for chunk in understood(url).url.split(SEPARATOR))
+
+
+def _sanitized(url: str, mask: str) -> str:
+    if "://" in url:
+        return str(maybe_sanitize_url(url, mask))
+    before, at, host = url.rpartition("@")
+    return f"{mask}{at}{host}" if before else url
 
 
 def _renamed(url: str) -> str:

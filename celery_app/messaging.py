@@ -12,7 +12,7 @@ from kombu.pools import ProducerPool
 
 from celery_app.broker.connection import LaneConnection, LanePooledConnection
 from celery_app.broker.rules import LANE_NAMES, LaneRules
-from celery_app.broker_urls import MASTER, SENTINEL, verified
+from celery_app.broker_urls import MASTER, SENTINEL, joined, verified
 from celery_app.descriptions import describe_message
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter
@@ -65,7 +65,7 @@ class LaneAMQP(AMQP):
         """Return a connection of the application's own, whose channels know what is a lane."""
         only_lanes = self._has_only_lanes()
         if only_lanes and args and not kwargs.get("ssl"):
-            kwargs["ssl"] = verified(str(args[0])) or kwargs.get("ssl")
+            kwargs["ssl"] = verified(joined(args[0])) or kwargs.get("ssl")
         connection = LaneConnection(*args, **kwargs)
         connection.rules = self.rules
         if only_lanes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery.app.utils import filter_hidden_settings
 
-from celery_app.broker_urls import SEPARATOR, shown, understood
+from celery_app.broker_urls import SENTINEL, SEPARATOR, shown, understood
 
 _MASK = "*" * 8
 
@@ -37,4 +37,5 @@ def _is_ours(key: object, value: object) -> bool:
     if not key.lower().endswith(("broker_url", "broker_read_url", "broker_write_url", "result_backend")):
         return False
     words = understood(value)
-    return SEPARATOR in value or words.master is not None or words.url != value
+    several_sentinels = value.startswith(f"{SENTINEL}://") and SEPARATOR in value
+    return several_sentinels or words.master is not None or words.url != value

@@ -14,7 +14,7 @@ from celery.concurrency import get_implementation
 from click.core import ParameterSource
 
 from celery_app.broker.rules import LANE_NAMES
-from celery_app.broker_urls import SENTINEL, verified
+from celery_app.broker_urls import SENTINEL, joined, verified
 from celery_app.errors import UnsupportedWorker
 from celery_app.messaging import hasty_sentinels
 from celery_app.overriding import override
@@ -152,7 +152,7 @@ def _ready_connections(app: Any, slots: int) -> None:
     """A slot without a connection cannot acknowledge, and stays taken for good."""
     options = dict(app.conf.broker_transport_options)
     options["max_connections"] = max(options.get("max_connections", 0), slots + SPARE_CONNECTIONS)
-    url = str(app.conf.broker_read_url)
+    url = joined(app.conf.broker_read_url)
     if url.startswith(f"{SENTINEL}://"):
         options["sentinel_kwargs"] = hasty_sentinels(options.get("sentinel_kwargs"), serving=True)
     override(

@@ -77,7 +77,9 @@ class Channel(kombu_redis.Channel):
     @property
     def rules(self) -> LaneRules | None:
         """The lanes' rules; None where the connection belongs to no application with lanes."""
-        return self.connection.client.rules if self.connection is not None else None
+        # A channel that is closed after its connection was lost has a transport without a client.
+        client = getattr(self.connection, "client", None)
+        return client.rules if client is not None else None
 
     def lane(self, queue: str) -> Lane | None:
         """Return a queue's lane, None for a queue that is kombu's own."""

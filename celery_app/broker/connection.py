@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kombu import Connection
 from kombu.connection import ConnectionPool, PooledConnection
 
-from celery_app.broker_urls import MASTER, SENTINEL, SEPARATOR, shown, understood
+from celery_app.broker_urls import MASTER, SENTINEL, SEPARATOR, joined, shown, understood
 
 if TYPE_CHECKING:
     from celery_app.broker.rules import LaneRules
@@ -57,7 +57,7 @@ class LaneConnection(_LaneTransportMixin, Connection):
         """Take what kombu takes, and ``valkey://`` and ``sentinel://…?master_name=…`` besides."""
         if hostname:
             several = not isinstance(hostname, str)
-            hostname, master = understood(SEPARATOR.join(map(str, hostname)) if several else hostname)
+            hostname, master = understood(joined(hostname))
             hostname = hostname.split(SEPARATOR) if several else hostname
             if master:
                 kwargs["transport_options"] = {**(kwargs.get("transport_options") or {}), MASTER: master}
