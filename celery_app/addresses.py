@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from kombu.transport import TRANSPORT_ALIASES
+
+from celery_app.broker_urls import SENTINEL
 
 DEFAULT_BROKER_URL = "redis://localhost:6379/0"
 
@@ -13,8 +15,12 @@ DEFAULT_BROKER_URL = "redis://localhost:6379/0"
 NO_BACKEND = (None, "", "disabled", "disabled://")
 DEFAULT_BASE_URL = "https://ezaiapi.com"
 
-#: Redis, Redis over TLS, the same by Valkey's name, and Sentinel.
-BROKER_SCHEMES = ("redis", "rediss", "valkey", "redis+socket", "sentinel")
+#: Redis, Redis over TLS and on a socket in the file system, the same by Valkey's name, and Sentinel.
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "valkey", "valkeys", "valkey+socket", "sentinel")
+
+#: What may follow a ``?``: these, and all that begins with ``ssl_``. A socket takes any of redis-py's parameters.
+_PARAMETERS = frozenset({"connect_timeout", "credential_provider", "heartbeat"})
+_SENTINELS_PARAMETERS = _PARAMETERS | {"master_name"}
 
 #: kombu's broker within one process: enough for tests that run their tasks eagerly, as nothing is sent.
 MEMORY = "memory"
@@ -37,8 +43,11 @@ def broker_address(url: str) -> str:
     if scheme_of(first) != MEMORY:
         _check_scheme(first)
     # Sentinel's others may leave out what they have in common with the first.
-    for each in [first, *(other for other in others if "://" in other)]:
+    whole = [first, *(other if "://" in other else f"{scheme_of(first)}://{other}" for other in others)]
+    for each in whole:
         _check_address(each)
+    if scheme_of(first) == SENTINEL and len({*filter(None, map(_database, whole))}) > 1:
+        raise ValueError("all Sentinels lead to one master, so their URLs must name the same database")
     return url
 
 
@@ -65,9 +74,20 @@ def _check_address(url: str) -> None:
     if parts.scheme == MEMORY:
         return
     _check_scheme(url)
-    database = parts.path.strip("/")
-    if parts.scheme != "redis+socket" and database and not database.isdigit():
+    if parts.scheme.endswith("+socket"):
+        return
+    database = _database(url)
+    if database and not database.isdigit():
         raise ValueError("the database, which follows the port's slash, must be a number")
+    allowed = _SENTINELS_PARAMETERS if parts.scheme == SENTINEL else _PARAMETERS
+    names = [name for name, _ in parse_qsl(parts.query)]
+    if not all(name in allowed or name.startswith("ssl_") for name in names):
+        # Not which: it may be a part of a password.
+        raise ValueError(f"what follows the ? may only be ssl_… or {', '.join(sorted(allowed))}")
+
+
+def _database(url: str) -> str:
+    return urlsplit(url).path.strip("/")
 
 
 def _check_port(url: str) -> None:

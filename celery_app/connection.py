@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from kombu.utils.url import maybe_sanitize_url
-
+from celery_app.broker_urls import shown
 from celery_app.errors import BrokerUnreachable
 from celery_app.settings import settings_of
 
@@ -51,7 +50,7 @@ def _new_client(app: Any) -> Redis:
     from redis import Redis
 
     try:
-        return Redis.from_pool(_connection_pool(app))
+        return Redis.from_pool(connection_pool(app))
     except (TypeError, ValueError) as exc:
         raise BrokerUnreachable(url=shown_url(app), reason=_reason(exc)) from exc
 
@@ -84,16 +83,17 @@ def broker_errors(app: Any) -> Iterator[None]:
 
 def _reason(exc: Exception) -> str:
     """A server of another protocol answers with anything, a page of HTML for instance."""
-    return " ".join(str(exc).split())[:120].rstrip(".") or type(exc).__name__
+    text = str(exc).partition(" : <")[0]  # what follows are the Sentinels that were asked, at length
+    return " ".join(text.split())[:120].rstrip(".") or type(exc).__name__
 
 
 def shown_url(app: Any) -> str:
     """Return the broker's URL without its password."""
-    urls = settings_of(app).broker_url.split(";")
-    return ";".join(map(maybe_sanitize_url, urls))
+    return shown(settings_of(app).broker_url)
 
 
-def _connection_pool(app: Any) -> ConnectionPool:
+def connection_pool(app: Any) -> ConnectionPool:
+    """Return a pool of connections to the broker's Redis, none of them opened."""
     channel = _unopened_channel(app.amqp.lane_connection())
     channel.max_connections = MAX_CONNECTIONS
     pool: ConnectionPool = channel._get_pool()

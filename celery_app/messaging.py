@@ -11,8 +11,9 @@ from kombu import Queue
 from kombu.pools import ProducerPool
 
 from celery_app.addresses import DEFAULT_BROKER_URL
-from celery_app.broker.connection import LaneConnection, LanePooledConnection, verified
+from celery_app.broker.connection import LaneConnection, LanePooledConnection
 from celery_app.broker.rules import LANE_NAMES, LaneRules
+from celery_app.broker_urls import MASTER, SENTINEL, joined, verified
 from celery_app.descriptions import describe_message
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter
@@ -30,6 +31,10 @@ REPLY_TIMEOUT = 1.4
 
 #: Seconds that the broker may take to answer a worker: it has nobody to answer to, and a server may be busy saving.
 WORKER_REPLY_TIMEOUT = 10.0
+
+#: Seconds to connect to a Sentinel, and for its answer: it has nothing else to do. redis-py asks one after the other,
+#: so that three mute ones, asked twice, still leave a web request its 3 s.
+SENTINEL_TIMEOUT = 0.4
 
 #: One more try, at once: a connection that the server closed while it was idle is found out by the first.
 RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
@@ -60,14 +65,16 @@ class LaneAMQP(AMQP):
 
     def Connection(self, url: Any = None, *args: Any, **kwargs: Any) -> LaneConnection:  # noqa: N802 - Celery's name
         """Return a connection of the application's own, whose channels know what is a lane."""
-        if not url and self.has_only_lanes:
-            url = DEFAULT_BROKER_URL  # Celery's own would be a RabbitMQ
+        if self._has_only_lanes():
+            url = url or DEFAULT_BROKER_URL  # Celery's own would be a RabbitMQ
+            kwargs["ssl"] = kwargs.get("ssl") or verified(joined(url)) or None
         connection = LaneConnection(url, *args, **kwargs)
         connection.rules = self.rules
+        if self._has_only_lanes():
+            _hasten(connection)
         return connection
 
-    @property
-    def has_only_lanes(self) -> bool:
+    def _has_only_lanes(self) -> bool:
         """Whether the application has no queues of its own."""
         return self.app.conf.task_default_queue in LANE_NAMES
 
@@ -75,7 +82,7 @@ class LaneAMQP(AMQP):
         """Return the application's own queues and the lanes."""
         made: LaneQueues = super().Queues(_without_lanes(queues), *args, **kwargs)
         made.routed = frozenset(names_in(self.app.conf.task_routes))
-        if self.has_only_lanes:
+        if self._has_only_lanes():
             made.serve_lanes()
         return made
 
@@ -93,7 +100,7 @@ class LaneAMQP(AMQP):
         """Return a connection to the lanes' broker, not opened: with the application's options, and short timeouts.
 
         Raises:
-            InvalidSettings: the lanes cannot live at that broker.
+            InvalidSettings: the lanes cannot live at that broker, or nobody has named Sentinel's master.
         """
         from celery_app.settings import settings_of  # pydantic is not wanted before the first job
 
@@ -102,7 +109,7 @@ class LaneAMQP(AMQP):
         conf, url = self.app.conf, settings.broker_url
         reply_timeout = WORKER_REPLY_TIMEOUT if self.rules.serving else REPLY_TIMEOUT
         timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": reply_timeout}
-        return self.Connection(
+        connection = self.Connection(
             url,
             conf.broker_user,
             conf.broker_password,
@@ -111,6 +118,14 @@ class LaneAMQP(AMQP):
             ssl=conf.broker_use_ssl or verified(url) or None,
             transport_options={**timeouts, **conf.broker_transport_options},
         )
+        if connection.transport_cls == SENTINEL and not connection.transport_options.get(MASTER):
+            from celery_app.errors import InvalidSettings
+
+            example = "sentinel://localhost:26379/0?master_name=mymaster"
+            problem = f"Sentinel is asked for a master by name, as in {example}"
+            raise InvalidSettings(problems=f"CELERY_BROKER_URL: {problem}")
+        _hasten(connection)
+        return connection
 
     @contextmanager
     def lane_producer(self, producer: Any) -> Iterator[Any]:
@@ -163,6 +178,25 @@ class LaneAMQP(AMQP):
                 return send(own, name, _announced(message), **options)
 
         return send_task_message
+
+
+def hasty_sentinels(options: dict[str, Any] | None, *, serving: bool) -> dict[str, Any]:
+    """Return what a Sentinel is connected with: redis-py would ask a dead one four times, with seconds in between.
+
+    Args:
+        options: ``sentinel_kwargs`` as somebody has set it.
+        serving: whether a worker for lanes asks.
+    """
+    seconds = REPLY_TIMEOUT if serving else SENTINEL_TIMEOUT
+    return {"socket_connect_timeout": seconds, "socket_timeout": seconds, "retry": None, **(options or {})}
+
+
+def _hasten(connection: LaneConnection) -> None:
+    """Have a connection that is not open yet lose no time at Sentinels that are dead."""
+    if connection.transport_cls == SENTINEL:
+        options = connection.transport_options
+        serving = connection.rules is not None and connection.rules.serving
+        options["sentinel_kwargs"] = hasty_sentinels(options.get("sentinel_kwargs"), serving=serving)
 
 
 def _without_lanes(queues: Any) -> Any:

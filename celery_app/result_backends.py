@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ssl
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from celery.backends import redis as celery_redis
+from kombu.utils.url import parse_ssl_cert_reqs
 
-from celery_app.broker.connection import MASTER
-from celery_app.messaging import CONNECT_TIMEOUT, REPLY_TIMEOUT, WORKER_REPLY_TIMEOUT
+from celery_app.broker_urls import MASTER, understood
+from celery_app.connection import connection_pool, shown_url
+from celery_app.messaging import CONNECT_TIMEOUT, REPLY_TIMEOUT, WORKER_REPLY_TIMEOUT, hasty_sentinels
 
 #: Celery subscribes to a result before it publishes the job, and tries each of these once more by itself.
 RETRY_POLICY = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
@@ -17,14 +18,23 @@ RETRY_POLICY = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "inte
 #: A worker's results outlive a broker that restarts: Celery's own default, about 20 s.
 WORKER_RETRY_POLICY = {"max_retries": 20, "interval_start": 0, "interval_step": 1, "interval_max": 1}
 
+#: What the broker's transport options say of Sentinels; it holds for results, too, where nothing else is said of them.
+_SENTINELS_OPTIONS = (MASTER, "min_other_sentinels", "sentinel_kwargs")
+
 
 class ValkeyBackend(celery_redis.RedisBackend):
     """Celery's backend for Redis; Valkey speaks the same protocol."""
 
     def __init__(self, *args: Any, url: str | None = None, **kwargs: Any) -> None:
         """Take a URL by Valkey's name."""
-        url = url and url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
-        super().__init__(*args, url=url, **kwargs)
+        super().__init__(*args, url=url and understood(url).url, **kwargs)
+        self.url = url
+
+    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> Any:
+        """Verify certificates where nobody says otherwise: Celery would refuse to start."""
+        if url.startswith("rediss://"):
+            defaults = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **defaults}
+        return super()._params_from_url(url, defaults)
 
 
 class SentinelBackend(celery_redis.SentinelBackend):
@@ -33,17 +43,27 @@ class SentinelBackend(celery_redis.SentinelBackend):
     _master: str | None = None
 
     def __init__(self, *args: Any, url: str | None = None, **kwargs: Any) -> None:
-        """Take ``sentinel://host:26379/0?master_name=mymaster``."""
-        if url:
-            chunks = [_without_master(chunk) for chunk in url.split(";")]
-            self._master = next((master for _, master in chunks if master), None)
-            url = ";".join(chunk for chunk, _ in chunks)
-        super().__init__(*args, url=url, **kwargs)
+        """Take ``sentinel://host:26379/0?master_name=mymaster``, and several of these that are joined by ``;``."""
+        words = understood(url) if url else None
+        self._master = words and words.master
+        super().__init__(*args, url=words and words.url, **kwargs)
+        self.url = url  # a copy, as pickle makes one, is made from it
 
     @property
     def _transport_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = super()._transport_options
-        return {MASTER: self._master, **options} if self._master else options
+        brokers: dict[str, Any] = self.app.conf.broker_transport_options
+        fallback = {name: brokers[name] for name in _SENTINELS_OPTIONS if name in brokers}
+        own: dict[str, Any] = super()._transport_options
+        return {**fallback, **own, **({MASTER: self._master} if self._master else {})}
+
+    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> Any:
+        """Read the master's encryption out of the URL, too: Celery does so for ``rediss://`` only."""
+        params: dict[str, Any] = super()._params_from_url(url, defaults)
+        if any(name.startswith("ssl_") for name in params):
+            params["connection_class"] = self.connection_class_ssl
+            reqs = params.get("ssl_cert_reqs", "required")
+            params["ssl_cert_reqs"] = parse_ssl_cert_reqs(reqs) if isinstance(reqs, str) else reqs
+        return params
 
 
 class _HastyMixin:
@@ -62,9 +82,8 @@ class _HastyMixin:
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> Any:
         reply_timeout = WORKER_REPLY_TIMEOUT if self.app.amqp.rules.serving else REPLY_TIMEOUT
         timeouts = {"socket_timeout": reply_timeout, "socket_connect_timeout": CONNECT_TIMEOUT}
-        given = {**defaults, **{name: defaults.get(name) or value for name, value in timeouts.items()}}
-        if url.startswith("rediss://"):
-            given.setdefault("ssl_cert_reqs", ssl.CERT_REQUIRED)
+        chosen = {name for name in timeouts if self.app.conf.value_set_for(f"redis_{name}")}
+        given = {**defaults, **{name: value for name, value in timeouts.items() if name not in chosen}}
         return super()._params_from_url(url, given)  # type: ignore[misc]
 
 
@@ -75,9 +94,20 @@ class LaneBackend(_HastyMixin, ValkeyBackend):
 class LaneSentinelBackend(_HastyMixin, SentinelBackend):
     """The same at whichever server Sentinel names."""
 
+    @property
+    def _transport_options(self) -> dict[str, Any]:
+        options = super()._transport_options
+        serving = self.app.amqp.rules.serving
+        return {**options, "sentinel_kwargs": hasty_sentinels(options.get("sentinel_kwargs"), serving=serving)}
 
-def _without_master(url: str) -> tuple[str, str | None]:
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    master = query.pop(MASTER, None)
-    return (urlunsplit(parts._replace(query=urlencode(query))), master) if master else (url, None)
+
+class BrokerBackend(_HastyMixin, celery_redis.RedisBackend):
+    """The same at the broker, by the very parameters by which jobs go there."""
+
+    def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
+        """Take the broker of an application with lanes."""
+        super().__init__(app=app, **kwargs)
+        self.url = shown_url(app)
+
+    def _get_pool(self, **_: Any) -> Any:
+        return connection_pool(self.app)

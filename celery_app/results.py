@@ -65,14 +65,20 @@ class LaneResults:
         """Return a backend at the lanes' broker, one for each thread: Celery's are not made to be shared."""
         from celery_app.settings import settings_of  # pydantic is not wanted before the first job
 
-        url = settings_of(self._app).result_backend
+        settings = settings_of(self._app)
+        url = settings.result_backend
+        at = (url, repr(self._app.conf.broker_transport_options))
         made = getattr(self._local, "made", None)
-        if made is None or made[0] != url:
-            made = self._local.made = (url, self.make(url))
+        if made is None or made[0] != at:
+            made = self._local.made = (at, self.make(None if url == settings.broker_url else url))
         return made[1]
 
-    def make(self, url: str) -> Any:
-        """Make a backend at a Redis."""
+    def make(self, url: str | None) -> Any:
+        """Make a backend at a Redis; None: at the lanes' broker."""
+        if url is None:
+            from celery_app.result_backends import BrokerBackend  # brings redis-py along
+
+            return BrokerBackend(self._app)
         backend, url = by_url(url, SimpleNamespace(override_backends=LANE_BACKENDS))
         return backend(app=self._app, url=url)
 

@@ -14,7 +14,9 @@ from celery.concurrency import get_implementation
 from click.core import ParameterSource
 
 from celery_app.broker.rules import LANE_NAMES
+from celery_app.broker_urls import SENTINEL, joined, verified
 from celery_app.errors import UnsupportedWorker
+from celery_app.messaging import hasty_sentinels
 from celery_app.overriding import override
 from celery_app.task_limits import limited_tasks
 
@@ -122,7 +124,7 @@ def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
     from celery_app.settings import settings_of  # pydantic is not wanted before the first job
 
     settings = settings_of(worker.app)
-    settings.check_broker()
+    worker.app.amqp.lane_connection()  # says what is wrong with the broker's address
     served = [lane for lane in settings.lanes if lane.name in lanes_of(worker)]
     without_key = [lane.name for lane in served if settings.api_key(lane) is None]
     if without_key:
@@ -153,8 +155,13 @@ def _ready_connections(app: Any, slots: int) -> None:
     """A slot without a connection cannot acknowledge, and stays taken for good."""
     options = dict(app.conf.broker_transport_options)
     options["max_connections"] = max(options.get("max_connections", 0), slots + SPARE_CONNECTIONS)
+    url = joined(app.conf.broker_read_url)
+    if url.startswith(f"{SENTINEL}://"):
+        options["sentinel_kwargs"] = hasty_sentinels(options.get("sentinel_kwargs"), serving=True)
     override(
         app, {"broker_transport_options": options, "broker_pool_limit": max(app.conf.broker_pool_limit or 0, slots)}
     )
+    if not app.conf.broker_use_ssl and (encryption := verified(url)):
+        override(app, {"broker_use_ssl": encryption})  # kombu would trust anybody
     outlives = {"broker_connection_max_retries": None, "broker_connection_retry_on_startup": True}
     override(app, {key: value for key, value in outlives.items() if not app.conf.value_set_for(key)})

@@ -21,6 +21,7 @@ from celery_app.broker.outbox import MAX_MESSAGE_BYTES, LanePublishBatch, Outbox
 from celery_app.broker.qos import QoS
 from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.broker.verbs import CLAIM, PURGE
+from celery_app.broker_urls import SENTINEL
 
 if TYPE_CHECKING:
     from celery_app.lanes import Lane
@@ -76,7 +77,9 @@ class Channel(kombu_redis.Channel):
     @property
     def rules(self) -> LaneRules | None:
         """The lanes' rules; None where the connection belongs to no application with lanes."""
-        return self.connection.client.rules if self.connection is not None else None
+        # A channel that is closed after its connection was lost has a transport without a client.
+        client = getattr(self.connection, "client", None)
+        return client.rules if client is not None else None
 
     def lane(self, queue: str) -> Lane | None:
         """Return a queue's lane, None for a queue that is kombu's own."""
@@ -94,7 +97,9 @@ class Channel(kombu_redis.Channel):
         """What this process holds at this channel's broker."""
         if self._leases is None:
             client = self.connection.client
-            key = (client.hostname, client.port, client.virtual_host, self.global_keyprefix)
+            # All Sentinels lead to one master, whichever a connection has come to.
+            sentinels = client.alt if client.transport_cls == SENTINEL else ()
+            key = (*(sentinels or (client.hostname, client.port)), client.virtual_host, self.global_keyprefix)
             self._leases = leases_for(key, self._make_leases)
         return self._leases
 

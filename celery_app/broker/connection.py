@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from kombu import Connection
 from kombu.connection import ConnectionPool, PooledConnection
+
+from celery_app.broker_urls import MASTER, SENTINEL, SEPARATOR, joined, shown, understood
 
 if TYPE_CHECKING:
     from celery_app.broker.rules import LaneRules
 
 #: The URL's scheme -> the transport; the scheme stays what it is, because Flower and others read it.
-_TRANSPORTS = {"redis": "Transport", "rediss": "Transport", "sentinel": "SentinelTransport"}
-
-#: Valkey speaks Redis' protocol, but kombu does not know its name.
-_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
-
-#: What a Sentinel is asked for; kombu takes it as a transport option only.
-MASTER = "master_name"
+_TRANSPORTS = {"redis": "Transport", "rediss": "Transport", SENTINEL: "SentinelTransport"}
 
 
 class _LaneTransportMixin:
@@ -61,9 +55,12 @@ class LaneConnection(_LaneTransportMixin, Connection):
 
     def __init__(self, hostname: Any = "localhost", *args: Any, **kwargs: Any) -> None:
         """Take what kombu takes, and ``valkey://`` and ``sentinel://…?master_name=…`` besides."""
-        hostname, masters = _understood(hostname)
-        if masters:
-            kwargs["transport_options"] = {MASTER: masters[0], **(kwargs.get("transport_options") or {})}
+        if hostname:
+            several = not isinstance(hostname, str)
+            hostname, master = understood(joined(hostname))
+            hostname = hostname.split(SEPARATOR) if several else hostname
+            if master:
+                kwargs["transport_options"] = {**(kwargs.get("transport_options") or {}), MASTER: master}
         super().__init__(hostname, *args, **kwargs)
 
     def clone(self, **kwargs: Any) -> LaneConnection:
@@ -72,33 +69,20 @@ class LaneConnection(_LaneTransportMixin, Connection):
         copy.rules = self.rules
         return copy
 
+    def info(self) -> dict[str, Any]:
+        """Return what a worker for lanes answers to whoever asks it for its statistics: without a password."""
+        info: dict[str, Any] = super().info()
+        if self.rules is None or not self.rules.serving:
+            return info
+        secret = {"hostname": shown(str(info["hostname"])), "alternates": [shown(str(url)) for url in self.alt]}
+        return {**info, **secret, "transport_options": _without_passwords(info["transport_options"])}
+
     def Pool(self, limit: int | None = None, **kwargs: Any) -> LaneConnectionPool:  # noqa: N802 - kombu's name
         """Return a pool of such connections."""
         return LaneConnectionPool(self, limit, **kwargs)
 
 
-def verified(url: str) -> dict[str, Any]:
-    """Return the encryption that a URL asks for: ``rediss://`` is a verified certificate unless it says otherwise."""
-    secure = url.startswith(("rediss://", "valkeys://")) and "ssl_" not in url
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if secure else {}
-
-
-def _understood(hostname: Any) -> tuple[Any, list[str]]:
-    """Return a URL, or several, in kombu's words, and the masters that they name."""
-    if not hostname:
-        return hostname, []
-    if not isinstance(hostname, str):
-        urls = [_understood(each) for each in hostname]
-        return [url for url, _ in urls], [master for _, masters in urls for master in masters]
-    chunks = [_translated(each) for each in hostname.split(";")]
-    return ";".join(url for url, _ in chunks), [master for _, master in chunks if master]
-
-
-def _translated(url: str) -> tuple[str, str | None]:
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    master = query.pop(MASTER, None) if parts.scheme == "sentinel" else None
-    if master is None and parts.scheme not in _SCHEMES:
-        return url, None
-    scheme = _SCHEMES.get(parts.scheme, parts.scheme)
-    return urlunsplit(parts._replace(scheme=scheme, query=urlencode(query))), master
+def _without_passwords(options: Any) -> Any:
+    if not isinstance(options, dict):
+        return options
+    return {name: "**" if "password" in str(name) else _without_passwords(value) for name, value in options.items()}

@@ -71,7 +71,8 @@ class QoS(kombu_redis.QoS):
             self.channel.leases.give_back_all(claim_of(tag) for tag in claimed if tag not in busy)
         for tag in claimed:
             del self._delivered[tag]
-        super().restore_unacked(client)
+        if self._delivered:  # else kombu would connect all the same, with a connection that may be the one just lost
+            super().restore_unacked(client)
         return []
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:

