@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.app.amqp import Queues
@@ -62,7 +64,13 @@ class LaneQueues(Queues):
 
 
 def nearest_lane(name: str) -> str | None:
-    """Return the lane whose name may have been meant, None where it is another name altogether."""
+    """Return the lane whose name may have been meant, None where it is another name altogether.
+
+    A lane's whole name with a number or a word beside it (``batch2``, ``critical_eu``) is nobody's slip of the hand.
+    """
+    words = re.findall(r"[^\W\d_]+|\d+", str(name).lower())
+    if len(words) > 1 and not {*words}.isdisjoint(LANE_NAMES):
+        return None
     near = difflib.get_close_matches(str(name).strip().lower(), LANE_NAMES, n=1, cutoff=_MISSPELT)
     return near[0] if near else None
 
@@ -83,8 +91,8 @@ def names_in(routes: Any) -> Iterator[str]:
     if isinstance(routes, list | tuple):
         for each in routes:
             yield from names_in(each)
-    elif isinstance(routes, dict):
+    elif isinstance(routes, Mapping):
         for target in routes.values():
-            queue = target.get("queue") if isinstance(target, dict) else target
+            queue = target.get("queue") if isinstance(target, Mapping) else target
             if queue is not None:
                 yield str(getattr(queue, "name", queue))
