@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP, task_message
 from kombu import Queue
 from kombu.pools import ProducerPool
+from kombu.utils.imports import symbol_by_name
 
 from celery_app.addresses import DEFAULT_BROKER_URL
 from celery_app.broker.connection import LaneConnection, LanePooledConnection, verified
@@ -20,6 +23,8 @@ from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
 
 #: Seconds to connect to the broker: a live one on the same network answers in milliseconds.
 CONNECT_TIMEOUT = 0.8
@@ -39,6 +44,12 @@ POOL_LIMIT = 10
 
 #: What a job may say of itself in any lane: a pickle from the broker would be code from the broker.
 SERIALIZER = "json"
+
+#: What a project hears that had a queue by a lane's name before the lanes came: nobody but the project can rename it.
+_TAKEN = (
+    "task_queues declares %r, which is a lane: its jobs are JSON, have the lane's capacity and deadline, and wait for "
+    "a worker that names it after -Q. Give a queue of your own another name; leave the lane out of task_queues."
+)
 
 
 class LaneAMQP(AMQP):
@@ -73,7 +84,12 @@ class LaneAMQP(AMQP):
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> LaneQueues:  # noqa: N802 - Celery's name
         """Return the application's own queues and the lanes."""
-        made: LaneQueues = super().Queues(_without_lanes(queues), *args, **kwargs)
+        queues = _by_name(queues)
+        for name in LANE_NAMES:
+            if name in queues:
+                logger.warning(_TAKEN, name)
+        own = {name: queue for name, queue in queues.items() if name not in LANE_NAMES}
+        made: LaneQueues = super().Queues(own, *args, **kwargs)
         made.routed = frozenset(names_in(self.app.conf.task_routes))
         if self.has_only_lanes:
             made.serve_lanes()
@@ -133,7 +149,7 @@ class LaneAMQP(AMQP):
 
     def _lane_producers(self) -> ProducerPool:
         conf = self.app.conf
-        of = (conf.broker_url, repr(conf.broker_transport_options))
+        of = (conf.broker_write_url, repr(conf.broker_transport_options))
         with self._opening:
             if self._lane_pool is None or self._lane_pool_of != of:
                 limit = conf.broker_pool_limit or POOL_LIMIT
@@ -161,11 +177,29 @@ class LaneAMQP(AMQP):
         return send_task_message
 
 
-def _without_lanes(queues: Any) -> Any:
-    """Leave out what a project has declared under a lane's name; the lane's own declaration counts."""
-    if isinstance(queues, dict):
-        return {name: queue for name, queue in queues.items() if name not in LANE_NAMES}
-    return [queue for queue in queues or () if queue.name not in LANE_NAMES]
+def beside_lanes(amqp_cls: Any) -> Any:
+    """Return the message layer with the lanes that keeps what a project's own one does (``Celery(amqp=…)``).
+
+    Args:
+        amqp_cls: the project's class, or its name; Celery's, mostly.
+    """
+    own = symbol_by_name(amqp_cls)
+    if issubclass(LaneAMQP, own):
+        return LaneAMQP
+    if issubclass(own, LaneAMQP):
+        return own
+    queues = _queues_beside_lanes(own.queues_cls)
+    return type("LaneAMQP", (LaneAMQP, own), {"queues_cls": queues, "__module__": __name__})
+
+
+def _queues_beside_lanes(queues_cls: Any) -> Any:
+    if issubclass(LaneQueues, queues_cls):
+        return LaneQueues
+    return type("LaneQueues", (LaneQueues, queues_cls), {"__module__": __name__})
+
+
+def _by_name(queues: Any) -> Mapping[str, Any]:
+    return queues if isinstance(queues, Mapping) else {queue.name: queue for queue in queues or ()}
 
 
 def _queue_of(options: dict[str, Any]) -> str | None:
