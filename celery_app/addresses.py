@@ -16,6 +16,9 @@ DEFAULT_BASE_URL = "https://ezaiapi.com"
 #: Redis, Redis over TLS, the same by Valkey's name, and Sentinel.
 BROKER_SCHEMES = ("redis", "rediss", "valkey", "redis+socket", "sentinel")
 
+#: Several URLs of this kind are one broker.
+SENTINEL = "sentinel"
+
 #: kombu's broker within one process: enough for tests that run their tasks eagerly, as nothing is sent.
 MEMORY = "memory"
 
