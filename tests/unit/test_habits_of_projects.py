@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from types import MappingProxyType
 from typing import Any
 
@@ -203,3 +205,22 @@ def test_arguments_may_be_deep_or_lead_back_to_themselves() -> None:
     app.finalize()
     assert app.tasks["tasks.create_message"]
     assert described(app, "else.where", (circle, deep), {}, in_lane=False) is not None
+
+
+def test_of_two_applications_the_client_takes_the_one_with_lanes() -> None:
+    """Celery's current application is the one that was made last; in a fresh process, as both are its state."""
+    code = (
+        "from celery import Celery\nfrom celery_app import install\nfrom celery_app.client import Client\n"
+        "with_lanes = Celery('with_lanes'); install(with_lanes)\n"
+        "other = Celery('other')\n"
+        "assert Client().app is with_lanes\nassert Client(with_lanes).app is with_lanes\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_application_without_lanes_is_told_so() -> None:
+    """Where nobody has called `install`, the one without lanes is the project's, and it says what is missing."""
+    code = "from celery import Celery\nfrom celery_app.client import Client\nother = Celery('other')\nClient().app\n"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert "has no lanes: call celery_app.install(app)" in done.stderr
