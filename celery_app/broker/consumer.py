@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 #: How kombu names what lanes take.
 JSON = ("application/json", None)
 
+#: kombu's words for what `accept_content` does not name.
+_UNTRUSTED = "Refusing to deserialize untrusted content of type json (application/json)"
+
 
 class LaneConsumer(Consumer):
     """Celery's consumer, which would drop these jobs and log the beginning of their bodies."""
@@ -73,7 +76,7 @@ class LaneConsumer(Consumer):
                 return self.on_decode_error(message, ContentDisallowed(f"lanes take {SERIALIZER} only"))
             if message.content_type in JSON and not (own_json or is_in_lane(message)):
                 # The connection takes JSON for the lanes' sake; a project that signs its jobs must get no unsigned one.
-                return self.on_decode_error(message, ContentDisallowed("accept_content does not have it"))
+                return self.on_invalid_task(None, message, ContentDisallowed(_UNTRUSTED))
             return handle(message)
 
         return on_task_received

@@ -75,7 +75,7 @@ def test_own_queues_take_what_the_project_accepts(app: Any, mixed: Worker, valke
     assert app.send_task("mixed.own", (frozenset({1}),), queue="own").get(PATIENCE) == [frozenset({1}), "own"]
     for name, value in (("mixed.lane", "critical"), ("mixed.own", [None, "critical"])):
         assert app.tasks[name].apply_async(queue="critical").get(PATIENCE) == value
-    mixed.wait_until_it_says("accept_content does not have it", PATIENCE)
+    mixed.wait_until_it_says("Refusing to deserialize untrusted content of type json", PATIENCE)
     assert b"forged" not in ran(valkey)
 
 
