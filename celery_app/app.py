@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class LanesApp(Celery):
     """An application that has nothing but the lanes: whatever runs on it belongs to the broker until it is done."""
 
+    has_only_lanes = True
+
     def __init__(self) -> None:
         """Configure what a project would have to choose."""
         super().__init__("celery_app", set_as_current=False, fixups=[], amqp=LaneAMQP)

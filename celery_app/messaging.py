@@ -47,8 +47,8 @@ SERIALIZER = "json"
 
 #: What a project hears that had a queue by a lane's name before the lanes came: nobody but the project can rename it.
 _TAKEN = (
-    "task_queues declares %r, which is a lane: its jobs are JSON, have the lane's capacity and deadline, and wait for "
-    "a worker that names it after -Q. Give a queue of your own another name; leave the lane out of task_queues."
+    "%r is a queue of this application (task_queues, task_default_queue) and a lane: its jobs are JSON, have the "
+    "lane's capacity, and wait for a worker that names it after -Q. Give a queue of your own another name."
 )
 
 
@@ -69,30 +69,32 @@ class LaneAMQP(AMQP):
         self._lane_pool_of: Any = None
         self._opening = threading.Lock()
 
-    def Connection(self, url: Any = None, *args: Any, **kwargs: Any) -> LaneConnection:  # noqa: N802 - Celery's name
+    def Connection(self, hostname: Any = None, *args: Any, **kwargs: Any) -> LaneConnection:  # noqa: N802 - its name
         """Return a connection of the application's own, whose channels know what is a lane."""
-        if not url and self.has_only_lanes:
-            url = DEFAULT_BROKER_URL  # Celery's own would be a RabbitMQ
-        connection = LaneConnection(url, *args, **kwargs)
+        if not hostname and self.has_only_lanes:
+            hostname = DEFAULT_BROKER_URL  # Celery's own would be a RabbitMQ
+        connection = LaneConnection(hostname, *args, **kwargs)
         connection.rules = self.rules
         return connection
 
     @property
     def has_only_lanes(self) -> bool:
-        """Whether the application has no queues of its own."""
-        return self.app.conf.task_default_queue in LANE_NAMES
+        """Whether the application has no queues of its own; a project's default queue may be called like a lane."""
+        return bool(getattr(self.app, "has_only_lanes", False))
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> LaneQueues:  # noqa: N802 - Celery's name
         """Return the application's own queues and the lanes."""
-        queues = _by_name(queues)
-        for name in LANE_NAMES:
-            if name in queues:
+        queues, default = _by_name(queues), self.app.conf.task_default_queue
+        for name in LANE_NAMES if not self.has_only_lanes else ():
+            if name in queues or name == default:
                 logger.warning(_TAKEN, name)
         own = {name: queue for name, queue in queues.items() if name not in LANE_NAMES}
         made: LaneQueues = super().Queues(own, *args, **kwargs)
         made.routed = frozenset(names_in(self.app.conf.task_routes))
         if self.has_only_lanes:
             made.serve_lanes()
+        elif default in LANE_NAMES:
+            made.serve_lanes(default)
         return made
 
     def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **kwargs: Any) -> Any:  # noqa: N802

@@ -40,10 +40,11 @@ class LaneQueues(Queues):
         self.routed: frozenset[str] = frozenset()
         self._lanes = {lane.name: lane_queue(lane) for lane in LANES}
 
-    def serve_lanes(self) -> None:
-        """List the lanes, and have a worker without ``-Q`` serve them all."""
-        self.update(self._lanes)
-        self._default_consume_from.update(self._lanes)
+    def serve_lanes(self, *names: str) -> None:
+        """List the lanes, or some of them, and have a worker without ``-Q`` serve them."""
+        lanes = {name: queue for name, queue in self._lanes.items() if not names or name in names}
+        self.update(lanes)
+        self._default_consume_from.update(lanes)
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a queue; `celery control add_consumer` asks so before it makes one."""

@@ -130,8 +130,26 @@ def test_a_queue_by_a_lanes_name_is_told(caplog: pytest.LogCaptureFixture) -> No
     with caplog.at_level(logging.WARNING):
         assert [*app.amqp.queues] == ["emails"]
     (said,) = [record.getMessage() for record in caplog.records]
-    assert "task_queues declares 'critical', which is a lane" in said
+    assert "'critical' is a queue of this application" in said
     assert "-Q" in said
+
+
+@pytest.mark.parametrize("queues", [None, [Queue("batch", routing_key="batch")]])
+def test_a_default_queue_by_a_lanes_name_brings_no_other_lane(queues: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Its workers serve it as they did, and not two queues more; `celery purge` likewise."""
+    app = project(task_default_queue="batch", task_queues=queues)
+    with caplog.at_level(logging.WARNING):
+        assert [*app.amqp.queues] == [*app.amqp.queues.consume_from] == ["batch"]
+    assert app.amqp.queues["batch"].exchange.name == "batch"
+    assert "'batch' is a queue of this application" in caplog.text
+
+
+def test_an_application_of_lanes_alone_serves_them_all(caplog: pytest.LogCaptureFixture) -> None:
+    """And hears nothing of it."""
+    app = create_app()
+    assert {*app.amqp.queues.consume_from} == {"critical", "normal", "batch"}
+    assert caplog.text == ""
+    assert app.amqp.Connection(hostname=BROKER).port == 1
 
 
 @pytest.mark.parametrize("given", [Tenants, f"{__name__}:Tenants"])
