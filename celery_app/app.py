@@ -10,7 +10,7 @@ from celery import Celery, _state, signals
 from celery_app.composition import compose_tasks
 from celery_app.flower_process import prepare_flower
 from celery_app.lanes import NORMAL
-from celery_app.messaging import LaneAMQP
+from celery_app.messaging import LaneAMQP, beside_lanes
 from celery_app.results import BACKENDS, LANE_BACKENDS, LaneResults
 from celery_app.showing import show_urls
 from celery_app.worker import look_after_workers
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 class LanesApp(Celery):
     """An application that has nothing but the lanes: whatever runs on it belongs to the broker until it is done."""
+
+    has_only_lanes = True
 
     def __init__(self) -> None:
         """Configure what a project would have to choose."""
@@ -71,7 +73,7 @@ def install(app: Celery, settings: Settings | None = None) -> None:
     """
     if "amqp" in vars(app):
         raise RuntimeError("install(app) has to come before the application's first use")
-    app.amqp_cls = LaneAMQP
+    app.amqp_cls = beside_lanes(app.amqp_cls)
     _put_lanes_on(app, settings)
     if _state.default_app is None or isinstance(_state.default_app, LanesApp):
         app.set_default()

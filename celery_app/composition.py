@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def compose_tasks(app: Any) -> None:
@@ -21,6 +24,18 @@ def compose_tasks(app: Any) -> None:
 
 def composed(base: type, app: Any) -> type:
     """Return `base`, and the application's own task class behind it where `base` is for lanes."""
-    if not getattr(base, "in_lanes", False) or issubclass(base, app.Task):
+    own: type = app.Task
+    if not getattr(base, "in_lanes", False) or issubclass(base, own):
         return base
-    return type(base.__name__, (base, app.Task), {"abstract": True, "__module__": base.__module__})
+    if issubclass(own, base):
+        return own  # its `task_cls` is a lane task already
+    make: Callable[..., type] = _metaclass_of(base, own)
+    return make(base.__name__, (base, own), {"abstract": True, "__module__": base.__module__})
+
+
+def _metaclass_of(one: type, other: type) -> type:
+    """Return what can make a class that inherits from both: each may have a metaclass of the project's."""
+    first, second = type(one), type(other)
+    if issubclass(first, second):
+        return first
+    return second if issubclass(second, first) else type(first.__name__, (first, second), {})

@@ -142,13 +142,18 @@ def _names_hidden(app: Any, value: Any) -> bool:
 
 
 def _signatures(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("task"), str):
-            yield value["task"]
-        value = tuple(value.values())
-    if isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _signatures(each)
+    """Yield the tasks of the signatures in a value; what a project pickles may be deep, or lead back to itself."""
+    waiting, seen = [value], set()
+    while waiting:
+        value = waiting.pop()
+        if not isinstance(value, (dict, list, tuple)) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            if isinstance(value.get("task"), str):
+                yield value["task"]
+            value = value.values()
+        waiting.extend(value)
 
 
 def _parameters(task: Any) -> list[str]:

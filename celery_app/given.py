@@ -86,7 +86,7 @@ def from_configuration(conf: Any) -> Given:
 
 def _celerys_own(conf: Any) -> Iterator[tuple[Path, Value]]:
     """Where the broker and the results are, as Celery finds it: each has several names."""
-    broker = conf.broker_url
+    broker = conf.broker_write_url  # where it sends its jobs; broker_url, unless the project tells the two apart
     if isinstance(broker, list | tuple):
         broker = ";".join(map(str, broker))
     for name, value in (("broker_url", broker), ("result_backend", conf.result_backend)):

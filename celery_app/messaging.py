@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP, task_message
 from kombu import Queue
 from kombu.pools import ProducerPool
+from kombu.utils.imports import symbol_by_name
 
 from celery_app.addresses import DEFAULT_BROKER_URL
 from celery_app.broker.connection import LaneConnection, LanePooledConnection
@@ -21,6 +24,8 @@ from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
 
 #: Seconds to connect to the broker: a live one on the same network answers in milliseconds.
 CONNECT_TIMEOUT = 0.8
@@ -45,6 +50,12 @@ POOL_LIMIT = 10
 #: What a job may say of itself in any lane: a pickle from the broker would be code from the broker.
 SERIALIZER = "json"
 
+#: What a project hears that had a queue by a lane's name before the lanes came: nobody but the project can rename it.
+_TAKEN = (
+    "%r is a queue of this application (task_queues, task_default_queue) and a lane: its jobs are JSON, have the "
+    "lane's capacity, and wait for a worker that names it after -Q. Give a queue of your own another name."
+)
+
 
 class LaneAMQP(AMQP):
     """Celery's message layer, which knows three queues more.
@@ -63,27 +74,35 @@ class LaneAMQP(AMQP):
         self._lane_pool_of: Any = None
         self._opening = threading.Lock()
 
-    def Connection(self, url: Any = None, *args: Any, **kwargs: Any) -> LaneConnection:  # noqa: N802 - Celery's name
+    def Connection(self, hostname: Any = None, *args: Any, **kwargs: Any) -> LaneConnection:  # noqa: N802 - its name
         """Return a connection of the application's own, whose channels know what is a lane."""
-        if self._has_only_lanes():
-            url = url or DEFAULT_BROKER_URL  # Celery's own would be a RabbitMQ
-            kwargs["ssl"] = kwargs.get("ssl") or verified(joined(url)) or None
-        connection = LaneConnection(url, *args, **kwargs)
+        if self.has_only_lanes:
+            hostname = hostname or DEFAULT_BROKER_URL  # Celery's own would be a RabbitMQ
+            kwargs["ssl"] = kwargs.get("ssl") or verified(joined(hostname)) or None
+        connection = LaneConnection(hostname, *args, **kwargs)
         connection.rules = self.rules
-        if self._has_only_lanes():
+        if self.has_only_lanes:
             _hasten(connection)
         return connection
 
-    def _has_only_lanes(self) -> bool:
-        """Whether the application has no queues of its own."""
-        return self.app.conf.task_default_queue in LANE_NAMES
+    @property
+    def has_only_lanes(self) -> bool:
+        """Whether the application has no queues of its own; a project's default queue may be called like a lane."""
+        return bool(getattr(self.app, "has_only_lanes", False))
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> LaneQueues:  # noqa: N802 - Celery's name
         """Return the application's own queues and the lanes."""
-        made: LaneQueues = super().Queues(_without_lanes(queues), *args, **kwargs)
+        queues, default = _by_name(queues), self.app.conf.task_default_queue
+        for name in LANE_NAMES if not self.has_only_lanes else ():
+            if name in queues or name == default:
+                logger.warning(_TAKEN, name)
+        own = {name: queue for name, queue in queues.items() if name not in LANE_NAMES}
+        made: LaneQueues = super().Queues(own, *args, **kwargs)
         made.routed = frozenset(names_in(self.app.conf.task_routes))
-        if self._has_only_lanes():
+        if self.has_only_lanes:
             made.serve_lanes()
+        elif default in LANE_NAMES:
+            made.serve_lanes(default)
         return made
 
     def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **kwargs: Any) -> Any:  # noqa: N802
@@ -151,7 +170,7 @@ class LaneAMQP(AMQP):
 
     def _lane_producers(self) -> ProducerPool:
         conf = self.app.conf
-        of = (conf.broker_url, repr(conf.broker_transport_options))
+        of = (conf.broker_write_url, repr(conf.broker_transport_options))
         with self._opening:
             if self._lane_pool is None or self._lane_pool_of != of:
                 self._close_lane_pool()  # it leads to where the lanes were before
@@ -199,11 +218,29 @@ def _hasten(connection: LaneConnection) -> None:
         options["sentinel_kwargs"] = hasty_sentinels(options.get("sentinel_kwargs"), serving=serving)
 
 
-def _without_lanes(queues: Any) -> Any:
-    """Leave out what a project has declared under a lane's name; the lane's own declaration counts."""
-    if isinstance(queues, dict):
-        return {name: queue for name, queue in queues.items() if name not in LANE_NAMES}
-    return [queue for queue in queues or () if queue.name not in LANE_NAMES]
+def beside_lanes(amqp_cls: Any) -> Any:
+    """Return the message layer with the lanes that keeps what a project's own one does (``Celery(amqp=…)``).
+
+    Args:
+        amqp_cls: the project's class, or its name; Celery's, mostly.
+    """
+    own = symbol_by_name(amqp_cls)
+    if issubclass(LaneAMQP, own):
+        return LaneAMQP
+    if issubclass(own, LaneAMQP):
+        return own
+    queues = _queues_beside_lanes(own.queues_cls)
+    return type("LaneAMQP", (LaneAMQP, own), {"queues_cls": queues, "__module__": __name__})
+
+
+def _queues_beside_lanes(queues_cls: Any) -> Any:
+    if issubclass(LaneQueues, queues_cls):
+        return LaneQueues
+    return type("LaneQueues", (LaneQueues, queues_cls), {"__module__": __name__})
+
+
+def _by_name(queues: Any) -> Mapping[str, Any]:
+    return queues if isinstance(queues, Mapping) else {queue.name: queue for queue in queues or ()}
 
 
 def _queue_of(options: dict[str, Any]) -> str | None:

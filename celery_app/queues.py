@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.app.amqp import Queues
@@ -38,10 +40,11 @@ class LaneQueues(Queues):
         self.routed: frozenset[str] = frozenset()
         self._lanes = {lane.name: lane_queue(lane) for lane in LANES}
 
-    def serve_lanes(self) -> None:
-        """List the lanes, and have a worker without ``-Q`` serve them all."""
-        self.update(self._lanes)
-        self._default_consume_from.update(self._lanes)
+    def serve_lanes(self, *names: str) -> None:
+        """List the lanes, or some of them, and have a worker without ``-Q`` serve them."""
+        lanes = {name: queue for name, queue in self._lanes.items() if not names or name in names}
+        self.update(lanes)
+        self._default_consume_from.update(lanes)
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a queue; `celery control add_consumer` asks so before it makes one."""
@@ -62,7 +65,13 @@ class LaneQueues(Queues):
 
 
 def nearest_lane(name: str) -> str | None:
-    """Return the lane whose name may have been meant, None where it is another name altogether."""
+    """Return the lane whose name may have been meant, None where it is another name altogether.
+
+    A lane's whole name with a number or a word beside it (``batch2``, ``critical_eu``) is nobody's slip of the hand.
+    """
+    words = re.findall(r"[^\W\d_]+|\d+", str(name).lower())
+    if len(words) > 1 and not {*words}.isdisjoint(LANE_NAMES):
+        return None
     near = difflib.get_close_matches(str(name).strip().lower(), LANE_NAMES, n=1, cutoff=_MISSPELT)
     return near[0] if near else None
 
@@ -83,8 +92,8 @@ def names_in(routes: Any) -> Iterator[str]:
     if isinstance(routes, list | tuple):
         for each in routes:
             yield from names_in(each)
-    elif isinstance(routes, dict):
+    elif isinstance(routes, Mapping):
         for target in routes.values():
-            queue = target.get("queue") if isinstance(target, dict) else target
+            queue = target.get("queue") if isinstance(target, Mapping) else target
             if queue is not None:
                 yield str(getattr(queue, "name", queue))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from celery.app.routes import prepare
+from celery.app.routes import Router, prepare
 from kombu import Exchange, Queue
 
 from celery_app.broker.rules import LANE_NAMES, LaneRules
@@ -42,7 +42,8 @@ class LaneRouter:
     def __init__(self, rules: LaneRules, other_routes: Any) -> None:
         """Keep the lanes, and the project's own ``task_routes``."""
         self._rules = rules
-        self._routes = prepare(other_routes)
+        # Celery's own way through them: a route may be a name to be imported, or a router of before Celery 4.
+        self._routes = Router(prepare(other_routes))
 
     def __call__(
         self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None, **_: Any
@@ -59,11 +60,8 @@ class LaneRouter:
 
     def _project_route(self, name: str, args: Any, kwargs: Any, options: Any, task: Any) -> dict[str, Any]:
         """The project's own routes still say where a task goes, as they did before the lanes came."""
-        for route in self._routes:
-            found = route(name, args, kwargs, options, task=task)
-            if found is not None:
-                return {"queue": found} if isinstance(found, str) else dict(found)
-        return {}
+        found = self._routes.lookup_route(name, args, kwargs, options, task)
+        return {"queue": found} if isinstance(found, str) else dict(found or {})
 
 
 def _home(task: Any, options: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ from celery.app.base import PendingConfiguration
 from pydantic import SecretStr, ValidationError
 
 from celery_app.addresses import DEFAULT_BASE_URL, DEFAULT_BROKER_URL, MEMORY, NO_BACKEND, scheme_of
+from celery_app.broker_urls import SENTINEL
 from celery_app.derived import Derived
 from celery_app.errors import InvalidSettings
 from celery_app.given import Given, Value, from_environment
@@ -119,8 +120,13 @@ class Settings:
 
 
 def _backend_at(broker_url: str) -> str:
-    """Results go to the broker; Celery calls what a process keeps for itself a cache."""
-    return "cache+memory://" if scheme_of(broker_url) == MEMORY else broker_url
+    """Results go to the broker; Celery calls what a process keeps for itself a cache.
+
+    Of several brokers it is the first, as with all that is no message; several Sentinels know one and the same.
+    """
+    if scheme_of(broker_url) == MEMORY:
+        return "cache+memory://"
+    return broker_url if scheme_of(broker_url) == SENTINEL else broker_url.split(";", maxsplit=1)[0]
 
 
 def _nested(given: Given) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 from celery import bootsteps
@@ -103,8 +104,11 @@ def _leave_out_time_limits(worker: Any, options: Mapping[str, Any]) -> None:
 
 def _is_chosen(name: str, options: Mapping[str, Any]) -> bool:
     """Say whether whoever starts the worker has said something, on the command line or as an argument."""
+    from celery.bin.worker import worker as celery_worker  # a web process has no use for it
+
     context = click.get_current_context(silent=True)
-    if context is not None and context.info_name == "worker":
+    # By the command itself: a project may have one by the same name, ``flask worker``, that makes a worker in Python.
+    if context is not None and context.command is celery_worker:
         return context.get_parameter_source(name) in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
     return options.get(name) is not None or (name == "pool" and options.get("pool_cls") is not None)
 
@@ -118,6 +122,12 @@ def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
         yield "--autoscale stops a worker on threads; scale by starting more workers, as in --scale worker-shared=4"
     if _ignores_time_limits(worker.pool_cls) and (worker.time_limit or worker.soft_time_limit):
         yield f"the pool {pool} ignores task time limits; set LANES_<LANE>_CALL_TIMEOUT and LANES_<LANE>_DEADLINE"
+    own = [name for name in worker.app.amqp.queues.consume_from if name not in LANE_NAMES]
+    if own and _place(worker.app.conf.broker_read_url) != _place(worker.app.conf.broker_write_url):
+        yield (
+            f"broker_read_url leads elsewhere than broker_write_url, where the lanes are; "
+            f"give {', '.join(own)} a worker of their own"
+        )
     if worker.prefetch_multiplier != 1:
         yield "a prefetch multiplier other than 1 lets jobs wait in the worker's memory, where no lane overtakes them"
     yield from limited_tasks(worker.app, threads=_ignores_time_limits(worker.pool_cls))
@@ -129,6 +139,12 @@ def _objections(worker: Any, options: Mapping[str, Any]) -> Iterator[str]:
     without_key = [lane.name for lane in served if settings.api_key(lane) is None]
     if without_key:
         yield f"there is no API key for {', '.join(without_key)}; set EZAI_API_KEY"
+
+
+def _place(urls: Any) -> list[tuple[Any, ...]]:
+    """Where a broker is, or several are, whoever connects to it."""
+    parts = [urlsplit(url) for url in (urls.split(";") if isinstance(urls, str) else urls or ())]
+    return [(each.scheme, each.netloc.rpartition("@")[2], each.path.strip("/") or "0") for each in parts]
 
 
 def _ignores_time_limits(pool: Any) -> bool:

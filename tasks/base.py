@@ -12,7 +12,7 @@ from celery import Task
 from celery.exceptions import MaxRetriesExceededError, Retry
 from celery.states import REVOKED
 
-from celery_app.broker.claims import is_claimed
+from celery_app.broker.claims import is_claimed, queue_of
 from celery_app.descriptions import description_of, store_descriptions
 from celery_app.errors import Cancelled, DeadlineExceeded, LanesError
 from celery_app.lanes import NORMAL, Lane
@@ -145,7 +145,7 @@ class LaneTask(Task):
     @property
     def lane(self) -> Lane:
         """The lane of the job in hand; `normal` for a job that came from another queue."""
-        name = (self.request.delivery_info or {}).get("routing_key")
+        name = queue_of(self.request.properties, self.request.delivery_info)
         return settings_of(self.app).lane(name) or settings_of(self.app).lane(NORMAL.name) or NORMAL
 
     @property

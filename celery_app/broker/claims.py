@@ -14,6 +14,9 @@ CLAIM = "lanes_claim"
 #: Likewise, with whether the job had been cancelled when it was claimed; absent where the broker could not tell.
 CANCELLED = "lanes_cancelled"
 
+#: Likewise, with the queue that it was claimed from. Its routing key need not be the queue's name: a project's own
+#: exchanges may have keys that are called like lanes, and may be bound to lanes by other keys.
+QUEUE = "lanes_queue"
 
 #: A delivery tag of ours: the token of a claim, and the job's own tag.
 _DELIVERY = re.compile(r"[0-9a-f]{32}:\d+\|")
@@ -37,6 +40,11 @@ def claim_of(delivery: str) -> tuple[str, str]:
     """Return the job's own tag and the token of its claim."""
     token, _, tag = delivery.partition("|")
     return tag, token
+
+
+def queue_of(properties: Mapping[str, Any] | None, delivery_info: Mapping[str, Any] | None) -> str:
+    """Return the queue that a message or a job came from; by its routing key, where no claim says so."""
+    return str((properties or {}).get(QUEUE) or (delivery_info or {}).get("routing_key") or "?")
 
 
 def is_claimed(properties: Mapping[str, Any] | None) -> bool:

@@ -11,7 +11,9 @@ from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.worker.consumer import Consumer
 from celery.worker.request import Context
 from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.serialization import prepare_accept_content
 
+from celery_app.broker.claims import queue_of
 from celery_app.broker.dead_letters import say_message_buried
 from celery_app.broker.request import LaneRequest
 from celery_app.broker.rules import LANE_NAMES
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 #: How kombu names what lanes take.
 JSON = ("application/json", None)
+
+#: kombu's words for what `accept_content` does not name.
+_UNTRUSTED = "Refusing to deserialize untrusted content of type json (application/json)"
 
 
 class LaneConsumer(Consumer):
@@ -55,7 +60,7 @@ class LaneConsumer(Consumer):
 
     def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
         """Limit the rate of a project's own task; but its job that came through a lane runs at once."""
-        lane = settings_of(self.app).lane((request.delivery_info or {}).get("routing_key"))
+        lane = settings_of(self.app).lane(queue_of(request.message.properties, request.delivery_info))
         if lane is None:
             return super()._limit_task(request, bucket, tokens)
         logger.warning("the rate_limit of %s does not count in the lane %s: %s", request.name, lane.name, RATE_REASON)
@@ -64,10 +69,14 @@ class LaneConsumer(Consumer):
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Have what a lane must not hold refused first."""
         handle = super().create_task_handler(*args, **kwargs)
+        own_json = not prepare_accept_content(self.app.conf.accept_content).isdisjoint(JSON)
 
         def on_task_received(message: Any) -> Any:
             if is_in_lane(message) and message.content_type not in JSON:
                 return self.on_decode_error(message, ContentDisallowed(f"lanes take {SERIALIZER} only"))
+            if message.content_type in JSON and not (own_json or is_in_lane(message)):
+                # The connection takes JSON for the lanes' sake; a project that signs its jobs must get no unsigned one.
+                return self.on_invalid_task(None, message, ContentDisallowed(_UNTRUSTED))
             return handle(message)
 
         return on_task_received
@@ -121,13 +130,17 @@ class LaneConsumer(Consumer):
 
 def is_in_lane(message: Any) -> bool:
     """Say whether a message came out of a lane."""
-    return message.delivery_info.get("routing_key") in LANE_NAMES
+    return queue_of(message.properties, message.delivery_info) in LANE_NAMES
 
 
 def _checked(strategy: Any) -> Any:
     def handle(message: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_in_lane(message) and not _is_call(message.payload):
-            raise InvalidTaskError("its body is no call")
+        if is_in_lane(message):
+            if not _is_call(message.payload):
+                raise InvalidTaskError("its body is no call")
+            if isinstance(message.payload, list):
+                # A pool would decode it again, by the project's accept_content, and lose the job if that has no JSON.
+                message.body, message.content_type = message.payload, None
         return strategy(message, *args, **kwargs)
 
     return handle
@@ -142,6 +155,6 @@ def _is_call(body: Any) -> bool:
 
 
 def _bury(message: Any, reason: str) -> None:
-    say_message_buried((message.delivery_info or {}).get("routing_key", "?"), message.headers, reason)
+    say_message_buried(queue_of(message.properties, message.delivery_info), message.headers, reason)
     message.channel.qos.give_up(message.delivery_tag, reason)
     message.ack_log_error(logger, message.channel.connection_errors)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
-from celery_app.broker.claims import CANCELLED, CLAIM, delivery_of
+from celery_app.broker.claims import CANCELLED, CLAIM, QUEUE, delivery_of
 from celery_app.broker.dead_letters import say_buried
 from celery_app.broker.rules import LANE_NAMES
 
@@ -73,7 +73,7 @@ class Claimed:
     def _message(self, queue: str, tag: str, cancelled: bytes, text: bytes) -> dict[str, Any] | None:
         try:
             message: dict[str, Any] = loads(text.decode())
-            message["properties"][CLAIM] = self._token
+            message["properties"].update({CLAIM: self._token, QUEUE: queue})
             message["properties"]["delivery_tag"] = delivery_of(tag, self._token)
             if cancelled:
                 message["properties"][CANCELLED] = cancelled == b"1"

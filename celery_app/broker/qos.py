@@ -9,7 +9,7 @@ from typing import Any
 import redis
 from kombu.transport import redis as kombu_redis, virtual
 
-from celery_app.broker.claims import claim_of, is_delivery
+from celery_app.broker.claims import claim_of, is_delivery, queue_of
 from celery_app.broker.dead_letters import say_message_buried
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,7 @@ class QoS(kombu_redis.QoS):
     def _say_rejected(self, delivery_tag: str) -> None:
         message = self._delivered.get(delivery_tag)
         if message is not None:
-            queue = (message.delivery_info or {}).get("routing_key", "?")
-            say_message_buried(queue, message.headers, "rejected")
+            say_message_buried(queue_of(message.properties, message.delivery_info), message.headers, "rejected")
 
     def give_up(self, delivery_tag: str, reason: str) -> None:
         """Put a job among the dead letters; it still counts until it is acknowledged."""
@@ -94,7 +93,7 @@ class QoS(kombu_redis.QoS):
 
     def _is_in_lane(self, delivery_tag: str) -> bool:
         message = self._delivered.get(delivery_tag)
-        return message is None or self.channel.is_lane(message.delivery_info.get("routing_key", ""))
+        return message is None or self.channel.is_lane(queue_of(message.properties, message.delivery_info))
 
     def _free_slot(self, delivery_tag: str) -> None:
         virtual.QoS.ack(self, delivery_tag)
