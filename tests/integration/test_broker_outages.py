@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 IN_TIME_S = 30.0
 SLOTS = 4
+#: Without its mend, a worker ended in one of three restarts.
+RESTARTS = 6
 #: Of 200 jobs with 20 cuts; measured: 0 or 1.
 CUT_TWICE = 10
 
@@ -261,3 +263,20 @@ def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how
             started.process.send_signal(how)
             started.process.wait(IN_TIME_S + LAST_TRIES)
         close(app)
+
+
+def test_a_worker_outlives_a_broker_that_restarts_again_and_again(valkey: Any, tmp_path: Path) -> None:
+    """Whatever the worker was doing when the server went, it goes on when the server is back, and so do its jobs."""
+    with Server(tmp_path) as server, Yard(tmp_path, server.url, valkey.url(11)) as yard:
+        workers = yard.workers("one", "two", slots=SLOTS, loglevel="ERROR")
+        sent: list[str] = []
+        for n in range(RESTARTS):
+            jobs = [f"r{n}-{m}" for m in range(3 * SLOTS)]
+            for job in jobs:
+                yard.send("kit.job", job, 0.3, ignore_result=True)
+            yard.diary.wait_for("start", jobs[:1], IN_TIME_S)
+            server.stop()
+            server.start()
+            sent += jobs
+        yard.diary.wait_for("end", sent, IN_TIME_S)
+        assert [worker.process.poll() for worker in workers] == [None, None], workers[0].text()[-2000:]

@@ -342,6 +342,16 @@ def test_jobs_of_a_stock_worker_come_back_after_the_projects_own_timeout(lanes_a
             assert Hand(client).names() == found
 
 
+def test_a_channel_whose_connection_is_lost_has_nothing_to_return(lanes_app: Any) -> None:
+    """A worker that closes it must not connect anew for nothing: where that failed, the worker ended."""
+    with lanes_app.connection_for_read() as connection:
+        channel = connection.default_channel
+        assert channel.client.ping()
+        channel.connection.client, channel._pool = None, None
+        assert channel.qos.restore_unacked() == []
+        channel.connection.client = connection
+
+
 def test_a_late_acknowledgement_says_nothing_of_the_next_delivery(lanes_app: Any, client: Redis) -> None:
     """A job that came back within milliseconds is held by its second claim, whatever becomes of the first delivery."""
     put(lanes_app, "j")
