@@ -261,7 +261,7 @@ def test_a_prompt_cannot_forge_header_fields(
     expected = original
     expected["headers"]["retries"] = 4
     expected["properties"]["delivery_info"]["redelivered"] = True
-    expected["properties"]["lanes_claim"] = "t"
+    expected["properties"].update(lanes_claim="t", lanes_queue="batch")
     expected["properties"]["delivery_tag"] = f"t|{forger.tag}"
     if forger.cancelled:  # else its own id is out of the script's reach, and the worker asks by itself
         expected["properties"]["lanes_cancelled"] = False
