@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP, task_message
 from kombu import Queue
+from kombu.exceptions import OperationalError
 from kombu.pools import ProducerPool
 
 from celery_app.addresses import DEFAULT_BROKER_URL
 from celery_app.broker.connection import LaneConnection, LanePooledConnection, verified
 from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.descriptions import describe_message
+from celery_app.job_keys import PUBLISH_HEADER
+from celery_app.publishing import PATIENCE, REPLY_TIMEOUT, new_token, publishing
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter
 from celery_app.stand_in import stand_in
@@ -23,10 +26,6 @@ if TYPE_CHECKING:
 
 #: Seconds to connect to the broker: a live one on the same network answers in milliseconds.
 CONNECT_TIMEOUT = 0.8
-
-#: Seconds that the broker may take to answer a command: a web request that finds it mute has 3 s to say so. A worker
-#: has more patience, see worker.py.
-REPLY_TIMEOUT = 1.4
 
 #: Seconds that the broker may take to answer a worker: it has nobody to answer to, and a server may be busy saving.
 WORKER_REPLY_TIMEOUT = 10.0
@@ -116,6 +115,8 @@ class LaneAMQP(AMQP):
     def lane_producer(self, producer: Any) -> Iterator[Any]:
         """Give the producer to send a job for a lane with: one of the lanes' own in place of one out of the pool."""
         connection = producer.connection
+        if connection is None:
+            raise OperationalError("the connection that the job was to leave through is closed")
         is_pooled = isinstance(connection, LanePooledConnection) and connection.rules is self.rules
         if is_pooled and getattr(producer._batch_local, "current", None) is None:  # noqa: SLF001 - no other way to see it
             with self._lane_producers().acquire(block=True) as own:
@@ -154,8 +155,12 @@ class LaneAMQP(AMQP):
             if standing_in is not None:
                 return standing_in.take(self.app, lane, message, options)
             options["serializer"] = SERIALIZER
-            options["retry_policy"] = {**RETRY_POLICY, **(options.get("retry_policy") or {})}
-            with self.lane_producer(producer) as own:
+            # New with each submission: whoever copies a job's headers does not mean the job itself.
+            options["headers"] = {**(options.get("headers") or {}), PUBLISH_HEADER: new_token()}
+            own_policy = options.get("retry_policy") or {}
+            patience = None if own_policy or self.rules.serving else PATIENCE
+            options["retry_policy"] = {**RETRY_POLICY, **own_policy}
+            with self.lane_producer(producer) as own, publishing(patience):
                 return send(own, name, _announced(message), **options)
 
         return send_task_message

@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from celery.backends import redis as celery_redis
 
 from celery_app.broker.connection import MASTER
-from celery_app.messaging import CONNECT_TIMEOUT, REPLY_TIMEOUT, WORKER_REPLY_TIMEOUT
+from celery_app.messaging import CONNECT_TIMEOUT, WORKER_REPLY_TIMEOUT
+from celery_app.publishing import REPLY_TIMEOUT
 
 #: Celery subscribes to a result before it publishes the job, and tries each of these once more by itself.
 RETRY_POLICY = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}

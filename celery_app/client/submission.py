@@ -38,7 +38,7 @@ MOST_BYTES = 1_000_000
 #: Seconds between two reports of progress.
 REPORT_EVERY = 0.5
 
-PUT_MANY = Script("put_many", "message", "bell")
+PUT_MANY = Script("put_many", "message", "bell", "scheduled", "depth")
 
 
 def submit_many(
