@@ -124,6 +124,11 @@ class LaneAMQP(AMQP):
         else:
             yield producer  # whoever brings a connection, or collects a batch, knows where to
 
+    @property
+    def patience(self) -> float | None:
+        """Seconds without an answer after which whoever sends a job is told; None: a worker, who has time."""
+        return None if self.rules.serving else PATIENCE
+
     def close_lanes(self) -> None:
         """Close the lanes' own connections."""
         with self._opening:
@@ -158,9 +163,9 @@ class LaneAMQP(AMQP):
             # New with each submission: whoever copies a job's headers does not mean the job itself.
             options["headers"] = {**(options.get("headers") or {}), PUBLISH_HEADER: new_token()}
             own_policy = options.get("retry_policy") or {}
-            patience = None if own_policy or self.rules.serving else PATIENCE
+            patience = None if own_policy else self.patience
             options["retry_policy"] = {**RETRY_POLICY, **own_policy}
-            with self.lane_producer(producer) as own, publishing(patience):
+            with publishing(patience), self.lane_producer(producer) as own:
                 return send(own, name, _announced(message), **options)
 
         return send_task_message

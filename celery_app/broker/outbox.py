@@ -21,6 +21,8 @@ from celery_app.room import wait_for_room
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from celery_app.broker.script import Args, Keys, Script
+
 #: Headers that the scripts read; they do so from properties of the same names.
 SCRIPTS_READ = ("lanes_model", "submitted_at")
 
@@ -102,24 +104,11 @@ class Outbox:
             LaneFull: nothing has been written.
         """
         submission = publishing_now()
-        self.wait_for_room(lambda: self._ask(pool, submission))
+        self.wait_for_room(lambda: int(ask(pool, submission, PUT, self._keys, self._arguments)))
 
     def add_to(self, pipeline: Any) -> None:
         """Add the job to a pipeline of a server that knows the script."""
         pipeline.evalsha(PUT.sha, len(self._keys), *self._keys, *self._arguments)
-
-    def _ask(self, pool: redis.ConnectionPool, submission: Publishing) -> int:
-        connection = pool.get_connection()  # connects: of a server that is away, it is known that it has no job
-        submission.sent()
-        try:
-            answer = PUT.ask(connection, self._keys, self._arguments, submission.seconds_left())
-        except redis.ResponseError:
-            submission.answered()
-            raise
-        finally:
-            pool.release(connection)
-        submission.answered()
-        return int(answer)
 
     def wait_for_room(self, put: Any) -> None:
         """Repeat `put` until the job is in its place or the patience is over."""
@@ -131,6 +120,21 @@ class Outbox:
             # Jitter keeps a crowd of publishers from coming back all at once.
             time.sleep(min(pause * random.uniform(0.5, 1), wait - waited))
             pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def ask(pool: redis.ConnectionPool, submission: Publishing, script: Script, keys: Keys, arguments: Args) -> Any:
+    """Run a script that puts jobs into a lane, and note on the way what is known of them."""
+    connection = pool.get_connection()  # connects: of a server that is away, it is known that it has no job
+    submission.sent()
+    try:
+        answer = script.ask(connection, keys, arguments, submission.seconds_left())
+    except redis.ResponseError:
+        submission.answered()
+        raise
+    finally:
+        pool.release(connection)
+    submission.answered()
+    return answer
 
 
 def _count_from(headers: dict[str, Any], when: float) -> None:

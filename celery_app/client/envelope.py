@@ -53,8 +53,8 @@ class Envelope:
         """
         self._batch_id, self._lane = batch_id, lane
         self._compression = app.conf.task_compression
-        with app.connection_for_write() as connection:
-            channel = connection.default_channel
+        with app.amqp.lane_connection() as connection:
+            channel = connection.channel()  # kombu tries for ever to get its default one
             message = _captured(app, channel, lane, batch_id)
             self.prefix: str = channel.global_keyprefix
             self.lists = [f"{self.prefix}{channel._q_for_pri(lane.name, step)}" for step in channel.priority_steps]

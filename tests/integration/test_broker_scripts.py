@@ -95,7 +95,7 @@ def test_a_job_is_in_exactly_one_place(lanes_app: Any, hand: Hand, client: Redis
 
 
 def test_a_settled_job_leaves_nothing(lanes_app: Any, hand: Hand, client: Redis) -> None:
-    """After a job is done the broker holds no key but the bindings, which models its lane had, and for minutes its submission."""
+    """After a job is done nothing is kept but bindings, which models the lane had, and for minutes the submission."""
     put(lanes_app, "j")
     (held,) = hand.claim()
     assert hand.settle(held) == 1
