@@ -53,8 +53,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of this file's own, to be stopped."""
     with Server(tmp_path_factory.mktemp("server"), durable=False) as server:
         yield server
-        # Results that lie in cycles unsubscribe when they are collected: while the server is there.
-        gc.collect()
 
 
 @pytest.fixture
@@ -78,6 +76,8 @@ def make_app(server: Server, redis: Redis) -> Iterator[Callable[..., Any]]:
         return made[-1]
 
     yield make
+    # A group's result unsubscribes when it is collected: while its connection is there.
+    gc.collect()
     for app in made:
         close(app)
 
