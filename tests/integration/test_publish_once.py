@@ -27,6 +27,7 @@ from celery_app.client import Client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LaneFull, MaybeQueued
 from celery_app.job_keys import PUBLISH_HEADER
 from celery_app.publishing import PATIENCE
+from celery_app.results import backend_of
 from celery_app.settings import Settings
 from tasks import create_message
 from tests.conftest import close
@@ -76,10 +77,11 @@ def make_app(server: Server, redis: Redis) -> Iterator[Callable[..., Any]]:
         return made[-1]
 
     yield make
-    # A group's result unsubscribes when it is collected: while its connection is there.
     gc.collect()
     for app in made:
         close(app)
+        # A group's result that is collected later unsubscribes, through a connection that nobody would close.
+        app.backend.result_consumer._pubsub = backend_of(app).result_consumer._pubsub = None
 
 
 @pytest.fixture
