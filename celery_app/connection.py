@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from celery_app.broker_urls import shown
-from celery_app.errors import BrokerUnreachable
+from celery_app.errors import BrokerUnreachable, MaybeQueued
+from celery_app.publishing import PublishUncertain
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
@@ -66,12 +67,15 @@ def broker_errors(app: Any) -> Iterator[None]:
 
     Raises:
         BrokerUnreachable: in place of redis-py's errors about the connection.
+        MaybeQueued: which is one, where a job was being queued.
     """
     from kombu.exceptions import OperationalError
     from redis.exceptions import ConnectionError as NoConnection, InvalidResponse, TimeoutError as NoReply
 
     try:
         yield
+    except PublishUncertain as exc:
+        raise MaybeQueued(url=shown_url(app), reason=_reason(exc.__cause__ or exc)) from exc
     except (NoConnection, NoReply, InvalidResponse, OperationalError) as exc:
         raise BrokerUnreachable(url=shown_url(app), reason=_reason(exc)) from exc
     except RuntimeError as exc:
@@ -81,7 +85,7 @@ def broker_errors(app: Any) -> Iterator[None]:
         raise BrokerUnreachable(url=shown_url(app), reason="the result backend does not answer") from exc
 
 
-def _reason(exc: Exception) -> str:
+def _reason(exc: BaseException) -> str:
     """A server of another protocol answers with anything, a page of HTML for instance."""
     text = str(exc).partition(" : <")[0]  # what follows are the Sentinels that were asked, at length
     return " ".join(text.split())[:120].rstrip(".") or type(exc).__name__

@@ -157,6 +157,10 @@ class BrokerUnreachable(LanesError):
     reason: str
 
 
+class MaybeQueued(BrokerUnreachable):
+    """The broker at {url} stopped answering ({reason}): it is not known whether the job was queued; once at most."""
+
+
 def error_event(error: Exception) -> dict[str, Any]:
     """Return an error in the form in which the Messages API itself ends a stream that fails."""
     kind = error.type if isinstance(error, ApiError) and hasattr(error, "type") else type(error).__name__

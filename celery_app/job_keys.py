@@ -16,6 +16,13 @@ STREAM: Final = "lanes:stream:"
 #: Hash with what is known of a batch: ``lanes:batch:<batch id>``; its other keys begin with it.
 BATCH: Final = "lanes:batch:"
 
+#: Header of a job on its way into a lane: a token of its submission, the same however often publishing is repeated. It
+#: is left out of what is queued.
+PUBLISH_HEADER: Final = "lanes_publish"
+
+#: Set once a submission is in its place: ``lanes:published:<lane>:<token>``.
+PUBLISHED: Final = "lanes:published:"
+
 #: Header of a job whose caller waits at `DONE`.
 REPLY_HEADER: Final = "lanes_reply"
 
@@ -24,6 +31,10 @@ BATCH_HEADER: Final = "lanes_batch"
 
 #: Seconds that a cancellation is remembered: longer than any backlog that somebody would still work off.
 CANCEL_KEPT = 7 * 86_400
+
+#: Seconds that a submission is remembered once its job is in its place. A repetition comes after one or two timeouts of
+#: a connection; those of a project that is more patient are a minute or two. At 1,000 jobs/s that makes 40 MB.
+PUBLISHED_KEPT = 300
 
 #: Seconds that an outcome lies ready for a caller who is just about to fetch it; then the result backend has it.
 DONE_KEPT = 60

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app.amqp import AMQP, task_message
 from kombu import Queue
+from kombu.exceptions import OperationalError
 from kombu.pools import ProducerPool
 from kombu.utils.imports import symbol_by_name
 
@@ -18,6 +19,8 @@ from celery_app.broker.connection import LaneConnection, LanePooledConnection
 from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.broker_urls import MASTER, SENTINEL, joined, verified
 from celery_app.descriptions import describe_message
+from celery_app.job_keys import PUBLISH_HEADER
+from celery_app.publishing import PATIENCE, REPLY_TIMEOUT, new_token, publishing
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter
 from celery_app.stand_in import stand_in
@@ -29,10 +32,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds to connect to the broker: a live one on the same network answers in milliseconds.
 CONNECT_TIMEOUT = 0.8
-
-#: Seconds that the broker may take to answer a command: a web request that finds it mute has 3 s to say so. A worker
-#: has more patience, see worker.py.
-REPLY_TIMEOUT = 1.4
 
 #: Seconds that the broker may take to answer a worker: it has nobody to answer to, and a server may be busy saving.
 WORKER_REPLY_TIMEOUT = 10.0
@@ -150,12 +149,19 @@ class LaneAMQP(AMQP):
     def lane_producer(self, producer: Any) -> Iterator[Any]:
         """Give the producer to send a job for a lane with: one of the lanes' own in place of one out of the pool."""
         connection = producer.connection
+        if connection is None:
+            raise OperationalError("the connection that the job was to leave through is closed")
         is_pooled = isinstance(connection, LanePooledConnection) and connection.rules is self.rules
         if is_pooled and getattr(producer._batch_local, "current", None) is None:  # noqa: SLF001 - no other way to see it
             with self._lane_producers().acquire(block=True) as own:
                 yield own
         else:
             yield producer  # whoever brings a connection, or collects a batch, knows where to
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds without an answer after which whoever sends a job is told; None: a worker, who has time."""
+        return None if self.rules.serving else PATIENCE
 
     def close_lanes(self) -> None:
         """Close the lanes' own connections."""
@@ -192,8 +198,12 @@ class LaneAMQP(AMQP):
             if standing_in is not None:
                 return standing_in.take(self.app, lane, message, options)
             options["serializer"] = SERIALIZER
-            options["retry_policy"] = {**RETRY_POLICY, **(options.get("retry_policy") or {})}
-            with self.lane_producer(producer) as own:
+            # New with each submission: whoever copies a job's headers does not mean the job itself.
+            options["headers"] = {**(options.get("headers") or {}), PUBLISH_HEADER: new_token()}
+            own_policy = options.get("retry_policy") or {}
+            patience = None if own_policy else self.patience
+            options["retry_policy"] = {**RETRY_POLICY, **own_policy}
+            with publishing(patience), self.lane_producer(producer) as own:
                 return send(own, name, _announced(message), **options)
 
         return send_task_message

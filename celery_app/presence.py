@@ -29,7 +29,7 @@ SIGN_EVERY = 5.0
 #: Seconds that a sign lasts: two may fail. A worker that stops takes its sign away.
 SIGN_LASTS = 15.0
 
-PRESENT = Script("present", "message")
+PRESENT = Script("present", "message", "dead")
 SERVING = Script("serving", "message")
 
 #: Sorted set of the workers that serve a lane, by the time of their last sign of life: ``lanes:workers:<lane>``.

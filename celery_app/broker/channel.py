@@ -283,12 +283,14 @@ class Channel(kombu_redis.Channel):
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         if not self.is_lane(queue):
+            if self.connection is None and queue in LANE_NAMES:
+                raise redis.ConnectionError("the channel is closed")  # kombu opens another one, and repeats
             super()._put(queue, message, **kwargs)
             return
         batch = kwargs.get("_publish_batch")
         outbox = Outbox(self, queue, message)
         if batch is None:
-            outbox.put(self._plain_client())
+            outbox.put(self._plain_client().connection_pool)
         else:
             batch.add_job(outbox)
 

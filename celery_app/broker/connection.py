@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Connection
 from kombu.connection import ConnectionPool, PooledConnection
+from kombu.exceptions import OperationalError
 
 from celery_app.broker_urls import MASTER, SENTINEL, SEPARATOR, joined, shown, understood
+from celery_app.publishing import REPLY_TIMEOUT, publishing_now
 
 if TYPE_CHECKING:
     from celery_app.broker.rules import LaneRules
@@ -38,6 +40,17 @@ class _LaneTransportMixin:
 
 class LanePooledConnection(_LaneTransportMixin, PooledConnection):
     """A connection out of a pool: the one that jobs are published through."""
+
+    def _connection_factory(self) -> Any:
+        """Connect, unless whoever waits for a job to be queued would have to wait too long for it.
+
+        Raises:
+            kombu.exceptions.OperationalError: that is so; kombu tries no more then.
+        """
+        left = publishing_now().seconds_left()
+        if left is not None and left < REPLY_TIMEOUT:
+            raise OperationalError("no answer for too long")
+        return super()._connection_factory()
 
 
 class LaneConnectionPool(ConnectionPool):

@@ -117,9 +117,8 @@ def _take_eta(message: dict[str, Any]) -> float:
     return max(0.0, (_utc(eta) - datetime.now(UTC)).total_seconds())
 
 
-def take_not_before(message: dict[str, Any]) -> int:
-    """Remove the ETA from a message to be published and return it in ms since the epoch, 0 where there is none."""
-    headers = message.get("headers") or {}
+def take_not_before(headers: dict[str, Any]) -> int:
+    """Remove the ETA from the headers of a message and return it in ms since the epoch, 0 where there is none."""
     eta = headers.get("eta")
     if not eta:
         return 0

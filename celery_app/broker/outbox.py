@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import redis
 from kombu.exceptions import BatchPublishError
@@ -14,7 +14,14 @@ from kombu.utils.json import dumps
 from celery_app.broker.inbox import take_not_before
 from celery_app.broker.verbs import PUT
 from celery_app.errors import JobTooLarge, LaneFull
+from celery_app.job_keys import PUBLISH_HEADER, PUBLISHED, PUBLISHED_KEPT
+from celery_app.publishing import Publishing, publishing_now
 from celery_app.room import wait_for_room
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from celery_app.broker.script import Args, Keys, Script
 
 #: Headers that the scripts read; they do so from properties of the same names.
 SCRIPTS_READ = ("lanes_model", "submitted_at")
@@ -22,11 +29,44 @@ SCRIPTS_READ = ("lanes_model", "submitted_at")
 #: Bytes that a job may have: the API takes requests of 32 MB, of which kombu's base64 makes a third more.
 MAX_MESSAGE_BYTES = 44 * 1024 * 1024
 
+#: Characters of a submission's token at most: a foreign producer's header may be anything.
+LONGEST_TOKEN = 64
+
 #: What the script answers when the job is in its place.
 IN_PLACE = -1
 
 #: Seconds between two tries to get into a full lane: doubling, so that a short wait ends soon and a long one is cheap.
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
+
+
+class Prepared(NamedTuple):
+    """A message as it goes into a lane.
+
+    Attributes:
+        message: for the lane; the message that it was made from is as it was.
+        not_before: ms since the epoch before which the job must not start; 0: at once.
+        token: of the submission; empty where its producer gives none.
+    """
+
+    message: dict[str, Any]
+    not_before: int
+    token: str
+
+
+def prepared(message: Mapping[str, Any]) -> Prepared:
+    """Prepare a message of kombu's for a lane.
+
+    kombu makes a repetition from the same headers, so they have to stay as they are.
+    """
+    headers, properties = dict(message.get("headers") or {}), dict(message["properties"])
+    token = headers.pop(PUBLISH_HEADER, None)
+    not_before = take_not_before(headers)
+    if not_before:
+        _count_from(headers, not_before / 1000)
+    # The last properties of all: scripts find them there behind headers of any size and content.
+    properties.update({name: headers[name] for name in SCRIPTS_READ if name in headers})
+    is_token = isinstance(token, str) and len(token) <= LONGEST_TOKEN
+    return Prepared({**message, "headers": headers, "properties": properties}, not_before, token if is_token else "")
 
 
 class Outbox:
@@ -42,14 +82,7 @@ class Outbox:
         lane = channel.lane(queue)
         step = channel.priority(channel._get_message_priority(message))
         tag = message["properties"]["delivery_tag"]
-        headers = message.get("headers") or {}
-        not_before = take_not_before(message) if lane else 0
-        if not_before:
-            _count_from(headers, not_before / 1000)
-        for name in SCRIPTS_READ:
-            if name in headers:
-                # The last properties of all: scripts find them there behind headers of any size and content.
-                message["properties"][name] = headers[name]
+        message, not_before, token = prepared(message)
         self.queue = queue
         self.capacity: int = lane.capacity if lane else -1
         self.submit_wait: float = lane.submit_wait if lane else 0.0
@@ -59,15 +92,19 @@ class Outbox:
         text = dumps(message)
         if lane and len(text) > MAX_MESSAGE_BYTES:
             raise JobTooLarge(size=len(text), most=MAX_MESSAGE_BYTES)  # no worker would take it
-        self._arguments = (prefix, queue, index, self.capacity, expires, not_before, tag, text)
+        # With its queue: an exchange may lead one submission into several.
+        published = f"{prefix}{PUBLISHED}{queue}:{token}" if token else ""
+        job = (prefix, queue, index, self.capacity, expires, not_before, tag, text)
+        self._arguments = (*job, published, PUBLISHED_KEPT)
 
-    def put(self, client: redis.Redis) -> None:
+    def put(self, pool: redis.ConnectionPool) -> None:
         """Put the job into its queue, waiting for room no longer than `wait_for_room` says.
 
         Raises:
             LaneFull: nothing has been written.
         """
-        self.wait_for_room(lambda: int(PUT.run(client, self._keys, self._arguments)))
+        submission = publishing_now()
+        self.wait_for_room(lambda: int(ask(pool, submission, PUT, self._keys, self._arguments)))
 
     def add_to(self, pipeline: Any) -> None:
         """Add the job to a pipeline of a server that knows the script."""
@@ -83,6 +120,21 @@ class Outbox:
             # Jitter keeps a crowd of publishers from coming back all at once.
             time.sleep(min(pause * random.uniform(0.5, 1), wait - waited))
             pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def ask(pool: redis.ConnectionPool, submission: Publishing, script: Script, keys: Keys, arguments: Args) -> Any:
+    """Run a script that puts jobs into a lane, and note on the way what is known of them."""
+    connection = pool.get_connection()  # connects: of a server that is away, it is known that it has no job
+    submission.sent()
+    try:
+        answer = script.ask(connection, keys, arguments, submission.seconds_left())
+    except redis.ResponseError:
+        submission.answered()
+        raise
+    finally:
+        pool.release(connection)
+    submission.answered()
+    return answer
 
 
 def _count_from(headers: dict[str, Any], when: float) -> None:
@@ -134,7 +186,7 @@ class LanePublishBatch(PublishBatch):
             if isinstance(answer, Exception):
                 raise BatchPublishError("Redis refused a job of the batch") from answer
             if int(answer) != IN_PLACE:
-                job.put(client)
+                job.put(client.connection_pool)
 
     def discard(self) -> None:
         """Discard what has not been sent."""

@@ -75,8 +75,35 @@ class Script:
             # The server is new or was restarted; it keeps what EVAL brings.
             return execute("EVAL", self.source, *call)
 
+    def ask(self, connection: Any, keys: Keys, args: Args, timeout: float | None) -> Any:
+        """Run the script through a connection of one's own.
+
+        Args:
+            connection: of redis-py's, connected.
+            keys: KEYS, as the script's header names them.
+            args: ARGV, likewise.
+            timeout: seconds to wait for the reply at most; None: as long as the connection does.
+
+        Raises:
+            redis.exceptions.RedisError: as `run`; a connection that was lost is closed.
+        """
+        keys = tuple(keys)
+        call = (len(keys), *keys, *args)
+        patience = _patience(connection.socket_timeout, timeout)
+        try:
+            connection.send_command("EVALSHA", self.sha, *call)
+            return connection.read_response(**patience)
+        except NoScriptError:
+            connection.send_command("EVAL", self.source, *call)
+            return connection.read_response(**patience)
+
     def add_to(self, pipe: Pipeline, keys: Keys = (), args: Args = ()) -> None:
         """Queue the script on a pipeline, as text: there, an unknown digest would come to light too late."""
         keys = tuple(keys)
         execute: Any = pipe.execute_command
         execute("EVAL", self.source, len(keys), *keys, *args)
+
+
+def _patience(own: float | None, timeout: float | None) -> dict[str, float]:
+    """Return the option of redis-py that makes a reply come sooner than the connection's own timeout."""
+    return {} if timeout is None or (own is not None and own <= timeout) else {"timeout": timeout}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from celery_app.lanes import Lane
 
 #: Seconds for which Redis is asked to wait in one command: half of the time in which it has to answer
-#: (`celery_app.messaging.REPLY_TIMEOUT`), so that a busy one is not taken for dead. After each the result backend
+#: (`celery_app.publishing.REPLY_TIMEOUT`), so that a busy one is not taken for dead. After each the result backend
 #: is looked at, in case the reply was lost on its way.
 WAIT = 0.7
 

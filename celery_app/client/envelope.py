@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu import compression
 from kombu.utils.json import dumps
 
-from celery_app.broker.outbox import Outbox
+from celery_app.broker.outbox import prepared
 from celery_app.budget.variant import metered_model
 from celery_app.client.sending import CREATE, task_of
 from celery_app.job_keys import BATCH_HEADER
@@ -53,8 +53,8 @@ class Envelope:
         """
         self._batch_id, self._lane = batch_id, lane
         self._compression = app.conf.task_compression
-        with app.connection_for_write() as connection:
-            channel = connection.default_channel
+        with app.amqp.lane_connection() as connection:
+            channel = connection.channel()  # kombu tries for ever to get its default one
             message = _captured(app, channel, lane, batch_id)
             self.prefix: str = channel.global_keyprefix
             self.lists = [f"{self.prefix}{channel._q_for_pri(lane.name, step)}" for step in channel.priority_steps]
@@ -105,8 +105,7 @@ def _captured(app: Any, channel: Any, lane: Lane, batch_id: str) -> dict[str, An
         )
     del channel._put, channel._put_fanout
     message = next(message for message in put if message["headers"].get("id") == _ID)
-    Outbox(channel, lane.name, message)  # adds what the broker's scripts read
-    return message
+    return prepared(message).message  # with what the broker's scripts read
 
 
 def _around_arguments(message: Mapping[str, Any], compressed: str | None) -> tuple[str, str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 #: Milliseconds for which Redis is asked to wait in one command: half of the time in which it has to answer
-#: (`celery_app.messaging.REPLY_TIMEOUT`), so that a busy one is not taken for dead.
+#: (`celery_app.publishing.REPLY_TIMEOUT`), so that a busy one is not taken for dead.
 BLOCK_MS = 700
 
 #: Entries fetched at once at most: a late reader's whole answer in a few round trips.

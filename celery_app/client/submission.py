@@ -6,11 +6,11 @@ import random
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import redis
 
-from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE, MAX_MESSAGE_BYTES
+from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE, MAX_MESSAGE_BYTES, ask
 from celery_app.broker.script import Script
 from celery_app.client.batch import Batch
 from celery_app.client.envelope import Envelope
@@ -18,6 +18,7 @@ from celery_app.client.options import refuse_options
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import InvalidItem, InvalidRequest, LaneFull, LanesError
 from celery_app.job_keys import BATCH, BATCH_KEPT
+from celery_app.publishing import publishing
 from celery_app.room import wait_for_room, waiting_for_room
 from celery_app.stand_in import refuse_eager, stand_in
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from celery_app.lanes import Lane
+
+T = TypeVar("T")
 
 OnInvalid: TypeAlias = Literal["stop", "skip"]
 
@@ -38,7 +41,7 @@ MOST_BYTES = 1_000_000
 #: Seconds between two reports of progress.
 REPORT_EVERY = 0.5
 
-PUT_MANY = Script("put_many", "message", "bell")
+PUT_MANY = Script("put_many", "message", "bell", "scheduled", "depth")
 
 
 def submit_many(
@@ -144,25 +147,35 @@ class Submission:
         arguments = (envelope.list_number, self._lane.capacity, BATCH_KEPT, self._put)
         keys = (*envelope.lists, self._key)
         call = (keys, (envelope.prefix, self._lane.name, *arguments, *texts))
-        with broker_errors(self._app):
-            try:
-                placed, depth = PUT_MANY.run(self._client, *call)
-            except (redis.ConnectionError, redis.TimeoutError):
-                # The script knows what it has put already, so asking once more does no harm.
-                placed, depth = PUT_MANY.run(self._client, *call)
+        pool = self._client.connection_pool
+        with broker_errors(self._app), publishing(self._app.amqp.patience) as submission:
+            # The script knows what it has put already, so asking once more does no harm.
+            placed, depth = _once_more(lambda: ask(pool, submission, PUT_MANY, *call))
         return int(placed), int(depth)
 
     def _note(self, **fields: str | int) -> None:
         mapping: Any = fields
         with broker_errors(self._app), self._client.pipeline() as pipeline:
-            pipeline.hset(self._key, mapping=mapping)
-            pipeline.expire(self._key, BATCH_KEPT)
-            pipeline.execute()
+
+            def write() -> None:
+                pipeline.hset(self._key, mapping=mapping)
+                pipeline.expire(self._key, BATCH_KEPT)
+                pipeline.execute()
+
+            _once_more(write)
 
     def _report(self, *, last: bool = False) -> None:
         if self._progress is not None and (last or time.monotonic() >= self._report_at):
             self._progress(self.batch)
             self._report_at = time.monotonic() + REPORT_EVERY
+
+
+def _once_more(step: Callable[[], T]) -> T:
+    """Do a step that may be repeated; a connection that was lost gets a second try."""
+    try:
+        return step()
+    except (redis.ConnectionError, redis.TimeoutError):
+        return step()
 
 
 def check_item(index: int, item: Any) -> None:

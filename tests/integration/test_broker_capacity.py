@@ -17,6 +17,7 @@ from celery import chain, chord, group
 from celery_app.broker.outbox import MAX_MESSAGE_BYTES
 from celery_app.client import Client
 from celery_app.errors import InvalidItem, JobTooLarge, LaneFull
+from tasks import LaneTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,9 @@ def yard(tmp_path: Path, broker_url: str) -> Iterator[Yard]:
 @pytest.fixture
 def narrow(yard: Yard) -> Any:
     """An application whose lanes have room for three, and whose publishers wait a twentieth of a second."""
-    return yard.make_app(capacity=3, submit_wait=0.05)
+    app = yard.make_app(capacity=3, submit_wait=0.05)
+    app.task(base=LaneTask, name="kit.later")(returned)
+    return app
 
 
 def publishers(yard: Yard) -> list[subprocess.Popen[str]]:
@@ -215,6 +218,75 @@ def test_a_job_with_a_countdown_waits_in_the_broker(yard: Yard, narrow: Any) -> 
     assert hand.places("critical") == 0
     assert eventually(hand.names, IN_TIME_S, "it is due") == ["later"]
     assert time.monotonic() - before > 0.5
+
+
+def scheduled(yard: Yard, lane: str) -> int:
+    """Return how many jobs of a lane wait for a time, as its capacity counts them; exactly those that do."""
+    counted = int(yard.client.hget("lanes:scheduled", lane) or 0)
+    waiting = [entry.split(b"|")[0] for entry in yard.client.hgetall("lanes:returned").values()]
+    assert counted == len([name for name in waiting if name.split(b"\x06\x16")[0] == lane.encode()])
+    return counted
+
+
+def test_scheduled_jobs_need_room(yard: Yard, narrow: Any) -> None:
+    """A lane of three takes three jobs in all, queued or with a countdown, one by one or many at once."""
+    for n, options in enumerate([{"countdown": 60}, {}, {"countdown": 60}]):
+        narrow.send_task("kit.job", (n,), queue="batch", ignore_result=True, **options)
+    for options in ({"countdown": 60}, {}):
+        with pytest.raises(LaneFull):
+            narrow.send_task("kit.job", (9,), queue="batch", ignore_result=True, **options)
+    with pytest.raises(LaneFull) as caught:
+        Client(narrow).submit_many([{"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}])
+    assert caught.value.depth == 3
+    assert scheduled(yard, "batch") == 2
+    narrow.send_task("kit.job", (9,), queue="normal", countdown=60, ignore_result=True)  # another lane has room
+
+
+def test_fifty_countdowns_do_not_pass_a_capacity_of_three(yard: Yard, narrow: Any) -> None:
+    """Of 50 jobs with a countdown three are placed and the rest is refused."""
+    placed = 0
+    for n in range(50):
+        try:
+            narrow.tasks["kit.later"].apply_async((n,), queue="normal", countdown=60, wait=0)
+        except LaneFull:
+            continue
+        placed += 1
+    assert placed == scheduled(yard, "normal") == 3
+
+
+def test_scheduled_jobs_are_counted_wherever_they_go(yard: Yard, narrow: Any) -> None:
+    """Due, returned to wait, buried or purged: the count of those that wait stays exact, and ends at none."""
+    hand = yard.hand()
+    for n in range(3):
+        narrow.send_task("kit.job", (n,), queue="batch", countdown=0.2, ignore_result=True)
+    held: list[Any] = []
+    eventually(lambda: held.extend(hand.claim(3)) or len(held) == 3, IN_TIME_S, "all are due")
+    assert scheduled(yard, "batch") == 0
+    narrow.send_task("kit.job", (3,), queue="batch", priority=0, countdown=60, ignore_result=True)
+    for job in held[:2]:
+        assert hand.give_back(job, delay_ms=60_000) == 1  # a running job's return is never refused
+    assert scheduled(yard, "batch") == 3
+    with pytest.raises(LaneFull):
+        narrow.send_task("kit.job", (4,), queue="batch", ignore_result=True)
+    assert hand.give_back(held[2], delay_ms=60_000) == 1
+    assert scheduled(yard, "batch") == 4
+    with narrow.connection_for_write() as connection:
+        assert connection.default_channel.queue_purge("batch") == 4
+    assert scheduled(yard, "batch") == 0
+    assert not yard.client.exists("lanes:scheduled", "lanes:returns", "lanes:returned")
+    narrow.send_task("kit.job", (5,), queue="batch", ignore_result=True)
+    (job,) = hand.claim()
+    assert hand.give_up(job, "a test's reason") == 1
+    assert scheduled(yard, "batch") == 0
+
+
+def test_jobs_deleted_by_hand_leave_room(yard: Yard, narrow: Any) -> None:
+    """Whoever deletes the keys of the waiting jobs has emptied the lane, though their number stayed."""
+    for n in range(3):
+        narrow.send_task("kit.job", (n,), queue="batch", countdown=60, ignore_result=True)
+    yard.client.delete("lanes:returns", "lanes:returned")
+    narrow.send_task("kit.job", (3,), queue="batch", countdown=60, ignore_result=True)
+    assert scheduled(yard, "batch") == 1
 
 
 def test_a_job_that_no_worker_would_take_is_refused(yard: Yard) -> None:

@@ -15,6 +15,7 @@ from celery_app.broker.inbox import Claimed
 from celery_app.broker.lease import Leases
 from celery_app.broker.returns import give_back
 from celery_app.client.cancelling import mark
+from celery_app.job_keys import PUBLISHED_KEPT
 from celery_app.routing import SUBMITTED_AT
 
 if TYPE_CHECKING:
@@ -94,12 +95,15 @@ def test_a_job_is_in_exactly_one_place(lanes_app: Any, hand: Hand, client: Redis
 
 
 def test_a_settled_job_leaves_nothing(lanes_app: Any, hand: Hand, client: Redis) -> None:
-    """After a job is done the broker holds no key but the bindings, and for a day which models its lane had."""
+    """After a job is done nothing is kept but bindings, which models the lane had, and for minutes the submission."""
     put(lanes_app, "j")
     (held,) = hand.claim()
     assert hand.settle(held) == 1
     client.delete("lanes:bell:batch")
-    assert [key for key in client.keys("*") if not key.startswith(b"_kombu.")] == [b"lanes:models:batch\x06\x166"]
+    (published,) = client.keys("lanes:published:batch:*")
+    assert 0 < client.ttl(published) <= PUBLISHED_KEPT
+    left = [key for key in client.keys("*") if not key.startswith(b"_kombu.") and key != published]
+    assert left == [b"lanes:models:batch\x06\x166"]
     assert 0 < client.ttl("lanes:models:batch\x06\x166") <= 86_400
 
 

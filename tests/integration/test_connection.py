@@ -17,7 +17,7 @@ from celery_app import create_app
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.demo.ports import free_port
 from celery_app.errors import BrokerUnreachable
-from celery_app.messaging import REPLY_TIMEOUT
+from celery_app.publishing import REPLY_TIMEOUT
 from celery_app.settings import Settings
 
 if TYPE_CHECKING:

@@ -33,8 +33,7 @@ if ARGV[8] == '1' then
   redis.call('LPUSH', prefix .. list, mark_been_out(text))
   ring(prefix, queue_of(list, separator))
 elseif delay > 0 then
-  redis.call('ZADD', prefix .. 'lanes:returns', now_ms() + delay, tag)
-  redis.call('HSET', prefix .. 'lanes:returned', tag, list .. '|' .. text)
+  schedule(prefix, queue_of(list, separator), list, tag, now_ms() + delay, text)
 else
   put_in_front(prefix .. list, {text})
   note_models(prefix, list, {text}, 1, 1)

@@ -1,4 +1,5 @@
--- Present (uses message): a worker gives a sign of life for the lanes that it serves, and learns what nobody has told.
+-- Present (uses message, dead): a worker gives a sign of life for the lanes that it serves, and learns what nobody has
+-- told. Dead letters that are too old go, whether others come or not.
 --
 -- KEYS: none.
 -- ARGV[1] string: prefix of all keys
@@ -16,4 +17,5 @@ for i = 5, #ARGV do
   redis.call('ZADD', key, now, ARGV[2])
   redis.call('PEXPIRE', key, kept)
 end
+trim_dead(prefix, now)
 return redis.call('LPOP', prefix .. 'lanes:untold', ARGV[4]) or {}

@@ -29,8 +29,7 @@ redis.call('HDEL', prefix .. 'lanes:aside_depth', queue)
 for _, tag in ipairs(redis.call('HKEYS', prefix .. 'lanes:returned')) do
   local entry = redis.call('HGET', prefix .. 'lanes:returned', tag)
   if lists[string.match(entry, '^([^|]*)|')] then
-    redis.call('HDEL', prefix .. 'lanes:returned', tag)
-    redis.call('ZREM', prefix .. 'lanes:returns', tag)
+    unschedule(prefix, queue, tag)
     dropped = dropped + 1
   end
 end

@@ -6,19 +6,16 @@
 -- ARGV[1] string: prefix of all keys
 -- ARGV[2] string: queue
 -- ARGV[3] integer: which of KEYS takes the jobs, from 1
--- ARGV[4] integer: capacity, jobs in all lists together
+-- ARGV[4] integer: capacity, jobs in all lists and scheduled together
 -- ARGV[5] integer: seconds after which the batch is forgotten if nothing happens to it
 -- ARGV[6] integer: number of the first of these jobs within its batch, from 0
 -- ARGV[7…] strings: the jobs, at most a few hundred
 --
--- Returns how many of these jobs are in their places now, and the number of jobs that were queued before.
+-- Returns how many of these jobs are in their places now, and the number of jobs that were queued or scheduled before.
 
 local prefix, queue, list, capacity, first = ARGV[1], ARGV[2], KEYS[tonumber(ARGV[3])], tonumber(ARGV[4]), tonumber(ARGV[6])
 local batch = KEYS[#KEYS]
-local depth = tonumber(redis.call('HGET', prefix .. 'lanes:aside_depth', queue) or '0')
-for i = 1, #KEYS - 1 do
-  depth = depth + redis.call('LLEN', KEYS[i])
-end
+local depth = depth_of(prefix, queue, KEYS, #KEYS - 1)
 local there = math.max(0, tonumber(redis.call('HGET', batch, 'queued') or '0') - first)
 local last = math.min(#ARGV - 6, there + math.max(0, capacity - depth))
 if last > there then

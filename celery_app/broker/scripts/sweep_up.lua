@@ -1,4 +1,4 @@
--- Library (uses message, front, bell, dead, hold): brings back what is due and what was abandoned.
+-- Library (uses message, front, bell, dead, hold, scheduled): brings back what is due and what was abandoned.
 
 -- Jobs moved at once: bounds the time the server is blocked; the rest follows with the next call.
 local MOST_SWEPT = 200
@@ -9,14 +9,13 @@ local function add(lists, list, text)
 end
 
 -- Returns whose time has come.
-local function collect_due(prefix, now, lists)
+local function collect_due(prefix, separator, now, lists)
   local due = redis.call('ZRANGEBYSCORE', prefix .. 'lanes:returns', '-inf', now, 'LIMIT', 0, MOST_SWEPT)
   for _, tag in ipairs(due) do
     local entry = redis.call('HGET', prefix .. 'lanes:returned', tag)
-    redis.call('ZREM', prefix .. 'lanes:returns', tag)
-    redis.call('HDEL', prefix .. 'lanes:returned', tag)
-    if entry then
-      local list, text = string.match(entry, '^([^|]*)|(.*)$')
+    local list, text = string.match(entry or '', '^([^|]*)|(.*)$')
+    unschedule(prefix, list and queue_of(list, separator) or '', tag)
+    if list then
       add(lists, list, text)
     end
   end
@@ -47,7 +46,7 @@ end
 
 local function sweep_up(prefix, separator, now, lease, most_deliveries)
   local lists = {}
-  collect_due(prefix, now, lists)
+  collect_due(prefix, separator, now, lists)
   if lease > 0 then
     collect_expired(prefix, separator, now, lease, most_deliveries, lists)
   end

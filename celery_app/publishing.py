@@ -1,0 +1,93 @@
+"""One submission on its way into a lane: how long it may take, and whether its job may be queued already."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from kombu.exceptions import OperationalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Seconds that the broker may take to answer a command: a web request that finds it mute has 3 s to say so. A worker
+#: has more patience, see `celery_app.messaging`.
+REPLY_TIMEOUT = 1.4
+
+#: Seconds without an answer after which a web request is told: two replies waited for, and
+#: within the 3 s that are promised.
+PATIENCE = 2.85
+
+#: Bytes of a token: as unlikely to be drawn twice within minutes as anything has to be.
+_TOKEN_BYTES = 12
+
+_current: ContextVar[Publishing | None] = ContextVar("publishing", default=None)
+
+
+class PublishUncertain(OperationalError):
+    """The connection was lost while the broker had a job to queue: there is none, or one."""
+
+
+class Publishing:
+    """One submission, through all its repetitions.
+
+    Attributes:
+        is_uncertain: whether the broker was given the job and has not said what came of it.
+    """
+
+    def __init__(self, patience: float | None) -> None:
+        """Begin.
+
+        Args:
+            patience: seconds without an answer; None: as long as the connection's own timeouts allow.
+        """
+        self.is_uncertain = False
+        self._patience = patience
+        self._silent_since = time.monotonic()
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds that an answer may still be waited for, None where there is no bound."""
+        if self._patience is None:
+            return None
+        return max(0.0, self._silent_since + self._patience - time.monotonic())
+
+    def sent(self) -> None:
+        """Note that the broker is about to be given the job."""
+        self.is_uncertain = True
+
+    def answered(self) -> None:
+        """Note that the broker has answered, whatever it said."""
+        self.is_uncertain = False
+        self._silent_since = time.monotonic()
+
+
+def publishing_now() -> Publishing:
+    """Return the submission under way; one without a bound for a message that comes from elsewhere."""
+    return _current.get() or Publishing(None)
+
+
+@contextmanager
+def publishing(patience: float | None) -> Iterator[Publishing]:
+    """Submit one job within the block.
+
+    Raises:
+        PublishUncertain: in place of whatever ended it, where the job may be queued.
+    """
+    submission = Publishing(patience)
+    token = _current.set(submission)
+    try:
+        yield submission
+    except Exception as exc:
+        if not submission.is_uncertain:
+            raise
+        raise PublishUncertain(f"{exc}; it is not known whether the job was queued") from exc
+    finally:
+        _current.reset(token)
+
+
+def new_token() -> str:
+    """Return a token for one submission."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
