@@ -81,7 +81,9 @@ class LaneTask(Task):
 
         Beside a result it keeps a description of the arguments (``result_extended``).
         """
-        return store_descriptions(backend_of(self.app) if self._backend is None else self._backend)
+        backend = backend_of(self.app) if self._backend is None else self._backend
+        patient = getattr(self.app, "lanes_patience", None)  # where jobs run
+        return store_descriptions(backend if patient is None else patient(backend))
 
     @backend.setter
     def backend(self, value: Any) -> None:
