@@ -7,6 +7,9 @@ from typing import Final
 #: Set once a job, or a whole batch, is to be cancelled: ``lanes:cancel:<id>``.
 CANCEL: Final = "lanes:cancel:"
 
+#: Set once a job has ended by itself: it cannot be cancelled from then on: ``lanes:ended:<id>``.
+ENDED: Final = "lanes:ended:"
+
 #: List with the outcome of a job whose caller waits for it: ``lanes:done:<task id>``.
 DONE: Final = "lanes:done:"
 
@@ -24,6 +27,10 @@ BATCH_HEADER: Final = "lanes_batch"
 
 #: Seconds that a cancellation is remembered: longer than any backlog that somebody would still work off.
 CANCEL_KEPT = 7 * 86_400
+
+#: Seconds that an end is remembered: until its result is stored. Short, because each job leaves one behind; while a
+#: result cannot be stored it is prolonged.
+ENDED_KEPT = 60
 
 #: Seconds that an outcome lies ready for a caller who is just about to fetch it; then the result backend has it.
 DONE_KEPT = 60

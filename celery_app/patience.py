@@ -15,6 +15,7 @@ from celery.backends.base import BackendStoreError
 from kombu.exceptions import EncodeError
 from redis.exceptions import OutOfMemoryError
 
+from celery_app.broker.verdict import hold_end
 from celery_app.overriding import override
 from celery_app.stopping import told_to_end, told_to_finish
 
@@ -51,7 +52,7 @@ def keep_results(app: Any) -> None:
     hears signals, and a worker that stops gives its jobs back instead.
     """
     override(app, _REPEAT)
-    patience = Patience()
+    patience = Patience(lambda task_id: hold_end(app, task_id))
     app.lanes_patience = patience.on  # for the backends that a task brings along
     # The two places where each thread's backend is made.
     app._get_backend = _patient(app._get_backend, patience)  # noqa: SLF001
@@ -68,9 +69,14 @@ def _patient(make: Callable[..., Any], patience: Patience) -> Callable[..., Any]
 class Patience:
     """Says whether the thread in hand may wait for the result backend, and waits."""
 
-    def __init__(self) -> None:
-        """Know the worker's own process."""
+    def __init__(self, hold: Callable[[str], None]) -> None:
+        """Know the worker's own process.
+
+        Args:
+            hold: keeps a job from being cancelled while its result waits, by its id.
+        """
         self._pid = os.getpid()
+        self._hold = hold
         self._stopping_since: float | None = None
         self._thread = threading.local()
         self._lock = threading.Lock()
@@ -121,11 +127,12 @@ class Patience:
             if self._writes():
                 return write(*args, **kwargs)  # a part of another write, which is repeated as a whole
             with self._writing():
-                return self._repeat(lambda: write(*args, **kwargs))
+                task_id = args[0] if args and isinstance(args[0], str) else None
+                return self._repeat(lambda: write(*args, **kwargs), task_id)
 
         return until_done
 
-    def _repeat(self, write: Callable[[], Any]) -> Any:
+    def _repeat(self, write: Callable[[], Any], task_id: str | None) -> Any:
         """Write, whatever is raised; by default an answer is kept, since it was paid for."""
         pause, tries, stored_before = FIRST_PAUSE, 0, self._stored
         while True:
@@ -141,6 +148,8 @@ class Patience:
             else:
                 self._say_back()
                 return done
+            if task_id is not None:
+                self._hold(task_id)
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 

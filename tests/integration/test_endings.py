@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import random
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
-from client_rig import PATIENCE, params, web_app
+from celery import chain, chord, group
+from celery.exceptions import ChordError
+from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
 from worker_process import worker as worker_process
 
 from celery_app.broker.lease import Leases
 from celery_app.client import Client
 from celery_app.demo.ezai import Behaviour, running
+from celery_app.errors import Cancelled
 from celery_app.metrics.stats import get_queue_stats
 from tests.conftest import close
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.conftest import Valkey
@@ -94,3 +100,78 @@ def test_an_acknowledgement_that_is_refused_for_good_holds_up_no_other(tmp_path:
         assert ("bad", "t1") in leases._unsettled
         leases._unsettled.clear()
         leases.close()
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """One worker for all tests that need no other."""
+    with rig(valkey, 15, tmp_path_factory.mktemp("worker"), slots=4) as up:
+        yield up
+
+
+@pytest.fixture
+def up(shared: Rig) -> Rig:
+    """The same, fresh for each test."""
+    return fresh(shared)
+
+
+def call_of(up: Rig, text: str = "hello there", **options: Any) -> Any:
+    """Return the signature of a call."""
+    return up.app.signature("tasks.create_message", kwargs=params(text), immutable=True, queue="critical", **options)
+
+
+def test_whoever_is_first_decides_between_answer_and_cancellation(up: Rig) -> None:
+    """A cancellation that was said to be one stays one, an answer that was first stays one; states never change."""
+    up.api.control(latency=0.05)
+    chance = random.Random(7)
+    told: list[tuple[Any, bool]] = []
+
+    def one() -> None:
+        for _ in range(20):
+            result = up.client.submit("critical", **params())
+            time.sleep(chance.uniform(0.03, 0.12))
+            told.append((result, up.client.cancel(result)))
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(2 * PATIENCE)
+    assert len(told) == 80
+    for result, cancelled in told:
+        wait_until(lambda result=result: result.ready(), "an end")
+        assert result.state == ("REVOKED" if cancelled else "SUCCESS")
+    lanes = lambda: get_queue_stats(up.app)["lanes"]["critical"]["in_flight"]  # noqa: E731
+    wait_until(lambda: not lanes(), "all has ended")
+    assert [r.state for r, _ in told] == ["REVOKED" if cancelled else "SUCCESS" for _, cancelled in told]
+    assert {cancelled for _, cancelled in told} == {True, False}
+
+
+def test_what_follows_a_cancelled_job_does_not_run(up: Rig) -> None:
+    """Callbacks and the rest of a chain never start; whoever waits for the chain's end is told."""
+    up.api.control(latency=20.0)
+    steps = chain(call_of(up, "first", link=call_of(up, "callback")), call_of(up, "second"), call_of(up, "third"))
+    last = steps.apply_async()
+    wait_until(lambda: up.api.summary()["in_flight"] == 1, "the first is at the API")
+    assert up.client.cancel(last.parent.parent.id)
+
+    with pytest.raises(Cancelled):
+        last.get(timeout=PATIENCE)
+    up.api.control(latency=0.0)
+    assert up.client.ask(**params()).type == "message"
+    assert up.api.summary()["total"] == 2
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_chord_with_a_cancelled_part_ends(up: Rig, queued: bool) -> None:
+    """Its body fails for whoever waits, whether the part was running or queued."""
+    up.api.control(latency=2.0)
+    header = group(call_of(up, str(number)) for number in range(6 if queued else 2))
+    body = chord(header, up.app.signature("tasks.create_message", kwargs=params("body"), immutable=True)).apply_async()
+    wait_until(lambda: up.api.summary()["in_flight"] == (4 if queued else 2), "its parts are at the API")
+    assert up.client.cancel(body.parent.results[-1])
+
+    wait_until(lambda: body.state == "FAILURE", "the body has failed")
+    assert isinstance(body.result, ChordError)
+    with pytest.raises(Cancelled):
+        body.get(timeout=PATIENCE)
