@@ -43,7 +43,7 @@ class LaneRequest(Request):
         return bool(left_out) and not self._ends_in_slot
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        if not getattr(self._task, "in_lanes", False):
+        if terminated or not getattr(self._task, "in_lanes", False):
             super()._announce_revoked(reason, terminated, signum, expired)
             return
         self._ends_in_slot = True
@@ -53,9 +53,6 @@ class LaneRequest(Request):
         """Kill nothing for a job in a lane: it is cancelled, and its process may have other calls."""
         if not getattr(self._task, "in_lanes", False):
             super().terminate(pool, signal)
-
-    def _type_of_task(self) -> Any:
-        return self._task
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Return what ``celery inspect active`` and its like tell of the job."""

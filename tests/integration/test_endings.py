@@ -20,7 +20,7 @@ from celery_app.client import Client
 from celery_app.demo.ezai import Behaviour, running
 from celery_app.errors import Cancelled
 from celery_app.metrics.stats import get_queue_stats
-from tests.conftest import close
+from tests.conftest import close, close_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+#: Seconds within which the call of a revoked job is closed: 0.5 s, and as much for a busy machine.
+CLOSED_IN_TIME = 0.5 + 0.5
 
 #: Ways in which a real server refuses a result for a while, and how each ends.
 REFUSALS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -131,6 +134,7 @@ def test_whoever_is_first_decides_between_answer_and_cancellation(up: Rig) -> No
             result = up.client.submit("critical", **params())
             time.sleep(chance.uniform(0.03, 0.12))
             told.append((result, up.client.cancel(result)))
+        close_backend(up.app)  # this thread's own
 
     threads = [threading.Thread(target=one) for _ in range(4)]
     for thread in threads:
@@ -175,3 +179,96 @@ def test_a_chord_with_a_cancelled_part_ends(up: Rig, queued: bool) -> None:
     assert isinstance(body.result, ChordError)
     with pytest.raises(Cancelled):
         body.get(timeout=PATIENCE)
+
+
+def revoked_by(up: Rig, how: str, result: Any) -> None:
+    """Revoke a job in one of the ways that Celery and Flower have."""
+    if how == "revoke":
+        up.app.control.revoke(result.id)
+    elif how == "terminate":
+        up.app.control.terminate(result.id)
+    else:
+        result.revoke(terminate=True)
+
+
+@pytest.mark.parametrize("how", ["revoke", "terminate", "AsyncResult.revoke(terminate=True)"])
+def test_a_running_job_that_is_revoked_is_cancelled(up: Rig, how: str) -> None:
+    """Its call is closed at once, it is REVOKED, and the worker goes on."""
+    up.api.control(latency=20.0)
+    result = up.client.submit("critical", **params())
+    wait_until(lambda: up.api.summary()["in_flight"] == 1, "the call")
+    begun = time.time()
+    revoked_by(up, how, result)
+
+    wait_until(lambda: [call for call in up.api.calls() if call["closed_by_client"]], "the call is closed")
+    assert up.api.calls()[0]["closed_by_client"] - begun < CLOSED_IN_TIME
+    with pytest.raises(Cancelled):
+        result.get(timeout=PATIENCE)
+    assert result.state == "REVOKED"
+    up.api.control(latency=0.0)
+    assert up.client.ask(**params()).type == "message"
+
+
+@pytest.mark.parametrize("how", ["revoke", "AsyncResult.revoke(terminate=True)"])
+def test_a_batch_with_revoked_jobs_ends(up: Rig, how: str) -> None:
+    """Queued or running, a revoked job is counted as cancelled; the others are done."""
+    up.api.control(latency=2.0)
+    batch = up.client.submit_many([params(str(number)) for number in range(8)])
+    wait_until(lambda: up.api.summary()["in_flight"] == 4, "half of them run")
+    jobs = [up.app.AsyncResult(f"{batch.id}-{index}") for index in (0, 7)]
+    for job in jobs:
+        revoked_by(up, how, job)
+
+    results = {each.index: each for each in batch.results(patience=PATIENCE)}
+    assert batch.counts().cancelled == 2
+    assert batch.counts().done == 6
+    assert {index for index, each in results.items() if isinstance(each.error, Cancelled)} == {0, 7}
+    assert up.api.summary()["total"] == 7
+
+
+def test_who_waits_for_a_revoked_job_hears_so(up: Rig) -> None:
+    """`stream` and `ask` end with the error of a cancellation."""
+    up.api.control(tokens_per_second=5, output_tokens=200)
+    stream = up.client.stream(**params())
+    next(stream)
+    revoked_by(up, "revoke", up.app.AsyncResult(stream.task_id))
+    assert list(stream)[-1]["error"]["type"] == "Cancelled"
+
+    up.api.control(latency=20.0, tokens_per_second=0.0)
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            up.client.ask(**params("asked"))
+        except Cancelled as exc:
+            errors.append(exc)
+        close_backend(up.app)  # this thread's own
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_until(lambda: up.api.summary()["in_flight"] == 1, "the call")
+    active = up.app.control.inspect(timeout=2.0).active() or {}
+    (job,) = [job for jobs in active.values() for job in jobs]
+    revoked_by(up, "revoke", up.app.AsyncResult(job["id"]))
+    thread.join(PATIENCE)
+    assert len(errors) == 1
+
+
+def test_terminate_kills_no_process_of_a_pool(valkey: Valkey, tmp_path: Path) -> None:
+    """On prefork a job in a lane is cancelled likewise, and its process stays."""
+    with valkey.client(14) as redis, running(Behaviour(latency=20.0)) as api:
+        redis.flushdb()
+        env = {"CELERY_BROKER_URL": valkey.url(14), "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url}
+        app = web_app(valkey.url(14))
+        client = Client(app)
+        with worker_process(tmp_path, "-c", "1", "-P", "prefork", **env) as started:
+            result = client.submit("critical", **params())
+            wait_until(lambda: api.summary()["in_flight"] == 1, "the call")
+            result.revoke(terminate=True)
+            with pytest.raises(Cancelled):
+                result.get(timeout=PATIENCE)
+            api.control(latency=0.0)
+            assert client.ask(**params()).type == "message"
+            assert "Worker exited" not in started.output()
+            assert "Terminated" not in started.output()
+        close(app)
