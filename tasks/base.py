@@ -15,7 +15,7 @@ from celery.states import REVOKED
 
 from celery_app.broker.claims import is_claimed
 from celery_app.descriptions import description_of, store_descriptions
-from celery_app.errors import Cancelled, DeadlineExceeded, LanesError
+from celery_app.errors import Buried, Cancelled, DeadlineExceeded, LanesError
 from celery_app.job_keys import BATCH_HEADER
 from celery_app.lanes import NORMAL, Lane
 from celery_app.messaging import SERIALIZER
@@ -314,7 +314,8 @@ class LaneTask(Task):
         from tasks.endings import say_failed
         from tasks.outcome import tell_outcome
 
-        say_failed(self, exc)
+        if not isinstance(exc, Buried):
+            say_failed(self, exc)  # of the others there is a line that they go to the dead letters
         self.report("failed")
         tell_outcome(self, "failed")
         self.on_end(exc)

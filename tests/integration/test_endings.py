@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,18 +15,19 @@ from broker_kit.waiting import eventually
 from celery import chain, chord, group
 from celery.exceptions import ChordError
 from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
+from killers import KILLER
 from worker_process import worker as worker_process
 
 from celery_app.broker.lease import Leases
 from celery_app.client import Client
+from celery_app.connection import redis_client
 from celery_app.demo.ezai import Behaviour, running
-from celery_app.errors import Cancelled
+from celery_app.errors import Cancelled, KilledItsWorker
 from celery_app.metrics.stats import get_queue_stats
 from tests.conftest import close, close_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.conftest import Valkey
 
@@ -33,6 +36,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depreca
 
 #: Seconds within which the call of a revoked job is closed: 0.5 s, and as much for a busy machine.
 CLOSED_IN_TIME = 0.5 + 0.5
+
+#: Seconds within which a burial is told: about one, and two for a busy machine.
+TOLD_IN_TIME = 1.0 + 2.0
 
 #: Ways in which a real server refuses a result for a while, and how each ends.
 REFUSALS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -120,7 +126,12 @@ def up(shared: Rig) -> Rig:
 
 def call_of(up: Rig, text: str = "hello there", **options: Any) -> Any:
     """Return the signature of a call."""
-    return up.app.signature("tasks.create_message", kwargs=params(text), immutable=True, queue="critical", **options)
+    return signature_of(up, params(text), **options)
+
+
+def signature_of(up: Rig, call: dict[str, Any], **options: Any) -> Any:
+    """Return the signature of a call with these parameters."""
+    return up.app.signature("tasks.create_message", kwargs=call, immutable=True, queue="critical", **options)
 
 
 def test_whoever_is_first_decides_between_answer_and_cancellation(up: Rig) -> None:
@@ -272,3 +283,83 @@ def test_terminate_kills_no_process_of_a_pool(valkey: Valkey, tmp_path: Path) ->
             assert "Worker exited" not in started.output()
             assert "Terminated" not in started.output()
         close(app)
+
+
+@pytest.fixture(scope="module")
+def deadly(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A worker on processes, some of whose jobs kill theirs."""
+    with valkey.client(13) as redis, running(Behaviour()) as api:
+        redis.flushdb()
+        env = {"CELERY_BROKER_URL": valkey.url(13), "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url}
+        app, here = web_app(valkey.url(13)), str(Path(__file__).parent)
+        folder = tmp_path_factory.mktemp("deadly")
+        with worker_process(folder, "-c", "3", "-P", "prefork", app="killers", PYTHONPATH=here, **env) as started:
+            yield Rig(app, Client(app), api, started, env)
+        close(app)
+
+
+def killer(text: str = "deadly") -> dict[str, Any]:
+    """Return the parameters of a call that kills its process."""
+    return params(text, metadata={"user_id": KILLER})
+
+
+def test_a_buried_job_ends_within_about_a_second(deadly: Rig) -> None:
+    """It has failed, with the reason; its errbacks run; it is told and counted once."""
+    deadly.api.clear()
+    redis = redis_client(deadly.app)
+    before = redis.hlen("lanes:dead"), get_queue_stats(deadly.app)["lanes"]["critical"]["failed"]
+    errback = call_of(deadly, "errback")
+    result = signature_of(deadly, killer(), link_error=errback).apply_async()
+    wait_until(lambda: redis.hlen("lanes:dead") > before[0], "it is buried")
+    buried = time.monotonic()
+    wait_until(result.ready, "it has ended")
+    assert time.monotonic() - buried < TOLD_IN_TIME
+
+    with pytest.raises(KilledItsWorker, match="5 times"):
+        result.get(timeout=PATIENCE)
+    wait_until(lambda: deadly.api.summary()["total"] == 1, "its errback has run")
+    failed = lambda: get_queue_stats(deadly.app)["lanes"]["critical"]["failed"]  # noqa: E731
+    wait_until(lambda: failed() == before[1] + 1, "it is counted")
+    wait_until(lambda: not redis.zcard("lanes:telling"), "it is told")
+    assert deadly.worker.output().count(f"{result.id}] goes to the dead letters") == 1
+
+
+def test_a_chord_with_a_buried_part_ends(deadly: Rig) -> None:
+    """Whoever waits for its body hears of it."""
+    parts = [call_of(deadly, "one"), signature_of(deadly, killer())]
+    body = chord(group(parts), call_of(deadly, "body")).apply_async()
+    wait_until(lambda: body.state == "FAILURE", "the body has failed")
+    assert isinstance(body.result, ChordError)
+
+
+def test_a_batch_with_a_buried_job_ends(deadly: Rig) -> None:
+    """The job is counted as failed, with its reason."""
+    batch = deadly.client.submit_many([params("one"), killer(), params("two")])
+    results = {each.index: each for each in batch.results(patience=PATIENCE)}
+    assert (batch.counts().done, batch.counts().failed) == (2, 1)
+    assert isinstance(results[1].error, KilledItsWorker)
+
+
+def test_who_asks_or_reads_hears_of_a_burial(deadly: Rig) -> None:
+    """`ask` raises the reason, a stream ends with it."""
+    with pytest.raises(KilledItsWorker):
+        deadly.client.ask(**killer("asked"))
+    (event,) = list(deadly.client.stream(**killer("read")))
+    assert event["error"]["type"] == "KilledItsWorker"
+
+
+def test_a_burial_that_a_dead_worker_had_taken_is_told_by_another(deadly: Rig) -> None:
+    """What is not finished in time is taken again, and not told twice."""
+    redis = redis_client(deadly.app)
+    result = signature_of(deadly, killer()).apply_async()
+    wait_until(result.ready, "it has ended")
+    (entry,) = [
+        json.dumps(["critical", "tasks.create_message", result.id, "its worker died", tag.decode()])
+        for tag, text in redis.hscan_iter("lanes:dead")
+        if result.id.encode() in text
+    ]
+    deadly.app.backend.delete(f"celery-task-meta-{result.id}")
+    redis.zadd("lanes:telling", {entry: time.time() * 1000 - 61_000})
+    again = deadly.app.AsyncResult(result.id)
+    wait_until(lambda: again.state == "FAILURE", "another has ended it")
+    wait_until(lambda: not redis.zcard("lanes:telling"), "it is told")
