@@ -340,6 +340,7 @@ def test_a_batch_with_a_buried_job_ends(deadly: Rig) -> None:
     assert isinstance(results[1].error, KilledItsWorker)
 
 
+@pytest.mark.slow
 def test_who_asks_or_reads_hears_of_a_burial(deadly: Rig) -> None:
     """`ask` raises the reason, a stream ends with it."""
     with pytest.raises(KilledItsWorker):
@@ -348,6 +349,7 @@ def test_who_asks_or_reads_hears_of_a_burial(deadly: Rig) -> None:
     assert event["error"]["type"] == "KilledItsWorker"
 
 
+@pytest.mark.slow
 def test_a_burial_that_a_dead_worker_had_taken_is_told_by_another(deadly: Rig) -> None:
     """What is not finished in time is taken again, and not told twice."""
     redis = redis_client(deadly.app)
