@@ -108,7 +108,8 @@ def store_descriptions(backend: Any) -> Any:
     Returns:
         The same backend.
     """
-    if "store_result" not in vars(backend):
+    if "lanes_described" not in vars(backend):
+        backend.lanes_described = True
         store = backend.store_result
 
         def store_described(

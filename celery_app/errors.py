@@ -100,6 +100,16 @@ class Cancelled(LanesError, Ignore):
     # Celery stores no outcome for what is to be ignored, so that the job's REVOKED stays.
 
 
+class Buried(LanesError):
+    """Nobody will work on the job any more, it is among the dead letters: {reason}."""
+
+    reason: str
+
+
+class KilledItsWorker(Buried):
+    """The job took its worker along again and again, and is among the dead letters now: {reason}."""
+
+
 class StreamExpired(LanesError):
     """The stream of job {task_id} is gone: it is kept for {kept:.0f} s after its end."""
 

@@ -7,6 +7,9 @@ from typing import Final
 #: Set once a job, or a whole batch, is to be cancelled: ``lanes:cancel:<id>``.
 CANCEL: Final = "lanes:cancel:"
 
+#: Set once a job has ended by itself: it cannot be cancelled from then on: ``lanes:ended:<id>``.
+ENDED: Final = "lanes:ended:"
+
 #: List with the outcome of a job whose caller waits for it: ``lanes:done:<task id>``.
 DONE: Final = "lanes:done:"
 
@@ -35,6 +38,10 @@ CANCEL_KEPT = 7 * 86_400
 #: Seconds that a submission is remembered once its job is in its place. A repetition comes after one or two timeouts of
 #: a connection; those of a project that is more patient are a minute or two. At 1,000 jobs/s that makes 40 MB.
 PUBLISHED_KEPT = 300
+
+#: Seconds that an end is remembered: until its result is stored. Short, because each job leaves one behind; while a
+#: result cannot be stored it is prolonged.
+ENDED_KEPT = 60
 
 #: Seconds that an outcome lies ready for a caller who is just about to fetch it; then the result backend has it.
 DONE_KEPT = 60

@@ -11,7 +11,6 @@ import redis
 from celery import bootsteps
 
 from celery_app.broker.census import census
-from celery_app.broker.dead_letters import MOST_TOLD, tell_untold
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.broker.script import Script
 from celery_app.connection import key_prefix, redis_client
@@ -85,8 +84,7 @@ class Presence(bootsteps.StartStopStep):
                 return
 
     def _give_sign(self, app: Any) -> None:
-        arguments: list[str | int] = [key_prefix(app), self._name, _LASTS_MS, MOST_TOLD, *_served(app)]
-        tell_untold(PRESENT.run(redis_client(app), (), arguments))
+        PRESENT.run(redis_client(app), (), [key_prefix(app), self._name, _LASTS_MS, *_served(app)])
 
 
 def serving_call(lanes: Iterable[str], prefix: str) -> tuple[list[str], list[str]]:

@@ -1,4 +1,7 @@
-"""Limits that are set at run time: a worker for lanes says no for tasks in lanes, and does as asked for any other."""
+"""Limits that are set at run time: a worker for lanes says no for tasks in lanes, and does as asked for any other.
+
+Jobs in lanes that are revoked by remote control are cancelled there, too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from celery import bootsteps
 from celery.worker.control import Panel
 
 from celery_app.broker.rules import LANE_NAMES
+from celery_app.remote_revocations import revocations
 from celery_app.task_limits import RATE_REASON, TIME_REASON
 
 if TYPE_CHECKING:
@@ -38,7 +42,8 @@ class RemoteLimits(bootsteps.StartStopStep):
         """Put our answers before Celery's, in this worker's own table of commands."""
         # There is no box where worker_enable_remote_control is off.
         for box in (step.box for step in c.steps if hasattr(step, "box")):
-            box.node.handlers = {**Panel.data, **_guards(processes="prefork" in type(c.pool).__module__)}
+            guards = _guards(processes="prefork" in type(c.pool).__module__)
+            box.node.handlers = {**Panel.data, **guards, **revocations()}
 
     def stop(self, c: Any) -> None:
         """Leave the table; it goes with its worker."""

@@ -6,15 +6,17 @@ import math
 import time
 from contextlib import contextmanager
 from datetime import datetime
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task
-from celery.exceptions import MaxRetriesExceededError, Retry
+from celery.exceptions import MaxRetriesExceededError, Retry, TaskPredicate
 from celery.states import REVOKED
 
 from celery_app.broker.claims import is_claimed, queue_of
 from celery_app.descriptions import description_of, store_descriptions
-from celery_app.errors import Cancelled, DeadlineExceeded, LanesError
+from celery_app.errors import Buried, Cancelled, DeadlineExceeded, LanesError
+from celery_app.job_keys import BATCH_HEADER
 from celery_app.lanes import NORMAL, Lane
 from celery_app.messaging import SERIALIZER
 from celery_app.metrics.events import JobEvent, Kind, emit
@@ -81,7 +83,9 @@ class LaneTask(Task):
 
         Beside a result it keeps a description of the arguments (``result_extended``).
         """
-        return store_descriptions(backend_of(self.app) if self._backend is None else self._backend)
+        backend = backend_of(self.app) if self._backend is None else self._backend
+        patient = getattr(self.app, "lanes_patience", None)  # where jobs run
+        return store_descriptions(backend if patient is None else patient(backend))
 
     @backend.setter
     def backend(self, value: Any) -> None:
@@ -221,8 +225,18 @@ class LaneTask(Task):
             if is_cancelled(self):
                 self.end_cancelled()
         if not self.request.called_directly:
-            self.seconds_left()
+            self._check_deadline()
         super().before_start(task_id, args, kwargs)
+
+    def _check_deadline(self) -> None:
+        try:
+            self.seconds_left()
+        except DeadlineExceeded:
+            if self._may_end():
+                raise
+        else:
+            return
+        self.end_cancelled()
 
     def end_cancelled(self) -> NoReturn:
         """End the job as cancelled.
@@ -235,11 +249,54 @@ class LaneTask(Task):
 
         say_cancelled(self)
         cancelled = Cancelled()
-        self.backend.store_result(self.request.id, cancelled, REVOKED, request=self.request)
+        self._revoke(cancelled)
         tell_outcome(self, "cancelled")
         self.on_end(cancelled)
         self.send_event("task-revoked", terminated=True, signum=None, expired=False)
         raise cancelled
+
+    def _revoke(self, cancelled: Cancelled) -> None:
+        """Store that the job was cancelled, for it, for what is chained behind it, and for its chord."""
+        backend, request = self.backend, self.request
+        backend.store_result(request.id, cancelled, REVOKED, request=request)
+        if request.chord:
+            backend.on_chord_part_return(request, REVOKED, cancelled)
+        if request.chain:
+            # Celery's own way to end them (5.7; pyproject.toml pins the minor release).
+            backend._fail_chain(request.chain, cancelled, state=REVOKED)  # noqa: SLF001
+
+    def end_once(self) -> None:
+        """Have each job of this process end in one way, with its result or cancelled; a worker calls it at its start.
+
+        It is decided before callbacks are sent and the result is stored. From then on `cancel` returns False.
+        """
+        if "lanes_ends_once" in vars(self):
+            return
+        task: Any = self
+        run = task.run
+
+        @wraps(run)
+        def run_once(*args: Any, **kwargs: Any) -> Any:
+            try:
+                result = run(*args, **kwargs)
+            except TaskPredicate:
+                raise
+            except Exception:
+                if self._may_end():
+                    raise
+            else:
+                if self._may_end():
+                    return result
+            return self.end_cancelled()
+
+        task.run, task.lanes_ends_once = run_once, True
+
+    def _may_end(self) -> bool:
+        from celery_app.broker.verdict import may_end  # brings redis-py along
+
+        if self.request.called_directly or self.request.is_eager or stand_in() is not None:
+            return True
+        return may_end(self.app, self.request.id, self.request.get(BATCH_HEADER))
 
     def on_end(self, error: Exception) -> None:
         """Do what a kind of task has to do when one of its jobs ends without a result."""
@@ -257,11 +314,20 @@ class LaneTask(Task):
         from tasks.endings import say_failed
         from tasks.outcome import tell_outcome
 
-        say_failed(self, exc)
+        if not isinstance(exc, Buried):
+            say_failed(self, exc)  # of the others there is a line that they go to the dead letters
         self.report("failed")
         tell_outcome(self, "failed")
         self.on_end(exc)
         super().on_failure(exc, task_id, args, kwargs, einfo)
+
+    def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Have the state RETRY not outlast a cancellation that came while it was stored."""
+        from tasks.cancelling import is_marked
+
+        if not (self.request.is_eager or stand_in() is not None) and is_marked(self):
+            self.backend.store_result(task_id, Cancelled(), REVOKED, request=self.request)
+        super().on_retry(exc, task_id, args, kwargs, einfo)
 
     def report(self, kind: Kind, seconds: float = 0.0) -> None:
         """Tell the observers what happened to the job in hand."""
@@ -325,8 +391,11 @@ class LaneTask(Task):
 
     def _returned(self, delay: float, retries: int, error: BaseException | None) -> Retry:
         from celery_app.broker.returns import give_back  # brings redis-py along
+        from tasks.cancelling import is_marked
 
         self._check_time_for(delay, error)
+        if is_marked(self):
+            self.end_cancelled()
         self.report("returned")
         give_back(self.app, self.request.properties, delay=delay, retries=retries)
         return Retry(exc=error, when=delay)

@@ -120,8 +120,11 @@ class Watch:
 def is_cancelled(task: LaneTask) -> bool:
     """Say whether the job in hand was cancelled while it was queued; if Redis cannot tell, it was not."""
     said = (task.request.properties or {}).get(CANCELLED)
-    if said is not None:
-        return bool(said)
+    return is_marked(task) if said is None else bool(said)
+
+
+def is_marked(task: LaneTask) -> bool:
+    """Say whether the job in hand is cancelled by now; if Redis cannot tell, it is not."""
     try:
         return bool(redis_client(task.app).exists(*_marks_of(task)))
     except redis.RedisError as exc:

@@ -51,6 +51,8 @@ class LaneConsumer(Consumer):
             if name.startswith(BUILT_IN):
                 # The arguments of a ``celery.map`` of ours are ours, and so are its results.
                 task.Request, task.resultrepr_maxsize = LaneRequest, 0
+            if getattr(task, "in_lanes", False):
+                task.end_once()
         super().update_strategies()
         self.strategies.update({name: _checked(strategy) for name, strategy in self.strategies.items()})
 

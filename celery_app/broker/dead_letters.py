@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,6 @@ logger = logging.getLogger(__name__)
 
 #: Lines within 10 s for each lane; the others are counted.
 MOST_LINES = 50
-
-#: List of what the broker's scripts have buried and no worker's log has told yet; scripts/dead.lua writes it.
-UNTOLD = "lanes:untold"
-
-#: Entries that are told at once; the next sign of life goes on.
-MOST_TOLD = 100
 
 _lines = BoundedLog(logger.warning, MOST_LINES)
 
@@ -43,13 +36,6 @@ def say_message_buried(queue: str, headers: Any, reason: str) -> None:
     """Do so for a message, which may be anything."""
     known = headers if isinstance(headers, dict) else {}
     say_buried(queue, str(known.get("task") or "?"), str(known.get("id") or "?"), reason)
-
-
-def tell_untold(entries: Any) -> None:
-    """Do so for what a script has buried; `entries` of the list `UNTOLD`."""
-    for entry in entries or ():
-        queue, task, task_id, reason = json.loads(entry.decode(errors="replace"))
-        say_buried(queue, task, task_id, reason)
 
 
 def job_in_hand(tag: str) -> str:

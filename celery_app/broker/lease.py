@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from celery_app.bounded_log import BoundedLog
 from celery_app.broker.dead_letters import job_in_hand
 from celery_app.broker.verbs import EXTEND, GIVE_BACK, GIVE_UP, SETTLE
 
@@ -38,6 +39,11 @@ GRACE = 2 * EXTEND_EVERY
 
 #: Deliveries after which a job that was never finished is buried: it kills its workers.
 MAX_DELIVERIES = 5
+
+#: Lines within 10 s about claims that the broker refuses to end; each is tried again twice a second.
+MOST_REFUSALS = 1
+
+_refusals = BoundedLog(logger.warning, MOST_REFUSALS)
 
 #: What a broker that restarts, fails over or is full may answer for a while.
 TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, OSError)
@@ -200,8 +206,14 @@ class Leases:
         return True
 
     def _repeat(self) -> None:
+        """Try again what is not settled yet: each entry for itself, one that is refused holds up none behind it."""
         for (tag, token), (script, arguments) in list(self._unsettled.items()):
-            script.run(self.client, (), arguments)
+            try:
+                script.run(self.client, (), arguments)
+            except redis.ResponseError as exc:
+                # No sign that the broker is away: `_extend` would hear so, too.
+                _refusals.say(f"the broker refuses to end claims ({script.name})", f"{script.name} of a job: {exc}")
+                continue
             with self._lock:
                 self._unsettled.pop((tag, token), None)
             self._forget(tag, token)

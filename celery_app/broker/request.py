@@ -8,6 +8,7 @@ from typing import Any
 
 from celery.worker.request import Request
 
+from celery_app.broker.claims import CANCELLED
 from celery_app.descriptions import HIDDEN, described
 
 #: Names of the tasks whose arguments this process must not show.
@@ -20,6 +21,8 @@ class LaneRequest(Request):
     Whatever its producer said of the arguments, one without our code, or nothing: they are described here.
     """
 
+    _ends_in_slot = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take a job from its message."""
         super().__init__(*args, **kwargs)
@@ -29,6 +32,27 @@ class LaneRequest(Request):
             _hiding.add(self._type)
             self._argsrepr, self._kwargsrepr = shown
             self._request_dict["argsrepr"], self._request_dict["kwargsrepr"] = shown
+
+    def revoked(self) -> bool:
+        """Say whether Celery is to leave the job out, as it does with what was revoked or has expired.
+
+        A job in a lane goes on to its slot and ends there as a cancelled one: with the patience for its result that
+        this thread must not have, and told to its batch and to whoever waits.
+        """
+        left_out = super().revoked()
+        return bool(left_out) and not self._ends_in_slot
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if terminated or not getattr(self._task, "in_lanes", False):
+            super()._announce_revoked(reason, terminated, signum, expired)
+            return
+        self._ends_in_slot = True
+        self._request_dict.setdefault("properties", {})[CANCELLED] = True
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Kill nothing for a job in a lane: it is cancelled, and its process may have other calls."""
+        if not getattr(self._task, "in_lanes", False):
+            super().terminate(pool, signal)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Return what ``celery inspect active`` and its like tell of the job."""

@@ -134,7 +134,7 @@ class Batch:
     def results(self, patience: float | None = None) -> Iterator[BatchResult]:
         """Iterate over all results from the first on, in the order in which the jobs ended; wait for those to come.
 
-        A job whose worker died five times is among the dead letters and never ends; `patience` is for that.
+        A job that takes its worker along again and again ends as failed; `patience` is for jobs that nobody works on.
 
         Args:
             patience: seconds without another result after which to give up; None: never.

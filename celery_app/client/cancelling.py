@@ -6,6 +6,7 @@ from typing import Any
 
 from celery.states import READY_STATES, REVOKED
 
+from celery_app.broker.verdict import may_cancel
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import Cancelled
 from celery_app.job_keys import CANCEL, CANCEL_KEPT
@@ -20,7 +21,10 @@ def cancel(app: Any, job: Any) -> bool:
         backend = backend_of(app)
         if backend.get_state(task_id) in READY_STATES:
             return False
-        mark(app, task_id)
+        if stand_in() is not None:
+            mark(app, task_id)
+        elif not may_cancel(app, task_id):
+            return False
         # At once, for whoever waits for a job that is still far back in its lane.
         backend.store_result(task_id, Cancelled(), REVOKED)
     return True
@@ -32,7 +36,7 @@ def id_of(job: Any) -> str:
 
 
 def mark(app: Any, job_or_batch_id: str) -> None:
-    """Leave the mark that workers look for before a job starts and while its call runs."""
+    """Leave the mark that workers look for before a job starts, while its call runs and before it ends."""
     standing_in = stand_in()
     if standing_in is not None:
         standing_in.cancel(job_or_batch_id)

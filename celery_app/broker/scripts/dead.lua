@@ -58,14 +58,15 @@ local function bury(prefix, id, queue, text, reason, now)
   return id
 end
 
--- Burials that no worker decided and so none has in its log: how many wait to be told, and seconds for which.
-local MOST_UNTOLD, UNTOLD_KEPT = 1000, 86400
+-- Burials that no worker decided, whose jobs nobody outside of Redis knows to have ended: how many wait to be told,
+-- 200 bytes each, and seconds for which.
+local MOST_UNTOLD, UNTOLD_KEPT = 100000, 604800
 
--- Uses message. The same, for whichever worker gives the next sign of life to write into its log.
+-- Uses message. The same, for any worker to end the job for whoever waits, and to write into its log; see tell.lua.
 local function bury_and_tell(prefix, id, queue, text, reason, now)
   id = bury(prefix, id, queue, text, reason, now)
   local task, job = field(text, 'task', '"([^"\\]+)"'), field(text, 'correlation_id', '"([^"\\]+)"')
-  redis.call('RPUSH', prefix .. 'lanes:untold', cjson.encode({queue, task or '?', job or id, reason}))
+  redis.call('RPUSH', prefix .. 'lanes:untold', cjson.encode({queue, task or '?', job or id, reason, id}))
   redis.call('LTRIM', prefix .. 'lanes:untold', -MOST_UNTOLD, -1)
   redis.call('EXPIRE', prefix .. 'lanes:untold', UNTOLD_KEPT)
 end

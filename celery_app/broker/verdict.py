@@ -1,0 +1,49 @@
+"""Whether a job ends by itself or is cancelled: Redis decides once, for whoever comes first."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis
+
+from celery_app.broker.script import Script
+from celery_app.connection import key_prefix, redis_client
+from celery_app.job_keys import CANCEL_KEPT, ENDED, ENDED_KEPT
+
+logger = logging.getLogger(__name__)
+
+DECIDE = Script("decide")
+
+
+def may_cancel(app: Any, task_id: str) -> bool:
+    """Decide that a job is cancelled; return False if it has ended already, its result may be on its way.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis is away.
+    """
+    return _decide(app, task_id, "", "cancel", CANCEL_KEPT)
+
+
+def may_end(app: Any, task_id: str, batch_id: str | None) -> bool:
+    """Decide that a job has ended with a result or an error; return False if it was cancelled before.
+
+    While Redis is away nobody can cancel, and what was paid for stands.
+    """
+    try:
+        return _decide(app, task_id, batch_id or "", "end", ENDED_KEPT)
+    except redis.RedisError as exc:
+        logger.warning("cancellations cannot be seen at the moment: %s", exc)
+        return True
+
+
+def hold_end(app: Any, task_id: str) -> None:
+    """Have a decision last until the result is stored, however long that takes."""
+    try:
+        redis_client(app).expire(f"{key_prefix(app)}{ENDED}{task_id}", ENDED_KEPT)
+    except redis.RedisError:
+        return  # the next try
+
+
+def _decide(app: Any, task_id: str, batch_id: str, what: str, kept: int) -> bool:
+    return bool(DECIDE.run(redis_client(app), (), (key_prefix(app), task_id, batch_id, what, kept)))

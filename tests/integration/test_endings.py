@@ -1,0 +1,367 @@
+"""Every job ends, and whoever waits for it hears how: whatever the result backend, a revocation or Redis does to it."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from broker_kit.server import Server
+from broker_kit.waiting import eventually
+from celery import chain, chord, group
+from celery.exceptions import ChordError
+from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
+from killers import KILLER
+from worker_process import worker as worker_process
+
+from celery_app.broker.lease import Leases
+from celery_app.client import Client
+from celery_app.connection import redis_client
+from celery_app.demo.ezai import Behaviour, running
+from celery_app.errors import Cancelled, KilledItsWorker
+from celery_app.metrics.stats import get_queue_stats
+from tests.conftest import close, close_backend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import Valkey
+
+#: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+#: Seconds within which the call of a revoked job is closed: 0.5 s, and as much for a busy machine.
+CLOSED_IN_TIME = 0.5 + 0.5
+
+#: Seconds within which a burial is told: about one, and two for a busy machine.
+TOLD_IN_TIME = 1.0 + 2.0
+
+#: Ways in which a real server refuses a result for a while, and how each ends.
+REFUSALS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "NoPermissionError": (
+        lambda redis: redis.execute_command("ACL", "SETUSER", "default", "-setex"),
+        lambda redis: redis.execute_command("ACL", "SETUSER", "default", "+setex"),
+    ),
+    "NOREPLICAS": (
+        lambda redis: redis.config_set("min-replicas-to-write", 1),
+        lambda redis: redis.config_set("min-replicas-to-write", 0),
+    ),
+}
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_result_that_is_refused_for_a_while_is_stored_then(
+    valkey: Valkey, tmp_path: Path, refusal: str, pool: str
+) -> None:
+    """Whatever the backend raises, answers are kept and paid for once, and the slots are free again."""
+    refuse, accept = REFUSALS[refusal]
+    with valkey.client(14) as redis, Server(tmp_path) as backend, running(Behaviour(latency=0.5)) as api:
+        redis.flushdb()
+        env = {
+            "CELERY_BROKER_URL": valkey.url(14),
+            "CELERY_RESULT_BACKEND": backend.url,
+            "EZAI_API_KEY": "sk-test",
+            "EZAI_BASE_URL": api.url,
+        }
+        app = web_app(valkey.url(14))
+        app.conf.result_backend = backend.url
+        client = Client(app)
+        with worker_process(tmp_path, "-c", "2", "-P", pool, **env) as started, backend.client() as control:
+            refuse(control)
+            results = [client.submit("batch", **params()) for _ in range(2)]
+            started.wait_until_it_says("results cannot be stored")
+            eventually(lambda: api.summary()["statuses"].get("200") == 2, PATIENCE, "both are answered")
+            accept(control)
+
+            for result in results:
+                eventually(lambda result=result: result.state == "SUCCESS", PATIENCE, "the answer is stored")
+            lane = lambda: get_queue_stats(app)["lanes"]["batch"]  # noqa: E731
+            eventually(lambda: lane()["in_flight"] == 0, PATIENCE, "nothing is claimed any more")
+            after = [client.submit("batch", **params()) for _ in range(2)]
+            for result in after:
+                eventually(lambda result=result: result.state == "SUCCESS", PATIENCE, "the slots work")
+            assert api.summary()["total"] == 4
+            slots = 2 if pool == "prefork" else 1
+            assert 1 <= started.output().count("results cannot be stored") <= slots
+            assert "hello there" not in started.output()
+        close(app)
+
+
+def test_an_acknowledgement_that_is_refused_for_good_holds_up_no_other(tmp_path: Path) -> None:
+    """Each entry is tried for itself."""
+    with Server(tmp_path) as server, server.client() as redis, server.client() as control:
+        leases = Leases(redis, "", "\x06\x16")
+        leases.hold("bad", "t1")
+        control.set("lanes:claims", "no hash")  # the server refuses both
+        leases.give_back("bad", "t1")
+        leases.settle("good", "t2")
+        assert len(leases._unsettled) == 2
+        control.set("unacked", "no hash")  # it will always refuse the first
+        control.delete("lanes:claims")
+        control.hset("lanes:claims", "bad", "t1|batch")
+
+        eventually(lambda: ("good", "t2") not in leases._unsettled, PATIENCE, "the other is settled")
+        assert ("bad", "t1") in leases._unsettled
+        leases._unsettled.clear()
+        leases.close()
+
+
+@pytest.fixture(scope="module")
+def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """One worker for all tests that need no other."""
+    with rig(valkey, 15, tmp_path_factory.mktemp("worker"), slots=4) as up:
+        yield up
+
+
+@pytest.fixture
+def up(shared: Rig) -> Rig:
+    """The same, fresh for each test."""
+    return fresh(shared)
+
+
+def call_of(up: Rig, text: str = "hello there", **options: Any) -> Any:
+    """Return the signature of a call."""
+    return signature_of(up, params(text), **options)
+
+
+def signature_of(up: Rig, call: dict[str, Any], **options: Any) -> Any:
+    """Return the signature of a call with these parameters."""
+    return up.app.signature("tasks.create_message", kwargs=call, immutable=True, queue="critical", **options)
+
+
+def test_whoever_is_first_decides_between_answer_and_cancellation(up: Rig) -> None:
+    """A cancellation that was said to be one stays one, an answer that was first stays one; states never change."""
+    up.api.control(latency=0.05)
+    chance = random.Random(7)
+    told: list[tuple[Any, bool]] = []
+
+    def one() -> None:
+        for _ in range(20):
+            result = up.client.submit("critical", **params())
+            time.sleep(chance.uniform(0.03, 0.12))
+            told.append((result, up.client.cancel(result)))
+        close_backend(up.app)  # this thread's own
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(2 * PATIENCE)
+    assert len(told) == 80
+    for result, cancelled in told:
+        wait_until(lambda result=result: result.ready(), "an end")
+        assert result.state == ("REVOKED" if cancelled else "SUCCESS")
+    lanes = lambda: get_queue_stats(up.app)["lanes"]["critical"]["in_flight"]  # noqa: E731
+    wait_until(lambda: not lanes(), "all has ended")
+    assert [r.state for r, _ in told] == ["REVOKED" if cancelled else "SUCCESS" for _, cancelled in told]
+    assert {cancelled for _, cancelled in told} == {True, False}
+
+
+def test_what_follows_a_cancelled_job_does_not_run(up: Rig) -> None:
+    """Callbacks and the rest of a chain never start; whoever waits for the chain's end is told."""
+    up.api.control(latency=20.0)
+    steps = chain(call_of(up, "first", link=call_of(up, "callback")), call_of(up, "second"), call_of(up, "third"))
+    last = steps.apply_async()
+    wait_until(lambda: up.api.summary()["in_flight"] == 1, "the first is at the API")
+    assert up.client.cancel(last.parent.parent.id)
+
+    with pytest.raises(Cancelled):
+        last.get(timeout=PATIENCE)
+    up.api.control(latency=0.0)
+    assert up.client.ask(**params()).type == "message"
+    assert up.api.summary()["total"] == 2
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_chord_with_a_cancelled_part_ends(up: Rig, queued: bool) -> None:
+    """Its body fails for whoever waits, whether the part was running or queued."""
+    up.api.control(latency=2.0)
+    header = group(call_of(up, str(number)) for number in range(6 if queued else 2))
+    body = chord(header, up.app.signature("tasks.create_message", kwargs=params("body"), immutable=True)).apply_async()
+    wait_until(lambda: up.api.summary()["in_flight"] == (4 if queued else 2), "its parts are at the API")
+    assert up.client.cancel(body.parent.results[-1])
+
+    wait_until(lambda: body.state == "FAILURE", "the body has failed")
+    assert isinstance(body.result, ChordError)
+    with pytest.raises(Cancelled):
+        body.get(timeout=PATIENCE)
+
+
+def revoked_by(up: Rig, how: str, result: Any) -> None:
+    """Revoke a job in one of the ways that Celery and Flower have."""
+    if how == "revoke":
+        up.app.control.revoke(result.id)
+    elif how == "terminate":
+        up.app.control.terminate(result.id)
+    else:
+        result.revoke(terminate=True)
+
+
+@pytest.mark.parametrize("how", ["revoke", "terminate", "AsyncResult.revoke(terminate=True)"])
+def test_a_running_job_that_is_revoked_is_cancelled(up: Rig, how: str) -> None:
+    """Its call is closed at once, it is REVOKED, and the worker goes on."""
+    up.api.control(latency=20.0)
+    result = up.client.submit("critical", **params())
+    wait_until(lambda: up.api.summary()["in_flight"] == 1, "the call")
+    begun = time.time()
+    revoked_by(up, how, result)
+
+    wait_until(lambda: [call for call in up.api.calls() if call["closed_by_client"]], "the call is closed")
+    assert up.api.calls()[0]["closed_by_client"] - begun < CLOSED_IN_TIME
+    with pytest.raises(Cancelled):
+        result.get(timeout=PATIENCE)
+    assert result.state == "REVOKED"
+    up.api.control(latency=0.0)
+    assert up.client.ask(**params()).type == "message"
+
+
+@pytest.mark.parametrize("how", ["revoke", "AsyncResult.revoke(terminate=True)"])
+def test_a_batch_with_revoked_jobs_ends(up: Rig, how: str) -> None:
+    """Queued or running, a revoked job is counted as cancelled; the others are done."""
+    up.api.control(latency=2.0)
+    batch = up.client.submit_many([params(str(number)) for number in range(8)])
+    wait_until(lambda: up.api.summary()["in_flight"] == 4, "half of them run")
+    jobs = [up.app.AsyncResult(f"{batch.id}-{index}") for index in (0, 7)]
+    for job in jobs:
+        revoked_by(up, how, job)
+
+    results = {each.index: each for each in batch.results(patience=PATIENCE)}
+    assert batch.counts().cancelled == 2
+    assert batch.counts().done == 6
+    assert {index for index, each in results.items() if isinstance(each.error, Cancelled)} == {0, 7}
+    assert up.api.summary()["total"] == 7
+
+
+def test_who_waits_for_a_revoked_job_hears_so(up: Rig) -> None:
+    """`stream` and `ask` end with the error of a cancellation."""
+    up.api.control(tokens_per_second=5, output_tokens=200)
+    stream = up.client.stream(**params())
+    next(stream)
+    revoked_by(up, "revoke", up.app.AsyncResult(stream.task_id))
+    assert list(stream)[-1]["error"]["type"] == "Cancelled"
+
+    up.api.control(latency=20.0, tokens_per_second=0.0)
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            up.client.ask(**params("asked"))
+        except Cancelled as exc:
+            errors.append(exc)
+        close_backend(up.app)  # this thread's own
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_until(lambda: up.api.summary()["in_flight"] == 1, "the call")
+    active = up.app.control.inspect(timeout=2.0).active() or {}
+    (job,) = [job for jobs in active.values() for job in jobs]
+    revoked_by(up, "revoke", up.app.AsyncResult(job["id"]))
+    thread.join(PATIENCE)
+    assert len(errors) == 1
+
+
+def test_terminate_kills_no_process_of_a_pool(valkey: Valkey, tmp_path: Path) -> None:
+    """On prefork a job in a lane is cancelled likewise, and its process stays."""
+    with valkey.client(14) as redis, running(Behaviour(latency=20.0)) as api:
+        redis.flushdb()
+        env = {"CELERY_BROKER_URL": valkey.url(14), "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url}
+        app = web_app(valkey.url(14))
+        client = Client(app)
+        with worker_process(tmp_path, "-c", "1", "-P", "prefork", **env) as started:
+            result = client.submit("critical", **params())
+            wait_until(lambda: api.summary()["in_flight"] == 1, "the call")
+            result.revoke(terminate=True)
+            with pytest.raises(Cancelled):
+                result.get(timeout=PATIENCE)
+            api.control(latency=0.0)
+            assert client.ask(**params()).type == "message"
+            assert "Worker exited" not in started.output()
+            assert "Terminated" not in started.output()
+        close(app)
+
+
+@pytest.fixture(scope="module")
+def deadly(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A worker on processes, some of whose jobs kill theirs."""
+    with valkey.client(13) as redis, running(Behaviour()) as api:
+        redis.flushdb()
+        env = {"CELERY_BROKER_URL": valkey.url(13), "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url}
+        app, here = web_app(valkey.url(13)), str(Path(__file__).parent)
+        folder = tmp_path_factory.mktemp("deadly")
+        with worker_process(folder, "-c", "3", "-P", "prefork", app="killers", PYTHONPATH=here, **env) as started:
+            yield Rig(app, Client(app), api, started, env)
+        close(app)
+
+
+def killer(text: str = "deadly") -> dict[str, Any]:
+    """Return the parameters of a call that kills its process."""
+    return params(text, metadata={"user_id": KILLER})
+
+
+def test_a_buried_job_ends_within_about_a_second(deadly: Rig) -> None:
+    """It has failed, with the reason; its errbacks run; it is told and counted once."""
+    deadly.api.clear()
+    redis = redis_client(deadly.app)
+    before = redis.hlen("lanes:dead"), get_queue_stats(deadly.app)["lanes"]["critical"]["failed"]
+    errback = call_of(deadly, "errback")
+    result = signature_of(deadly, killer(), link_error=errback).apply_async()
+    wait_until(lambda: redis.hlen("lanes:dead") > before[0], "it is buried")
+    buried = time.monotonic()
+    wait_until(result.ready, "it has ended")
+    assert time.monotonic() - buried < TOLD_IN_TIME
+
+    with pytest.raises(KilledItsWorker, match="5 times"):
+        result.get(timeout=PATIENCE)
+    wait_until(lambda: deadly.api.summary()["total"] == 1, "its errback has run")
+    failed = lambda: get_queue_stats(deadly.app)["lanes"]["critical"]["failed"]  # noqa: E731
+    wait_until(lambda: failed() == before[1] + 1, "it is counted")
+    wait_until(lambda: not redis.zcard("lanes:telling"), "it is told")
+    assert deadly.worker.output().count(f"{result.id}] goes to the dead letters") == 1
+
+
+def test_a_chord_with_a_buried_part_ends(deadly: Rig) -> None:
+    """Whoever waits for its body hears of it."""
+    parts = [call_of(deadly, "one"), signature_of(deadly, killer())]
+    body = chord(group(parts), call_of(deadly, "body")).apply_async()
+    wait_until(lambda: body.state == "FAILURE", "the body has failed")
+    assert isinstance(body.result, ChordError)
+
+
+def test_a_batch_with_a_buried_job_ends(deadly: Rig) -> None:
+    """The job is counted as failed, with its reason."""
+    batch = deadly.client.submit_many([params("one"), killer(), params("two")])
+    results = {each.index: each for each in batch.results(patience=PATIENCE)}
+    assert (batch.counts().done, batch.counts().failed) == (2, 1)
+    assert isinstance(results[1].error, KilledItsWorker)
+
+
+@pytest.mark.slow
+def test_who_asks_or_reads_hears_of_a_burial(deadly: Rig) -> None:
+    """`ask` raises the reason, a stream ends with it."""
+    with pytest.raises(KilledItsWorker):
+        deadly.client.ask(**killer("asked"))
+    (event,) = list(deadly.client.stream(**killer("read")))
+    assert event["error"]["type"] == "KilledItsWorker"
+
+
+@pytest.mark.slow
+def test_a_burial_that_a_dead_worker_had_taken_is_told_by_another(deadly: Rig) -> None:
+    """What is not finished in time is taken again, and not told twice."""
+    redis = redis_client(deadly.app)
+    result = signature_of(deadly, killer()).apply_async()
+    wait_until(result.ready, "it has ended")
+    (entry,) = [
+        json.dumps(["critical", "tasks.create_message", result.id, "its worker died", tag.decode()])
+        for tag, text in redis.hscan_iter("lanes:dead")
+        if result.id.encode() in text
+    ]
+    deadly.app.backend.delete(f"celery-task-meta-{result.id}")
+    redis.zadd("lanes:telling", {entry: time.time() * 1000 - 61_000})
+    again = deadly.app.AsyncResult(result.id)
+    wait_until(lambda: again.state == "FAILURE", "another has ended it")
+    wait_until(lambda: not redis.zcard("lanes:telling"), "it is told")
