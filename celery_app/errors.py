@@ -108,9 +108,13 @@ class StreamExpired(LanesError):
 
 
 class CallTimeout(LanesError):
-    """The API did not finish its answer within {timeout:.1f} s."""
+    """The API did not finish its answer within {timeout:.1f} s{bound}."""
 
     timeout: float
+
+    def __init__(self, message: str | None = None, *, bound: str = "", **details: Any) -> None:
+        """Say what set the time, as in ``LANES_BATCH_CALL_TIMEOUT``, where that is known."""
+        super().__init__(message, bound=f" ({bound})" if bound else "", **details)
 
 
 class NotAMessage(LanesError):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from celery.exceptions import Retry, TaskPredicate
 
+from celery_app.broker.claims import is_claimed
+from celery_app.broker.notes import TIMEOUTS
 from celery_app.settings import settings_of
 from tasks.admission import admitted
 from tasks.cancelling import cancellable
@@ -21,6 +24,13 @@ if TYPE_CHECKING:
     from tasks.admission import Call
     from tasks.base import LaneTask
     from tasks.cancelling import Running
+
+#: Calls of one job that may take all of their time and be repeated. The API was slow, perhaps; after two of them it is
+#: the answer that is long, and each is generated and paid for.
+MOST_TIMEOUTS = 1
+
+#: Fraction of the time allowed from which on a call has taken all of it: the block does something before it, too.
+_NEARLY = 0.9
 
 
 @contextmanager
@@ -36,12 +46,12 @@ def admitted_block(task: LaneTask, cost: Cost, model: str) -> Iterator[Call]:
     try:
         with cancellable(task) as running:
             call = admitted(task, cost, model)
-            begun = time.monotonic()
+            begun, limit = time.monotonic(), _time_limit(task)
             try:
                 _leave(task, call, running)
                 yield call
             except BaseException as exc:
-                failure = None if running.cancelled else _failure_of(task, exc, time.monotonic() - begun)
+                failure = None if running.cancelled else _failure_of(task, exc, time.monotonic() - begun, limit)
                 _note(call, failure)
                 raise
             finally:
@@ -76,7 +86,18 @@ def _end_or_return(task: LaneTask, failure: Failure) -> NoReturn:
     if failure.kind == "limited":
         task.report("limited")
         task.return_to_lane(failure.error, failure.retry_after or LIMITED_PAUSE, attempt_spent=False)
-    task.return_to_lane(failure.error, max(backoff(task.request.retries), failure.retry_after or 0))
+    delay = max(backoff(task.request.retries), failure.retry_after or 0)
+    if failure.timed_out:
+        _repeat_once(task, failure.error, delay)
+    task.return_to_lane(failure.error, delay)
+
+
+def _repeat_once(task: LaneTask, error: Exception, delay: float) -> NoReturn:
+    """Repeat a call that took all of its time, once: its answer was paid for, and the next one will be."""
+    timeouts = (task.request.get(TIMEOUTS) or 0) + 1
+    if timeouts > MOST_TIMEOUTS and is_claimed(task.request.properties):
+        task.give_up(error)
+    task.return_to_lane(error, delay, notes={TIMEOUTS: timeouts})
 
 
 def _leave(task: LaneTask, call: Call, running: Running) -> None:
@@ -87,12 +108,28 @@ def _leave(task: LaneTask, call: Call, running: Running) -> None:
         task.report("called", time.time() - task.submitted_at)
 
 
-def _failure_of(task: LaneTask, exc: BaseException, seconds: float) -> Failure | None:
+def _time_limit(task: LaneTask) -> tuple[float, str]:
+    """Return the seconds that a call may take from now on, and what says so."""
+    setting = f"LANES_{task.lane.name.upper()}_CALL_TIMEOUT"
+    left = math.inf if task.deadline_at is None else task.deadline_at - time.time()
+    if left < task.lane.call_timeout:
+        return left, f"what was left until the job's deadline; {setting} allows {task.lane.call_timeout:g} s"
+    return task.lane.call_timeout, setting
+
+
+def _bound(limit: tuple[float, str], seconds: float) -> str:
+    """Say what ended a call after these seconds: a project's own client may have less patience than its lane."""
+    allowed, words = limit
+    return words if seconds >= allowed * _NEARLY else f"as its own client has it; {words}"
+
+
+def _failure_of(task: LaneTask, exc: BaseException, seconds: float, limit: tuple[float, str]) -> Failure | None:
     """Judge what a block raised; what a block within it has judged already passes."""
     if isinstance(exc, TaskPredicate):
         return None
     keys = settings_of(task.app).api_keys.values()
-    return failure_of(exc, seconds, [key.get_secret_value() for key in keys if key])
+    secrets = [key.get_secret_value() for key in keys if key]
+    return failure_of(exc, seconds, secrets, _bound(limit, seconds))
 
 
 def _note(call: Call, failure: Failure | None) -> None:

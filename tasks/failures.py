@@ -84,6 +84,7 @@ class Failure:
         retry_after: seconds the API asked to be left alone; None where it did not say.
         overloaded: whether everybody should slow down.
         headers: of the answer, None if there was none.
+        timed_out: whether the call took all of its time: the next one will most likely, too, and be paid for as well.
     """
 
     kind: Literal["fatal", "limited", "retry"]
@@ -91,6 +92,7 @@ class Failure:
     retry_after: float | None = None
     overloaded: bool = False
     headers: Mapping[str, str] | None = None
+    timed_out: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -100,13 +102,14 @@ class Failure:
         return "overloaded" if self.overloaded else "failed"
 
 
-def failure_of(exc: BaseException, seconds: float, keys: Collection[str] = ()) -> Failure | None:
+def failure_of(exc: BaseException, seconds: float, keys: Collection[str] = (), bound: str = "") -> Failure | None:
     """Judge what the SDK, or the HTTP client below it, raised.
 
     Args:
         exc: the exception of a call.
         seconds: that the call took.
         keys: API keys that no message may show.
+        bound: what set the time that the call might take, in words.
 
     Returns:
         The failure, or None for an exception that is no failure of the call but a defect of ours.
@@ -121,12 +124,22 @@ def failure_of(exc: BaseException, seconds: float, keys: Collection[str] = ()) -
     if isinstance(exc, anthropic.APIStatusError):
         return _of_status(exc, keys)
     if isinstance(exc, anthropic.APITimeoutError | httpx2.TimeoutException):
-        return Failure("retry", CallTimeout(timeout=seconds))
+        return _of_timeout(exc, seconds, bound)
     if isinstance(exc, anthropic.APIConnectionError | httpx2.TransportError | httpx2.DecodingError):
         return _of_connection(exc, keys)
     if isinstance(exc, anthropic.APIResponseValidationError) or _is_half_json(exc):
         return Failure("retry", NotAMessage(status=200, content_type="broken JSON"))
     return None
+
+
+def _of_timeout(exc: BaseException, seconds: float, bound: str) -> Failure:
+    """A call that left may have been answered in vain, and paid for; one without a connection was not."""
+    import httpx2
+
+    cause = exc if isinstance(exc, httpx2.TimeoutException) else exc.__cause__
+    if isinstance(cause, httpx2.ConnectTimeout | httpx2.PoolTimeout):
+        return Failure("retry", ApiUnreachable(reason=f"no connection within {seconds:.1f} s"), overloaded=True)
+    return Failure("retry", CallTimeout(timeout=seconds, bound=bound), timed_out=True)
 
 
 def _of_connection(exc: BaseException, keys: Collection[str]) -> Failure | None:
