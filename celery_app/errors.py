@@ -132,6 +132,19 @@ class ApiError(LanesError):
     text: str
 
 
+class AccountRefused(ApiError):
+    """The API refuses every call with this key: {reason} (one job a minute tries it again)."""
+
+    reason: str
+
+
+class PromptTooLarge(LanesError):
+    """The prompt has about {tokens:,} input tokens, and the limit is {limit:,} a minute: no waiting helps."""
+
+    tokens: int
+    limit: int
+
+
 class ApiUnreachable(LanesError):
     """The API could not be reached, or the connection was lost: {reason}."""
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anthropic
 import httpx2
 import pytest
-from client_rig import PATIENCE, Rig, fresh, params, web_app
+from client_rig import PATIENCE, Rig, fresh, params, wait_until, web_app
 from worker_process import worker
 
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.demo.ezai import running
-from celery_app.errors import ApiUnreachable, CallTimeout
+from celery_app.errors import AccountRefused, ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, PromptTooLarge
+from celery_app.metrics.stats import get_queue_stats
+from celery_app.routing import DEADLINE_AT
 from tasks import create_message, stream_message
 from tasks.failures import failure_of
 from tests.conftest import close
@@ -68,12 +71,14 @@ def up(shared: Rig) -> Rig:
     return fresh(shared, rpm=None, itpm=None, spend_limit=False)
 
 
-def send(up: Rig, way: str = "create", fault: str | None = None, lane: str = "batch", text: str = "hello") -> Any:
+def send(
+    up: Rig, way: str = "create", fault: str | None = None, lane: str = "batch", text: str = "hello", **options: Any
+) -> Any:
     """Submit a job of model ``m`` in one of the ways."""
     if way == "admit":
-        return up.app.send_task("own.ask", (fault, text), queue=lane)
+        return up.app.send_task("own.ask", (fault, text), queue=lane, **options)
     task = {"create": create_message, "stream": stream_message}[way]
-    return up.app.tasks[task.name].apply_async(kwargs=params(text, fault), queue=lane)
+    return up.app.tasks[task.name].apply_async(kwargs=params(text, fault), queue=lane, **options)
 
 
 def calls_with(up: Rig, fault: str | None) -> int:
@@ -114,3 +119,174 @@ class TestTimeout:
         assert judged is not None
         assert isinstance(judged.error, ApiUnreachable)
         assert (judged.kind, judged.timed_out, judged.outcome) == ("retry", False, "overloaded")
+
+
+def waiting_for(up: Rig, lane: str) -> str:
+    """Return what a lane waits for, in words."""
+    return get_queue_stats(up.app)["lanes"][lane]["waiting_for"] or ""
+
+
+def budget_key(up: Rig) -> bytes:
+    """Return the key of the one budget."""
+    redis = redis_client(up.app)
+    (key,) = (key for key in redis.keys("lanes:budget:{*") if not key.endswith(b":calls"))
+    return bytes(key)
+
+
+def let_probe(up: Rig) -> None:
+    """Have the time of the next probe come."""
+    redis_client(up.app).hset(budget_key(up), "probe_at", 1)
+
+
+class TestJob:
+    """A refusal that is the job's own: nobody else is held up, and it has an end."""
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_prompt_above_the_limit_of_a_minute_fails_at_once(self, up: Rig, way: str) -> None:
+        """Without a call, once the limit is known; the error tells both numbers."""
+        up.api.control(itpm=1_000)
+        assert send(up, way, text="hello").get(timeout=PATIENCE)
+        up.api.clear()
+        redis_client(up.app).hset(budget_key(up), "input_tokens_limit", 9 if way == "admit" else 1_000)
+        with pytest.raises(PromptTooLarge, match="no waiting helps"):
+            send(up, way, text="many words " * 2_000).get(timeout=PATIENCE)
+
+        assert up.api.summary()["total"] == 0
+        assert redis_client(up.app).hlen("lanes:dead") == 0
+
+    @pytest.mark.parametrize(
+        ("way", "fault"),
+        [
+            ("create", "429;retry-after=0"),
+            ("stream", "429;retry-after=0"),
+            ("admit", "429;retry-after=0"),
+            ("stream", "stream_rate_limited"),
+        ],
+    )
+    def test_a_job_refused_again_and_again_while_others_are_answered_has_an_end(
+        self, up: Rig, way: str, fault: str
+    ) -> None:
+        """After a first refusal without cost each spends an attempt, and the error is the API's."""
+        refused = send(up, way, fault, "normal")
+        wait_until(lambda: others_until_ready(up, refused), "the job has an end")
+
+        with pytest.raises(ApiError, match="429"):
+            refused.get(timeout=PATIENCE)
+        (reason,) = redis_client(up.app).hvals("lanes:dead_reasons")
+        assert reason.startswith(b"normal|ApiError after 2 attempts")
+        assert calls_with(up, fault) >= 3
+
+    def test_a_job_refused_while_nobody_is_answered_waits(self, up: Rig) -> None:
+        """The limit may be somebody else's for as long as it takes."""
+        refused = send(up, "create", "429;retry-after=0", "normal")
+        wait_until(lambda: calls_with(up, "429;retry-after=0") > 4, "more calls than attempts")
+
+        assert not refused.ready()
+        assert up.client.cancel(refused)
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_529_of_one_job_slows_nobody_down_twice(self, up: Rig, way: str) -> None:
+        """The first may be everybody's; the next, while others are answered, is the job's own."""
+        refused = send(up, way, "529", "normal")
+        wait_until(lambda: redis_client(up.app).hexists(budget_key(up), "overload_rate"), "it has slowed down")
+        slowed_at = redis_client(up.app).hget(budget_key(up), "overload_at")
+        wait_until(lambda: others_until_ready(up, refused), "the job has an end")
+
+        with pytest.raises(ApiError, match="529"):
+            refused.get(timeout=PATIENCE)
+        assert redis_client(up.app).hget(budget_key(up), "overload_at") in {None, slowed_at}
+
+
+def others_until_ready(up: Rig, refused: Any) -> bool:
+    """Have another job answered, and say whether the refused one has ended."""
+    send(up, lane="critical").get(timeout=PATIENCE)
+    return bool(refused.ready())
+
+
+class TestShut:
+    """A budget that a retry-after has shut."""
+
+    def test_it_is_told_for_how_long_and_why(self, up: Rig) -> None:
+        """In the stats of every lane that draws on it, and in the error of a job whose deadline it passes."""
+        job = send(up, fault="429;retry-after=3600")
+        wait_until(lambda: "shut the budget of m" in waiting_for(up, "critical"), "it is told")
+
+        for lane in ("critical", "normal", "batch"):
+            assert "for another 60 min (429 rate_limit_error: Simulated 429)" in waiting_for(up, lane)
+        with pytest.raises(DeadlineExceeded, match=r"shut it for another 3,?\d+ s \(429 .*Simulated 429\)"):
+            send(up, lane="critical", headers={DEADLINE_AT: time.time() + 5}).get(timeout=PATIENCE)
+        assert up.api.summary()["total"] == 1
+        assert "the API has shut the budget of m" in up.worker.output()
+        assert up.client.cancel(job)
+
+    @pytest.mark.parametrize("fault", ["429;retry-after=3600", "529;retry-after=3600"])
+    def test_a_probe_that_is_answered_opens_it(self, up: Rig, fault: str) -> None:
+        """One job's verdict does not shut everybody out for an hour: those that wait go at once."""
+        job = send(up, fault=fault)
+        wait_until(lambda: waiting_for(up, "normal"), "it is shut")
+        waiting = [send(up, lane="normal") for _ in range(3)]
+        let_probe(up)
+        assert send(up, lane="critical").get(timeout=PATIENCE)
+
+        for each in waiting:
+            assert each.get(timeout=PATIENCE)
+        assert waiting_for(up, "normal") == ""
+        assert up.client.cancel(job)
+
+
+#: What the API answers to every call of an account that is not in order, and its status.
+ACCOUNT = {"401": 401, "402": 402, "403": 403, "spend_limit": 429, "credit_used_up": 400}
+
+
+class TestAccount:
+    """A refusal that concerns the account."""
+
+    @pytest.mark.parametrize("fault", ACCOUNT)
+    @pytest.mark.parametrize("way", WAYS)
+    def test_the_jobs_of_normal_and_batch_stay_queued(self, up: Rig, way: str, fault: str) -> None:
+        """None fails, hardly any is called, no attempt is spent; critical fails at once, and all are told why."""
+        jobs = [send(up, way, fault, lane) for lane in ("normal", "batch") for _ in range(20)]
+        said = f"{ACCOUNT[fault]} "
+        wait_until(lambda: said in waiting_for(up, "normal") and said in waiting_for(up, "batch"), "it is told")
+        with pytest.raises(AccountRefused, match=said):
+            send(up, way, lane="critical").get(timeout=PATIENCE)
+
+        assert "refuses the account" in waiting_for(up, "critical")
+        assert up.api.summary()["total"] <= 8  # the slots
+        assert not any(job.ready() for job in jobs)
+        assert redis_client(up.app).hlen("lanes:dead") == 0
+        for job in jobs:
+            assert up.client.cancel(job)
+        wait_until(lambda: all(job.ready() for job in jobs), "they are gone")
+
+    def test_a_success_opens_it(self, up: Rig) -> None:
+        """Once the account is in order, a probe finds out, and what has waited goes on; the log has a line each."""
+        up.api.control(spend_limit=True)
+        said = up.worker.output().count("refuses the account")
+        first = send(up, lane="normal")
+        wait_until(lambda: "refuses the account" in waiting_for(up, "normal"), "it is shut")
+        jobs = [send(up, lane="normal") for _ in range(20)]
+        let_probe(up)
+        wait_until(lambda: up.api.summary()["total"] == 2, "one probe")
+        up.api.control(spend_limit=False)
+        let_probe(up)
+        assert send(up, lane="critical").get(timeout=PATIENCE)
+
+        for job in jobs:
+            if job.state != "RETRY":
+                assert job.get(timeout=PATIENCE)
+        wait_until(lambda: sum(job.ready() for job in jobs) >= len(jobs) - 1, "all but the probe are back")
+        assert waiting_for(up, "normal") == ""
+        assert up.worker.output().count("refuses the account") == said + 1
+        assert "the API answers again" in up.worker.output()
+        for job in (first, *jobs):
+            up.client.cancel(job)
+
+    @pytest.mark.parametrize("fault", ["model_forbidden", "400", "404"])
+    def test_a_refusal_of_one_job_shuts_nothing(self, up: Rig, fault: str) -> None:
+        """A model that the key may not call is the business of those who call it."""
+        with pytest.raises(ApiError):
+            send(up, fault=fault).get(timeout=PATIENCE)
+
+        assert waiting_for(up, "batch") == ""
+        assert send(up).get(timeout=PATIENCE)
