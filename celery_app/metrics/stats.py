@@ -75,7 +75,7 @@ def _answers(app: Any, window_s: float) -> list[Any]:
     with redis_client(app).pipeline(transaction=False) as pipe:
         SERVING.add_to(pipe, *serving_call((lane.name for lane in lanes), prefix))
         pipe.hgetall(f"{prefix}{SHUT}")
-        pipe.time()  # type: ignore[no-untyped-call]
+        pipe.time()
         CENSUS.add_to(pipe, *census_call(lanes, prefix))
         ask(pipe, prefix, (lane.name for lane in lanes), THROUGHPUT_WINDOW, window_s)
         return pipe.execute()
