@@ -118,9 +118,13 @@ class StreamExpired(LanesError):
 
 
 class CallTimeout(LanesError):
-    """The API did not finish its answer within {timeout:.1f} s."""
+    """The API did not finish its answer within {timeout:.1f} s{bound}."""
 
     timeout: float
+
+    def __init__(self, message: str | None = None, *, bound: str = "", **details: Any) -> None:
+        """Say what set the time, as in ``LANES_BATCH_CALL_TIMEOUT``, where that is known."""
+        super().__init__(message, bound=f" ({bound})" if bound else "", **details)
 
 
 class NotAMessage(LanesError):
@@ -136,6 +140,19 @@ class ApiError(LanesError):
     status: int
     type: str
     text: str
+
+
+class AccountRefused(ApiError):
+    """The API refuses every call with this key: {reason} (one job a minute tries it again)."""
+
+    reason: str
+
+
+class PromptTooLarge(LanesError):
+    """The prompt has about {tokens:,} input tokens, and the limit is {limit:,} a minute: no waiting helps."""
+
+    tokens: int
+    limit: int
 
 
 class ApiUnreachable(LanesError):

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from celery_app.broker.claims import is_claimed
+from celery_app.broker.notes import REFUSED_AT
 from celery_app.broker.verbs import CLOSE_GATE
-from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, Usage, budget_for
+from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, Settlement, Usage, budget_for
+from celery_app.budget.budget import ANY_MODEL
 from celery_app.connection import key_prefix, redis_client
-from celery_app.errors import Cancelled, DeadlineExceeded, NotAMessage, OutOfBudget
+from celery_app.errors import AccountRefused, DeadlineExceeded, LanesError, NotAMessage, OutOfBudget, PromptTooLarge
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from celery_app.stopping import told_to_end, told_to_finish
@@ -50,14 +52,19 @@ class Call:
         usage: tokens used; None: not known, the estimate stands.
         headers: of the answer, whose limits the budget learns.
         outcome: how the call ended.
+        reason: why the API refused it, in words that anybody may read.
+        settlement: what came of settling it; None before that, and where Redis is away.
     """
 
-    def __init__(self, budget: Budget, client: redis.Redis, ticket: str) -> None:
-        """Keep what settling needs."""
+    reason = ""
+    settlement: Settlement | None = None
+
+    def __init__(self, budget: Budget, client: redis.Redis, ticket: str, refused_at: int = 0) -> None:
+        """Keep what settling needs; `refused_at`: as in `Budget.conclude`."""
         self.usage: Usage | None = None
         self.headers: Mapping[str, str] | None = None
         self.outcome: Outcome = "answered"
-        self._budget, self._client, self._ticket = budget, client, ticket
+        self._budget, self._client, self._ticket, self._refused_at = budget, client, ticket, refused_at
         CALL_LEASES.hold(budget, client, ticket)
 
     def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
@@ -79,17 +86,58 @@ class Call:
         except redis.RedisError as exc:
             logger.warning("the headers of an answer did not reach the budget: %s", exc)
 
-    def failed(self, outcome: Outcome, headers: Mapping[str, str] | None = None) -> None:
+    def failed(self, outcome: Outcome, headers: Mapping[str, str] | None = None, reason: str = "") -> None:
         """Say how the call failed."""
-        self.outcome, self.headers = outcome, headers
+        self.outcome, self.headers, self.reason = outcome, headers, reason
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its refusal is a verdict on its job alone, known once it is settled."""
+        return self.settlement is not None and self.settlement.own
+
+    @property
+    def sent_at(self) -> int:
+        """When it left: µs since the epoch, by Redis' clock."""
+        return self._budget.sent_at(self._ticket)
 
     def settle(self) -> None:
         """Replace the estimate in the budget; where Redis is away it stands, and the call's lease ends it."""
         CALL_LEASES.let_go(self._ticket)
         try:
-            self._budget.settle(self._client, self._ticket, self.usage, self.headers, self.outcome)
+            self.settlement = self._budget.conclude(
+                self._client,
+                self._ticket,
+                self.usage,
+                self.headers,
+                self.outcome,
+                reason=self.reason,
+                refused_at=self._refused_at,
+            )
+            say_settled(self._budget, self._client, self)
         except redis.RedisError as exc:
             logger.warning("a call could not be settled with the budget: %s", exc)
+
+
+def say_settled(budget: Budget, client: redis.Redis, call: Call) -> None:
+    """Tell when a call has shut the budget, or opened it; open the gates of the lanes then.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis is away.
+    """
+    lanes, models = ", ".join(budget.sharers), "" if budget.family == ANY_MODEL else f" of {budget.family}"
+    if call.settlement is not None and call.settlement.shut:
+        how = "refuses the account; one job a minute probes" if call.outcome == "refused" else "wants to be left alone"
+        logger.warning("%s: the API has shut the budget%s, it %s: %s", lanes, models, how, call.reason)
+    if call.settlement is not None and call.settlement.opened:
+        logger.warning("%s: the API answers again, the budget%s is open", lanes, models)
+        key = f"{budget.prefix}lanes:gates"
+        closed = [gate for gate in _texts(client.hkeys(key)) if gate.partition("|")[0] in budget.sharers]
+        if closed:
+            client.hdel(key, *closed)
+
+
+def _texts(names: Any) -> list[str]:
+    return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
 class FreeCall(Call):
@@ -107,6 +155,11 @@ class FreeCall(Call):
     def settle(self) -> None:
         """Owe nothing."""
 
+    @property
+    def sent_at(self) -> int:
+        """Nobody asks."""
+        return 0
+
 
 def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
     """Return the task's call once the budget has admitted it.
@@ -116,6 +169,8 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
             in its lane then, at its front.
         Cancelled: if the job was cancelled meanwhile.
         DeadlineExceeded: if it takes longer than the job has.
+        PromptTooLarge: if no waiting would help.
+        AccountRefused: if the API refuses the account, and the job is one that a person waits for.
     """
     if stand_in() is not None:
         return FreeCall()
@@ -123,7 +178,7 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
     client = redis_client(task.app)
     try:
         return _wait_in_line(task, budget, client, cost)
-    except (Cancelled, DeadlineExceeded):
+    except LanesError:
         _leave_line(task, budget, client)
         raise
 
@@ -137,13 +192,45 @@ def _wait_in_line(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cos
         if admission is None:
             _pause(task, AWAY_PAUSE)
         elif admission.granted:
-            return Call(budget, client, admission.ticket)
+            return Call(budget, client, admission.ticket, task.request.get(REFUSED_AT) or 0)
+        elif (hopeless := _hopeless(task, admission)) is not None:
+            raise hopeless
         else:
             wait = _bounded_wait(task, admission)
             _close_gate(task, client, budget.model, admission, wait)
             if time.monotonic() + wait > patient_until:
-                task.return_to_lane(OutOfBudget(wait=wait, dimension=admission.dimension), wait, attempt_spent=False)
+                error = OutOfBudget(wait=wait, dimension=_shortage(admission))
+                # Its gate keeps a job of a shut budget in the lane, until it is open again.
+                back_in = min(wait, LONGEST_GUESS) if admission.dimension == "closed" else wait
+                task.return_to_lane(error, back_in, attempt_spent=False)
             _pause(task, wait)
+
+
+def _hopeless(task: LaneTask, admission: Admission) -> LanesError | None:
+    """Return what a denied job fails with at once, None for one that waits."""
+    if admission.tokens:
+        return PromptTooLarge(tokens=admission.tokens, limit=admission.limit)
+    waits = is_claimed(task.request.properties) and not is_urgent(task)
+    if not admission.account or waits:
+        return None
+    status, kind, text = (*admission.reason.split(" ", 2), "", "", "")[:3]
+    refusal: dict[str, Any] = {"status": int(status)} if status.isdecimal() else {}
+    return AccountRefused(reason=admission.reason, type=kind.rstrip(":"), text=text, **refusal)
+
+
+def is_urgent(task: LaneTask) -> bool:
+    """Whether a person waits for the job in hand: it would rather fail than wait for the account to be put in order."""
+    return task.lane.name == settings_of(task.app).lanes[0].name
+
+
+def _shortage(admission: Admission) -> str:
+    """Say what a job waits for."""
+    if admission.dimension != "closed":
+        return str(admission.dimension)
+    reason = f" ({admission.reason})" if admission.reason else ""
+    if admission.account:
+        return f"the API refuses the account{reason}"
+    return f"the API has shut it for another {admission.shut_s:.0f} s{reason}"
 
 
 def _ask(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Admission | None:
@@ -171,7 +258,9 @@ def _bounded_wait(task: LaneTask, admission: Admission) -> float:
     if not admission.certain:
         return min(wait, LONGEST_GUESS)
     if task.deadline_at is not None and time.time() + wait > task.deadline_at:
-        raise DeadlineExceeded(where="while it waited for the budget", allowed=task.deadline_at - task.submitted_at)
+        shut = f": {_shortage(admission)}" if admission.dimension == "closed" else ""
+        allowed = task.deadline_at - task.submitted_at
+        raise DeadlineExceeded(where=f"while it waited for the budget{shut}", allowed=allowed)
     return wait
 
 

@@ -361,8 +361,7 @@ class LaneTask(Task):
             max_retries = self._most_retries(max_retries)
         if self.request.called_directly or not is_claimed(properties) or args or kwargs or options:
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
-        if self.request.retries >= self._most_retries(max_retries):
-            self.give_up(exc or MaxRetriesExceededError(f"{self.name} was tried {self.request.retries + 1} times"))
+        self._check_attempts(exc, max_retries)
         delay = self.default_retry_delay if countdown is None else countdown
         if eta is not None:
             delay = (eta - datetime.now(eta.tzinfo)).total_seconds()
@@ -375,8 +374,21 @@ class LaneTask(Task):
         most = self.max_retries if max_retries is None else max_retries
         return self.lane.attempts - 1 if most is None else most
 
-    def return_to_lane(self, error: BaseException, delay: float, *, attempt_spent: bool = True) -> NoReturn:
+    def return_to_lane(
+        self,
+        error: BaseException,
+        delay: float,
+        *,
+        attempt_spent: bool = True,
+        notes: Mapping[str, int] | None = None,
+    ) -> NoReturn:
         """Give the job back to the front of its lane, to start again after `delay` seconds.
+
+        Args:
+            error: what has happened.
+            delay: in seconds.
+            attempt_spent: whether it counts.
+            notes: what its next delivery is to know, see `celery_app.broker.notes`.
 
         Raises:
             celery.exceptions.Retry: which ends the task here.
@@ -386,10 +398,16 @@ class LaneTask(Task):
         if self.request.called_directly or not is_claimed(self.request.properties):
             raise error
         if attempt_spent:
-            raise self.retry(exc=error, countdown=delay)
-        raise self._returned(delay, self.request.retries, error)
+            self._check_attempts(error)
+        raise self._returned(delay, self.request.retries + attempt_spent, error, notes)
 
-    def _returned(self, delay: float, retries: int, error: BaseException | None) -> Retry:
+    def _check_attempts(self, error: BaseException | None, max_retries: int | None = None) -> None:
+        if self.request.retries >= self._most_retries(max_retries):
+            self.give_up(error or MaxRetriesExceededError(f"{self.name} was tried {self.request.retries + 1} times"))
+
+    def _returned(
+        self, delay: float, retries: int, error: BaseException | None, notes: Mapping[str, int] | None = None
+    ) -> Retry:
         from celery_app.broker.returns import give_back  # brings redis-py along
         from tasks.cancelling import is_marked
 
@@ -397,7 +415,7 @@ class LaneTask(Task):
         if is_marked(self):
             self.end_cancelled()
         self.report("returned")
-        give_back(self.app, self.request.properties, delay=delay, retries=retries)
+        give_back(self.app, self.request.properties, delay=delay, retries=retries, notes=notes)
         return Retry(exc=error, when=delay)
 
     def _check_time_for(self, delay: float, error: BaseException | None) -> None:

@@ -53,8 +53,32 @@ STATUS_OF_TYPE = {
     "overloaded_error": 529,
 }
 
-#: A 429 that no waiting helps against.
-SPEND_LIMIT = "enforced_spend_limit_reached"
+#: How the API names what concerns the account, in ``error.details.error_code``, whatever the status.
+ACCOUNT_CODES = frozenset(
+    {
+        "enforced_spend_limit_reached",
+        "contract_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
+        "linked_organization_billing_unavailable",
+        "organization_on_hold",
+    }
+)
+
+#: Statuses of an account whose key is unknown or revoked, or which has not paid.
+ACCOUNT_STATUSES = frozenset({401, 402})
+
+#: How the API's words begin where it says the same with a 400 or 403 and no code. Only the beginning counts: what comes
+#: behind may repeat a prompt.
+ACCOUNT_WORDS = (
+    "your credit balance is too low",
+    "you have reached your specified api usage limits",
+    "this organization has been disabled",
+)
+
+#: In a ``permission_error``: it is about a model, a beta, a feature or a thing that this one job names.
+_ONE_JOBS = re.compile(
+    r"\b(models?|betas?|features?|tools?|files?|containers?|skills?|user.profiles?)\b", re.IGNORECASE
+)
 
 #: An error's type as the API writes it; anything else may be anybody's words.
 _TYPE = re.compile(r"[a-z_]{1,64}")
@@ -84,6 +108,8 @@ class Failure:
         retry_after: seconds the API asked to be left alone; None where it did not say.
         overloaded: whether everybody should slow down.
         headers: of the answer, None if there was none.
+        account: whether this is the API's verdict on the account, and so on every call; see `refuses_account`.
+        timed_out: whether the call took all of its time: the next one will most likely, too, and be paid for as well.
     """
 
     kind: Literal["fatal", "limited", "retry"]
@@ -91,22 +117,27 @@ class Failure:
     retry_after: float | None = None
     overloaded: bool = False
     headers: Mapping[str, str] | None = None
+    timed_out: bool = False
+    account: bool = False
 
     @property
     def outcome(self) -> Outcome:
         """How the call ended, for the budget."""
         if self.kind == "limited":
             return "limited"
+        if self.account:
+            return "refused"
         return "overloaded" if self.overloaded else "failed"
 
 
-def failure_of(exc: BaseException, seconds: float, keys: Collection[str] = ()) -> Failure | None:
+def failure_of(exc: BaseException, seconds: float, keys: Collection[str] = (), bound: str = "") -> Failure | None:
     """Judge what the SDK, or the HTTP client below it, raised.
 
     Args:
         exc: the exception of a call.
         seconds: that the call took.
         keys: API keys that no message may show.
+        bound: what set the time that the call might take, in words.
 
     Returns:
         The failure, or None for an exception that is no failure of the call but a defect of ours.
@@ -121,12 +152,22 @@ def failure_of(exc: BaseException, seconds: float, keys: Collection[str] = ()) -
     if isinstance(exc, anthropic.APIStatusError):
         return _of_status(exc, keys)
     if isinstance(exc, anthropic.APITimeoutError | httpx2.TimeoutException):
-        return Failure("retry", CallTimeout(timeout=seconds))
+        return _of_timeout(exc, seconds, bound)
     if isinstance(exc, anthropic.APIConnectionError | httpx2.TransportError | httpx2.DecodingError):
         return _of_connection(exc, keys)
     if isinstance(exc, anthropic.APIResponseValidationError) or _is_half_json(exc):
         return Failure("retry", NotAMessage(status=200, content_type="broken JSON"))
     return None
+
+
+def _of_timeout(exc: BaseException, seconds: float, bound: str) -> Failure:
+    """A call that left may have been answered in vain, and paid for; one without a connection was not."""
+    import httpx2
+
+    cause = exc if isinstance(exc, httpx2.TimeoutException) else exc.__cause__
+    if isinstance(cause, httpx2.ConnectTimeout | httpx2.PoolTimeout):
+        return Failure("retry", ApiUnreachable(reason=f"no connection within {seconds:.1f} s"), overloaded=True)
+    return Failure("retry", CallTimeout(timeout=seconds, bound=bound), timed_out=True)
 
 
 def _of_connection(exc: BaseException, keys: Collection[str]) -> Failure | None:
@@ -166,12 +207,40 @@ def _of_status(exc: APIStatusError, keys: Collection[str]) -> Failure:
     headers = exc.response.headers
     retry_after = RateLimits.of(headers).retry_after
     error = ApiError(status=status, type=kind, text=_words(exc, keys))
-    if status == 429 and exc.error_code != SPEND_LIMIT:
+    if refuses_account(exc, status, kind):
+        return Failure("fatal", error, headers=headers, account=True)
+    if status == 429:
         return Failure("limited", error, retry_after, headers=headers)
     if _passes(status):
         # An error within a stream is one call's own: the API has taken it, and takes others.
         return Failure("retry", error, retry_after, has_status and status in OVERLOADED_STATUSES, headers)
     return Failure("fatal", error, headers=headers)
+
+
+def refuses_account(exc: APIStatusError, status: int, kind: str) -> bool:
+    """Judge whether a refusal concerns the account, and so every call, or one job.
+
+    The account: 401 and 402 of whatever form; an error code or words that say that credit is used up, a spend limit is
+    reached or the organization is on hold; a 403 ``permission_error`` of the Messages API's form.
+    The job: a 403 that speaks of a model, a beta, a file or the like, which another job need not name, or that is of
+    any other form: a firewall in front of the API refuses single prompts with it. And every other answer.
+
+    Args:
+        exc: the refusal.
+        status: its status, or what its type stands for in a stream.
+        kind: its type.
+    """
+    if exc.error_code is not None and exc.error_code in ACCOUNT_CODES:
+        return True
+    if status in ACCOUNT_STATUSES:
+        return not (exc.error_code or "").startswith("user_profile")
+    said = exc.body.get("error") if isinstance(exc.body, Mapping) else None
+    words = said.get("message") if isinstance(said, Mapping) else None
+    if status not in {400, 403} or not isinstance(words, str):
+        return False
+    if words.lower().startswith(ACCOUNT_WORDS):
+        return True
+    return status == 403 and kind == "permission_error" and not exc.error_code and not _ONE_JOBS.search(words)
 
 
 def _type_of(body: object) -> str:

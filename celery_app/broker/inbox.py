@@ -9,6 +9,7 @@ from kombu.utils.json import loads
 
 from celery_app.broker.claims import CANCELLED, CLAIM, QUEUE, delivery_of
 from celery_app.broker.dead_letters import say_buried
+from celery_app.broker.notes import take_notes
 from celery_app.broker.rules import LANE_NAMES
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Claimed:
             if cancelled:
                 message["properties"][CANCELLED] = cancelled == b"1"
             _take_retries(message)
+            take_notes(message)
             due_in = _take_eta(message) if queue in LANE_NAMES and queue in self._held else 0.0
             if queue not in LANE_NAMES:
                 # A project's own queue keeps its ETA for Celery's worker, and says what kombu says.

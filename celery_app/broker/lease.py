@@ -16,7 +16,7 @@ from celery_app.broker.dead_letters import job_in_hand
 from celery_app.broker.verbs import EXTEND, GIVE_BACK, GIVE_UP, SETTLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from celery_app.broker.script import Script
 
@@ -99,6 +99,7 @@ class Leases:
         retries: int = -1,
         went_wrong: bool = False,
         to_back: bool = False,
+        notes: Mapping[str, int] | None = None,
     ) -> bool:
         """Return a job to the front of its lane.
 
@@ -109,6 +110,7 @@ class Leases:
             retries: how often it has been tried; -1: as the job says.
             went_wrong: counts against `MAX_DELIVERIES`.
             to_back: it goes behind all others instead, as kombu has it for queues that are no lanes.
+            notes: what its next delivery is to know, see `celery_app.broker.notes`.
 
         Returns:
             Whether the job was still held; if not, it is elsewhere, and nothing has been done.
@@ -116,7 +118,8 @@ class Leases:
         most_deliveries = MAX_DELIVERIES if went_wrong else 0
         delay_ms = max(0, round(delay * 1000))
         options = (delay_ms, retries, most_deliveries, int(to_back))
-        arguments = (self._prefix, self._separator, tag, token, *options)
+        noted = (part for note in (notes or {}).items() for part in note)
+        arguments = (self._prefix, self._separator, tag, token, *options, *noted)
         return self._let_go(tag, token, GIVE_BACK, arguments)
 
     def give_up(self, tag: str, token: str, reason: str) -> bool:

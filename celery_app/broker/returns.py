@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 PATIENCE = 300.0
 
 
-def give_back(app: Any, properties: Mapping[str, Any], *, delay: float, retries: int) -> bool:
+def give_back(
+    app: Any, properties: Mapping[str, Any], *, delay: float, retries: int, notes: Mapping[str, int] | None = None
+) -> bool:
     """Return a task's own job to the front of its lane, at its original priority.
 
     Args:
@@ -26,12 +28,15 @@ def give_back(app: Any, properties: Mapping[str, Any], *, delay: float, retries:
         properties: the task's ``request.properties``.
         delay: seconds before which it must not start again; they are waited for in the broker.
         retries: how often it has been tried.
+        notes: what its next delivery is to know, see `celery_app.broker.notes`.
 
     Returns:
         False if its lease expired meanwhile: the job is elsewhere, and nothing has been done.
     """
     return _with_leases(
-        app, properties, lambda leases, tag, token: leases.give_back(tag, token, delay=delay, retries=retries)
+        app,
+        properties,
+        lambda leases, tag, token: leases.give_back(tag, token, delay=delay, retries=retries, notes=notes),
     )
 
 

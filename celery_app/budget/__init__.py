@@ -1,6 +1,6 @@
 """The budget of an API key and a family of models, shared by every worker through Redis."""
 
-from celery_app.budget.admission import Admission
+from celery_app.budget.admission import Admission, Settlement
 from celery_app.budget.budget import Budget, Outcome, budget_for
 from celery_app.budget.cost import Cost, cost_of
 from celery_app.budget.headers import RateLimit, RateLimits
@@ -16,6 +16,7 @@ __all__ = [
     "Outcome",
     "RateLimit",
     "RateLimits",
+    "Settlement",
     "Usage",
     "budget_for",
     "cost_of",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from celery_app.budget.admission import Admission
+from celery_app.budget.admission import Admission, Settlement
 from celery_app.budget.headers import RateLimits
+from celery_app.budget.shut import SHUT
 from celery_app.budget.usage import MOST_TOKENS
 from celery_app.budget.variant import MARK, split_model
 from celery_app.budget.verbs import ADMIT, LEAVE, RENEW, SETTLE
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from celery_app.settings import Settings
 
 #: How a call ended. ``limited``: 429. ``overloaded``: 529, or no connection at all; everybody slows down for a while.
-#: ``failed``: in any other way, what it used is not known. ``unsent``: it was admitted and never made.
-Outcome: TypeAlias = Literal["answered", "limited", "overloaded", "failed", "unsent"]
+#: ``refused``: the API refuses the account. ``failed``: in any other way, what it used is not known. ``unsent``: it was
+#: admitted and never made.
+Outcome: TypeAlias = Literal["answered", "limited", "overloaded", "refused", "failed", "unsent"]
 
 #: The family of the models that no pattern names, where limits are configured for all of them together.
 ANY_MODEL = "*"
@@ -66,6 +68,7 @@ class Budget:
         prefix: what stands before every key in Redis.
         mixed: whether the models that share it have limits of their own beside the configured ones; what is not
             configured is learned for each.
+        sharers: names of the lanes whose calls draw on it.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Budget:
     lanes: tuple[Lane, ...]
     prefix: str = ""
     mixed: bool = False
+    sharers: tuple[str, ...] = ()
 
     def admit(self, client: Redis, lane: Lane, cost: Cost, waited_s: float = 0.0, waiter: str = "") -> Admission:
         """Take a job's cost out of the budget if its lane may have it now, in one round trip.
@@ -93,10 +97,24 @@ class Budget:
             redis.exceptions.RedisError: if Redis is away or full; nothing is granted then.
         """
         asking = (lane.name, waiter, max(0, int(waited_s * _MS_PER_S)), secrets.token_hex(_TICKET_BYTES), _LEASE_MS)
-        args = (*asking, self.model, *_cost_args(cost), *_limit_args(self.limits), *_lane_args(self.lanes, self.mixed))
-        granted, wait_us, ticket, dimension, first, certain = ADMIT.run(client, self._keys, args)
+        lanes = _lane_args(self.lanes, self.mixed, counts=not cost.cached)
+        args = (*asking, self.model, *_cost_args(cost), *_limit_args(self.limits), *lanes)
+        granted, wait_us, ticket, dimension, first, certain, *more = ADMIT.run(client, self._keys[:2], args)
         short: Any = _text(dimension) or None
-        return Admission(bool(granted), wait_us / _US_PER_S, _text(ticket), short, bool(first), bool(certain))
+        shut_us, reason, account, tokens, limit = more
+        return Admission(
+            granted=bool(granted),
+            wait_s=wait_us / _US_PER_S,
+            ticket=_text(ticket),
+            dimension=short,
+            first=bool(first),
+            certain=bool(certain),
+            shut_s=shut_us / _US_PER_S,
+            reason=_text(reason),
+            account=bool(account),
+            tokens=tokens,
+            limit=limit,
+        )
 
     def leave(self, client: Redis, lane: Lane, waiter: str) -> bool:
         """Give up a job's place in the line, when it is cancelled or will not ask again for another reason.
@@ -137,7 +155,44 @@ class Budget:
         Raises:
             redis.exceptions.RedisError: if Redis is away; the estimate stands then, and the lease ends the call.
         """
-        return self._heard(client, ticket, usage, headers, outcome)
+        return self.conclude(client, ticket, usage, headers, outcome).known
+
+    def conclude(
+        self,
+        client: Redis,
+        ticket: str,
+        usage: Usage | None,
+        headers: Mapping[str, str] | None,
+        outcome: Outcome,
+        *,
+        reason: str = "",
+        refused_at: int = 0,
+    ) -> Settlement:
+        """Do as `settle` does, and tell what a refusal means.
+
+        Args:
+            client: as for `settle`, and so are the next four.
+            ticket: of the admission.
+            usage: what the call used.
+            headers: of the answer.
+            outcome: how the call ended.
+            reason: why the API refused it, in words that anybody may read.
+            refused_at: `Budget.sent_at` of the job's last call that was limited or overloaded; 0: none was.
+
+        Raises:
+            redis.exceptions.RedisError: as `settle`.
+        """
+        return self._heard(client, ticket, usage, headers, outcome, reason, refused_at)
+
+    @staticmethod
+    def sent_at(ticket: str) -> int:
+        """Return when a call was admitted: µs since the epoch, by Redis' clock."""
+        return int(float(ticket.split(":", 2)[1]))
+
+    @property
+    def family(self) -> str:
+        """The models that share it: a model's name, a pattern, or ``*``."""
+        return self.name.partition(":")[2]
 
     def renew(self, client: Redis, tickets: Iterable[str]) -> int:
         """Say that calls are still made, more often than their `LEASE` runs out.
@@ -148,7 +203,7 @@ class Budget:
         Raises:
             redis.exceptions.RedisError: if Redis is away; their leases go on running.
         """
-        return int(RENEW.run(client, self._keys, (_LEASE_MS, *(ticket.split(":", 1)[0] for ticket in tickets))))
+        return int(RENEW.run(client, self._keys[:2], (_LEASE_MS, *(ticket.split(":", 1)[0] for ticket in tickets))))
 
     def hear(self, client: Redis, ticket: str, headers: Mapping[str, str]) -> bool:
         """Learn from the headers of an answer that has only begun: a stream may take minutes until it is settled.
@@ -161,24 +216,32 @@ class Budget:
         """
         if self._said(headers) == RateLimits():
             return False
-        return self._heard(client, ticket, None, headers, "begun")
+        return self._heard(client, ticket, None, headers, "begun").known
 
     def _heard(
-        self, client: Redis, ticket: str, usage: Usage | None, headers: Mapping[str, str] | None, outcome: str
-    ) -> bool:
+        self,
+        client: Redis,
+        ticket: str,
+        usage: Usage | None,
+        headers: Mapping[str, str] | None,
+        outcome: str,
+        reason: str = "",
+        refused_at: int = 0,
+    ) -> Settlement:
         said = self._said(headers or {})
         used = (usage.input_tokens, usage.output_tokens) if usage else (_UNKNOWN, _UNKNOWN)
-        args = (ticket, outcome, *used, *_header_args(said), *_limit_args(self.limits), self.model, int(self.mixed))
-        return bool(SETTLE.run(client, self._keys, args))
+        call = (ticket, outcome, *used, *_header_args(said), *_limit_args(self.limits), self.model, int(self.mixed))
+        args = (*call, reason, refused_at, self.family, *self.sharers)
+        return Settlement(*map(bool, SETTLE.run(client, self._keys, args)))
 
     def _said(self, headers: Mapping[str, str]) -> RateLimits:
         return RateLimits.of(headers, split_model(self.model)[1])
 
     @property
-    def _keys(self) -> tuple[str, str]:
+    def _keys(self) -> tuple[str, str, str]:
         # The braces keep both keys on one node of a cluster.
         key = f"{self.prefix}lanes:budget:{{{self.name}}}"
-        return key, f"{key}:calls"
+        return key, f"{key}:calls", f"{self.prefix}{SHUT}"
 
 
 def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> Budget:
@@ -205,7 +268,8 @@ def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> 
         mixed = family.partition(MARK)[0] == ANY_MODEL
     account = f"{settings.base_url}\n{settings.api_key(lane) or ''}"
     digest = hashlib.sha256(account.encode()).hexdigest()[:_DIGEST_LENGTH]
-    return Budget(f"{digest}:{family}", model, limits, settings.lanes, prefix, mixed=mixed)
+    sharers = tuple(each.name for each in settings.lanes if settings.api_key(each) == settings.api_key(lane))
+    return Budget(f"{digest}:{family}", model, limits, settings.lanes, prefix, mixed=mixed, sharers=sharers)
 
 
 def _family_of(settings: Settings, model: str) -> tuple[str, Limits]:
@@ -240,8 +304,8 @@ def _limit_args(limits: Limits) -> _Args:
     return limits.rpm or 0, limits.itpm or 0, limits.otpm or 0, limits.concurrency or 0
 
 
-def _lane_args(lanes: tuple[Lane, ...], mixed: bool) -> _Args:
-    args: list[str | int | float] = [min(lane.floor for lane in lanes[1:] or lanes), int(mixed)]
+def _lane_args(lanes: tuple[Lane, ...], mixed: bool, counts: bool) -> _Args:
+    args: list[str | int | float] = [min(lane.floor for lane in lanes[1:] or lanes), int(mixed), int(counts)]
     for lane in lanes:
         boost_ms = _UNKNOWN if lane.boost_after is None else int(lane.boost_after * _MS_PER_S)
         args += (lane.name, lane.floor, lane.share, boost_ms)

@@ -17,6 +17,9 @@ DOCUMENT_TOKENS = 7_500
 #: The parameters that become input tokens.
 PROMPT_FIELDS = ("system", "messages", "tools")
 
+#: What a block bears, or a whole request, that may be read from a cache.
+CACHE_FIELD = "cache_control"
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -29,6 +32,7 @@ class Cost:
         characters: text of the prompt; the budget adds its tokens, at the ratio learned for the model.
         max_tokens: bound of the answer where `output_tokens` is None; it is no cost by itself, the API does not count
             it (platform.claude.com, rate limits).
+        cached: whether some of the input may be read from a cache, which does not count.
     """
 
     requests: int = 1
@@ -36,6 +40,7 @@ class Cost:
     output_tokens: int | None = None
     characters: int = 0
     max_tokens: int | None = None
+    cached: bool = False
 
 
 def cost_of(params: Mapping[str, Any]) -> Cost:
@@ -47,13 +52,29 @@ def cost_of(params: Mapping[str, Any]) -> Cost:
     Returns:
         Its cost: one request, the length of its text, and a flat number of tokens for what is no text.
     """
-    characters, tokens = _size([params.get(field) for field in PROMPT_FIELDS])
+    prompt = [params.get(field) for field in PROMPT_FIELDS]
+    characters, tokens = _size(list(prompt))
     max_tokens = params.get("max_tokens")
     return Cost(
         input_tokens=tokens,
         characters=characters,
         max_tokens=max_tokens if isinstance(max_tokens, int) else None,
+        cached=bool(params.get(CACHE_FIELD)) or _has_cached(prompt),
     )
+
+
+def _has_cached(prompt: list[Any]) -> bool:
+    """Return whether some block of a prompt says that it is to be cached."""
+    left = prompt
+    while left:
+        value = left.pop()
+        if isinstance(value, list | tuple):
+            left.extend(value)
+        elif isinstance(value, Mapping):
+            if value.get(CACHE_FIELD):
+                return True
+            left.extend(value.values())
+    return False
 
 
 def _size(prompt: list[Any]) -> tuple[int, int]:

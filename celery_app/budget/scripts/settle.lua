@@ -5,8 +5,10 @@
 --
 -- KEYS[1] hash: the budget
 -- KEYS[2] sorted set: its calls in flight
+-- KEYS[3] hash: the budgets that the API has shut, "lane|family" -> "0 or 1 (the account is refused)", µs since the epoch at
+--   which that is over, and why, with a space between
 -- ARGV[1] string: the ticket
--- ARGV[2] string: answered, limited (429), overloaded (529, no connection), failed, unsent, or begun
+-- ARGV[2] string: answered, limited (429), overloaded (529, no connection), refused (the account), failed, unsent, or begun
 -- ARGV[3] integer: input tokens that count; -1: not known
 -- ARGV[4] integer: output tokens; -1: not known
 -- ARGV[5] integer: ms for which the API wants to be left alone; -1: it did not say
@@ -15,7 +17,12 @@
 -- ARGV[16] string: model
 -- ARGV[17] integer: 1 if models share the budget that have limits of their own, else 0
 --
--- Returns 1, or 0 if the ticket is not open any more.
+-- ARGV[18] string: why the API refused the call, or ''
+-- ARGV[19] integer: µs since the epoch at which the job's last call left that was limited or overloaded; 0: none was
+-- ARGV[20] string: family of the models; ARGV[21…] strings: the lanes that draw on this budget
+--
+-- Returns four numbers, each 1 or 0: whether the ticket was open; whether a refusal is a verdict on this job alone; whether
+-- the budget was shut by this; whether it was opened.
 
 -- "Rounded to the nearest thousand" (platform.claude.com, rate limits): there may be this much more.
 local ROUNDED = {requests = 0, input_tokens = 500, output_tokens = 500}
@@ -28,6 +35,11 @@ local MOST_SETTLED = 4
 local key, calls_key, outcome, model = KEYS[1], KEYS[2], ARGV[2], ARGV[16]
 local used = {input_tokens = tonumber(ARGV[3]), output_tokens = tonumber(ARGV[4])}
 local retry_after, limits = tonumber(ARGV[5]), limits_at(12)
+local reason, refused_at = ARGV[18], tonumber(ARGV[19])
+
+-- When the newest call left that was answered, and the newest of a job never refused before that was refused: of a model.
+local OK_AT, FRESH_AT = 'ok_at:' .. model, 'fresh_refusal_at:' .. model
+
 local now = now_us()
 
 -- id, sent_at, characters; taken and left: dimension -> units (left: nil where there was no bucket).
@@ -44,8 +56,8 @@ local function read_ticket(text)
 end
 
 local function field_names()
-  local names = {'closed_until', 'call_us'}
-  for _, some in ipairs({BUCKETS, PACE, CONTACT, model_fields(model)}) do
+  local names = {'call_us', OK_AT, FRESH_AT}
+  for _, some in ipairs({BUCKETS, PACE, CONTACT, SHUT, model_fields(model)}) do
     for _, name in ipairs(some) do
       names[#names + 1] = name
     end
@@ -67,7 +79,7 @@ local function really_taken(dimension)
     return ticket.taken.requests
   elseif used[dimension] >= 0 then
     return used[dimension]
-  elseif outcome == 'limited' or outcome == 'overloaded' then
+  elseif outcome == 'limited' or outcome == 'overloaded' or outcome == 'refused' then
     return 0
   end
   return ticket.taken[dimension]
@@ -130,10 +142,46 @@ local function heed_refusal(told, request_bucket)
   return outcome == 'overloaded' and slow_down(state, request_bucket and request_bucket.rate, ticket.sent_at, now)
 end
 
-local function close()
-  if retry_after >= 0 and (outcome == 'limited' or outcome == 'overloaded') then
-    state.closed_until = math.max(state.closed_until or 0, now + retry_after * 1000)
+-- Whether a refusal is this job's own: it was refused before, others have been answered since, and nobody else was refused
+-- for the first time. Its prompt may be one that the key may never send; that is nobody else's business.
+local function is_own()
+  if outcome ~= 'limited' and outcome ~= 'overloaded' then
+    return false
+  elseif refused_at == 0 then
+    state[FRESH_AT] = math.max(state[FRESH_AT] or 0, ticket.sent_at)
+    return false
   end
+  return (state[OK_AT] or 0) > refused_at and (state[FRESH_AT] or 0) <= refused_at
+end
+
+local function show_shut()
+  local value = string.format('%d %.0f %s', state.account or 0, state.closed_until or 0, state.closed_reason or '')
+  for i = 21, #ARGV do
+    redis.call('HSET', KEYS[3], ARGV[i] .. '|' .. ARGV[20], value)
+  end
+  redis.call('EXPIRE', KEYS[3], KEPT)
+end
+
+local function show_open()
+  if redis.call('EXISTS', KEYS[3]) == 1 then
+    for i = 21, #ARGV do
+      redis.call('HDEL', KEYS[3], ARGV[i] .. '|' .. ARGV[20])
+    end
+  end
+end
+
+-- Returns whether the budget was open until now.
+local function close()
+  local news = false
+  if outcome == 'refused' then
+    news = shut_account(state, reason, now)
+  elseif retry_after > 0 and (outcome == 'limited' or outcome == 'overloaded') then
+    news = shut_until(state, now + retry_after * 1000, reason, now)
+  else
+    return false
+  end
+  show_shut()
+  return news
 end
 
 local function learn_call()
@@ -156,10 +204,11 @@ end
 
 local begun = outcome == 'begun'
 if not begun and redis.call('ZREM', calls_key, ticket.id) == 0 then
-  close()
-  remember(key, state, {'closed_until'})
-  return 0
+  local shut = close()
+  remember(key, state, SHUT)
+  return {0, 0, shut and 1 or 0, 0}
 end
+local own = is_own()
 local told = learn_limits()
 local buckets = buckets_of(state, limits, now)
 if not begun then
@@ -169,12 +218,21 @@ heed_remaining(buckets, in_flight(state, calls_key, now))
 for _, bucket in pairs(buckets) do
   keep_bucket(state, bucket, now)
 end
-close()
-if heed_refusal(told, buckets.requests) then
+if state.probe == ticket.id and not begun then
+  state.probe = nil
+end
+local shut = not own and close()
+if not own and heed_refusal(told, buckets.requests) then
   empty_bucket()
 end
+local opened = false
 if outcome == 'answered' then
   learn_call()
+  state[OK_AT] = math.max(state[OK_AT] or 0, ticket.sent_at)
+  opened = open_again(state, ticket.sent_at, now)
+  if not is_shut(state, now) then
+    show_open()
+  end
 end
 remember(key, state, fields)
-return 1
+return {1, own and 1 or 0, shut and 1 or 0, opened and 1 or 0}

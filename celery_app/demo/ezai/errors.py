@@ -123,6 +123,17 @@ def spend_limited() -> ApiError:
     return ApiError(429, message, code="enforced_spend_limit_reached")
 
 
+def credit_used_up() -> ApiError:
+    """Give the 400 of an account without credit; only its words tell it from a wrong request."""
+    message = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing."
+    return ApiError(400, message)
+
+
+def model_forbidden() -> ApiError:
+    """Give the 403 of a model that the key may not call."""
+    return ApiError(403, "Your API key does not have permission to use this model.")
+
+
 def simulated(status: int, retry_after: str | None = None) -> ApiError:
     """Give an error of any status, as `x-simulate: 409` asks for."""
     usual = 1 if status == 429 else None

@@ -28,6 +28,8 @@ class Fault(StrEnum):
     # Only by request: a spend limit is a switch of Behaviour, a rate limit comes from Limits.
     SPEND_LIMIT = "spend_limit"
     RATE_LIMITED = "rate_limited"
+    CREDIT_USED_UP = "credit_used_up"  # 400 whose words alone say so
+    MODEL_FORBIDDEN = "model_forbidden"  # 403 for a model that the key may not call
     # Only by request, too: they are not worse than others, but worse understood.
     RESET = "reset"  # the connection is reset; a stream's after half of the tokens
     STREAM_RATE_LIMITED = "stream_rate_limited"  # a rate_limit_error event after half of the tokens

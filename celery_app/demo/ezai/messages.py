@@ -12,8 +12,10 @@ from celery_app.demo.ezai.answers import AnswerHandler
 from celery_app.demo.ezai.errors import (
     ApiError,
     GatewayError,
+    credit_used_up,
     echo,
     invalid,
+    model_forbidden,
     overloaded,
     rate_limited,
     simulated,
@@ -37,6 +39,8 @@ ERRORS_AT_ONCE: dict[Fault, Callable[[], ApiError]] = {
     Fault.OVERLOADED: overloaded,
     Fault.UNAVAILABLE: GatewayError,
     Fault.SPEND_LIMIT: spend_limited,
+    Fault.CREDIT_USED_UP: credit_used_up,
+    Fault.MODEL_FORBIDDEN: model_forbidden,
     Fault.RATE_LIMITED: partial(rate_limited, "requests per minute", 1),
 }
 

@@ -1,0 +1,50 @@
+"""The budgets that the API has shut, as the workers tell everybody: until when, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Key of a hash in Redis, after the prefix: ``lane|family`` -> what `scripts/settle.lua` writes.
+SHUT = "lanes:budget:shut"
+
+#: The family of models without a pattern; it needs no name.
+_ANY_MODEL = "*"
+
+_US_PER_S, _S_PER_MIN = 1_000_000, 60
+
+#: Seconds from which on a time is told in minutes.
+_LONG = 120
+
+
+def reasons_of(shut: Mapping[Any, Any], lane: str, now: float) -> list[str]:
+    """Return for what a lane's jobs wait because the API has shut their budgets, in words.
+
+    Args:
+        shut: the hash, as redis-py returns it.
+        lane: its name.
+        now: seconds since the epoch, by Redis' clock.
+
+    Returns:
+        ``the API, which has shut the budget of m for another 59 min (429 rate_limit_error: …)`` for each of them.
+    """
+    entries = {_text(field).partition("|"): _text(value) for field, value in shut.items()}
+    told = (_told(family, value, now) for (name, _, family), value in sorted(entries.items()) if name == lane)
+    return [words for words in told if words]
+
+
+def _told(family: str, value: str, now: float) -> str:
+    account, until_us, reason = value.split(" ", 2)
+    models = "" if family == _ANY_MODEL else f" of {family}"
+    why = f" ({reason})" if reason else ""
+    if account == "1":
+        return f"the API, which refuses the account and so has shut the budget{models}{why}; one job a minute probes"
+    left = float(until_us) / _US_PER_S - now
+    duration = f"{left:.1f} s" if left < _LONG else f"{left / _S_PER_MIN:.0f} min"
+    return f"the API, which has shut the budget{models} for another {duration}{why}" if left > 0 else ""
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
