@@ -61,6 +61,10 @@ class Publishing:
     def answered(self) -> None:
         """Note that the broker has answered, whatever it said."""
         self.is_uncertain = False
+        self.heard()
+
+    def heard(self) -> None:
+        """Note that the broker has given a sign of life."""
         self._silent_since = time.monotonic()
 
 

@@ -47,10 +47,13 @@ class LanePooledConnection(_LaneTransportMixin, PooledConnection):
         Raises:
             kombu.exceptions.OperationalError: that is so; kombu tries no more then.
         """
-        left = publishing_now().seconds_left()
+        submission = publishing_now()
+        left = submission.seconds_left()
         if left is not None and left < REPLY_TIMEOUT:
             raise OperationalError("no answer for too long")
-        return super()._connection_factory()
+        made = super()._connection_factory()
+        submission.heard()
+        return made
 
 
 class LaneConnectionPool(ConnectionPool):
