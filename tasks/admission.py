@@ -250,7 +250,7 @@ def _ask(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Adm
     task.seconds_left()
     waited = time.time() - task.submitted_at
     try:
-        return budget.admit(client, task.lane, cost, waited, waiter=task.request.id or "")
+        return budget.admit(client, task.lane, cost, waited, waiter=task.request.id or "", bounded=True)
     except redis.RedisError as exc:
         logger.warning("the budget cannot be asked, the call waits: %s", exc)
         return None
