@@ -15,6 +15,7 @@ from celery_app.broker.notes import REFUSED_AT
 from celery_app.broker.verbs import CLOSE_GATE
 from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, Settlement, Usage, budget_for
 from celery_app.budget.budget import ANY_MODEL
+from celery_app.budget.shut import SHUT, reasons_of
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import AccountRefused, DeadlineExceeded, LanesError, NotAMessage, OutOfBudget, PromptTooLarge
 from celery_app.settings import settings_of
@@ -223,6 +224,17 @@ def is_urgent(task: LaneTask) -> bool:
     return task.lane.name == settings_of(task.app).lanes[0].name
 
 
+def shut_for(task: LaneTask) -> str:
+    """Say which budgets of the job's lane the API has shut, and why; empty for none, and where Redis is away."""
+    try:
+        client = redis_client(task.app)
+        shut: Any = client.hgetall(f"{key_prefix(task.app)}{SHUT}")
+        seconds, _ = client.time()
+    except redis.RedisError:
+        return ""
+    return "; ".join(reasons_of(shut, task.lane.name, seconds))
+
+
 def _shortage(admission: Admission) -> str:
     """Say what a job waits for."""
     if admission.dimension != "closed":
@@ -238,7 +250,7 @@ def _ask(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Adm
     task.seconds_left()
     waited = time.time() - task.submitted_at
     try:
-        return budget.admit(client, task.lane, cost, waited, waiter=task.request.id or "")
+        return budget.admit(client, task.lane, cost, waited, waiter=task.request.id or "", bounded=True)
     except redis.RedisError as exc:
         logger.warning("the budget cannot be asked, the call waits: %s", exc)
         return None

@@ -229,14 +229,19 @@ class LaneTask(Task):
         super().before_start(task_id, args, kwargs)
 
     def _check_deadline(self) -> None:
+        """End a job whose deadline passed in the queue, and say if the API had shut its budget meanwhile."""
         try:
             self.seconds_left()
-        except DeadlineExceeded:
-            if self._may_end():
+        except DeadlineExceeded as exc:
+            if not self._may_end():
+                self.end_cancelled()
+            if not is_claimed(self.request.properties):
                 raise
-        else:
-            return
-        self.end_cancelled()
+            from tasks.admission import shut_for  # brings redis-py along
+
+            why = shut_for(self)
+            where = f"in the queue, where it waited for {why}" if why else "in the queue"
+            raise DeadlineExceeded(where=where, allowed=exc.allowed) from None
 
     def end_cancelled(self) -> NoReturn:
         """End the job as cancelled.

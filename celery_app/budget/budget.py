@@ -79,7 +79,16 @@ class Budget:
     mixed: bool = False
     sharers: tuple[str, ...] = ()
 
-    def admit(self, client: Redis, lane: Lane, cost: Cost, waited_s: float = 0.0, waiter: str = "") -> Admission:
+    def admit(
+        self,
+        client: Redis,
+        lane: Lane,
+        cost: Cost,
+        waited_s: float = 0.0,
+        waiter: str = "",
+        *,
+        bounded: bool = False,
+    ) -> Admission:
         """Take a job's cost out of the budget if its lane may have it now, in one round trip.
 
         Args:
@@ -88,6 +97,7 @@ class Budget:
             cost: of the job.
             waited_s: seconds since the job was submitted.
             waiter: the job's id, so that it keeps its place in the line when it asks again.
+            bounded: whether to refuse input tokens above the limit of a minute, instead of going into debt for them.
 
         Returns:
             A ticket that has to be renewed (`CallLeases`) until it is settled, or the time to wait: exact for the first
@@ -97,7 +107,7 @@ class Budget:
             redis.exceptions.RedisError: if Redis is away or full; nothing is granted then.
         """
         asking = (lane.name, waiter, max(0, int(waited_s * _MS_PER_S)), secrets.token_hex(_TICKET_BYTES), _LEASE_MS)
-        lanes = _lane_args(self.lanes, self.mixed, counts=not cost.cached)
+        lanes = _lane_args(self.lanes, self.mixed, counts=bounded and not cost.cached)
         args = (*asking, self.model, *_cost_args(cost), *_limit_args(self.limits), *lanes)
         granted, wait_us, ticket, dimension, first, certain, *more = ADMIT.run(client, self._keys[:2], args)
         short: Any = _text(dimension) or None

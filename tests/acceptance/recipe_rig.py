@@ -131,6 +131,7 @@ def fresh(up: Rig, **behaviour: Any) -> Rig:
         "tokens_per_second": 0.0,
         "output_tokens": 16,
         "spend_limit": False,
+        "model_forbidden": False,
         "server_error_rate": 0.0,
     }
     up.api.control(**{**defaults, **behaviour})

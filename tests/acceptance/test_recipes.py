@@ -110,12 +110,12 @@ def test_submit_and_fetch(up: Rig) -> None:
         assert answered.status == 200
         assert "and the capital?" in answered.json()["answer"]
 
-        up.api.control(spend_limit=True)
+        up.api.control(model_forbidden=True)
         refused = http.request("POST", "/ask", urlencode({"question": "x"})).json()["id"]
         until(lambda: up.app.AsyncResult(refused).ready(), PATIENCE, "the refusal")
         failed = http.request("GET", f"/answers/{refused}")
         assert failed.status == 502
-        assert "usage threshold" in failed.json()["error"]
+        assert "permission to use" in failed.json()["error"]
 
 
 def statuses(site: Any, path: str, body: Any) -> tuple[int, str | None, str]:
@@ -431,12 +431,12 @@ def test_workflows(up: Rig) -> None:
     assert "One summary of" in message["content"][0]["text"]
     assert [call["key"] for call in up.api.calls()] == ["-all"] + ["atch"] * 3 + ["-all"]
 
-    up.api.control(spend_limit=True)
+    up.api.control(model_forbidden=True)
     failed = workflows.summarise_all(["one", "two"])
     failed.parent.get(timeout=PATIENCE, propagate=False)
     until(lambda: failed.state == "FAILURE", PATIENCE, "the chord fails")
     assert isinstance(failed.result, ChordError)
-    assert "usage threshold" in str(failed.result)
+    assert "permission to use" in str(failed.result)
 
 
 def test_own_celery_app(up: Rig) -> None:

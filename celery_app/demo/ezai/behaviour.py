@@ -32,6 +32,7 @@ class Behaviour:
         headers: send anthropic-ratelimit-* and retry-after; False is a gateway that strips them (hidden limits).
         outage: every call gets 529.
         spend_limit: every call gets the 429 of an enforced spend limit, without retry-after.
+        model_forbidden: every call gets the 403 of a model that its key may not call.
         seed: seed of all random draws; None draws a new one.
         server_error_rate: rate of 500 api_error.
         overloaded_rate: rate of 529 overloaded_error.
@@ -55,6 +56,7 @@ class Behaviour:
     headers: bool = True
     outage: bool = False
     spend_limit: bool = False
+    model_forbidden: bool = False
     seed: int | None = None
     server_error_rate: float = 0.0
     overloaded_rate: float = 0.0

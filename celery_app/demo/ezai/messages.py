@@ -114,6 +114,8 @@ class MessagesHandler(AnswerHandler):
             return Fault.OVERLOADED
         if behaviour.spend_limit:
             return Fault.SPEND_LIMIT
+        if behaviour.model_forbidden:
+            return Fault.MODEL_FORBIDDEN
         return behaviour.draw_fault(self.simulator.random, streaming=asked.stream)
 
     def _admit(self, account: Account, key: str, asked: Prompt) -> Usage:
