@@ -14,6 +14,7 @@ from kombu.utils.json import dumps
 from celery_app.broker.inbox import take_not_before
 from celery_app.broker.verbs import PUT
 from celery_app.errors import JobTooLarge, LaneFull
+from celery_app.job_keys import STREAM, STREAM_KEPT_QUEUED, STREAM_TASK
 from celery_app.room import wait_for_room
 
 #: Headers that the scripts read; they do so from properties of the same names.
@@ -59,7 +60,9 @@ class Outbox:
         text = dumps(message)
         if lane and len(text) > MAX_MESSAGE_BYTES:
             raise JobTooLarge(size=len(text), most=MAX_MESSAGE_BYTES)  # no worker would take it
-        self._arguments = (prefix, queue, index, self.capacity, expires, not_before, tag, text)
+        stream = f"{prefix}{STREAM}{headers['id']}" if lane and headers.get("task") == STREAM_TASK else ""
+        limits = (index, self.capacity, expires, not_before)
+        self._arguments = (prefix, queue, *limits, tag, text, stream, STREAM_KEPT_QUEUED)
 
     def put(self, client: redis.Redis) -> None:
         """Put the job into its queue, waiting for room no longer than `wait_for_room` says.

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from celery_app.client.async_connection import connected
 from celery_app.client.cancelling import cancel
+from celery_app.client.doubt import Doubt, stream_key
 from celery_app.client.entries import EntryReader, Event, entries_of
-from celery_app.client.event_stream import BLOCK_MS, GRACE, MOST_ENTRIES, end_of, stream_key, unended
+from celery_app.client.event_stream import BLOCK_MS, GRACE, MOST_ENTRIES, end_of, unended
 from celery_app.client.heartbeat import HEARTBEAT, Heartbeat
 from celery_app.client.sending import STREAM, send
 from celery_app.connection import broker_errors
@@ -138,6 +139,7 @@ class AsyncEventStream:
 
     async def _read(self) -> AsyncGenerator[Event | None]:
         await self._sent()
+        doubt = Doubt(self._app, self.task_id)
         reader = self._reader
         ended: Event | StreamExpired | None = None
         with broker_errors(self._app):
@@ -150,7 +152,7 @@ class AsyncEventStream:
                     if not entries and ended is not None:
                         yield reader.end(ended)
                     elif not entries:
-                        ended = await self._end()
+                        ended = await self._end(doubt)
                         yield None
 
     @asynccontextmanager
@@ -172,9 +174,10 @@ class AsyncEventStream:
 
             yield from_redis
 
-    async def _end(self) -> Event | StreamExpired | None:
+    async def _end(self, doubt: Doubt) -> Event | StreamExpired | None:
         ended = await asyncio.to_thread(end_of, self._app, self.task_id)
         if ended is None:
+            await asyncio.to_thread(doubt.check)
             refuse_to_wait("Reading a stream")
             if stand_in() is not None or time.monotonic() > self._give_up_at:
                 await asyncio.to_thread(cancel, self._app, self.task_id)

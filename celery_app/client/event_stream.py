@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 from celery.states import FAILURE, READY_STATES, REVOKED
 
 from celery_app.client.cancelling import cancel
+from celery_app.client.doubt import Doubt, stream_key
 from celery_app.client.entries import EntryReader, Event, entries_of
 from celery_app.client.heartbeat import HEARTBEAT, Heartbeat
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connection import broker_errors, redis_client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LanesError, StreamExpired, error_event
-from celery_app.job_keys import STREAM, STREAM_KEPT
+from celery_app.job_keys import STREAM_KEPT
 from celery_app.results import backend_of
 from celery_app.stand_in import refuse_to_wait, stand_in
 
@@ -74,6 +75,7 @@ class EventStream:
         self._reader = EntryReader(task_id, last_event_id)
         self._patience = patience
         self._give_up_at = float("inf") if patience is None else time.monotonic() + patience + GRACE
+        self._doubt = Doubt(app, task_id)
         self._events = self._read()
 
     @property
@@ -96,6 +98,7 @@ class EventStream:
         Raises:
             DeadlineExceeded: the job's deadline passed and nobody has said anything; the job is cancelled.
             StreamExpired: the job ended too long ago.
+            UnknownJob: nobody has submitted such a job to be streamed; after 5 s.
             BrokerUnreachable: no broker answers.
         """
         while True:
@@ -174,6 +177,7 @@ class EventStream:
     def _end(self) -> Event | StreamExpired | None:
         ended = end_of(self._app, self.task_id)
         if ended is None:
+            self._doubt.check()
             refuse_to_wait("Reading a stream")
             # What a stand-in holds nobody works on while its reader waits.
             if stand_in() is not None or time.monotonic() > self._give_up_at:
@@ -187,11 +191,6 @@ def unended(app: Any, lane: str | None, patience: float | None) -> DeadlineExcee
     from celery_app.presence import why_silent  # brings redis-py along
 
     return DeadlineExceeded(where=f"before the stream has ended{why_silent(app, lane)}", allowed=patience or 0)
-
-
-def stream_key(app: Any, task_id: str) -> str:
-    """Return the key of a job's stream."""
-    return f"{key_prefix(app)}{STREAM}{task_id}"
 
 
 def end_of(app: Any, task_id: str) -> Event | StreamExpired | None:

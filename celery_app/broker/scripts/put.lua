@@ -9,6 +9,8 @@
 -- ARGV[6] integer: ms since the epoch before which the job must not start; 0: at once
 -- ARGV[7] string: delivery tag
 -- ARGV[8] string: the job
+-- ARGV[9] string: key of the stream that the job's readers wait at; empty: it has none
+-- ARGV[10] integer: seconds that an empty stream is kept
 --
 -- Returns -1 when the job is in its place, else the number of jobs queued, and nothing has been written.
 
@@ -22,6 +24,11 @@ if capacity >= 0 then
   if depth >= capacity then
     return depth
   end
+end
+if ARGV[9] ~= '' and redis.call('EXISTS', ARGV[9]) == 0 then
+  -- Empty: it tells a job whose answer has not begun from an id that somebody made up.
+  redis.call('XADD', ARGV[9], 'MAXLEN', 0, '*', 'queued', '')
+  redis.call('EXPIRE', ARGV[9], ARGV[10])
 end
 if not_before > 0 then
   redis.call('ZADD', prefix .. 'lanes:returns', not_before, ARGV[7])
