@@ -138,7 +138,8 @@ class Client:
     def stream_from(self, task_id: str, last_event_id: str | None = None) -> EventStream:
         """Read on in the stream of a job that any process has submitted, behind an event that was read before.
 
-        An id that nobody has submitted to be streamed is an `UnknownJob` once 5 s have passed: an exception for whoever
+        After 300 s without an event it is `DeadlineExceeded`; the job, which may be far back in its lane, goes on. An
+        id that nobody has submitted to be streamed is an `UnknownJob` once 5 s have passed: an exception for whoever
         reads the events, an ``error`` event in `EventStream.sse`.
         """
         from celery_app.client.event_stream import EventStream

@@ -157,6 +157,37 @@ def test_a_refused_job_leaves_nothing(valkey: Valkey, client: Client, monkeypatc
     close(app)
 
 
+def test_a_reader_that_gives_up_leaves_the_job_alone(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be far back in `batch`; whoever looks at it must not end it."""
+    monkeypatch.setattr("celery_app.client.client.SILENCE", 0.0)
+    task_id = by_apply_async(client)
+
+    with pytest.raises(DeadlineExceeded, match="not disturbed"):
+        next(client.stream_from(task_id))
+    with pytest.raises(DeadlineExceeded, match="not disturbed"):
+        asyncio.run(aread(client.astream_from(task_id)))
+    assert client.app.AsyncResult(task_id).state == "PENDING"
+    assert not redis_client(client.app).keys("lanes:cancel:*")
+
+
+def test_silence_counts_from_the_last_event(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may take longer than its readers' patience."""
+    monkeypatch.setattr("celery_app.client.client.SILENCE", 0.5)
+    task_id, redis = by_apply_async(client), redis_client(client.app)
+
+    def write() -> None:
+        for number in range(4):
+            redis.xadd(f"lanes:stream:{task_id}", {"a": "one", "n": number, "e": '{"type": "ping"}'})
+            time.sleep(1.2)
+        redis.xadd(f"lanes:stream:{task_id}", {"a": "one", "n": 4, "e": '{"type": "message_stop"}', "m": "{}"})
+
+    with ThreadPoolExecutor() as pool:
+        plain = pool.submit(lambda: list(client.stream_from(task_id)))
+        by_coroutine = pool.submit(lambda: asyncio.run(aread(client.astream_from(task_id))))
+        write()
+        assert len(plain.result()) == len(by_coroutine.result()) == 5
+
+
 def test_a_made_up_id_in_a_test_of_ones_own(lanes: Lanes) -> None:
     """With the fixture `lanes` it is an error at once, and a held job is not taken for one."""
     with pytest.raises(UnknownJob):
