@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -47,7 +48,22 @@ def lanes(ctx: click.Context) -> None:
         ctx.obj.app = import_module("celery_app").app
 
 
+#: The packages that a project's own module of the same name hides, where it lies at the top level.
+_PACKAGES = ("celery_app", "tasks")
+
 _hook_before = sys.excepthook
+
+
+def _hidden_by(error: BaseException) -> str | None:
+    """Return what to say where a module of the project's own has been found in place of a package of ours."""
+    package, _, below = (getattr(error, "name", None) or "").partition(".")
+    if not isinstance(error, ModuleNotFoundError) or package not in _PACKAGES or not below:
+        return None
+    found = sys.modules.get(package)
+    ours = Path(__file__).parent.joinpath(package, *below.split("."))
+    if found is None or hasattr(found, "__path__") or not (ours.is_dir() or ours.with_suffix(".py").exists()):
+        return None
+    return f"{found.__file__} hides the package {package!r} of ezai-lanes: move it into a package, or rename it"
 
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -56,8 +72,9 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
     A process that has met one has imported its class.
     """
     errors = sys.modules.get("celery_app.errors")
-    if errors is not None and isinstance(error, errors.LanesError):
-        click.echo(f"Error: {error}", err=True)
+    said = error if errors is not None and isinstance(error, errors.LanesError) else _hidden_by(error)
+    if said is not None:
+        click.echo(f"Error: {said}", err=True)
     else:
         _hook_before(kind, error, trace)
 

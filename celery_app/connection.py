@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from celery_app.broker_urls import shown
-from celery_app.errors import BrokerUnreachable, MaybeQueued
+from celery_app.errors import BrokerRefused, BrokerUnreachable, MaybeQueued
 from celery_app.publishing import PublishUncertain
 from celery_app.settings import settings_of
 
@@ -66,7 +66,7 @@ def broker_errors(app: Any) -> Iterator[None]:
     """Say in one line that the broker is away.
 
     Raises:
-        BrokerUnreachable: in place of redis-py's errors about the connection.
+        BrokerUnreachable: in place of redis-py's errors about the connection; `BrokerRefused` if it wants a password.
         MaybeQueued: which is one, where a job was being queued.
     """
     from kombu.exceptions import OperationalError
@@ -77,12 +77,24 @@ def broker_errors(app: Any) -> Iterator[None]:
     except PublishUncertain as exc:
         raise MaybeQueued(url=shown_url(app), reason=_reason(exc.__cause__ or exc)) from exc
     except (NoConnection, NoReply, InvalidResponse, OperationalError) as exc:
-        raise BrokerUnreachable(url=shown_url(app), reason=_reason(exc)) from exc
+        kind = BrokerRefused if _is_refusal(exc) else BrokerUnreachable
+        raise kind(url=shown_url(app), reason=_reason(exc)) from exc
     except RuntimeError as exc:
         # Celery's word for a result backend that is away; it says to restart, but the next call connects again.
         if "Retry limit exceeded" not in str(exc):
             raise
         raise BrokerUnreachable(url=shown_url(app), reason="the result backend does not answer") from exc
+
+
+def _is_refusal(exc: BaseException | None) -> bool:
+    """Return whether a server is there and wants another password; kombu's error says so in what it comes from."""
+    from redis.exceptions import AuthenticationError
+
+    while exc is not None:
+        if isinstance(exc, AuthenticationError):
+            return True
+        exc = exc.__cause__
+    return False
 
 
 def _reason(exc: BaseException) -> str:

@@ -81,6 +81,12 @@ class UnknownBatch(LanesError):
     kept_days: float
 
 
+class UnknownJob(LanesError):
+    """There is no stream of a job {task_id!r}: it was never submitted to be streamed, or it ended long ago."""
+
+    task_id: str
+
+
 class UnforeseenFailure(LanesError):
     """The call failed in a way that nobody foresaw ({kind}); its message is withheld, it may repeat the prompt."""
 
@@ -186,6 +192,10 @@ class BrokerUnreachable(LanesError):
 
 class MaybeQueued(BrokerUnreachable):
     """The broker at {url} stopped answering ({reason}): it is not known whether the job was queued; once at most."""
+
+
+class BrokerRefused(BrokerUnreachable):
+    """The broker at {url} lets nobody in ({reason}): check user and password in CELERY_BROKER_URL, or broker_url."""
 
 
 def error_event(error: Exception) -> dict[str, Any]:

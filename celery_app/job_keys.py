@@ -16,6 +16,9 @@ DONE: Final = "lanes:done:"
 #: Stream with the events of a job's answer: ``lanes:stream:<task id>``.
 STREAM: Final = "lanes:stream:"
 
+#: The task whose job has such a stream. It is there, empty, from the job's submission on.
+STREAM_TASK: Final = "tasks.stream_message"
+
 #: Hash with what is known of a batch: ``lanes:batch:<batch id>``; its other keys begin with it.
 BATCH: Final = "lanes:batch:"
 
@@ -53,6 +56,9 @@ STREAM_KEPT = 600
 #: Seconds that a stream is kept while its job runs or waits for its next attempt: the longest call of any lane (300 s)
 #: and the longest backoff (60 s) many times over.
 STREAM_KEPT_RUNNING = 3_600
+
+#: Seconds that a stream is kept while its job waits in its lane: as long as a cancellation.
+STREAM_KEPT_QUEUED = CANCEL_KEPT
 
 #: Seconds that a batch is kept after its last job has ended.
 BATCH_KEPT = 7 * 86_400

@@ -56,6 +56,9 @@ class StandIn(Protocol):
     def entries_after(self, task_id: str, after: str) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
         """Return the entries of a job's stream behind one of them."""
 
+    def has_job(self, task_id: str) -> bool:
+        """Return whether a job of that id was submitted."""
+
     def batch_fields(self, batch_id: str) -> dict[bytes, bytes]:
         """Return what is known of a batch, as Redis has it; empty: nothing."""
 

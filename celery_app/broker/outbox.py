@@ -14,7 +14,7 @@ from kombu.utils.json import dumps
 from celery_app.broker.inbox import take_not_before
 from celery_app.broker.verbs import PUT
 from celery_app.errors import JobTooLarge, LaneFull
-from celery_app.job_keys import PUBLISH_HEADER, PUBLISHED, PUBLISHED_KEPT
+from celery_app.job_keys import PUBLISH_HEADER, PUBLISHED, PUBLISHED_KEPT, STREAM, STREAM_KEPT_QUEUED, STREAM_TASK
 from celery_app.publishing import Publishing, publishing_now
 from celery_app.room import wait_for_room
 
@@ -94,8 +94,10 @@ class Outbox:
             raise JobTooLarge(size=len(text), most=MAX_MESSAGE_BYTES)  # no worker would take it
         # With its queue: an exchange may lead one submission into several.
         published = f"{prefix}{PUBLISHED}{queue}:{token}" if token else ""
+        headers = message.get("headers") or {}
+        stream = f"{prefix}{STREAM}{headers['id']}" if lane and headers.get("task") == STREAM_TASK else ""
         job = (prefix, queue, index, self.capacity, expires, not_before, tag, text)
-        self._arguments = (*job, published, PUBLISHED_KEPT)
+        self._arguments = (*job, published, PUBLISHED_KEPT, stream, STREAM_KEPT_QUEUED)
 
     def put(self, pool: redis.ConnectionPool) -> None:
         """Put the job into its queue, waiting for room no longer than `wait_for_room` says.

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from celery_app.client.async_connection import connected
 from celery_app.client.cancelling import cancel
+from celery_app.client.doubt import Doubt, stream_key
 from celery_app.client.entries import EntryReader, Event, entries_of
-from celery_app.client.event_stream import BLOCK_MS, GRACE, MOST_ENTRIES, end_of, stream_key, unended
+from celery_app.client.event_stream import BLOCK_MS, MOST_ENTRIES, end_of, give_up_at, unended
 from celery_app.client.heartbeat import HEARTBEAT, Heartbeat
 from celery_app.client.sending import STREAM, send
 from celery_app.connection import broker_errors
@@ -53,7 +54,8 @@ class AsyncEventStream:
             app: the Celery application.
             task_id: of a job that was sent; None: of the one in `call`.
             last_event_id: of the last event that was read; None: begin at the beginning.
-            patience: seconds from now after which a silent job is given up; None: never.
+            patience: seconds from now after which a silent job is given up and cancelled; None: never. Where the lane
+                is not known, seconds of silence after which it is given up and left alone.
             cancel_on_close: as the attribute.
             call: lane and parameters of a job that is sent with the first event that is waited for.
 
@@ -67,7 +69,7 @@ class AsyncEventStream:
         self._block_ms = BLOCK_MS
         self._reader = EntryReader(self.task_id, last_event_id)
         self._patience = patience
-        self._give_up_at = float("inf") if patience is None else time.monotonic() + patience + GRACE
+        self._give_up_at = give_up_at(patience)
         self._events = self._read()
 
     @property
@@ -138,6 +140,7 @@ class AsyncEventStream:
 
     async def _read(self) -> AsyncGenerator[Event | None]:
         await self._sent()
+        doubt = Doubt(self._app, self.task_id)
         reader = self._reader
         ended: Event | StreamExpired | None = None
         with broker_errors(self._app):
@@ -147,10 +150,12 @@ class AsyncEventStream:
                     for entry in entries:
                         for event in reader.take(*entry):
                             yield event
+                    if entries and self._lane is None:
+                        self._give_up_at = give_up_at(self._patience)
                     if not entries and ended is not None:
                         yield reader.end(ended)
                     elif not entries:
-                        ended = await self._end()
+                        ended = await self._end(doubt)
                         yield None
 
     @asynccontextmanager
@@ -172,11 +177,13 @@ class AsyncEventStream:
 
             yield from_redis
 
-    async def _end(self) -> Event | StreamExpired | None:
+    async def _end(self, doubt: Doubt) -> Event | StreamExpired | None:
         ended = await asyncio.to_thread(end_of, self._app, self.task_id)
         if ended is None:
+            await asyncio.to_thread(doubt.check)
             refuse_to_wait("Reading a stream")
             if stand_in() is not None or time.monotonic() > self._give_up_at:
-                await asyncio.to_thread(cancel, self._app, self.task_id)
+                if self._lane is not None:
+                    await asyncio.to_thread(cancel, self._app, self.task_id)
                 raise await asyncio.to_thread(unended, self._app, self._lane, self._patience)
         return ended

@@ -36,7 +36,8 @@ class BatchCounts:
     """How far a batch has got.
 
     Attributes:
-        queued: jobs put into their lane so far.
+        queued: jobs put into their lane so far, whatever became of them since; it never falls. What waits or runs is
+            ``queued - ended``.
         done: jobs with a message.
         failed: jobs that failed for good.
         cancelled: jobs that were cancelled.

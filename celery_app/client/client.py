@@ -136,7 +136,12 @@ class Client:
         return EventStream(self.app, result.id, patience=of.deadline, cancel_on_close=cancel_on_close, lane=of.name)
 
     def stream_from(self, task_id: str, last_event_id: str | None = None) -> EventStream:
-        """Read on in the stream of a job that any process has submitted, behind an event that was read before."""
+        """Read on in the stream of a job that any process has submitted, behind an event that was read before.
+
+        After 300 s without an event it is `DeadlineExceeded`; the job, which may be far back in its lane, goes on. An
+        id that nobody has submitted to be streamed is an `UnknownJob` once 5 s have passed: an exception for whoever
+        reads the events, an ``error`` event in `EventStream.sse`.
+        """
         from celery_app.client.event_stream import EventStream
 
         return EventStream(self.app, task_id, last_event_id, patience=SILENCE)

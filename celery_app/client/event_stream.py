@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 from celery.states import FAILURE, READY_STATES, REVOKED
 
 from celery_app.client.cancelling import cancel
+from celery_app.client.doubt import Doubt, stream_key
 from celery_app.client.entries import EntryReader, Event, entries_of
 from celery_app.client.heartbeat import HEARTBEAT, Heartbeat
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connection import broker_errors, redis_client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LanesError, StreamExpired, error_event
-from celery_app.job_keys import STREAM, STREAM_KEPT
+from celery_app.job_keys import STREAM_KEPT
 from celery_app.results import backend_of
 from celery_app.stand_in import refuse_to_wait, stand_in
 
@@ -60,7 +61,8 @@ class EventStream:
             app: the Celery application.
             task_id: of the job.
             last_event_id: of the last event that was read; None: begin at the beginning.
-            patience: seconds from now after which a silent job is given up; None: never.
+            patience: seconds from now after which a silent job is given up and cancelled; None: never. Where the lane
+                is not known, seconds of silence after which it is given up and left alone.
             cancel_on_close: as the attribute.
             lane: that the job was sent to; None: not known.
 
@@ -73,7 +75,8 @@ class EventStream:
         self._block_ms = BLOCK_MS
         self._reader = EntryReader(task_id, last_event_id)
         self._patience = patience
-        self._give_up_at = float("inf") if patience is None else time.monotonic() + patience + GRACE
+        self._give_up_at = give_up_at(patience)
+        self._doubt = Doubt(app, task_id)
         self._events = self._read()
 
     @property
@@ -94,8 +97,10 @@ class EventStream:
         """Wait for the next event.
 
         Raises:
-            DeadlineExceeded: the job's deadline passed and nobody has said anything; the job is cancelled.
+            DeadlineExceeded: the job's deadline passed and nobody has said anything; the job is cancelled. Of
+                `stream_from`: there was no event for 300 s; the job is left alone.
             StreamExpired: the job ended too long ago.
+            UnknownJob: nobody has submitted such a job to be streamed; after 5 s.
             BrokerUnreachable: no broker answers.
         """
         while True:
@@ -157,6 +162,8 @@ class EventStream:
             entries = self._entries(self._block_ms if ended is None else None)
             for entry in entries:
                 yield from reader.take(*entry)
+            if entries and self._lane is None:
+                self._give_up_at = give_up_at(self._patience)
             if not entries and ended is not None:
                 yield reader.end(ended)
             elif not entries:
@@ -174,24 +181,30 @@ class EventStream:
     def _end(self) -> Event | StreamExpired | None:
         ended = end_of(self._app, self.task_id)
         if ended is None:
+            self._doubt.check()
             refuse_to_wait("Reading a stream")
             # What a stand-in holds nobody works on while its reader waits.
             if stand_in() is not None or time.monotonic() > self._give_up_at:
-                cancel(self._app, self.task_id)
+                if self._lane is not None:
+                    cancel(self._app, self.task_id)
                 raise unended(self._app, self._lane, self._patience)
         return ended
 
 
+def give_up_at(patience: float | None) -> float:
+    """Return when a reader gives up that has patience from now on."""
+    return float("inf") if patience is None else time.monotonic() + patience + GRACE
+
+
 def unended(app: Any, lane: str | None, patience: float | None) -> DeadlineExceeded:
-    """Return the error for a reader that has waited for as long as its job may take."""
+    """Return the error for a reader that has waited for as long as its job may take, or as itself wants to wait."""
+    if lane is None and stand_in() is None:
+        where, allowed = "elsewhere", patience or 0
+        said = f"The stream was silent for {allowed:.0f} s. The job was not disturbed; read on by stream_from."
+        return DeadlineExceeded(said, where=where, allowed=allowed)
     from celery_app.presence import why_silent  # brings redis-py along
 
     return DeadlineExceeded(where=f"before the stream has ended{why_silent(app, lane)}", allowed=patience or 0)
-
-
-def stream_key(app: Any, task_id: str) -> str:
-    """Return the key of a job's stream."""
-    return f"{key_prefix(app)}{STREAM}{task_id}"
 
 
 def end_of(app: Any, task_id: str) -> Event | StreamExpired | None:

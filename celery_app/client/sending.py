@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_app.connection import broker_errors
 from celery_app.errors import UnknownLane
+from celery_app.job_keys import STREAM_TASK
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from celery_app.lanes import Lane
 
-CREATE, STREAM = "tasks.create_message", "tasks.stream_message"
+CREATE, STREAM = "tasks.create_message", STREAM_TASK
 
 
 def lane_of(app: Any, name: str) -> Lane:

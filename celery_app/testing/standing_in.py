@@ -240,6 +240,11 @@ class StandingIn:
         """Return the entries of a job's stream behind one of them."""
         return self._streams.entries_after(task_id, after)
 
+    def has_job(self, task_id: str) -> bool:
+        """Return whether a job of that id was submitted."""
+        with self._lock:
+            return any(job.id == task_id for job in self.jobs)
+
     def batch_fields(self, batch_id: str) -> dict[bytes, bytes]:
         """Return what is known of a batch."""
         return self._batches.fields(batch_id)

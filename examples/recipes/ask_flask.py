@@ -2,10 +2,18 @@
 
 from flask import Flask, request
 
-from celery_app import ask
-from celery_app.errors import BrokerUnreachable, DeadlineExceeded, InvalidRequest, LaneFull, LanesError, UnknownLane
+from celery_app import ask, errors
 
-STATUSES = {InvalidRequest: 400, UnknownLane: 400, LaneFull: 503, BrokerUnreachable: 503, DeadlineExceeded: 504}
+STATUSES = {
+    errors.InvalidRequest: 400,
+    errors.UnknownLane: 400,
+    errors.UnknownBatch: 404,
+    errors.UnknownJob: 404,
+    errors.StreamExpired: 404,
+    errors.LaneFull: 503,
+    errors.BrokerUnreachable: 503,
+    errors.DeadlineExceeded: 504,
+}
 
 site = Flask(__name__)
 
@@ -21,7 +29,7 @@ def answer():
     return {"answer": message.content[0].text}
 
 
-@site.errorhandler(LanesError)
+@site.errorhandler(errors.LanesError)
 def failed(error):
     status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 502)
     site.logger.warning("%s: %s", type(error).__name__, error)  # no prompt and no key is in it

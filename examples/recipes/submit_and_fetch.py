@@ -2,7 +2,9 @@
 
 # views.py
 from celery.result import AsyncResult
+from celery.states import READY_STATES, SUCCESS
 from django.http import JsonResponse
+from redis.exceptions import RedisError
 
 from tasks import create_message
 
@@ -18,8 +20,12 @@ def submit(request):
 
 def fetch(request, task_id):
     result = AsyncResult(task_id)
-    if not result.ready():
-        return JsonResponse({"state": result.state}, status=202)  # PENDING or RETRY
-    if not result.successful():
-        return JsonResponse({"state": result.state, "error": str(result.result)}, status=502)
+    try:
+        state = result.state
+    except RedisError:  # of another result backend, its own error: it is not asked through the lanes
+        return JsonResponse({"error": "BrokerUnreachable"}, status=503, headers={"Retry-After": "5"})
+    if state not in READY_STATES:
+        return JsonResponse({"state": state}, status=202)  # PENDING or RETRY
+    if state != SUCCESS:
+        return JsonResponse({"state": state, "error": str(result.result)}, status=502)
     return JsonResponse({"answer": result.result["content"][0]["text"]})

@@ -29,12 +29,13 @@ from acceptance.recipe_rig import (
 )
 from asgiref.testing import ApplicationCommunicator
 from celery.exceptions import ChordError
+from django.test import RequestFactory
 from processes import until
 
 from celery_app import Batch, cancel, get_queue_stats, submit
 from celery_app.connection import redis_client
 from celery_app.demo.ports import free_port
-from celery_app.errors import InvalidItem
+from celery_app.errors import InvalidItem, UnknownBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +117,14 @@ def test_submit_and_fetch(up: Rig) -> None:
         failed = http.request("GET", f"/answers/{refused}")
         assert failed.status == 502
         assert "permission to use" in failed.json()["error"]
+    with (
+        without_worker(f"redis://127.0.0.1:{free_port()}/0"),
+        django_site(answers="submit_and_fetch.fetch") as site,
+        served(site) as http,
+    ):
+        away = http.request("GET", f"/answers/{task_id}")
+        assert (away.status, away.headers["Retry-After"]) == (503, "5")
+        assert away.json() == {"error": "BrokerUnreachable"}
 
 
 def statuses(site: Any, path: str, body: Any) -> tuple[int, str | None, str]:
@@ -147,10 +156,15 @@ def test_ask_flask(up: Rig, valkey: Valkey) -> None:
         assert statuses(site, "/ask", {"messages": REQUEST["messages"]}) == (503, "5", "BrokerUnreachable")
 
 
-def test_errors_django(up: Rig, valkey: Valkey) -> None:
-    """The middleware gives every view the same statuses, and leaves other errors alone."""
+def test_errors_django(up: Rig, valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    """The middleware gives every view the same statuses, tells the log why, and leaves other errors alone."""
     middleware = ("errors_django.LanesErrors",)
-    assert recipe("errors_django").LanesErrors(None).process_exception(None, ValueError()) is None
+    handler = recipe("errors_django").LanesErrors(None)
+    assert handler.process_exception(None, ValueError()) is None
+    with pytest.raises(UnknownBatch) as caught:
+        Batch.load("nonsense")
+    assert handler.process_exception(RequestFactory().get("/batches/nonsense"), caught.value).status_code == 404
+    assert "UnknownBatch: There is no batch 'nonsense'" in caplog.text
     views = {"ask": "submit_and_fetch.submit", "events": "stream_django.events"}
     body = urlencode({"question": "x"})
     with django_site(middleware, **views) as site:
@@ -160,6 +174,8 @@ def test_errors_django(up: Rig, valkey: Valkey) -> None:
         with served(site) as http:
             refused = http.request("GET", "/events/some-job", Last_Event_ID="none of ours")
             assert (refused.status, refused.json()) == (400, {"error": "InvalidRequest"})
+    assert "/ask: LaneFull: The lane normal is full" in caplog.text
+    assert "/events/some-job: InvalidRequest: last_event_id" in caplog.text
 
 
 def check_stream(up: Rig, http: Site, begun: Answer, path: str) -> None:
@@ -462,6 +478,31 @@ print(app.amqp.router.route({}, send_mail.name)["queue"].name)
     assert mail == "ada@example.org: hello"
     assert "and you?" in answer
     assert queue == "celery"
+
+
+def test_flask_factory(up: Rig) -> None:
+    """A view of an application out of a factory asks, and the lanes' settings come from its configuration."""
+    code = """
+from flask_factory import create_site
+from celery_app.settings import settings_of
+site = create_site()
+print(site.test_client().get("/ask").text)
+app = site.extensions["celery"]
+kinds = [kind.__name__ for kind in type(app.tasks["tasks.create_message"]).__mro__]
+print(settings_of(app).lane("batch").capacity, "FlaskTask" in kinds, "LaneTask" in kinds)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **up.env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    answer, rest = said.stdout.splitlines()
+    assert "Hello" in answer
+    assert rest == "500 True True"
 
 
 def test_lane_keys(up: Rig) -> None:

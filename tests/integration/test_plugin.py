@@ -129,6 +129,30 @@ def test_an_error_of_the_lanes_is_one_line_in_any_command(project: Path) -> None
     assert result.stderr.count("\n") == 1
 
 
+def test_a_module_that_hides_a_package_of_ours_is_named(project: Path) -> None:
+    """Many projects have a `celery_app.py`: Python's own words do not say what to do."""
+    (project / "celery_app.py").write_text("from celery import Celery\napp = Celery('project')\n")
+    result = run(project, "with", "-A", "celery_app", "lanes", "status")
+
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert f"{project / 'celery_app.py'} hides the package 'celery_app'" in result.stderr
+    assert "rename" in result.stderr
+
+
+def test_a_tasks_module_that_hides_ours_is_named(project: Path) -> None:
+    """A worker meets it first."""
+    (project / "tasks.py").write_text("")
+    (project / "broken.py").write_text("import tasks.warmup\n")
+    result = run(project, "with", "-A", "raising", "report")
+    assert f"{project / 'tasks.py'} hides the package 'tasks'" in result.stderr
+
+    (project / "broken.py").write_text("import tasks.of_their_own\n")
+    assert (
+        "ModuleNotFoundError: No module named 'tasks.of_their_own'"
+        in run(project, "with", "-A", "raising", "report").stderr
+    )
+
+
 def test_a_hook_of_somebody_else_is_asked_for_all_other_errors(tmp_path: Path) -> None:
     """An error reporter that was there first gets what is not ours, KeyboardInterrupt included."""
     script = (

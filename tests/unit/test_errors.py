@@ -12,6 +12,8 @@ from celery_app.settings import Settings
 SAMPLES: list[tuple[type[errors.LanesError], dict[str, Any]]] = [
     (errors.InvalidRequest, {"path": "messages.0.role", "problem": "unknown"}),
     (errors.DeadlineExceeded, {"where": "in the queue", "allowed": 30.0}),
+    (errors.BrokerRefused, {"url": "redis://localhost", "reason": "WRONGPASS"}),
+    (errors.UnknownJob, {"task_id": "made-up"}),
     (errors.CallTimeout, {"timeout": 3.0}),
     (errors.NotAMessage, {"status": 200, "content_type": "text/html"}),
     (errors.ApiError, {"status": 400, "type": "invalid_request_error", "text": "no {braces} please"}),

@@ -12,6 +12,8 @@
 -- ARGV[8] string: the job
 -- ARGV[9] string: key that tells this submission from all others; empty: nobody will repeat it
 -- ARGV[10] integer: seconds for which that is remembered
+-- ARGV[11] string: key of the stream that the job's readers wait at; empty: it has none
+-- ARGV[12] integer: seconds that an empty stream is kept
 --
 -- Returns -1 when the job is in its place, else the number of jobs queued or scheduled, and nothing has been written.
 
@@ -32,6 +34,11 @@ local function remember()
     redis.call('SET', published, '', 'EX', ARGV[10])
   end
   return -1
+end
+if ARGV[11] ~= '' and redis.call('EXISTS', ARGV[11]) == 0 then
+  -- Empty: it tells a job whose answer has not begun from an id that somebody made up.
+  redis.call('XADD', ARGV[11], 'MAXLEN', 0, '*', 'queued', '')
+  redis.call('EXPIRE', ARGV[11], ARGV[12])
 end
 if not_before > 0 then
   schedule(prefix, queue, string.sub(list, #prefix + 1), ARGV[7], not_before, ARGV[8])
