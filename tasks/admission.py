@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from celery_app.away import say_away
 from celery_app.broker.claims import is_claimed
 from celery_app.broker.notes import REFUSED_AT
 from celery_app.broker.verbs import CLOSE_GATE
@@ -85,7 +86,7 @@ class Call:
         try:
             self._budget.hear(self._client, self._ticket, headers)
         except redis.RedisError as exc:
-            logger.warning("the headers of an answer did not reach the budget: %s", exc)
+            say_away("the headers of an answer did not reach the budget", exc)
 
     def failed(self, outcome: Outcome, headers: Mapping[str, str] | None = None, reason: str = "") -> None:
         """Say how the call failed."""
@@ -116,7 +117,7 @@ class Call:
             )
             say_settled(self._budget, self._client, self)
         except redis.RedisError as exc:
-            logger.warning("a call could not be settled with the budget: %s", exc)
+            say_away("a call could not be settled with the budget", exc)
 
 
 def say_settled(budget: Budget, client: redis.Redis, call: Call) -> None:
@@ -252,7 +253,7 @@ def _ask(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Adm
     try:
         return budget.admit(client, task.lane, cost, waited, waiter=task.request.id or "", bounded=True)
     except redis.RedisError as exc:
-        logger.warning("the budget cannot be asked, the call waits: %s", exc)
+        say_away("the budget cannot be asked, the call waits", exc)
         return None
 
 
@@ -261,7 +262,7 @@ def _leave_line(task: LaneTask, budget: Budget, client: redis.Redis) -> None:
     try:
         budget.leave(client, task.lane, task.request.id or "")
     except redis.RedisError as exc:
-        logger.warning("a job's place in the line could not be given up, it lapses: %s", exc)
+        say_away("a job's place in the line could not be given up, it lapses", exc)
 
 
 def _bounded_wait(task: LaneTask, admission: Admission) -> float:
@@ -299,4 +300,4 @@ def _close_gate(task: LaneTask, client: redis.Redis, model: str, admission: Admi
     try:
         CLOSE_GATE.run(client, [f"{key_prefix(task.app)}lanes:gates"], arguments)
     except redis.RedisError as exc:
-        logger.warning("a lane's gate could not be closed: %s", exc)
+        say_away("a lane's gate could not be closed", exc)

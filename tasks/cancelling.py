@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from celery.exceptions import TaskPredicate
 
+from celery_app.away import say_away
 from celery_app.broker.claims import CANCELLED
 from celery_app.connection import key_prefix, redis_client
 from celery_app.job_keys import BATCH_HEADER, CANCEL
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from tasks.base import LaneTask
     from tasks.deadline import DeadlineStream
-
-logger = logging.getLogger(__name__)
 
 #: Seconds between two looks for cancellations, while calls run: one command for all calls of a process, and a
 #: cancelled call ends well within the promised 0.5 s.
@@ -104,7 +102,7 @@ class Watch:
             try:
                 self._look()
             except redis.RedisError as exc:
-                logger.warning("cancellations cannot be seen at the moment: %s", exc)
+                say_away("cancellations cannot be seen at the moment", exc)
 
     def _look(self) -> None:
         with self._lock:
@@ -128,7 +126,7 @@ def is_marked(task: LaneTask) -> bool:
     try:
         return bool(redis_client(task.app).exists(*_marks_of(task)))
     except redis.RedisError as exc:
-        logger.warning("cancellations cannot be seen at the moment: %s", exc)
+        say_away("cancellations cannot be seen at the moment", exc)
         return False
 
 

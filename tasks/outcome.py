@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import redis
 
+from celery_app.away import say_away
 from celery_app.broker.script import Script
 from celery_app.connection import key_prefix, redis_client
 from celery_app.job_keys import BATCH, BATCH_HEADER, BATCH_KEPT, DONE, DONE_KEPT, REPLY_HEADER, batch_id_of
@@ -15,8 +15,6 @@ from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
     from tasks.base import LaneTask
-
-logger = logging.getLogger(__name__)
 
 Outcome: TypeAlias = Literal["done", "failed", "cancelled"]
 
@@ -40,7 +38,7 @@ def tell_outcome(task: LaneTask, outcome: Outcome, value: Any = None) -> None:
             _tally(task, outcome)
     except redis.RedisError as exc:
         # The caller of `ask` looks into the result backend, too, before it gives up.
-        logger.warning("the outcome of a job could not be told: %s", exc)
+        say_away("the outcome of a job could not be told", exc)
 
 
 def _reply(task: LaneTask, text: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from celery_app.away import say_away
 from celery_app.bounded_log import BoundedLog
 from celery_app.broker.dead_letters import job_in_hand
 from celery_app.broker.verbs import EXTEND, GIVE_BACK, GIVE_UP, SETTLE
@@ -166,7 +167,7 @@ class Leases:
         except TRANSIENT as exc:
             if not self._repeats:
                 raise
-            logger.warning("%s of a job has to wait for the broker: %s", script.name, exc)
+            say_away(f"{script.name} of a job has to wait for the broker", exc)
             self.broker_was_lost()
             with self._lock:
                 self._unsettled[tag, token] = (script, arguments)
@@ -203,7 +204,7 @@ class Leases:
         try:
             step()
         except TRANSIENT as exc:
-            logger.warning("the broker is away, leases and acknowledgements wait for it: %s", exc)
+            say_away("the broker is away, leases and acknowledgements wait for it", exc)
             self.broker_was_lost()
             return False
         return True

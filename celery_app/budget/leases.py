@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import redis
 
+from celery_app.away import say_away
+
 if TYPE_CHECKING:
     from celery_app.budget.budget import Budget
-
-logger = logging.getLogger(__name__)
 
 #: Seconds between two renewals: one command for all calls of a process, and two may fail before a lease is over. The
 #: scripts take Redis for away after two of these, see scripts/calls.lua.
@@ -63,7 +62,7 @@ class CallLeases:
                 renewed = True
             except (redis.RedisError, OSError) as exc:
                 renewed = False
-                logger.warning("the calls in flight cannot be renewed at the moment: %s", exc)
+                say_away("the calls in flight cannot be renewed at the moment", exc)
 
     def _renew(self) -> None:
         groups: dict[tuple[Budget, redis.Redis], list[str]] = {}
