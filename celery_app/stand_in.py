@@ -11,7 +11,6 @@ from celery_app.errors import EagerRefused, WouldBlock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from celery_app.client.batch import Batch
     from celery_app.lanes import Lane
 
 
@@ -49,9 +48,9 @@ class StandIn(Protocol):
         """Answer a call in place of the API."""
 
     def submit_many(
-        self, app: Any, items: Iterable[Any], lane: Lane, on_invalid: str, progress: Callable[[Batch], None] | None
-    ) -> Batch:
-        """Take the jobs of a batch."""
+        self, app: Any, items: Iterable[Any], lane: Lane, on_invalid: str, progress: Callable[[Any], None] | None
+    ) -> Any:
+        """Take the jobs of a batch, and return its handle."""
 
     def entries_after(self, task_id: str, after: str) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
         """Return the entries of a job's stream behind one of them."""

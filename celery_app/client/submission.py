@@ -62,7 +62,8 @@ def submit_many(
     with waiting_for_room(wait):
         standing_in = stand_in()
         if standing_in is not None:
-            return standing_in.submit_many(app, items, lane, on_invalid, progress)
+            batch: Batch = standing_in.submit_many(app, items, lane, on_invalid, progress)
+            return batch
         return _submit_many(app, items, lane, on_invalid, progress)
 
 
