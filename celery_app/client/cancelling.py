@@ -6,7 +6,6 @@ from typing import Any
 
 from celery.states import READY_STATES, REVOKED
 
-from celery_app.broker.verdict import may_cancel
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import Cancelled
 from celery_app.job_keys import CANCEL, CANCEL_KEPT
@@ -16,6 +15,8 @@ from celery_app.stand_in import stand_in
 
 def cancel(app: Any, job: Any) -> bool:
     """Cancel a job; see `Client.cancel`."""
+    from celery_app.broker.verdict import may_cancel  # brings redis-py along
+
     task_id = id_of(job)
     with broker_errors(app):
         backend = backend_of(app)

@@ -54,7 +54,7 @@ class Client:
             wait: seconds to wait for room in a full lane; None: the lane's ``submit_wait``.
             params: of the Messages API.
         """
-        from celery_app.client.options import refuse_options
+        from celery_app.call_options import refuse_options
         from celery_app.client.sending import CREATE, lane_of, send
 
         refuse_options(params, "submit")
@@ -112,8 +112,8 @@ class Client:
             LanesError: the job has failed; what of it says how.
             WouldBlock: within a task, where waiting may stop all slots.
         """
+        from celery_app.call_options import refuse_options
         from celery_app.client.asking import ask
-        from celery_app.client.options import refuse_options
 
         refuse_options(params, "ask")
         return ask(self.app, lane, params)
@@ -124,8 +124,8 @@ class Client:
         Raises:
             WouldBlock: within a task, where reading may stop all slots; `tasks.stream_message` is for others to read.
         """
+        from celery_app.call_options import refuse_options
         from celery_app.client.event_stream import EventStream
-        from celery_app.client.options import refuse_options
         from celery_app.client.sending import STREAM, lane_of, send
         from celery_app.stand_in import refuse_to_wait
 
@@ -161,8 +161,8 @@ class Client:
 
     async def aask(self, lane: str = "critical", **params: Any) -> Message:
         """Do as `ask` does; a coroutine that is cancelled cancels its job."""
+        from celery_app.call_options import refuse_options
         from celery_app.client.async_asking import aask
-        from celery_app.client.options import refuse_options
 
         refuse_options(params, "aask")
         return await aask(self.app, lane, params)
@@ -172,8 +172,8 @@ class Client:
 
         ``await astream(…)`` sends it at once.
         """
+        from celery_app.call_options import refuse_options
         from celery_app.client.async_stream import AsyncEventStream
-        from celery_app.client.options import refuse_options
         from celery_app.client.sending import lane_of
         from celery_app.stand_in import refuse_to_wait
 

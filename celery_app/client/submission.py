@@ -12,9 +12,9 @@ import redis
 
 from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE, MAX_MESSAGE_BYTES, ask
 from celery_app.broker.script import Script
+from celery_app.call_options import refuse_options
 from celery_app.client.batch import Batch
 from celery_app.client.envelope import Envelope
-from celery_app.client.options import refuse_options
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import InvalidItem, InvalidRequest, LaneFull, LanesError
 from celery_app.job_keys import BATCH, BATCH_KEPT

@@ -135,9 +135,9 @@ def applications(told: dict[str, Any]) -> set[str]:
     ("name", "main"),
     [
         ("make_celery", "the shop"),
-        ("shop.make_celery:celery_app", "the shop"),
-        ("shop.make_celery", "the shop"),
-        ("proj", "another name"),
+        pytest.param("shop.make_celery:celery_app", "the shop", marks=pytest.mark.slow),
+        pytest.param("shop.make_celery", "the shop", marks=pytest.mark.slow),
+        pytest.param("proj", "another name", marks=pytest.mark.slow),
         ("shop.lazy:made", "the shop"),
     ],
 )

@@ -265,6 +265,7 @@ def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how
         close(app)
 
 
+@pytest.mark.slow
 def test_a_worker_outlives_a_broker_that_restarts_again_and_again(valkey: Any, tmp_path: Path) -> None:
     """Whatever the worker was doing when the server went, it goes on when the server is back, and so do its jobs."""
     with Server(tmp_path) as server, Yard(tmp_path, server.url, valkey.url(11)) as yard:

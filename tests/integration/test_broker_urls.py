@@ -395,7 +395,7 @@ def purge(app: Any, folder: Path, name: str, **env: str) -> None:
     """Submit two jobs that nobody takes, and have them deleted."""
     for lane in ("normal", "batch"):
         Client(app).submit(lane, **params())
-    assert "Purged 2 messages" in said(celery(folder, "purge", "-f", app=name, **env))
+    assert "Purged 2 messages" in said(celery(folder, "purge", "-f", "-Q", "normal,batch", app=name, **env))
 
 
 def no_password_in(started: Worker) -> None:

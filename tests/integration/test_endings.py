@@ -174,7 +174,7 @@ def test_what_follows_a_cancelled_job_does_not_run(up: Rig) -> None:
         last.get(timeout=PATIENCE)
     up.api.control(latency=0.0)
     assert up.client.ask(**params()).type == "message"
-    assert up.api.summary()["total"] == 2
+    wait_until(lambda: up.api.summary()["total"] == 2, "the cancelled call and the question, and no other")
 
 
 @pytest.mark.parametrize("queued", [True, False])
@@ -324,6 +324,7 @@ def test_a_buried_job_ends_within_about_a_second(deadly: Rig) -> None:
     assert deadly.worker.output().count(f"{result.id}] goes to the dead letters") == 1
 
 
+@pytest.mark.slow
 def test_a_chord_with_a_buried_part_ends(deadly: Rig) -> None:
     """Whoever waits for its body hears of it."""
     parts = [call_of(deadly, "one"), signature_of(deadly, killer())]
@@ -332,6 +333,7 @@ def test_a_chord_with_a_buried_part_ends(deadly: Rig) -> None:
     assert isinstance(body.result, ChordError)
 
 
+@pytest.mark.slow
 def test_a_batch_with_a_buried_job_ends(deadly: Rig) -> None:
     """The job is counted as failed, with its reason."""
     batch = deadly.client.submit_many([params("one"), killer(), params("two")])

@@ -33,8 +33,10 @@ finally:
 """
 
 COMMANDS = [
-    ["-b", "amqp://guest@localhost:1//", "inspect", "ping"],
-    ["-b", "amqp://guest@localhost:1//", "-A", "otherproj", "inspect", "active_queues"],
+    pytest.param(["-b", "amqp://guest@localhost:1//", "inspect", "ping"], marks=pytest.mark.slow),
+    pytest.param(
+        ["-b", "amqp://guest@localhost:1//", "-A", "otherproj", "inspect", "active_queues"], marks=pytest.mark.slow
+    ),
     ["report"],
     ["--help"],
     ["--version"],
