@@ -101,7 +101,9 @@ class Watch:
             time.sleep(LOOK_EVERY)
             try:
                 self._look()
-            except redis.RedisError as exc:
+            except Exception as exc:  # noqa: BLE001
+                # Whatever it was: nobody starts this thread again, and without it no call can be cancelled. One that
+                # is no RedisError comes from redis-py when a pool is closed while a connection is being made.
                 say_away("cancellations cannot be seen at the moment", exc)
 
     def _look(self) -> None:

@@ -1,0 +1,43 @@
+"""The thread that looks for cancellations."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from tasks.cancelling import Running, Watch
+
+if TYPE_CHECKING:
+    import redis
+
+PATIENCE = 30.0
+
+
+class Closing:
+    """A client whose first command fails as redis-py's do when their pool is closed while they connect."""
+
+    def __init__(self) -> None:
+        """Count commands."""
+        self.commands = 0
+
+    def mget(self, marks: list[str]) -> list[Any]:
+        """Fail once; find every mark afterwards."""
+        self.commands += 1
+        if self.commands == 1:
+            raise AttributeError("'NoneType' object has no attribute 'readline'")
+        return [b"1"] * len(marks)
+
+
+def test_a_look_that_fails_in_any_way_does_not_end_the_looking() -> None:
+    """A cancellation is seen although an earlier look failed with an error that is not Redis' own."""
+    client = Closing()
+    call = Running(["mark"])
+    deadline = time.monotonic() + PATIENCE
+
+    with Watch(cast("redis.Redis", client)).over(call):
+        while not call.cancelled and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+
+    assert call.cancelled
+    assert client.commands > 1
