@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import socket
 import subprocess
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from kombu import Connection, pools
 from pydantic import SecretStr
@@ -22,6 +24,10 @@ from celery_app.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A machine that is busy with other tests may take seconds to draw an example or to try it: that is no finding.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 #: Ends a process when this one has ended, however it did: pytest-timeout leaves without any clean-up, and then the
 #: pipe that the shell reads from is closed.
@@ -72,6 +78,14 @@ def broker_url(valkey: Valkey) -> str:
     with valkey.client() as client:
         client.flushdb()
     return valkey.url()
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port where nobody listens, nor will: it is taken, so that no test beside this one gets it for a server."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ import pytest
 from example_sites import EXAMPLES, PATIENCE, SERVERS, Site, web_process, whole_site
 from processes import until
 
-from celery_app.demo.ports import free_port
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -186,9 +184,9 @@ def test_a_full_lane_is_a_503_with_retry_after(name: str, broker_url: str, tmp_p
             assert full.json["error"]["type"] == "LaneFull"
 
 
-def test_a_dead_broker_is_a_503_within_3_seconds(name: str, tmp_path: Path) -> None:
+def test_a_dead_broker_is_a_503_within_3_seconds(name: str, tmp_path: Path, dead_port: int) -> None:
     """Every request says within 3 s that the queue is away, and not where it is."""
-    with web_process(name, tmp_path, CELERY_BROKER_URL=f"redis://:hidden@127.0.0.1:{free_port()}/0") as site:
+    with web_process(name, tmp_path, CELERY_BROKER_URL=f"redis://:hidden@127.0.0.1:{dead_port}/0") as site:
         for send in (
             lambda: site.ask("x"),
             lambda: site.upload("a.txt", "x", lane="batch", on_invalid="stop"),

@@ -34,7 +34,6 @@ from processes import until
 
 from celery_app import Batch, cancel, get_queue_stats, submit
 from celery_app.connection import redis_client
-from celery_app.demo.ports import free_port
 from celery_app.errors import InvalidItem, UnknownBatch
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def test_glance(up: Rig) -> None:
     assert all(result.message for result in batch.results(patience=PATIENCE))
 
 
-def test_submit_and_fetch(up: Rig) -> None:
+def test_submit_and_fetch(up: Rig, dead_port: int) -> None:
     """A view submits at once, another one says that it is not there yet, then the answer, or why there is none."""
     up.api.control(latency=0.5)
     with django_site(ask="submit_and_fetch.submit", answers="submit_and_fetch.fetch") as site, served(site) as http:
@@ -118,7 +117,7 @@ def test_submit_and_fetch(up: Rig) -> None:
         assert failed.status == 502
         assert "permission to use" in failed.json()["error"]
     with (
-        without_worker(f"redis://127.0.0.1:{free_port()}/0"),
+        without_worker(f"redis://127.0.0.1:{dead_port}/0"),
         django_site(answers="submit_and_fetch.fetch") as site,
         served(site) as http,
     ):
@@ -134,7 +133,7 @@ def statuses(site: Any, path: str, body: Any) -> tuple[int, str | None, str]:
         return answer.status, answer.headers.get("Retry-After"), answer.json().get("error", "")
 
 
-def test_ask_flask(up: Rig, valkey: Valkey) -> None:
+def test_ask_flask(up: Rig, valkey: Valkey, dead_port: int) -> None:
     """A question gets its answer in the same request, and each error its own status."""
     site = recipe("ask_flask").site
     with served(site) as http:
@@ -152,7 +151,7 @@ def test_ask_flask(up: Rig, valkey: Valkey) -> None:
     with without_worker(valkey.url(13), capacity=1, submit_wait=0.1):
         submit("critical", **REQUEST)
         assert statuses(site, "/ask", {"messages": REQUEST["messages"]}) == (503, "5", "LaneFull")
-    with without_worker(f"redis://127.0.0.1:{free_port()}/0"):
+    with without_worker(f"redis://127.0.0.1:{dead_port}/0"):
         assert statuses(site, "/ask", {"messages": REQUEST["messages"]}) == (503, "5", "BrokerUnreachable")
 
 

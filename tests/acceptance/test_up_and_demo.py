@@ -310,11 +310,9 @@ def test_bad_documents_are_one_line(environ: dict[str, str], tmp_path: Path, con
     assert_one_line(finished(environ, "demo", "--documents", str(path)), str(path))
 
 
-def test_a_broker_that_is_not_there_is_one_line(environ: dict[str, str]) -> None:
+def test_a_broker_that_is_not_there_is_one_line(environ: dict[str, str], dead_port: int) -> None:
     """A wrong CELERY_BROKER_URL is told without its password, whether nobody answers there or it is no URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    for url in (f"redis://:secret@127.0.0.1:{port}/0", "http://:secret@127.0.0.1/"):
+    for url in (f"redis://:secret@127.0.0.1:{dead_port}/0", "http://:secret@127.0.0.1/"):
         result = finished({**environ, "CELERY_BROKER_URL": url}, "demo", "--json")
         assert_one_line(result, "CELERY_BROKER_URL")
         assert "secret" not in result.stderr

@@ -133,13 +133,12 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     subprocess.run(command, check=True, timeout=DEADLINE_S, env={"PATH": os.environ["PATH"]})
 
 
-def test_a_dead_broker_is_named_without_its_password() -> None:
+def test_a_dead_broker_is_named_without_its_password(dead_port: int) -> None:
     """Whoever reads the error learns where nothing answers and why, but not the password."""
-    port = free_port()
-    app = app_at(f"redis://someone:secret@127.0.0.1:{port}/0")
+    app = app_at(f"redis://someone:secret@127.0.0.1:{dead_port}/0")
     with app, pytest.raises(BrokerUnreachable) as caught, broker_errors(app):
         redis_client(app).ping()
-    assert f"redis://someone:**@127.0.0.1:{port}/0" in str(caught.value)
+    assert f"redis://someone:**@127.0.0.1:{dead_port}/0" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "refused" in str(caught.value)
 

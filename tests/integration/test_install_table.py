@@ -14,7 +14,6 @@ from kombu import Queue, pools
 from redis import Redis
 
 from celery_app import install
-from celery_app.demo.ports import free_port
 from tasks import LaneTask
 
 if TYPE_CHECKING:
@@ -122,12 +121,12 @@ def test_no_setting_changes_where_it_was_read_before(made: Any, configure: Any) 
     assert _configuration(app) == before
 
 
-def test_what_is_set_afterwards_is_the_projects(made: Any) -> None:
+def test_what_is_set_afterwards_is_the_projects(made: Any, dead_port: int) -> None:
     """A setting that the project changes later is changed for whoever asks."""
     app = made(_plain)
     install(app)
     _ = app.conf.task_routes
-    elsewhere = f"redis://127.0.0.1:{free_port()}/3"
+    elsewhere = f"redis://127.0.0.1:{dead_port}/3"
     app.conf.update(broker_url=elsewhere, task_acks_late=True, accept_content=["json"])
     assert (app.conf.task_acks_late, app.conf.accept_content) == (True, ["json"])
     assert app.connection_for_write().virtual_host == "3"

@@ -231,16 +231,15 @@ def test_an_error_is_the_last_event(up: Rig) -> None:
     assert "id" not in lost
 
 
-def test_a_reader_hears_nothing_of_where_the_broker_is() -> None:
+def test_a_reader_hears_nothing_of_where_the_broker_is(dead_port: int) -> None:
     """Nobody listens there; the error says to try again."""
     from client_rig import web_app
 
-    port = free_port()
-    app = web_app(f"redis://127.0.0.1:{port}/0")
+    app = web_app(f"redis://127.0.0.1:{dead_port}/0")
     for texts in (EventStream(app, "some-id", cancel_on_close=True).sse(),):
         (error,) = parsed(texts)
         assert json.loads(error["data"])["error"]["type"] == "BrokerUnreachable"
-        assert str(port) not in error["data"]
+        assert str(dead_port) not in error["data"]
     app.close()
 
 
