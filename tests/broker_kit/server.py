@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Self
 
 from redis import Redis, RedisError
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
 TO_START = 30.0
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _taken_port() -> socket.socket:
+    """Return a socket that is bound to a port, and does not listen.
+
+    With SO_REUSEADDR Linux lets a server of ours listen there beside it, and hands the port to nobody else while the
+    server is away. Others would not let the server in; there the port is free again.
+    """
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("127.0.0.1", 0))
+    return taken
 
 
 class Server:
@@ -30,7 +36,10 @@ class Server:
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         """Take a free port; `start` makes it listen there."""
-        self.port = _free_port()
+        self._taken = _taken_port()
+        self.port: int = self._taken.getsockname()[1]
+        if sys.platform != "linux":
+            self._taken.close()
         self.folder = folder
         self._durable = durable
         self.process: subprocess.Popen[bytes] | None = None
@@ -80,3 +89,4 @@ class Server:
     def __exit__(self, *_: object) -> None:
         """Leave nothing running."""
         self.kill()
+        self._taken.close()
