@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# Processes that the tests run in. Six on two cores: tests wait for workers and deadlines more than they compute.
+PROCESSES ?= 6
 
 # Recipes that run until they are told to end replace their shell (exec): make hands SIGTERM on to its child alone, and a
 # shell would die of it and leave what it had started.
@@ -30,7 +32,7 @@ picture: $(VENV)/.demo  ## README's picture: run the demo and draw its terminal 
 	$(BIN)/python docs/record_demo.py
 
 test: lint  ## everything that a change has to pass
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
 proof: $(VENV)/.dev  ## the long proofs: kills, races, a million jobs
 	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)
