@@ -40,6 +40,12 @@ class Lane:
     boost_after: float | None
     attempts: int
 
+    @property
+    def arguments(self) -> tuple[str, float, float, int]:
+        """Its rules for the scheduler: name, floor, share, ms until its head is boosted (-1: never)."""
+        boost_ms = -1 if self.boost_after is None else round(self.boost_after * 1000)
+        return self.name, self.floor, self.share, boost_ms
+
 
 #: A person waits: a short queue, because an answer after 30 s is read by nobody.
 CRITICAL = Lane(

@@ -12,8 +12,8 @@ from celery import bootsteps
 
 from celery_app.broker.census import census
 from celery_app.broker.rules import LANE_NAMES
-from celery_app.broker.script import Script
 from celery_app.connection import key_prefix, redis_client
+from celery_app.scheduler.verbs import PRESENT, SERVING
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 
@@ -27,9 +27,6 @@ SIGN_EVERY = 5.0
 
 #: Seconds that a sign lasts: two may fail. A worker that stops takes its sign away.
 SIGN_LASTS = 15.0
-
-PRESENT = Script("present", "message", "dead")
-SERVING = Script("serving", "message")
 
 #: Sorted set of the workers that serve a lane, by the time of their last sign of life: ``lanes:workers:<lane>``.
 WORKERS = "lanes:workers:"

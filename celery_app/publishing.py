@@ -36,6 +36,7 @@ class Publishing:
 
     Attributes:
         is_uncertain: whether the broker was given the job and has not said what came of it.
+        instead: id of the job that there is already by the same name, so that this one was not queued; else None.
     """
 
     def __init__(self, patience: float | None) -> None:
@@ -45,6 +46,7 @@ class Publishing:
             patience: seconds without an answer; None: as long as the connection's own timeouts allow.
         """
         self.is_uncertain = False
+        self.instead: str | None = None
         self._patience = patience
         self._silent_since = time.monotonic()
 
@@ -62,6 +64,10 @@ class Publishing:
         """Note that the broker has answered, whatever it said."""
         self.is_uncertain = False
         self.heard()
+
+    def found(self, task_id: str) -> None:
+        """Note that there is such a job already."""
+        self.instead = task_id
 
     def heard(self) -> None:
         """Note that the broker has given a sign of life."""

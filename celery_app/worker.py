@@ -53,7 +53,7 @@ def look_after_workers(app: Any) -> None:
     app.steps["worker"].add("celery_app.presence:Presence")  # by name: it brings redis-py along
     # By name: the core imports no task.
     app.steps["worker"].add("tasks.warmup:WarmUp")
-    app.steps["worker"].add("tasks.burials:Burials")
+    app.steps["worker"].add("tasks.ended:EndedJobs")
     app.steps["consumer"].add("celery_app.remote_limits:RemoteLimits")
 
 

@@ -1,50 +1,49 @@
-"""A job's way to the budget: admitted, it may call; denied, it waits a moment in its slot or returns to its lane."""
+"""A call's way to the budget: most jobs come with their reservation; the others wait in line for one."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import redis
 
 from celery_app.away import say_away
-from celery_app.broker.claims import is_claimed
-from celery_app.broker.notes import REFUSED_AT
-from celery_app.broker.verbs import CLOSE_GATE
-from celery_app.budget import CALL_LEASES, Budget, Cost, Outcome, Settlement, Usage, budget_for
+from celery_app.broker.claims import REFUSED_AT, TICKET, VERDICT, claim_of, is_claimed
+from celery_app.broker.entry import cost_header
+from celery_app.broker.lease import call_leases
+from celery_app.budget import Budget, Cost, Outcome, Settlement, Usage, budget_for
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.budget.shut import SHUT, reasons_of
 from celery_app.connection import key_prefix, redis_client
-from celery_app.errors import AccountRefused, DeadlineExceeded, LanesError, NotAMessage, OutOfBudget, PromptTooLarge
+from celery_app.errors import AccountRefused, LanesError, NotAMessage, OutOfBudget, PromptTooLarge
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from celery_app.stopping import told_to_end, told_to_finish
 from tasks.cancelling import running
 
 if TYPE_CHECKING:
-    from celery_app.budget import Admission
+    from collections.abc import Callable
+
+    from celery_app.budget import Reservation
     from tasks.base import LaneTask
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a denied job waits in its slot at most, all its waits together. Returning it costs about as much as a
-#: round trip through the broker and a line in Flower; a slot that waits longer could serve a job of another model.
-PATIENCE = 0.25
-
-#: Milliseconds for which a gate that has opened closes again behind each job: about the time until that job has asked
-#: the budget, but never more than a part of the wait, so that a fast budget is not slowed down.
-LONGEST_PACE = 5
-_PACE_SHARE = 0.25
-
-#: Seconds after which a job asks again that was told a longer time which is no more than a guess: as soon as a call in
-#: flight turns out cheaper than was estimated, the budget has room.
+#: Seconds after which a call that waits in its slot asks again at the latest: as soon as a call in flight turns out
+#: cheaper than was estimated, the budget has room; and the scheduler keeps its place for two.
 LONGEST_GUESS = 1.0
 
 #: Seconds between two tries while Redis is away.
 AWAY_PAUSE = 0.5
+
+#: Attribute of a request: its reservation has been used, and each further call asks for one.
+USED = "lanes_reservation_used"
+
+#: The facts of a job that are its cost, as ``scheduler/scripts/lib/jobs.lua`` names them.
+_COST_FACTS = ("requests", "input_tokens", "characters", "output_tokens", "max_tokens", "whole")
 
 
 class Call:
@@ -61,13 +60,15 @@ class Call:
     reason = ""
     settlement: Settlement | None = None
 
-    def __init__(self, budget: Budget, client: redis.Redis, ticket: str, refused_at: int = 0) -> None:
-        """Keep what settling needs; `refused_at`: as in `Budget.conclude`."""
+    def __init__(
+        self, budget: Budget, client: redis.Redis, ticket: str, task: LaneTask, release: Callable[[], Any] | None = None
+    ) -> None:
+        """Keep what settling needs; `release` ends the lease of a call without a job."""
         self.usage: Usage | None = None
         self.headers: Mapping[str, str] | None = None
         self.outcome: Outcome = "answered"
-        self._budget, self._client, self._ticket, self._refused_at = budget, client, ticket, refused_at
-        CALL_LEASES.hold(budget, client, ticket)
+        self._budget, self._client, self._ticket, self._task = budget, client, ticket, task
+        self._release = release
 
     def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
         """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers.
@@ -103,8 +104,7 @@ class Call:
         return self._budget.sent_at(self._ticket)
 
     def settle(self) -> None:
-        """Replace the estimate in the budget; where Redis is away it stands, and the call's lease ends it."""
-        CALL_LEASES.let_go(self._ticket)
+        """Replace the estimate in the budget; where Redis is away it stands, and its lease ends the call."""
         try:
             self.settlement = self._budget.conclude(
                 self._client,
@@ -113,33 +113,23 @@ class Call:
                 self.headers,
                 self.outcome,
                 reason=self.reason,
-                refused_at=self._refused_at,
+                refused_at=self._task.request.get(REFUSED_AT) or 0,
             )
-            say_settled(self._budget, self._client, self)
+            say_settled(self._budget, self)
         except redis.RedisError as exc:
             say_away("a call could not be settled with the budget", exc)
+        if self._release is not None:
+            self._release()
 
 
-def say_settled(budget: Budget, client: redis.Redis, call: Call) -> None:
-    """Tell when a call has shut the budget, or opened it; open the gates of the lanes then.
-
-    Raises:
-        redis.exceptions.RedisError: if Redis is away.
-    """
+def say_settled(budget: Budget, call: Call) -> None:
+    """Tell when a call has shut the budget, or opened it."""
     lanes, models = ", ".join(budget.sharers), "" if budget.family == ANY_MODEL else f" of {budget.family}"
     if call.settlement is not None and call.settlement.shut:
         how = "refuses the account; one job a minute probes" if call.outcome == "refused" else "wants to be left alone"
         logger.warning("%s: the API has shut the budget%s, it %s: %s", lanes, models, how, call.reason)
     if call.settlement is not None and call.settlement.opened:
         logger.warning("%s: the API answers again, the budget%s is open", lanes, models)
-        key = f"{budget.prefix}lanes:gates"
-        closed = [gate for gate in _texts(client.hkeys(key)) if gate.partition("|")[0] in budget.sharers]
-        if closed:
-            client.hdel(key, *closed)
-
-
-def _texts(names: Any) -> list[str]:
-    return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
 class FreeCall(Call):
@@ -164,11 +154,11 @@ class FreeCall(Call):
 
 
 def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
-    """Return the task's call once the budget has admitted it.
+    """Return the task's call once the budget has room for it.
 
     Raises:
-        celery.exceptions.Retry: if that takes longer than `PATIENCE`, or the worker is about to stop; the job is back
-            in its lane then, at its front.
+        celery.exceptions.Retry: if it has none now, or the worker is about to stop; the job is back at its place
+            then, and comes out again with its reservation.
         Cancelled: if the job was cancelled meanwhile.
         DeadlineExceeded: if it takes longer than the job has.
         PromptTooLarge: if no waiting would help.
@@ -178,46 +168,95 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
         return FreeCall()
     budget = budget_for(settings_of(task.app), task.lane, model, key_prefix(task.app))
     client = redis_client(task.app)
-    try:
-        return _wait_in_line(task, budget, client, cost)
-    except LanesError:
-        _leave_line(task, budget, client)
-        raise
+    task.seconds_left()
+    ticket = _ticket_of(task, model)
+    if ticket:
+        return Call(budget, client, ticket, task)
+    return _waited_for(task, budget, client, cost)
 
 
-def _wait_in_line(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
-    # Called directly or eagerly, a task has no lane to go back to.
-    patience = PATIENCE if is_claimed(task.request.properties) else task.lane.call_timeout
-    patient_until = time.monotonic() + patience
+def _ticket_of(task: LaneTask, model: str) -> str:
+    """Return the ticket that a job came with, once: for the model that it said it would call.
+
+    Raises:
+        LanesError: why it came without one, if it can only fail.
+    """
+    properties = task.request.properties or {}
+    if task.request.get(USED) or model != task.model:
+        return ""
+    setattr(task.request, USED, True)
+    verdict, _, rest = str(properties.get(VERDICT) or "").partition(" ")
+    if verdict == "account":
+        raise _account_refused(rest)
+    if verdict == "large":
+        tokens, limit = rest.split()
+        raise PromptTooLarge(tokens=int(tokens), limit=int(limit))
+    return str(properties.get(TICKET) or "")
+
+
+def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
+    """Ask for a reservation; the first call of a job waits for it in its lane, any other in its slot."""
+    has_job = is_claimed(task.request.properties)
+    claim = claim_of(task.request.properties["delivery_tag"]) if has_job else _call_claim(budget, client)
+    may_return = has_job and not task.request.get(CALLED)
     while True:
-        admission = _ask(task, budget, client, cost)
-        if admission is None:
+        answer = _ask(task, budget, client, cost, claim, waits=not may_return)
+        if answer is None:
             _pause(task, AWAY_PAUSE)
-        elif admission.granted:
-            return Call(budget, client, admission.ticket, task.request.get(REFUSED_AT) or 0)
-        elif (hopeless := _hopeless(task, admission)) is not None:
+        elif answer.granted:
+            setattr(task.request, CALLED, True)
+            return Call(budget, client, answer.ticket, task, None if has_job else _held(budget, client, claim))
+        elif (hopeless := _hopeless(task, answer, has_job=has_job)) is not None:
             raise hopeless
+        elif may_return:
+            error = OutOfBudget(wait=answer.wait_s, dimension=_shortage(answer))
+            facts = dict(zip(_COST_FACTS, cost_header(cost), strict=True))
+            task.return_to_lane(error, 0.0, attempt_spent=False, facts={**facts, "model": budget.model})
         else:
-            wait = _bounded_wait(task, admission)
-            _close_gate(task, client, budget.model, admission, wait)
-            if time.monotonic() + wait > patient_until:
-                error = OutOfBudget(wait=wait, dimension=_shortage(admission))
-                # Its gate keeps a job of a shut budget in the lane, until it is open again.
-                back_in = min(wait, LONGEST_GUESS) if admission.dimension == "closed" else wait
-                task.return_to_lane(error, back_in, attempt_spent=False)
-            _pause(task, wait)
+            _pause(task, min(answer.wait_s, LONGEST_GUESS))
 
 
-def _hopeless(task: LaneTask, admission: Admission) -> LanesError | None:
-    """Return what a denied job fails with at once, None for one that waits."""
-    if admission.tokens:
-        return PromptTooLarge(tokens=admission.tokens, limit=admission.limit)
-    waits = is_claimed(task.request.properties) and not is_urgent(task)
-    if not admission.account or waits:
+#: Attribute of a request: one of its calls has left, which would be made and paid for again if the job returned.
+CALLED = "lanes_called"
+
+
+def _call_claim(budget: Budget, client: redis.Redis) -> tuple[str, str]:
+    """Return id and token for a call without a job."""
+    return f"call-{uuid.uuid4().hex}", f"{call_leases(budget.prefix, client).process}:call"
+
+
+def _held(budget: Budget, client: redis.Redis, claim: tuple[str, str]) -> Callable[[], Any]:
+    """Keep the lease of a call without a job alive; return what ends it."""
+    leases = call_leases(budget.prefix, client)
+    leases.hold(*claim)
+    return lambda: leases.ack(*claim)
+
+
+def _ask(
+    task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost, claim: tuple[str, str], *, waits: bool
+) -> Reservation | None:
+    """Ask the budget; None: Redis is away, and what cannot be accounted for does not leave."""
+    task.seconds_left()
+    has_job = is_claimed(task.request.properties)
+    try:
+        return budget.reserve(client, task.lane, cost, claim=claim, has_job=has_job, waits=waits)
+    except redis.RedisError as exc:
+        say_away("the budget cannot be asked, the call waits", exc)
         return None
-    status, kind, text = (*admission.reason.split(" ", 2), "", "", "")[:3]
+
+
+def _hopeless(task: LaneTask, answer: Reservation, *, has_job: bool) -> LanesError | None:
+    """Return what a call fails with at once, None for one that waits."""
+    if answer.tokens:
+        return PromptTooLarge(tokens=answer.tokens, limit=answer.limit)
+    waits = has_job and not is_urgent(task)
+    return None if not answer.account or waits else _account_refused(answer.reason)
+
+
+def _account_refused(reason: str) -> AccountRefused:
+    status, kind, text = (*reason.split(" ", 2), "", "", "")[:3]
     refusal: dict[str, Any] = {"status": int(status)} if status.isdecimal() else {}
-    return AccountRefused(reason=admission.reason, type=kind.rstrip(":"), text=text, **refusal)
+    return AccountRefused(reason=reason, type=kind.rstrip(":"), text=text, **refusal)
 
 
 def is_urgent(task: LaneTask) -> bool:
@@ -225,56 +264,25 @@ def is_urgent(task: LaneTask) -> bool:
     return task.lane.name == settings_of(task.app).lanes[0].name
 
 
-def shut_for(task: LaneTask) -> str:
-    """Say which budgets of the job's lane the API has shut, and why; empty for none, and where Redis is away."""
+def shut_for(app: Any, lane: str) -> str:
+    """Say which budgets of a lane the API has shut, and why; empty for none, and where Redis is away."""
     try:
-        client = redis_client(task.app)
-        shut: Any = client.hgetall(f"{key_prefix(task.app)}{SHUT}")
+        client = redis_client(app)
+        shut: Any = client.hgetall(f"{key_prefix(app)}{SHUT}")
         seconds, _ = client.time()
     except redis.RedisError:
         return ""
-    return "; ".join(reasons_of(shut, task.lane.name, seconds))
+    return "; ".join(reasons_of(shut, lane, seconds))
 
 
-def _shortage(admission: Admission) -> str:
-    """Say what a job waits for."""
-    if admission.dimension != "closed":
-        return str(admission.dimension)
-    reason = f" ({admission.reason})" if admission.reason else ""
-    if admission.account:
+def _shortage(answer: Reservation) -> str:
+    """Say what a call waits for."""
+    if answer.dimension != "closed":
+        return str(answer.dimension)
+    reason = f" ({answer.reason})" if answer.reason else ""
+    if answer.account:
         return f"the API refuses the account{reason}"
-    return f"the API has shut it for another {admission.shut_s:.0f} s{reason}"
-
-
-def _ask(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Admission | None:
-    """Ask the budget; None: Redis is away, and what cannot be accounted for is not admitted."""
-    task.seconds_left()
-    waited = time.time() - task.submitted_at
-    try:
-        return budget.admit(client, task.lane, cost, waited, waiter=task.request.id or "", bounded=True)
-    except redis.RedisError as exc:
-        say_away("the budget cannot be asked, the call waits", exc)
-        return None
-
-
-def _leave_line(task: LaneTask, budget: Budget, client: redis.Redis) -> None:
-    """Hold nobody up: the budget would keep room for the job until the time that it was told."""
-    try:
-        budget.leave(client, task.lane, task.request.id or "")
-    except redis.RedisError as exc:
-        say_away("a job's place in the line could not be given up, it lapses", exc)
-
-
-def _bounded_wait(task: LaneTask, admission: Admission) -> float:
-    """Return the seconds until it is worth while to ask again."""
-    wait = admission.wait_s
-    if not admission.certain:
-        return min(wait, LONGEST_GUESS)
-    if task.deadline_at is not None and time.time() + wait > task.deadline_at:
-        shut = f": {_shortage(admission)}" if admission.dimension == "closed" else ""
-        allowed = task.deadline_at - task.submitted_at
-        raise DeadlineExceeded(where=f"while it waited for the budget{shut}", allowed=allowed)
-    return wait
+    return f"the API has shut it for another {answer.shut_s:.0f} s{reason}"
 
 
 def _pause(task: LaneTask, seconds: float) -> None:
@@ -285,19 +293,3 @@ def _pause(task: LaneTask, seconds: float) -> None:
         task.end_cancelled()
     if told_to_finish() or told_to_end():
         task.return_to_lane(OutOfBudget(wait=0.0, dimension="its worker stops"), 0.0, attempt_spent=False)
-
-
-def _close_gate(task: LaneTask, client: redis.Redis, model: str, admission: Admission, wait: float) -> None:
-    """Keep the lane's other jobs of this model in the broker meanwhile; without it they would only be denied, too."""
-    said = task.model
-    if said and said != model:
-        return  # the jobs that say the same may call something else altogether
-    # As the broker's scripts read it; see scripts/message.lua.
-    name = said if said and json.dumps(said) == f'"{said}"' else f"task:{task.name}"
-    wait_ms = max(1, round(wait * 1000))
-    pace = max(1, min(LONGEST_PACE, round(wait_ms * _PACE_SHARE)))
-    arguments = (task.lane.name, name, wait_ms, pace, int(admission.first))
-    try:
-        CLOSE_GATE.run(client, [f"{key_prefix(task.app)}lanes:gates"], arguments)
-    except redis.RedisError as exc:
-        say_away("a lane's gate could not be closed", exc)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from celery.exceptions import Retry, TaskPredicate
 
-from celery_app.broker.claims import is_claimed
-from celery_app.broker.notes import REFUSED_AT, TIMEOUTS
+from celery_app.broker.claims import TIMEOUTS, is_claimed
 from celery_app.errors import ApiError
 from celery_app.settings import settings_of
 from tasks.admission import admitted, is_urgent
@@ -34,6 +33,9 @@ MOST_TIMEOUTS = 1
 #: Seconds for which a job stays away that the API refused because of the account: a little longer than until the next
 #: probe (budget/scripts/shut.lua), so that another job makes that one. If its call goes well, it was this job.
 ACCOUNT_PAUSE = 61.0
+
+#: The fact of a job that its call was refused, as ``scheduler/scripts/lib/jobs.lua`` names it.
+REFUSED = "refused_at"
 
 #: Fraction of the time allowed from which on a call has taken all of it: the block does something before it, too.
 _NEARLY = 0.9
@@ -88,19 +90,19 @@ def end_or_return(task: LaneTask, failure: Failure, call: Call) -> NoReturn:
 
 
 def _end_or_return(task: LaneTask, failure: Failure, call: Call) -> NoReturn:
-    notes = {REFUSED_AT: call.sent_at}
+    facts = {REFUSED: call.sent_at}
     if failure.account and not call.is_own and not is_urgent(task):
-        task.return_to_lane(failure.error, ACCOUNT_PAUSE, attempt_spent=False, notes=notes)
+        task.return_to_lane(failure.error, ACCOUNT_PAUSE, attempt_spent=False, facts=facts)
     if failure.kind == "fatal":
         raise failure.error
     if failure.kind == "limited":
         task.report("limited")
         delay = failure.retry_after or LIMITED_PAUSE
-        task.return_to_lane(failure.error, delay, attempt_spent=call.is_own, notes=notes)
+        task.return_to_lane(failure.error, delay, attempt_spent=call.is_own, facts=facts)
     delay = max(backoff(task.request.retries), failure.retry_after or 0)
     if failure.timed_out:
         _repeat_once(task, failure.error, delay)
-    task.return_to_lane(failure.error, delay, notes=notes if failure.overloaded else None)
+    task.return_to_lane(failure.error, delay, facts=facts if failure.overloaded else None)
 
 
 def _repeat_once(task: LaneTask, error: Exception, delay: float) -> NoReturn:
@@ -108,7 +110,7 @@ def _repeat_once(task: LaneTask, error: Exception, delay: float) -> NoReturn:
     timeouts = (task.request.get(TIMEOUTS) or 0) + 1
     if timeouts > MOST_TIMEOUTS and is_claimed(task.request.properties):
         task.give_up(error)
-    task.return_to_lane(error, delay, notes={TIMEOUTS: timeouts})
+    task.return_to_lane(error, delay, facts={"timeouts": timeouts})
 
 
 def _leave(task: LaneTask, call: Call, running: Running) -> None:

@@ -239,7 +239,7 @@ class LaneTask(Task):
                 raise
             from tasks.admission import shut_for  # brings redis-py along
 
-            why = shut_for(self)
+            why = shut_for(self.app, self.lane.name)
             where = f"in the queue, where it waited for {why}" if why else "in the queue"
             raise DeadlineExceeded(where=where, allowed=exc.allowed) from None
 
@@ -385,7 +385,7 @@ class LaneTask(Task):
         delay: float,
         *,
         attempt_spent: bool = True,
-        notes: Mapping[str, int] | None = None,
+        facts: Mapping[str, str | float] | None = None,
     ) -> NoReturn:
         """Give the job back to the front of its lane, to start again after `delay` seconds.
 
@@ -393,7 +393,7 @@ class LaneTask(Task):
             error: what has happened.
             delay: in seconds.
             attempt_spent: whether it counts.
-            notes: what its next delivery is to know, see `celery_app.broker.notes`.
+            facts: what else is to be known of it, see `Leases.requeue`.
 
         Raises:
             celery.exceptions.Retry: which ends the task here.
@@ -404,23 +404,23 @@ class LaneTask(Task):
             raise error
         if attempt_spent:
             self._check_attempts(error)
-        raise self._returned(delay, self.request.retries + attempt_spent, error, notes)
+        raise self._returned(delay, self.request.retries + attempt_spent, error, facts)
 
     def _check_attempts(self, error: BaseException | None, max_retries: int | None = None) -> None:
         if self.request.retries >= self._most_retries(max_retries):
             self.give_up(error or MaxRetriesExceededError(f"{self.name} was tried {self.request.retries + 1} times"))
 
     def _returned(
-        self, delay: float, retries: int, error: BaseException | None, notes: Mapping[str, int] | None = None
+        self, delay: float, retries: int, error: BaseException | None, facts: Mapping[str, str | float] | None = None
     ) -> Retry:
-        from celery_app.broker.returns import give_back  # brings redis-py along
+        from celery_app.broker.returns import requeue  # brings redis-py along
         from tasks.cancelling import is_marked
 
         self._check_time_for(delay, error)
         if is_marked(self):
             self.end_cancelled()
         self.report("returned")
-        give_back(self.app, self.request.properties, delay=delay, retries=retries, notes=notes)
+        requeue(self.app, self.request.properties, delay=delay, retries=retries, facts=facts)
         return Retry(exc=error, when=delay)
 
     def _check_time_for(self, delay: float, error: BaseException | None) -> None:
@@ -437,13 +437,13 @@ class LaneTask(Task):
             BaseException: `error`, always.
         """
         if is_claimed(self.request.properties):
-            from celery_app.broker.returns import give_up
+            from celery_app.broker.returns import bury
             from tasks.endings import DEAD_LETTER
 
             tried = f"{type(error).__name__} after {self.request.retries + 1} attempts"
             # Only our own errors are known to show nothing of the prompt.
             reason = f"{tried}: {error}" if isinstance(error, LanesError) else tried
-            give_up(self.app, self.request.properties, reason)
+            bury(self.app, self.request.properties, reason)
             setattr(self.request, DEAD_LETTER, True)
         raise error
 

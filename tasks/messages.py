@@ -10,7 +10,7 @@ from celery.exceptions import TaskPredicate
 
 from celery_app.call_options import refuse_options
 from celery_app.errors import InvalidRequest, LanesError, UnforeseenFailure
-from celery_app.routing import MODEL
+from celery_app.routing import COST, MODEL
 from celery_app.settings import settings_of
 from celery_app.stand_in import refuse_eager, stand_in
 from tasks.base import LaneTask
@@ -38,7 +38,8 @@ class MessageTask(LaneTask):
             InvalidRequest: naming the first bad field; nothing has been queued then.
             EagerRefused: ``task_always_eager`` is set, and `celery_app.testing` does not stand in for the lanes.
         """
-        from celery_app.budget import metered_model
+        from celery_app.broker.entry import cost_header
+        from celery_app.budget import cost_of, metered_model
         from tasks.request import check_request
 
         if args:
@@ -48,7 +49,8 @@ class MessageTask(LaneTask):
         refuse_options(kwargs or {}, "apply_async")
         check_request(kwargs or {})
         refuse_eager(self.app)
-        options["headers"] = {MODEL: metered_model(kwargs), **(options.get("headers") or {})}
+        stated = {MODEL: metered_model(kwargs), COST: cost_header(cost_of(kwargs or {}))}
+        options["headers"] = {**stated, **(options.get("headers") or {})}
         return super().apply_async(args, kwargs, **options)
 
     def describe(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import redis
 
 from celery_app.away import say_away
-from celery_app.broker.script import Script
 from celery_app.connection import key_prefix, redis_client
 from celery_app.job_keys import BATCH, BATCH_HEADER, BATCH_KEPT, DONE, DONE_KEPT, REPLY_HEADER, batch_id_of
+from celery_app.script import Script
 from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery_app.broker.script import Script
+from celery_app.scheduler.verbs import CENSUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 #: kombu's wire format: step 0 is the list with the queue's bare name, the others are ``name + SEPARATOR + step``.
 PRIORITY_STEPS = "0,3,6,9"
 SEPARATOR = "\x06\x16"
-
-CENSUS = Script("census")
 
 #: The Lua script gives ages in milliseconds.
 _MS_PER_S = 1000
@@ -35,8 +33,6 @@ class LaneCensus:
         in_flight: jobs that workers hold.
         returning: jobs that wait for the time of their return.
         dead: dead letters.
-        gate_s: seconds until the budget can admit a job of the lane again; 0: nothing holds it back.
-        gate_model: the model whose budget that is.
     """
 
     depth: int
@@ -44,8 +40,6 @@ class LaneCensus:
     in_flight: int
     returning: int
     dead: int
-    gate_s: float
-    gate_model: str
 
 
 def census(client: Redis, lanes: Iterable[Lane], prefix: str = "") -> dict[str, LaneCensus]:
@@ -77,7 +71,7 @@ def census_of(lanes: Sequence[Lane], reply: Any) -> dict[str, LaneCensus]:
 
 
 def _lane_census(  # one argument for each number of the script's row
-    depth: int, oldest_ms: int | None, in_flight: int, returning: int, dead: int, gate_ms: int, gate_model: bytes
+    depth: int, oldest_ms: int | None, in_flight: int, returning: int, dead: int
 ) -> LaneCensus:
     oldest_s = None if oldest_ms is None else oldest_ms / _MS_PER_S
-    return LaneCensus(depth, oldest_s, in_flight, returning, dead, gate_ms / _MS_PER_S, gate_model.decode())
+    return LaneCensus(depth, oldest_s, in_flight, returning, dead)

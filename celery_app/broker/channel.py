@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-import uuid
 from contextlib import closing
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -13,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import redis
 from kombu.transport import redis as kombu_redis
 
+from celery_app.broker.arrivals import ARRIVED, take_in
 from celery_app.broker.claims import claim_of
 from celery_app.broker.dead_letters import say_message_buried
-from celery_app.broker.inbox import Claimed
-from celery_app.broker.lease import MAX_DELIVERIES, Leases, leases_for
-from celery_app.broker.outbox import MAX_MESSAGE_BYTES, LanePublishBatch, Outbox
+from celery_app.broker.inbox import Inbox
+from celery_app.broker.lease import Leases, leases_for
+from celery_app.broker.outbox import LanePublishBatch, Outbox
 from celery_app.broker.qos import QoS
 from celery_app.broker.rules import LANE_NAMES, LaneRules
-from celery_app.broker.verbs import CLAIM, PURGE
 from celery_app.broker_urls import SENTINEL
+from celery_app.scheduler.verbs import CENSUS, CLAIM, PURGE
 
 if TYPE_CHECKING:
     from celery_app.lanes import Lane
@@ -41,6 +41,9 @@ MOST_AT_ONCE = 4
 #: Seconds between two claims that the server refuses: out of memory, disk full.
 REFUSED_PAUSE = 0.5
 
+
+#: Jobs that `purge` drops in one step: the server is busy with them for some milliseconds.
+MOST_PURGED = 1_000
 
 #: Jobs claimed at once by a consumer without a prefetch limit, or without acknowledgements: it may take one and close.
 ONE = 1
@@ -70,7 +73,6 @@ class Channel(kombu_redis.Channel):
         self._asked = 0
         #: Queues whose jobs the claim under way holds; by the time of its reply nobody may consume from them any more.
         self._claimed_to_hold: frozenset[str] = frozenset()
-        self._tokens = (f"{uuid.uuid4().hex}:{n}" for n in itertools.count())
         self._script_is_known = True
         super().__init__(*args, **kwargs)
 
@@ -107,7 +109,7 @@ class Channel(kombu_redis.Channel):
 
     def _make_leases(self) -> Leases:
         # A pool of its own: it outlives the channel, which goes when its connection does.
-        return Leases(redis.Redis(connection_pool=self._get_pool()), self.global_keyprefix, self.sep)
+        return Leases(redis.Redis(connection_pool=self._get_pool()), self.global_keyprefix)
 
     def wake(self) -> None:
         """Have the event loop look for work: a slot is free."""
@@ -136,7 +138,7 @@ class Channel(kombu_redis.Channel):
         self._brpop_sent_at = time.monotonic()
         self._claiming = self._hungry
         if self._claiming:
-            self._token = next(self._tokens)
+            self._token = self._new_token()
             self._claimed_to_hold = frozenset(queues) - self._unheld
             self._asked = self._free_slots()
             connection.send_command(*self._claim_command(queues, self._asked, self._token))
@@ -172,13 +174,34 @@ class Channel(kombu_redis.Channel):
         free = self.qos.can_consume_max_estimate()
         return ONE if free is None or self._unheld else max(1, min(free, MOST_AT_ONCE))
 
+    def _new_token(self) -> str:
+        return f"{self.leases.process}:{next(_numbers)}"
+
     def _claim_command(self, queues: list[str], most: int, token: str) -> list[Any]:
-        flags = [part for queue in queues for part in (queue, "0" if queue in self._unheld else "1")]
         head = ["EVALSHA", CLAIM.sha] if self._script_is_known else ["EVAL", CLAIM.source]
+        return [*head, 0, *self._claim_arguments(queues, most, token)]
+
+    def _claim_arguments(self, queues: list[str], most: int, token: str) -> list[Any]:
+        if self.rules is not None:
+            self.rules.keep_terms(self._plain_client(), self.global_keyprefix)
         sweep_after = round(self.leases.sweep_after() * 1000)
         steps = ",".join(map(str, self.priority_steps))
-        arguments = (token, most, sweep_after, MAX_DELIVERIES, MAX_MESSAGE_BYTES, steps)
-        return [*head, 0, self.global_keyprefix, self.sep, *arguments, *flags]
+        own = [queue for queue in queues if not self.is_lane(queue)]
+        flags = [part for queue in own for part in (queue, self._flag(queue))]
+        options = (token, most, sweep_after, round(BELL_WAIT * 1000), int(self.leases.has_suspect), self.sep, steps)
+        return [self.global_keyprefix, *options, len(own), *flags, *self._lane_arguments(queues)]
+
+    def _flag(self, queue: str) -> str:
+        """Say how the script is to hand out a queue's messages: under a lease, or for good."""
+        return "1" if queue in self._unheld else "2"
+
+    def _lane_arguments(self, queues: list[str]) -> list[Any]:
+        return [
+            part
+            for lane in map(self.lane, LANE_NAMES)
+            if lane is not None
+            for part in (*lane.arguments, self._flag(lane.name) if lane.name in queues else "0")
+        ]
 
     def _on_refused(self, exc: redis.RedisError) -> None:
         """A claim failed: bring the script along, wait for the server to recover, or have kombu reconnect."""
@@ -196,17 +219,18 @@ class Channel(kombu_redis.Channel):
         time.sleep(REFUSED_PAUSE)
 
     def _deliver_claimed(self, reply: list[Any]) -> bool:
+        look_ms, has_arrivals, unknown, rows = reply
         held = self._claimed_to_hold
-        claimed = Claimed(reply, self._token, held, self.leases)
+        claimed = Inbox(rows, self._token, held, self.leases)
         if self._closing:
-            claimed.give_back()
+            claimed.requeue()
             raise Empty
+        self._prepare(has_arrivals, unknown)
         # A claim that could have had more has left nothing, and whatever comes since has rung a bell.
-        self._hungry = len(claimed) >= self._asked
-        due = claimed.next_due_ms
+        self._hungry = len(claimed) >= self._asked or bool(has_arrivals or unknown)
         # At least a millisecond: 0 would block for ever.
-        self._bell_wait = BELL_WAIT if due < 0 else min(BELL_WAIT, max(due, 1) / 1000)
-        with closing(claimed.messages()) as messages:
+        self._bell_wait = BELL_WAIT if look_ms < 0 else min(BELL_WAIT, max(look_ms, 1) / 1000)
+        with closing(claimed.messages(self._read_text)) as messages:
             for queue, message in messages:
                 self._queue_cycle.rotate(queue)
                 self._deliver_job(queue, message, queue in held)
@@ -214,20 +238,51 @@ class Channel(kombu_redis.Channel):
             raise Empty
         return True
 
+    def _prepare(self, has_arrivals: int, unknown: list[Any]) -> None:
+        """Do what the next claim needs: take in what stock producers have left, and write down the models' budgets."""
+        try:
+            if has_arrivals:
+                self._take_in()
+            if unknown and self.rules is not None:
+                pairs = zip(unknown[::2], unknown[1::2], strict=True)
+                models = [(lane.decode(), model.decode()) for lane, model in pairs]
+                self.rules.write_terms(self._plain_client(), self.global_keyprefix, models)
+        except redis.ResponseError as exc:
+            logger.warning("the broker refuses to take in jobs: %s", exc)
+            time.sleep(REFUSED_PAUSE)
+
+    def _take_in(self) -> None:
+        for lane in self.active_queues:
+            if self.is_lane(lane):
+                self._take_in_lane(lane)
+
+    def _take_in_lane(self, lane: str) -> None:
+        take_in(self._plain_client(), self.global_keyprefix, lane, self._lists_of(lane), self._step_of)
+
+    def _lists_of(self, queue: str) -> list[str]:
+        return [self._q_for_pri(queue, step) for step in self.priority_steps]
+
+    def _step_of(self, message: dict[str, Any]) -> int:
+        return int(self.priority(self._get_message_priority(message)))
+
+    def _read_text(self, job_id: str) -> bytes | None:
+        text: Any = self._plain_client().get(f"{self.global_keyprefix}lanes:text:{job_id}")
+        return None if text is None else bytes(text)
+
     def _deliver_job(self, queue: str, message: dict[str, Any], held: bool) -> None:
         """Give a message to its consumer; a job that the consumer stumbles over must not end the worker."""
         delivery = message["properties"]["delivery_tag"]
         try:
             self.connection._deliver(message, queue)
         except (redis.RedisError, OSError):
-            self.leases.give_back_all([claim_of(delivery)])
+            self.leases.requeue_all([claim_of(delivery)])
             raise
         except Exception as exc:
             if not held or not self.is_lane(queue):
                 raise
             reason = f"no worker can take it up: {type(exc).__name__}"
             say_message_buried(queue, message.get("headers"), reason)
-            self.leases.give_up(*claim_of(delivery), reason)
+            self.leases.bury(*claim_of(delivery), reason)
             if delivery in self.qos._delivered:
                 self.qos._free_slot(delivery)
 
@@ -236,31 +291,48 @@ class Channel(kombu_redis.Channel):
         if not self.is_lane(queue):
             message: dict[str, Any] = super()._get(queue)
             return message
-        token = next(self._tokens)
-        reply = CLAIM.run(self._plain_client(), (), self._claim_command([queue], 1, token)[3:])
-        claimed = Claimed(reply, token, frozenset({queue}) - self._unheld, self.leases)
-        messages = [message for _, message in claimed.messages()]
-        if not messages:
-            raise Empty
-        return messages[0]
+        for _ in range(_TRIES):
+            token = self._new_token()
+            arguments = self._claim_arguments([queue], 1, token)
+            _, has_arrivals, unknown, rows = CLAIM.run(self._plain_client(), (), arguments)
+            claimed = Inbox(rows, token, frozenset({queue}) - self._unheld, self.leases)
+            messages = [message for _, message in claimed.messages(self._read_text)]
+            if messages:
+                return messages[0]
+            if has_arrivals:
+                self._take_in_lane(queue)
+            self._prepare(0, unknown)
+        raise Empty
+
+    def _size(self, queue: str) -> int:
+        if not self.is_lane(queue):
+            return int(super()._size(queue))
+        return sum(self._queued(queue))
+
+    def _queued(self, lane: str) -> tuple[int, int]:
+        """Return how many jobs of a lane are queued, and how many wait for a time."""
+        steps = ",".join(map(str, self.priority_steps))
+        ((queued, _, _, scheduled, _),) = CENSUS.run(
+            self._plain_client(), (), (self.global_keyprefix, self.sep, steps, lane)
+        )
+        return int(queued), int(scheduled)
 
     def _purge(self, queue: str) -> int:
         if not self.is_lane(queue):
             return int(super()._purge(queue))
-        steps = ",".join(map(str, self.priority_steps))
-        return int(PURGE.run(self._plain_client(), (), (self.global_keyprefix, self.sep, queue, steps)))
+        lists = [*self._lists_of(queue), f"{ARRIVED}{queue}"]
+        purged = 0
+        while True:
+            dropped = int(PURGE.run(self._plain_client(), (), (self.global_keyprefix, queue, MOST_PURGED, *lists)))
+            purged += dropped
+            if dropped < MOST_PURGED:
+                return purged
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> None:
         """Delete a queue; kombu looks for what is left of it in its lists only."""
-        if if_empty and self.is_lane(queue) and self._waits_elsewhere(queue):
+        if if_empty and self.is_lane(queue) and self._size(queue):
             return
         super().queue_delete(queue, if_unused, if_empty, **kwargs)
-
-    def _waits_elsewhere(self, queue: str) -> bool:
-        """Whether jobs of a lane are set aside, or of any lane wait for their time."""
-        client, prefix = self._plain_client(), self.global_keyprefix
-        aside: Any = client.hget(f"{prefix}lanes:aside_depth", queue)
-        return int(aside or 0) > 0 or bool(client.exists(f"{prefix}lanes:returns"))
 
     def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
         """Delete a queue; of a lane, what waits elsewhere than in its lists, too."""
@@ -307,6 +379,13 @@ class Channel(kombu_redis.Channel):
         return client
 
     _plain: redis.Redis | None = None
+
+
+#: Number the claims of a process.
+_numbers = itertools.count()
+
+#: Claims of `basic_get`: the first may find what has to be taken in, or a model that nobody knows.
+_TRIES = 3
 
 
 class SentinelChannel(Channel, kombu_redis.SentinelChannel):

@@ -11,8 +11,18 @@ if TYPE_CHECKING:
 #: Property of a delivered message with the token of its claim; it exists in the worker only.
 CLAIM = "lanes_claim"
 
-#: Likewise, with whether the job had been cancelled when it was claimed; absent where the broker could not tell.
+#: Likewise, with whether the job had been cancelled when it was claimed.
 CANCELLED = "lanes_cancelled"
+
+#: Likewise, with the ticket of what was reserved for it; empty: nothing was.
+TICKET = "lanes_ticket"
+
+#: Likewise, with the reason why it can only fail, see `celery_app.broker.claimed`; empty: there is none.
+VERDICT = "lanes_verdict"
+
+#: Headers of a delivered job, by the scheduler: calls of it that were not answered in time, and when its last call left
+#: that the API refused for now (429, 529), in µs by Redis' clock; 0: none was.
+TIMEOUTS, REFUSED_AT = "lanes_timeouts", "lanes_refused_at"
 
 #: Likewise, with the queue that it was claimed from. Its routing key need not be the queue's name: a project's own
 #: exchanges may have keys that are called like lanes, and may be bound to lanes by other keys.

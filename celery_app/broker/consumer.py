@@ -158,5 +158,5 @@ def _is_call(body: Any) -> bool:
 
 def _bury(message: Any, reason: str) -> None:
     say_message_buried(queue_of(message.properties, message.delivery_info), message.headers, reason)
-    message.channel.qos.give_up(message.delivery_tag, reason)
+    message.channel.qos.bury(message.delivery_tag, reason)
     message.ack_log_error(logger, message.channel.connection_errors)

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -14,12 +15,12 @@ import redis
 from celery_app.away import say_away
 from celery_app.bounded_log import BoundedLog
 from celery_app.broker.dead_letters import job_in_hand
-from celery_app.broker.verbs import EXTEND, GIVE_BACK, GIVE_UP, SETTLE
+from celery_app.scheduler.verbs import ACK, BURY, EXTEND, REQUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from celery_app.broker.script import Script
+    from celery_app.script import Script
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +39,6 @@ RETRY_EVERY = 0.5
 #: leases look expired until each of them has said that it is alive.
 GRACE = 2 * EXTEND_EVERY
 
-#: Deliveries after which a job that was never finished is buried: it kills its workers.
-MAX_DELIVERIES = 5
-
 #: Lines within 10 s about claims that the broker refuses to end; each is tried again twice a second.
 MOST_REFUSALS = 1
 
@@ -57,20 +55,21 @@ class Leases:
     connections of their own.
     """
 
-    def __init__(self, client: redis.Redis, prefix: str, separator: str, *, repeats: bool = True) -> None:
+    def __init__(self, client: redis.Redis, prefix: str, *, repeats: bool = True) -> None:
         """Hold nothing yet; the thread starts with the first job.
 
         Args:
             client: without a key prefix of its own.
             prefix: of all keys.
-            separator: between a queue's name and a priority step.
             repeats: whether what the broker could not do is repeated later, or raised.
         """
         self.client = client
         self._prefix = prefix
-        self._separator = separator
         self._repeats = repeats
+        #: Begins each token of a claim: all that one process holds is lost at once.
+        self.process = uuid.uuid4().hex
         self._held: dict[str, str] = {}
+        self._suspects: set[str] = set()
         self._unsettled: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
         self._lock = threading.Lock()
         self._busy = threading.Event()
@@ -78,20 +77,27 @@ class Leases:
         self._trusted_from = 0.0
         self._stopping = False
 
-    def hold(self, tag: str, token: str) -> None:
-        """Keep a claimed job's lease alive from now on."""
+    @property
+    def has_suspect(self) -> bool:
+        """Whether one of the jobs was in hand when another process died; no process gets two of them at a time."""
+        return bool(self._suspects)
+
+    def hold(self, tag: str, token: str, *, suspect: bool = False) -> None:
+        """Keep the lease of a claimed job, or of a call, alive from now on."""
         with self._lock:
             self._held[tag] = token
+            if suspect:
+                self._suspects.add(tag)
             self._busy.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep_alive, name="lanes-leases", daemon=True)
                 self._thread.start()
 
-    def settle(self, tag: str, token: str) -> bool:
-        """A job is done."""
-        return self._let_go(tag, token, SETTLE, (self._prefix, tag, token))
+    def ack(self, tag: str, token: str) -> bool:
+        """End a job that is done."""
+        return self._let_go(tag, token, ACK, (self._prefix, tag, token))
 
-    def give_back(
+    def requeue(
         self,
         tag: str,
         token: str,
@@ -100,32 +106,29 @@ class Leases:
         retries: int = -1,
         went_wrong: bool = False,
         to_back: bool = False,
-        notes: Mapping[str, int] | None = None,
+        facts: Mapping[str, str | float] | None = None,
     ) -> bool:
-        """Return a job to the front of its lane.
+        """Return a job to its place in its line.
 
         Args:
-            tag: of its delivery.
+            tag: the job's id.
             token: of its claim.
             delay: seconds before which it must not start again.
             retries: how often it has been tried; -1: as the job says.
-            went_wrong: counts against `MAX_DELIVERIES`.
+            went_wrong: it is one step nearer to being buried.
             to_back: it goes behind all others instead, as kombu has it for queues that are no lanes.
-            notes: what its next delivery is to know, see `celery_app.broker.notes`.
+            facts: what else is to be known of it from now on, by the names in ``scheduler/scripts/lib/jobs.lua``.
 
         Returns:
             Whether the job was still held; if not, it is elsewhere, and nothing has been done.
         """
-        most_deliveries = MAX_DELIVERIES if went_wrong else 0
-        delay_ms = max(0, round(delay * 1000))
-        options = (delay_ms, retries, most_deliveries, int(to_back))
-        noted = (part for note in (notes or {}).items() for part in note)
-        arguments = (self._prefix, self._separator, tag, token, *options, *noted)
-        return self._let_go(tag, token, GIVE_BACK, arguments)
+        options = (max(0, round(delay * 1000)), retries, int(went_wrong), int(to_back))
+        noted = (part for fact in (facts or {}).items() for part in fact)
+        return self._let_go(tag, token, REQUEUE, (self._prefix, tag, token, *options, *noted))
 
-    def give_up(self, tag: str, token: str, reason: str) -> bool:
+    def bury(self, tag: str, token: str, reason: str) -> bool:
         """Put a job among the dead letters."""
-        return self._let_go(tag, token, GIVE_UP, (self._prefix, self._separator, tag, token, reason))
+        return self._let_go(tag, token, BURY, (self._prefix, tag, token, reason))
 
     def sweep_after(self) -> float:
         """Return the age in seconds from which other workers' leases count as expired; 0: leave them alone."""
@@ -135,19 +138,19 @@ class Leases:
         """Give other workers time to say that they are alive."""
         self._trusted_from = time.monotonic() + GRACE
 
-    def give_back_all(self, claims: Iterable[tuple[str, str]]) -> None:
+    def requeue_all(self, claims: Iterable[tuple[str, str]]) -> None:
         """Return what is still held of these jobs, by tag and token, at once."""
         for tag, token in claims:
             # What waits to be settled is done.
             if self._held.get(tag) == token and (tag, token) not in self._unsettled:
-                self.give_back(tag, token)
+                self.requeue(tag, token)
 
     def close(self) -> None:
         """Return all that is held and stop the thread; for the end of the process."""
         self._stopping = True
         self._busy.set()
         self._survives(self._repeat)
-        self.give_back_all(list(self._held.items()))
+        self.requeue_all(list(self._held.items()))
 
     def holds(self, tag: str) -> bool:
         """Say whether a job is held by this process."""
@@ -184,6 +187,7 @@ class Leases:
             if self._held.get(tag) != token:
                 return False
             del self._held[tag]
+            self._suspects.discard(tag)
             return True
 
     def _rest_if_idle(self) -> None:
@@ -228,7 +232,7 @@ class Leases:
             held = dict(self._held)
         pairs = [part for pair in held.items() for part in pair]
         sweep_after = round(self.sweep_after() * 1000)
-        for name in EXTEND.run(self.client, (), (self._prefix, self._separator, sweep_after, MAX_DELIVERIES, *pairs)):
+        for name in EXTEND.run(self.client, (), (self._prefix, sweep_after, *pairs)):
             self._lost(name.decode(), held[name.decode()])
 
     def _lost(self, tag: str, token: str) -> None:
@@ -250,18 +254,23 @@ def leases_for(key: tuple[Any, ...], make: Callable[[], Leases]) -> Leases:
         return _process_leases[key]
 
 
+def call_leases(prefix: str, client: redis.Redis) -> Leases:
+    """Return this process's leases of calls that are made without a job: in a web process, or eagerly."""
+    return leases_for(("calls", prefix, id(client)), lambda: Leases(client, prefix))
+
+
 def holder_of(tag: str) -> Leases | None:
     """Return this process's leases that hold a job, or None: a pool's process holds none itself."""
     return next((leases for leases in list(_process_leases.values()) if leases.holds(tag)), None)
 
 
-def give_back_everything() -> None:
+def requeue_everything() -> None:
     """Return all that this process still holds; for its end."""
     for leases in list(_process_leases.values()):
         leases.close()
     _process_leases.clear()
 
 
-atexit.register(give_back_everything)
+atexit.register(requeue_everything)
 # A forked pool process holds nothing itself, and must not return what its parent holds.
 os.register_at_fork(after_in_child=_process_leases.clear)

@@ -30,11 +30,11 @@ class QoS(kombu_redis.QoS):
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Settle a job that is done."""
+        """End a job that is done."""
         if not is_delivery(delivery_tag):
             super().ack(delivery_tag)
             return
-        self.channel.leases.settle(*claim_of(delivery_tag))
+        self.channel.leases.ack(*claim_of(delivery_tag))
         self._free_slot(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
@@ -44,12 +44,12 @@ class QoS(kombu_redis.QoS):
             return
         claim, in_lane = claim_of(delivery_tag), self._is_in_lane(delivery_tag)
         if requeue:
-            self.channel.leases.give_back(*claim, went_wrong=in_lane, to_back=not in_lane)
+            self.channel.leases.requeue(*claim, went_wrong=in_lane, to_back=not in_lane)
         elif in_lane:
             self._say_rejected(delivery_tag)
-            self.give_up(delivery_tag, "rejected")
+            self.bury(delivery_tag, "rejected")
         else:
-            self.channel.leases.settle(*claim)
+            self.channel.leases.ack(*claim)
         self._free_slot(delivery_tag)
 
     def _say_rejected(self, delivery_tag: str) -> None:
@@ -57,9 +57,9 @@ class QoS(kombu_redis.QoS):
         if message is not None:
             say_message_buried(queue_of(message.properties, message.delivery_info), message.headers, "rejected")
 
-    def give_up(self, delivery_tag: str, reason: str) -> None:
+    def bury(self, delivery_tag: str, reason: str) -> None:
         """Put a job among the dead letters; it still counts until it is acknowledged."""
-        self.channel.leases.give_up(*claim_of(delivery_tag), reason)
+        self.channel.leases.bury(*claim_of(delivery_tag), reason)
 
     def restore_unacked(self, client: Any = None) -> list[Any]:
         """Return what nobody works on; what a pool is busy with stays held, and is settled when it is done."""
@@ -67,7 +67,7 @@ class QoS(kombu_redis.QoS):
         claimed = {tag: message for tag, message in self._delivered.items() if is_delivery(tag)}
         busy = _busy_tags() if claimed else ()
         if claimed:
-            self.channel.leases.give_back_all(claim_of(tag) for tag in claimed if tag not in busy)
+            self.channel.leases.requeue_all(claim_of(tag) for tag in claimed if tag not in busy)
         for tag in claimed:
             del self._delivered[tag]
         if self._delivered:  # else kombu would connect all the same, with a connection that may be the one just lost
@@ -77,7 +77,7 @@ class QoS(kombu_redis.QoS):
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Return one job."""
         if is_delivery(tag):
-            self.channel.leases.give_back(*claim_of(tag))
+            self.channel.leases.requeue(*claim_of(tag))
         else:
             super().restore_by_tag(tag, client, leftmost)
 

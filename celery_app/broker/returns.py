@@ -1,4 +1,4 @@
-"""What a running task does with its own job: give it back, or give it up."""
+"""What a running task does with its own job: have it return, or bury it."""
 
 from __future__ import annotations
 
@@ -18,31 +18,36 @@ if TYPE_CHECKING:
 PATIENCE = 300.0
 
 
-def give_back(
-    app: Any, properties: Mapping[str, Any], *, delay: float, retries: int, notes: Mapping[str, int] | None = None
+def requeue(
+    app: Any,
+    properties: Mapping[str, Any],
+    *,
+    delay: float,
+    retries: int,
+    facts: Mapping[str, str | float] | None = None,
 ) -> bool:
-    """Return a task's own job to the front of its lane, at its original priority.
+    """Return a task's own job to its place in its line.
 
     Args:
         app: the Celery application.
         properties: the task's ``request.properties``.
         delay: seconds before which it must not start again; they are waited for in the broker.
         retries: how often it has been tried.
-        notes: what its next delivery is to know, see `celery_app.broker.notes`.
+        facts: what else is to be known of it, see `Leases.requeue`.
 
     Returns:
-        False if its lease expired meanwhile: the job is elsewhere, and nothing has been done.
+        False if its lease was over meanwhile: the job is elsewhere, and nothing has been done.
     """
     return _with_leases(
         app,
         properties,
-        lambda leases, tag, token: leases.give_back(tag, token, delay=delay, retries=retries, notes=notes),
+        lambda leases, tag, token: leases.requeue(tag, token, delay=delay, retries=retries, facts=facts),
     )
 
 
-def give_up(app: Any, properties: Mapping[str, Any], reason: str) -> bool:
-    """Put a task's own job among the dead letters; arguments and result as with `give_back`."""
-    return _with_leases(app, properties, lambda leases, tag, token: leases.give_up(tag, token, reason))
+def bury(app: Any, properties: Mapping[str, Any], reason: str) -> bool:
+    """Put a task's own job among the dead letters; arguments and result as with `requeue`."""
+    return _with_leases(app, properties, lambda leases, tag, token: leases.bury(tag, token, reason))
 
 
 def _with_leases(app: Any, properties: Mapping[str, Any], end: Callable[[Leases, str, str], bool]) -> bool:
@@ -61,7 +66,7 @@ def _from_pool_process(app: Any, end: Callable[[Leases], bool]) -> bool:
             with cast("AbstractContextManager[Any]", app.connection_for_write()) as connection:
                 channel = connection.default_channel
                 client = redis.Redis(connection_pool=channel.pool)
-                return end(Leases(client, channel.global_keyprefix, channel.sep, repeats=False))
+                return end(Leases(client, channel.global_keyprefix, repeats=False))
         except TRANSIENT:
             if time.monotonic() > give_up_at:
                 raise

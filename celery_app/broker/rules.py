@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from celery_app.lanes import LANES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from celery_app.lanes import Lane
 
 #: The lanes' queues; which there are is no setting.
@@ -24,6 +26,8 @@ class LaneRules:
         """Look nothing up yet."""
         self._app = app
         self.serving = False
+        #: The settings by which the budgets in Redis were written down last.
+        self._written_by: Any = None
 
     def lane(self, queue: str) -> Lane | None:
         """Return the lane of a queue with its settings, None for any other queue.
@@ -36,3 +40,26 @@ class LaneRules:
         from celery_app.settings import settings_of  # pydantic is not wanted before the first job
 
         return settings_of(self._app).lane(queue)
+
+    def write_terms(self, client: Any, prefix: str, models: Iterable[tuple[str, str]]) -> None:
+        """Write down which budget each model of a lane draws on, for the scheduler.
+
+        Args:
+            client: without a key prefix of its own.
+            prefix: of all keys.
+            models: names of lanes, each with that of a model as jobs name it.
+        """
+        from celery_app.budget.terms import write_terms
+        from celery_app.settings import settings_of  # pydantic is not wanted before the first job
+
+        write_terms(client, prefix, settings_of(self._app), models)
+
+    def keep_terms(self, client: Any, prefix: str) -> None:
+        """Write down anew what is written down, if the settings are others than they were."""
+        from celery_app.budget.terms import rewrite_terms
+        from celery_app.settings import settings_of
+
+        settings = settings_of(self._app)
+        if settings is not self._written_by:
+            rewrite_terms(client, prefix, settings)
+            self._written_by = settings

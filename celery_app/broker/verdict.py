@@ -7,13 +7,11 @@ from typing import Any
 
 import redis
 
-from celery_app.broker.script import Script
 from celery_app.connection import key_prefix, redis_client
 from celery_app.job_keys import CANCEL_KEPT, ENDED, ENDED_KEPT
+from celery_app.scheduler.verbs import CANCEL, DECIDE
 
 logger = logging.getLogger(__name__)
-
-DECIDE = Script("decide")
 
 
 def may_cancel(app: Any, task_id: str) -> bool:
@@ -22,7 +20,7 @@ def may_cancel(app: Any, task_id: str) -> bool:
     Raises:
         redis.exceptions.RedisError: if Redis is away.
     """
-    return _decide(app, task_id, "", "cancel", CANCEL_KEPT)
+    return bool(CANCEL.run(redis_client(app), (), (key_prefix(app), task_id, CANCEL_KEPT)))
 
 
 def may_end(app: Any, task_id: str, batch_id: str | None) -> bool:
@@ -31,7 +29,7 @@ def may_end(app: Any, task_id: str, batch_id: str | None) -> bool:
     While Redis is away nobody can cancel, and what was paid for stands.
     """
     try:
-        return _decide(app, task_id, batch_id or "", "end", ENDED_KEPT)
+        return bool(DECIDE.run(redis_client(app), (), (key_prefix(app), task_id, batch_id or "", ENDED_KEPT)))
     except redis.RedisError as exc:
         logger.warning("cancellations cannot be seen at the moment: %s", exc)
         return True
@@ -43,7 +41,3 @@ def hold_end(app: Any, task_id: str) -> None:
         redis_client(app).expire(f"{key_prefix(app)}{ENDED}{task_id}", ENDED_KEPT)
     except redis.RedisError:
         return  # the next try
-
-
-def _decide(app: Any, task_id: str, batch_id: str, what: str, kept: int) -> bool:
-    return bool(DECIDE.run(redis_client(app), (), (key_prefix(app), task_id, batch_id, what, kept)))

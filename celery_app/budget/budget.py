@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
+import json
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from celery_app.budget.admission import Admission, Settlement
 from celery_app.budget.headers import RateLimits
-from celery_app.budget.shut import SHUT
+from celery_app.budget.reservation import Reservation, Settlement
 from celery_app.budget.usage import MOST_TOKENS
 from celery_app.budget.variant import MARK, split_model
-from celery_app.budget.verbs import ADMIT, LEAVE, RENEW, SETTLE
+from celery_app.scheduler.verbs import RESERVE, SETTLE
 from celery_app.settings import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from redis import Redis
 
@@ -38,20 +37,11 @@ ANY_MODEL = "*"
 #: Hex digits of the digest that stands for an API key: no two keys of a broker share one, and none can be guessed.
 _DIGEST_LENGTH = 16
 
-#: Random bytes of a ticket's id: unique among the calls in flight.
-_TICKET_BYTES = 8
-
-#: Seconds without a renewal after which a call is taken for dead. As long as the broker's lease of its job: when the
-#: job of a killed worker is back, it finds its slot free.
-LEASE = 15.0
-
 #: What the scripts take for "not said", and for "never".
 _UNKNOWN = -1
 
 _MS_PER_S = 1_000
 _US_PER_S = 1_000_000
-
-_LEASE_MS = round(LEASE * _MS_PER_S)
 
 _Args: TypeAlias = tuple[str | int | float, ...]
 
@@ -79,68 +69,60 @@ class Budget:
     mixed: bool = False
     sharers: tuple[str, ...] = ()
 
-    def admit(
+    @property
+    def terms(self) -> str:
+        """What the scheduler has to know of it, as ``scheduler/scripts/lib/budgets.lua`` has it: JSON."""
+        limits = self.limits
+        known = {"name": self.name, "model": self.model, "mixed": self.mixed, "family": self.family}
+        rates = {"requests": limits.rpm, "input_tokens": limits.itpm, "output_tokens": limits.otpm}
+        numbers = {name: limit or 0 for name, limit in {**rates, "calls": limits.concurrency}.items()}
+        return json.dumps({**known, **numbers, "sharers": self.sharers})
+
+    def reserve(
         self,
         client: Redis,
         lane: Lane,
         cost: Cost,
-        waited_s: float = 0.0,
-        waiter: str = "",
         *,
-        bounded: bool = False,
-    ) -> Admission:
-        """Take a job's cost out of the budget if its lane may have it now, in one round trip.
+        claim: tuple[str, str],
+        has_job: bool = False,
+        waits: bool = False,
+        counts: bool = True,
+    ) -> Reservation:
+        """Take a call's cost out of the budget if its lane may have it now, in one round trip.
 
         Args:
             client: one that puts no prefix before the keys.
             lane: one of `lanes`.
-            cost: of the job.
-            waited_s: seconds since the job was submitted.
-            waiter: the job's id, so that it keeps its place in the line when it asks again.
-            bounded: whether to refuse input tokens above the limit of a minute, instead of going into debt for them.
+            cost: of the call.
+            claim: the id of a job in hand and the token of its claim; of a call without a job, an id that was never
+                used before and a token that is renewed by `Leases`.
+            has_job: which of the two.
+            waits: whether it will ask again, within two seconds, and its place is to be kept.
+            counts: whether to refuse input tokens above the limit of a minute, instead of going into debt for them.
 
         Returns:
-            A ticket that has to be renewed (`CallLeases`) until it is settled, or the time to wait: exact for the first
-            job of its lane if nobody but those before it takes anything; others are told to come one after the other.
+            A ticket, or the time to wait.
 
         Raises:
-            redis.exceptions.RedisError: if Redis is away or full; nothing is granted then.
+            redis.exceptions.RedisError: if Redis is away or full; nothing is reserved then.
         """
-        asking = (lane.name, waiter, max(0, int(waited_s * _MS_PER_S)), secrets.token_hex(_TICKET_BYTES), _LEASE_MS)
-        lanes = _lane_args(self.lanes, self.mixed, counts=bounded and not cost.cached)
-        args = (*asking, self.model, *_cost_args(cost), *_limit_args(self.limits), *lanes)
-        granted, wait_us, ticket, dimension, first, certain, *more = ADMIT.run(client, self._keys[:2], args)
-        short: Any = _text(dimension) or None
-        shut_us, reason, account, tokens, limit = more
-        return Admission(
-            granted=bool(granted),
-            wait_s=wait_us / _US_PER_S,
+        own, token = claim
+        whole = int(counts and not cost.cached)
+        asking = (self.prefix, f"{token}|{own}", lane.name, self.terms, own if has_job else "", token)
+        args = (*asking, *_cost_args(cost), whole, int(waits), *_lane_args(self.lanes))
+        ticket, wait_us, short, shut_us, reason, account, tokens, limit = RESERVE.run(client, (), args)
+        dimension: Any = _text(short) or None
+        return Reservation(
             ticket=_text(ticket),
-            dimension=short,
-            first=bool(first),
-            certain=bool(certain),
+            wait_s=wait_us / _US_PER_S,
+            dimension=dimension,
             shut_s=shut_us / _US_PER_S,
             reason=_text(reason),
             account=bool(account),
             tokens=tokens,
             limit=limit,
         )
-
-    def leave(self, client: Redis, lane: Lane, waiter: str) -> bool:
-        """Give up a job's place in the line, when it is cancelled or will not ask again for another reason.
-
-        Args:
-            client: one that puts no prefix before the keys.
-            lane: of the job.
-            waiter: the job's id, as in `admit`.
-
-        Returns:
-            Whether it held its lane's place.
-
-        Raises:
-            redis.exceptions.RedisError: if Redis is away; the place lapses by itself.
-        """
-        return bool(LEAVE.run(client, self._keys[:1], (lane.name, waiter)))
 
     def settle(
         self,
@@ -173,10 +155,11 @@ class Budget:
         ticket: str,
         usage: Usage | None,
         headers: Mapping[str, str] | None,
-        outcome: Outcome,
+        outcome: Outcome | Literal["begun"],
         *,
         reason: str = "",
         refused_at: int = 0,
+        ends: tuple[str, str, int] = ("", "", 0),
     ) -> Settlement:
         """Do as `settle` does, and tell what a refusal means.
 
@@ -188,32 +171,25 @@ class Budget:
             outcome: how the call ended.
             reason: why the API refused it, in words that anybody may read.
             refused_at: `Budget.sent_at` of the job's last call that was limited or overloaded; 0: none was.
+            ends: of a job that ends with this answer, its id, its batch's id, and the seconds for which that is known.
 
         Raises:
             redis.exceptions.RedisError: as `settle`.
         """
-        return self._heard(client, ticket, usage, headers, outcome, reason, refused_at)
+        said = self._said(headers or {})
+        used = (usage.input_tokens, usage.output_tokens) if usage else (_UNKNOWN, _UNKNOWN)
+        call = (self.prefix, self.terms, ticket, outcome, *used, *_header_args(said), reason, refused_at, *ends)
+        return Settlement(*map(bool, SETTLE.run(client, (), call)))
 
     @staticmethod
     def sent_at(ticket: str) -> int:
         """Return when a call was admitted: µs since the epoch, by Redis' clock."""
-        return int(float(ticket.split(":", 2)[1]))
+        return int(float(ticket.split(" ", 1)[0]))
 
     @property
     def family(self) -> str:
         """The models that share it: a model's name, a pattern, or ``*``."""
         return self.name.partition(":")[2]
-
-    def renew(self, client: Redis, tickets: Iterable[str]) -> int:
-        """Say that calls are still made, more often than their `LEASE` runs out.
-
-        Returns:
-            How many of them are not settled.
-
-        Raises:
-            redis.exceptions.RedisError: if Redis is away; their leases go on running.
-        """
-        return int(RENEW.run(client, self._keys[:2], (_LEASE_MS, *(ticket.split(":", 1)[0] for ticket in tickets))))
 
     def hear(self, client: Redis, ticket: str, headers: Mapping[str, str]) -> bool:
         """Learn from the headers of an answer that has only begun: a stream may take minutes until it is settled.
@@ -226,32 +202,10 @@ class Budget:
         """
         if self._said(headers) == RateLimits():
             return False
-        return self._heard(client, ticket, None, headers, "begun").known
-
-    def _heard(
-        self,
-        client: Redis,
-        ticket: str,
-        usage: Usage | None,
-        headers: Mapping[str, str] | None,
-        outcome: str,
-        reason: str = "",
-        refused_at: int = 0,
-    ) -> Settlement:
-        said = self._said(headers or {})
-        used = (usage.input_tokens, usage.output_tokens) if usage else (_UNKNOWN, _UNKNOWN)
-        call = (ticket, outcome, *used, *_header_args(said), *_limit_args(self.limits), self.model, int(self.mixed))
-        args = (*call, reason, refused_at, self.family, *self.sharers)
-        return Settlement(*map(bool, SETTLE.run(client, self._keys, args)))
+        return self.conclude(client, ticket, None, headers, "begun").known
 
     def _said(self, headers: Mapping[str, str]) -> RateLimits:
         return RateLimits.of(headers, split_model(self.model)[1])
-
-    @property
-    def _keys(self) -> tuple[str, str, str]:
-        # The braces keep both keys on one node of a cluster.
-        key = f"{self.prefix}lanes:budget:{{{self.name}}}"
-        return key, f"{key}:calls", f"{self.prefix}{SHUT}"
 
 
 def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> Budget:
@@ -310,16 +264,8 @@ def _plausible(tokens: float) -> float:
     return min(max(0, tokens), MOST_TOKENS)
 
 
-def _limit_args(limits: Limits) -> _Args:
-    return limits.rpm or 0, limits.itpm or 0, limits.otpm or 0, limits.concurrency or 0
-
-
-def _lane_args(lanes: tuple[Lane, ...], mixed: bool, counts: bool) -> _Args:
-    args: list[str | int | float] = [min(lane.floor for lane in lanes[1:] or lanes), int(mixed), int(counts)]
-    for lane in lanes:
-        boost_ms = _UNKNOWN if lane.boost_after is None else int(lane.boost_after * _MS_PER_S)
-        args += (lane.name, lane.floor, lane.share, boost_ms)
-    return tuple(args)
+def _lane_args(lanes: tuple[Lane, ...]) -> _Args:
+    return tuple(part for lane in lanes for part in (*lane.arguments, "2"))
 
 
 def _header_args(said: RateLimits) -> _Args:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from kombu import compression
 from kombu.utils.json import dumps
 
-from celery_app.broker.outbox import prepared
+from celery_app.broker.entry import Entry, cost_header
+from celery_app.budget.cost import cost_of
 from celery_app.budget.variant import metered_model
 from celery_app.client.sending import CREATE, task_of
-from celery_app.job_keys import BATCH_HEADER
-from celery_app.routing import DEADLINE_AT, SUBMITTED_AT
+from celery_app.job_keys import BATCH_HEADER, PUBLISH_HEADER
+from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +42,6 @@ class Envelope:
 
     Attributes:
         prefix: of all keys of the broker.
-        lists: the lane's lists, one for each priority step.
-        list_number: which of them takes the jobs, from 1.
     """
 
     def __init__(self, app: Any, lane: Lane, batch_id: str) -> None:
@@ -57,9 +56,8 @@ class Envelope:
             channel = connection.channel()  # kombu tries for ever to get its default one
             message = _captured(app, channel, lane, batch_id)
             self.prefix: str = channel.global_keyprefix
-            self.lists = [f"{self.prefix}{channel._q_for_pri(lane.name, step)}" for step in channel.priority_steps]
-            step = channel.priority(channel._get_message_priority(message))
-            self.list_number = channel.priority_steps.index(step) + 1
+            self._step = int(channel.priority(channel._get_message_priority(message)))
+        self._headers = message["headers"]
         self._before, self._after = _around_arguments(message, self._compression)
         self._parts = _split(message)
 
@@ -67,25 +65,30 @@ class Envelope:
         """Return the id of the batch's job with that index."""
         return f"{self._batch_id}-{index}"
 
-    def text(self, index: int, params: Mapping[str, Any], description: str) -> bytes:
-        """Return the message of one job.
+    def entry(self, index: int, params: Mapping[str, Any], description: str) -> Entry:
+        """Return one job.
 
         Args:
             index: of the job within its batch.
             params: its arguments, checked.
             description: what logs and Flower may show of them.
         """
-        now = time.time()
+        now, model, own = time.time(), metered_model(params), self.task_id(index)
+        deadline = now + (self._lane.deadline or 0)
         values = {
             _BODY: _encode(self._body(params)),
-            _ID: f'"{self.task_id(index)}"',
+            _ID: f'"{own}"',
             _TAG: f'"{uuid.uuid4()}"',
             _REPR: _encode(description),
-            _MODEL: _encode(metered_model(params)),
+            _MODEL: _encode(model),
             _AT: repr(now),
-            _DEADLINE: repr(now + (self._lane.deadline or 0)),
+            _DEADLINE: repr(deadline),
         }
-        return "".join([values.get(part, part) for part in self._parts]).encode()
+        text = "".join([values.get(part, part) for part in self._parts]).encode()
+        headers = {**self._headers, "id": own, MODEL: model, COST: cost_header(cost_of(params)), SUBMITTED_AT: now}
+        if self._lane.deadline is not None:
+            headers[DEADLINE_AT] = deadline
+        return Entry(own, text, self._step, headers, "", 0.0)
 
     def _body(self, params: Mapping[str, Any]) -> str:
         body = f"{self._before}{_encode(params)}{self._after}".encode()
@@ -105,7 +108,9 @@ def _captured(app: Any, channel: Any, lane: Lane, batch_id: str) -> dict[str, An
         )
     del channel._put, channel._put_fanout
     message = next(message for message in put if message["headers"].get("id") == _ID)
-    return prepared(message).message  # with what the broker's scripts read
+    for name in (PUBLISH_HEADER, COST):
+        message["headers"].pop(name, None)  # facts of one submission
+    return message
 
 
 def _around_arguments(message: Mapping[str, Any], compressed: str | None) -> tuple[str, str]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import redis
 
-from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE, MAX_MESSAGE_BYTES, ask
-from celery_app.broker.script import Script
+from celery_app.broker.entry import MAX_MESSAGE_BYTES, Entry
+from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE, ask, upload_of
 from celery_app.call_options import refuse_options
 from celery_app.client.batch import Batch
 from celery_app.client.envelope import Envelope
@@ -20,6 +20,7 @@ from celery_app.errors import InvalidItem, InvalidRequest, LaneFull, LanesError
 from celery_app.job_keys import BATCH, BATCH_KEPT
 from celery_app.publishing import publishing
 from celery_app.room import wait_for_room, waiting_for_room
+from celery_app.scheduler.verbs import PUBLISH_MANY
 from celery_app.stand_in import refuse_eager, stand_in
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ MOST_BYTES = 1_000_000
 
 #: Seconds between two reports of progress.
 REPORT_EVERY = 0.5
-
-PUT_MANY = Script("put_many", "message", "bell", "scheduled", "depth")
 
 
 def submit_many(
@@ -96,45 +95,45 @@ class Submission:
 
     def run(self, items: Iterable[Any], on_invalid: OnInvalid) -> None:
         """Put all items into the lane."""
-        for chunk in _chunks(self._texts(items, on_invalid)):
+        for chunk in _chunks(self._entries(items, on_invalid)):
             self._put_all(chunk)
             self._report()
         self._note(submitted=1, invalid=len(self.batch.invalid))
         self._report(last=True)
 
-    def _texts(self, items: Iterable[Any], on_invalid: OnInvalid) -> Iterator[bytes]:
+    def _entries(self, items: Iterable[Any], on_invalid: OnInvalid) -> Iterator[Entry]:
         checked = on_invalid == "stop" and isinstance(items, Sequence)
         for index, item in enumerate(items):
             try:
                 if not checked:
                     check_item(index, item)
-                text = self._text(index, item)
+                entry = self._entry(index, item)
             except InvalidItem as exc:
                 if on_invalid == "stop":
                     raise
                 self.batch.invalid.append(exc)
             else:
-                yield text
+                yield entry
 
-    def _text(self, index: int, item: Any) -> bytes:
+    def _entry(self, index: int, item: Any) -> Entry:
         from tasks.request import describe_request
 
-        text = self._envelope.text(index, item, describe_request(item))
-        if len(text) > MAX_MESSAGE_BYTES:
-            problem = f"makes a job of {len(text):,} bytes, the broker takes at most {MAX_MESSAGE_BYTES:,}"
+        entry = self._envelope.entry(index, item, describe_request(item))
+        if len(entry.text) > MAX_MESSAGE_BYTES:
+            problem = f"makes a job of {len(entry.text):,} bytes, the broker takes at most {MAX_MESSAGE_BYTES:,}"
             raise InvalidItem(index=index, path="params", problem=problem)
-        return text
+        return entry
 
-    def _put_all(self, texts: list[bytes]) -> None:
+    def _put_all(self, entries: list[Entry]) -> None:
         """Put jobs into the lane, waiting for room as long as it moves."""
         waiting_since, pause, wait = time.monotonic(), FIRST_PAUSE, wait_for_room(self._lane.submit_wait)
-        while texts:
-            placed, depth = self._put_some(texts)
+        while entries:
+            placed, depth = self._put_some(entries)
             self._put += placed
-            texts = texts[placed:]
+            entries = entries[placed:]
             if placed:
                 waiting_since, pause = time.monotonic(), FIRST_PAUSE
-            if texts:
+            if entries:
                 waited = time.monotonic() - waiting_since
                 if waited >= wait:
                     raise LaneFull(lane=self._lane.name, depth=depth, capacity=self._lane.capacity, waited=waited)
@@ -142,16 +141,20 @@ class Submission:
                 pause = min(pause * 2, LONGEST_PAUSE)
                 self._report()
 
-    def _put_some(self, texts: list[bytes]) -> tuple[int, int]:
+    def _put_some(self, entries: list[Entry]) -> tuple[int, int]:
         """Put what there is room for; return how many are in their places, and the lane's depth."""
-        envelope = self._envelope
-        arguments = (envelope.list_number, self._lane.capacity, BATCH_KEPT, self._put)
-        keys = (*envelope.lists, self._key)
-        call = (keys, (envelope.prefix, self._lane.name, *arguments, *texts))
-        pool = self._client.connection_pool
+        prefix, pool = self._envelope.prefix, self._client.connection_pool
+        # Large texts come one by one, see `_chunks`.
+        upload = upload_of(prefix, entries[0]) if len(entries) == 1 else None
+        head = (prefix, self._lane.name, self._lane.capacity, f"{BATCH}{self.batch.id}", BATCH_KEPT, self._put)
         with broker_errors(self._app), publishing(self._app.amqp.patience) as submission:
+
+            def put() -> Any:
+                arguments = (*head, *(part for entry in entries for part in entry.arguments()))
+                return ask(pool, submission, PUBLISH_MANY, arguments, upload)
+
             # The script knows what it has put already, so asking once more does no harm.
-            placed, depth = _once_more(lambda: ask(pool, submission, PUT_MANY, *call))
+            placed, depth, *_ = _once_more(put)
         return int(placed), int(depth)
 
     def _note(self, **fields: str | int) -> None:
@@ -197,14 +200,16 @@ def check_item(index: int, item: Any) -> None:
         raise InvalidItem(index=index, path=exc.path, problem=exc.problem) from None
 
 
-def _chunks(texts: Iterable[bytes]) -> Iterator[list[bytes]]:
-    chunk: list[bytes] = []
+def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Put jobs together for a round trip each; one with a large text goes alone, since that goes before it."""
+    chunk: list[Entry] = []
     size = 0
-    for text in texts:
-        if chunk and (len(chunk) >= MOST_JOBS or size + len(text) > MOST_BYTES):
+    for entry in entries:
+        more = len(entry.text)
+        if chunk and (len(chunk) >= MOST_JOBS or size + more > MOST_BYTES or entry.is_large or chunk[-1].is_large):
             yield chunk
             chunk, size = [], 0
-        chunk.append(text)
-        size += len(text)
+        chunk.append(entry)
+        size += more
     if chunk:
         yield chunk

@@ -6,12 +6,13 @@ from typing import Any
 
 from celery import _state
 
-from celery_app.broker.census import CENSUS, LaneCensus, census_call, census_of
+from celery_app.broker.census import LaneCensus, census_call, census_of
 from celery_app.budget.shut import SHUT, reasons_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.store import SLOTS_KEPT, LaneActivity, activities, ask
-from celery_app.presence import SERVING, serving_call, unserved
+from celery_app.presence import serving_call, unserved
+from celery_app.scheduler.verbs import CENSUS, SERVING
 from celery_app.settings import has_lanes, settings_of
 
 #: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
@@ -99,9 +100,6 @@ def _lane_stats(place: LaneCensus, happened: LaneActivity, nobody: str | None, s
 
 def _waiting_for(place: LaneCensus, nobody: str | None, shut: list[str]) -> str | None:
     reasons = list(shut)
-    if place.gate_s and not shut:
-        model = f" of {place.gate_model}" if place.gate_model else ""
-        reasons.append(f"the budget{model}, {place.gate_s:.1f} s")
     if nobody and (place.depth or place.returning):
         reasons.append(nobody)
     return "; ".join(reasons) or None

@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery_app.broker.script import Script
 from celery_app.metrics.tally import US_PER_S, Tally
+from celery_app.script import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

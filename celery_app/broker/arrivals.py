@@ -1,0 +1,94 @@
+"""What stock producers leave in the lanes' lists: it is taken into the lanes, where the scheduler sees it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from celery_app.broker.entry import Entry, entry_of
+from celery_app.broker.outbox import UPLOAD_KEPT, upload_of
+from celery_app.job_keys import PUBLISHED_KEPT
+from celery_app.scheduler.verbs import PUBLISH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import redis
+
+#: Messages taken in at once at most, and their bytes but for the last: a worker has jobs to look after.
+MOST_MESSAGES, MOST_BYTES = 20, 1_000_000
+
+#: List of what is being taken in: a worker that dies meanwhile leaves it to the others: ``lanes:arrived:<lane>``.
+ARRIVED = "lanes:arrived:"
+
+#: Any capacity: what is in a list has been accepted by the broker.
+_NO_CAPACITY = -1
+
+
+def take_in(client: redis.Redis, prefix: str, lane: str, lists: Iterable[str], step_of: Callable[[Any], int]) -> None:
+    """Take the next messages in a lane's lists into its lines.
+
+    Any number of workers may do so at once, and any of them may die: a message is in a list until its job is in its line,
+    and a job enters its line once.
+
+    Args:
+        client: without a key prefix of its own.
+        prefix: of all keys.
+        lane: its name.
+        lists: its lists, without the prefix, most important first.
+        step_of: returns the priority step of a message.
+
+    Raises:
+        redis.exceptions.RedisError: if Redis is away or full; what is not taken in stays where it was.
+    """
+    arrived = f"{prefix}{ARRIVED}{lane}"
+    _collect(client, arrived, (f"{prefix}{each}" for each in lists))
+    for text in _texts(client.lrange(arrived, -MOST_MESSAGES, -1)):
+        _enter(client, prefix, lane, arrived, text, step_of)
+
+
+def _collect(client: redis.Redis, arrived: str, lists: Iterable[str]) -> None:
+    room, size = MOST_MESSAGES - int(client.llen(arrived)), 0
+    for each in lists:
+        while room > 0 and size < MOST_BYTES:
+            text: Any = client.lmove(each, arrived, "RIGHT", "LEFT")
+            if text is None:
+                break
+            room, size = room - 1, size + len(text)
+
+
+def _texts(found: Any) -> list[bytes]:
+    return list(reversed(found))
+
+
+def _enter(
+    client: redis.Redis, prefix: str, lane: str, arrived: str, text: bytes, step_of: Callable[[Any], int]
+) -> None:
+    entry = _entry(text, step_of)
+    # The same for each worker that has the message in hand; its text, for a message without a tag of its own.
+    token = entry.token or entry.id
+    upload = upload_of(prefix, entry)
+    with client.pipeline(transaction=True) as pipeline:
+        if upload is not None:
+            pipeline.set(*upload, ex=UPLOAD_KEPT)
+        PUBLISH.add_to(
+            pipeline, (), (prefix, lane, _NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, *entry.arguments())
+        )
+        pipeline.lrem(arrived, -1, text)  # type: ignore[arg-type]
+        pipeline.execute()
+
+
+def _entry(text: bytes, step_of: Callable[[Any], int]) -> Entry:
+    """Read a message; one that nobody can read is for a worker to bury, who says why."""
+    try:
+        message = json.loads(text)
+        entry = entry_of(message, step_of(message))
+    except Exception:  # noqa: BLE001 - whatever it is
+        return Entry(_digest(text), text, 0, {}, "", 0.0)
+    return entry._replace(token=str(message["properties"].get("delivery_tag") or _digest(text)))
+
+
+def _digest(text: bytes) -> str:
+    import hashlib
+
+    return f"unreadable-{hashlib.sha256(text).hexdigest()[:16]}"

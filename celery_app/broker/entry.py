@@ -1,0 +1,147 @@
+"""A job on its way into a lane: its facts, which the scheduler's scripts read, and its text, which they do not."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kombu.utils.json import dumps
+
+from celery_app.errors import JobTooLarge
+from celery_app.job_keys import BATCH_HEADER, PUBLISH_HEADER
+from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from celery_app.budget.cost import Cost
+
+#: Bytes that a job may have: the API takes requests of 32 MB, of which kombu's base64 makes a third more.
+MAX_MESSAGE_BYTES = 44 * 1024 * 1024
+
+#: Bytes from which on a text goes beside the script, not through it: a script's time must not grow with its text.
+LARGE = 64 * 1024
+
+#: Characters of a token, a model, a tenant, a task or an id at most: a foreign producer's header may be anything.
+LONGEST = 256
+
+#: Headers that are facts of the submission and nothing to a worker.
+_TAKEN_OUT = (PUBLISH_HEADER, UNIQUE, UNIQUE_FOR, COST)
+
+_MS_PER_S = 1000
+
+#: What the scripts take for "not said".
+UNKNOWN = -1
+
+
+class Entry(NamedTuple):
+    """A job as it goes into a lane.
+
+    Attributes:
+        id: its id, or its delivery tag where it has none.
+        text: its message; the message that it was made from is as it was.
+        step: priority step.
+        headers: of the message as it was sent.
+        token: of the submission; empty where its producer gives none.
+        not_before: seconds since the epoch, by this machine's clock, before which it must not start; 0: at once.
+    """
+
+    id: str
+    text: bytes
+    step: int
+    headers: Mapping[str, Any]
+    token: str
+    not_before: float
+
+    def arguments(self) -> list[Any]:
+        """Return it as ``scheduler/scripts/lib/enter.lua`` has it, with times as durations from now on."""
+        headers, now = self.headers, time.time()
+        deadline, kept = seconds(headers.get(DEADLINE_AT)), seconds(headers.get(UNIQUE_FOR))
+        text: bytes = b"" if self.is_large else self.text
+        names = (word(headers.get(name)) for name in (MODEL, TENANT, "task", "id", BATCH_HEADER))
+        times = (
+            _ms(now - (seconds(headers.get(SUBMITTED_AT)) or now)),
+            UNKNOWN if deadline is None else _ms(deadline - now),
+            _ms(self.not_before - now),
+        )
+        unique = word(headers.get(UNIQUE))
+        name = f"{word(headers.get('task'))}:{unique}" if unique else ""
+        return [
+            self.id,
+            text,
+            self.step,
+            *names,
+            *times,
+            *cost_arguments(headers.get(COST)),
+            _retries(headers),
+            name,
+            _ms(kept or 0),
+        ]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its text goes beside the script."""
+        return len(self.text) > LARGE
+
+
+def entry_of(message: Mapping[str, Any], step: int) -> Entry:
+    """Make a message of kombu's into a job for a lane.
+
+    kombu makes a repetition from the same headers, so they have to stay as they are.
+
+    Raises:
+        JobTooLarge: no worker would take it.
+    """
+    headers = message.get("headers") or {}
+    eta = headers.get("eta")
+    kept = {name: value for name, value in headers.items() if name not in _TAKEN_OUT}
+    if eta:
+        kept["eta"] = None
+    text = dumps({**message, "headers": kept}).encode()
+    if len(text) > MAX_MESSAGE_BYTES:
+        raise JobTooLarge(size=len(text), most=MAX_MESSAGE_BYTES)
+    own = word(headers.get("id")) or word(message["properties"].get("delivery_tag")) or uuid.uuid4().hex
+    return Entry(own, text, step, headers, word(headers.get(PUBLISH_HEADER)), _timestamp(eta) if eta else 0.0)
+
+
+def cost_header(cost: Cost) -> list[int]:
+    """Return a cost as a header of a job."""
+    output, most = (UNKNOWN if tokens is None else tokens for tokens in (cost.output_tokens, cost.max_tokens))
+    return [cost.requests, cost.input_tokens, cost.characters, output, most, int(not cost.cached)]
+
+
+def cost_arguments(header: Any) -> list[float]:
+    """Return the cost in a header as the scripts take it; one that makes no sense reserves nothing."""
+    if isinstance(header, list) and len(header) == len(_NO_COST) and all(type(part) in {int, float} for part in header):
+        return [part if math.isfinite(part) else 0 for part in header]
+    return list(_NO_COST)
+
+
+_NO_COST = (0, 0, 0, UNKNOWN, UNKNOWN, 0)
+
+
+def word(value: Any) -> str:
+    """Return a header as a name; a stock producer may have written anything."""
+    return value if isinstance(value, str) and len(value) <= LONGEST else ""
+
+
+def seconds(header: Any) -> float | None:
+    """Return a header as a time or a duration; what is none counts as not said."""
+    return float(header) if isinstance(header, int | float) and math.isfinite(header) else None
+
+
+def _retries(headers: Mapping[str, Any]) -> int:
+    retries = headers.get("retries")
+    return retries if type(retries) is int and retries > 0 else 0
+
+
+def _ms(duration: float) -> int:
+    return max(0, round(duration * _MS_PER_S))
+
+
+def _timestamp(eta: str) -> float:
+    when = datetime.fromisoformat(eta)
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()

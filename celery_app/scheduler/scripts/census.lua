@@ -1,0 +1,43 @@
+-- Census: count each lane's jobs in every place where a job can be.
+--
+-- KEYS: none.
+-- ARGV[1] string: prefix of all keys
+-- ARGV[2] string: separator between a queue's name and a priority step. ARGV[3] string: priority steps, as in "0,3,6,9"
+-- ARGV[4…] string: the lanes' names
+--
+-- Returns for each lane: jobs queued, age in ms of the oldest queued job (nil: none), held, scheduled, dead.
+
+-- Lines of a model that are looked into for the oldest job: those of the tenants whose turns are next.
+local MOST_TENANTS = 100
+
+local function arrived(lane)
+  local number = redis.call('LLEN', key('arrived:' .. lane))
+  for step in string.gmatch(ARGV[3], '%d+') do
+    number = number + redis.call('LLEN', ARGV[1] .. (step == '0' and lane or lane .. ARGV[2] .. step))
+  end
+  return number
+end
+
+local function oldest_age(lane)
+  local oldest
+  for _, model in ipairs(models_of(lane)) do
+    for _, tenant in ipairs(redis.call('ZRANGE', tenants_key(lane, model), 0, MOST_TENANTS - 1)) do
+      local line = line_key({lane = lane, model = model, tenant = tenant})
+      local first = redis.call('ZRANGE', line, 0, 0)[1]
+      local job = first and read_job(first)
+      local age = job and math.max(0, NOW - job.submitted)
+      oldest = age and math.max(age, oldest or 0) or oldest
+    end
+  end
+  return oldest
+end
+
+local reply = {}
+for i = 4, #ARGV do
+  local lane = ARGV[i]
+  local counts = redis.call('HMGET', COUNTS, lane .. ':queued', lane .. ':held', lane .. ':scheduled')
+  local dead = redis.call('HGET', key('dead_totals'), lane .. ':dead') or '0'
+  local known = redis.call('EXISTS', JOBS) == 1 and function(n) return tonumber(counts[n] or '0') end or function() return 0 end
+  reply[#reply + 1] = {known(1) + arrived(lane), oldest_age(lane) or false, known(2), known(3), tonumber(dead)}
+end
+return reply

@@ -1,0 +1,22 @@
+-- Library (uses heads): the decision. A job may go when its lane, a slot and its budget have room for it.
+--
+-- A head that may not go shuts only its own model in its lane, and all behind it leave room for what it waits for: so a large
+-- prompt is never starved by small ones, and one model never holds up another.
+
+-- Walk over the heads in their order. visit(head, wait, short) is called with each: µs until the head may go, and what is
+-- short; it returns true to end the walk there.
+local function walk(lanes, waiters, visit)
+  local ahead = {}
+  for _, head in ipairs(in_order(lanes, waiters)) do
+    if not head.unknown then
+      head.verdict, head.budget = nil, head.cost and budget_of(head.lane.name, head.model)
+      local wait, short = wait_of(head, lanes, ahead)
+      if visit(head, wait, short) then
+        return head
+      end
+      if head.cost and short ~= 'closed' then
+        leave_room(ahead, head)
+      end
+    end
+  end
+end

@@ -1,0 +1,16 @@
+-- Library (uses clock, jobs, dead): jobs that ended in Redis, of which nobody outside has heard. Any worker works them off:
+-- result, callbacks, chord, batch, event and figures; see take_ended.lua.
+
+-- Sorted set of ids, by the time in ms from which on a worker may take them.
+local ENDED = key('ended')
+
+-- The job ends; it is in no other place. ending: "deadline", "cancelled" or "buried".
+local function end_job(id, job, ending, reason)
+  job.ending, job.reason = ending, reason
+  if ending == 'buried' then
+    bury(id, job, reason)
+  else
+    write_job(id, job)
+  end
+  redis.call('ZADD', ENDED, NOW, id)
+end

@@ -1,0 +1,178 @@
+-- Library (uses jobs, lines, budgets): the jobs that are next, in the order in which they may go.
+--
+-- The order is total, so that nobody waits for one who waits for him: the most important lane; then the heads that are owed
+-- a share, by lane; then the other lanes; within a lane by turn, then by place.
+
+-- Calls that wait in a slot: hash of id -> packed lane, model, place, cost, when they lapse (ms). They stand in the order like heads, but
+-- nobody is handed them: they ask again themselves.
+local WAITERS = key('waiters')
+
+-- Lanes from ARGV[first…], as claim.lua has them.
+local function read_lanes(first)
+  local lanes = {}
+  for i = first, #ARGV, 5 do
+    local lane = {name = ARGV[i], rank = #lanes + 1, floor = tonumber(ARGV[i + 1]), share = tonumber(ARGV[i + 2]),
+      boost_after = tonumber(ARGV[i + 3]), served = ARGV[i + 4] ~= '0',
+      held = ARGV[i + 4] == '2', most = 0}
+    lanes[#lanes + 1], lanes[lane.name] = lane, lane
+  end
+  -- The floor of a head that is owed its lane's share.
+  lanes.owed_floor = math.huge
+  for rank = 2, #lanes do
+    lanes.owed_floor = math.min(lanes.owed_floor, lanes[rank].floor)
+  end
+  return lanes
+end
+
+local opened = {}
+
+-- The budget of a lane's model; nil where no worker has written down which it is.
+local function budget_of(lane, model)
+  local known = opened[lane .. '|' .. model]
+  if known == nil then
+    local text = redis.call('HGET', key('terms'), lane .. ':' .. model)
+    known = text and open_budget(cjson.decode(text)) or false
+    opened[lane .. '|' .. model] = known
+  end
+  return known or nil
+end
+
+-- A budget has changed: what is known of it under the names of its other models and lanes is read again.
+local function forget_budget(budget)
+  for which, other in pairs(opened) do
+    if other and other ~= budget and other.name == budget.name then
+      opened[which] = nil
+    end
+  end
+end
+
+-- What a job costs at present, or nil where it reserves nothing.
+local function cost_of(budget, job)
+  return budget and job.requests > 0 and estimated(budget.state, job) or nil
+end
+
+-- The head of a lane's model with all that the decision needs, or nil.
+local function read_head(lane, model)
+  local head = head_of(lane.name, model)
+  if not head then
+    return nil
+  end
+  local job = head.job
+  head.lane, head.model = lane, model
+  head.cancelled = job.batch ~= '' and redis.call('EXISTS', key('cancel:' .. job.batch)) == 1
+  if job.requests > 0 and not head.cancelled then
+    head.budget = budget_of(lane.name, model)
+    head.unknown = not head.budget
+    head.cost = cost_of(head.budget, job)
+  end
+  head.seconds = head.cost and seconds_of(head.budget, head.cost) or 0
+  head.seconds = head.seconds > 0 and head.seconds or NOMINAL
+  return head
+end
+
+-- Read the heads of a lane, and whether one of them has waited for long.
+local function read_heads(lane)
+  lane.heads, lane.boosted = {}, false
+  for _, model in ipairs(models_of(lane.name)) do
+    local head = read_head(lane, model)
+    if head then
+      lane.heads[model] = head
+      lane.most = math.max(lane.most, head.seconds)
+      if lane.share > 0 and lane.boost_after >= 0 and NOW - head.job.submitted >= lane.boost_after then
+        lane.boosted = true
+      end
+    end
+  end
+  lane.credit = lane.boosted and tonumber(redis.call('HGET', CREDITS, lane.name) or '0') or 0
+end
+
+-- Signs of life of workers: a sorted set for each lane, by time in ms, and how long one counts.
+local SIGN_LASTS = 15000
+
+local function has_worker(lane)
+  if lane.has_worker == nil then
+    lane.has_worker = lane.served
+      or redis.call('ZCOUNT', key('workers:' .. lane.name), '(' .. text_of(NOW - SIGN_LASTS), '+inf') > 0
+  end
+  return lane.has_worker
+end
+
+local function precedes(one, other)
+  if one.class ~= other.class then
+    return one.class < other.class
+  elseif one.lane.rank ~= other.lane.rank then
+    return one.lane.rank < other.lane.rank
+  elseif one.start ~= other.start then
+    return one.start < other.start
+  end
+  return one.place < other.place
+end
+
+-- Calls that wait in slots, as heads; those whose time is over have lapsed.
+local function read_waiters(lanes)
+  local waiters, entries = {}, redis.call('HGETALL', WAITERS)
+  for i = 1, #entries, 2 do
+    local waiter = cmsgpack.unpack(entries[i + 1])
+    waiter.id, waiter.lane, waiter.slot = entries[i], lanes[waiter.lane], true
+    if waiter.till < NOW or not waiter.lane then
+      redis.call('HDEL', WAITERS, entries[i])
+    else
+      waiters[#waiters + 1] = waiter
+    end
+  end
+  return waiters
+end
+
+-- All heads in their order. A lane without a worker is left out: what is left for it nobody would ever take.
+local function in_order(lanes, waiters)
+  local heads = {}
+  for _, lane in ipairs(lanes) do
+    for _, head in pairs(lane.heads) do
+      if has_worker(lane) then
+        head.owed = lane.boosted and lane.rank > 1 and lane.credit >= head.seconds
+        heads[#heads + 1] = head
+      end
+    end
+  end
+  for _, waiter in ipairs(waiters) do
+    heads[#heads + 1] = waiter
+  end
+  for _, head in ipairs(heads) do
+    head.class = head.lane.rank == 1 and 0 or head.owed and 1 or 2
+  end
+  table.sort(heads, precedes)
+  return heads
+end
+
+local NOTHING = {requests = 0, input_tokens = 0, output_tokens = 0, calls = 0}
+
+-- Leave room in the budget for a head that may not go yet, or that another worker has to take. ahead: budget's key -> what is waited for.
+local function leave_room(ahead, head)
+  local sum = ahead[head.budget.name] or {requests = 0, input_tokens = 0, output_tokens = 0, calls = 0}
+  for dimension, cost in pairs(head.cost) do
+    local bucket = head.budget.buckets[dimension]
+    sum[dimension] = sum[dimension] + (bucket and math.min(cost, bucket.capacity) or cost)
+  end
+  sum.calls = sum.calls + 1
+  ahead[head.budget.name] = sum
+end
+
+-- Microseconds until a head may go, given those before it, and what is short; `head.verdict`: why it is handed out without a
+-- reservation, to fail.
+local function wait_of(head, lanes, ahead)
+  if not head.cost then
+    return 0, ''
+  end
+  local limit = not head.slot and exceeded(head.budget, head.job, head.cost)
+  if limit then
+    head.verdict = string.format('large %.0f %.0f', head.cost.input_tokens, limit)
+    return 0, ''
+  end
+  local floor = head.owed and math.min(head.lane.floor, lanes.owed_floor) or head.lane.floor
+  local wait, short = wait_for(head.budget, head.cost, head.lane.rank, floor, ahead[head.budget.name] or NOTHING)
+  if short == 'closed' and wait > 0 and head.budget.state.account == 1 and head.lane.rank == 1 and not head.slot then
+    head.verdict = 'account ' .. (head.budget.state.closed_reason or '')
+    return 0, ''
+  end
+  return wait, short
+end

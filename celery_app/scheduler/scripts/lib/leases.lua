@@ -1,0 +1,102 @@
+-- Library (uses clock, jobs, lines, bell, dead, ended, own): what workers hold, and letting go of it.
+--
+-- A held job bears the token of its claim, "<process>:<number>", and is in `leases` by the time of its worker's last sign of
+-- life. The token is new with each claim, so nobody can let go of what he no longer holds.
+
+local LEASES = key('leases')
+
+-- Leases that are ended at once: bounds the time the server is blocked; the rest follows with the next call.
+local MOST_REAPED = 200
+
+-- Deaths of a process that are laid on a job, after which it is buried.
+local MOST_DEATHS = 5
+
+local function hold(id, job, token)
+  job.claim = token
+  write_job(id, job)
+  redis.call('ZADD', LEASES, NOW, id)
+  count(job.lane, 'held', 1)
+end
+
+-- The job, if it is held under this token; else nil.
+local function held(id, token)
+  local job = read_job(id)
+  return job and job.claim == token and token ~= '' and job or nil
+end
+
+-- It is in nobody's hands. What it has reserved is still in the budget, and no call of it is in flight.
+local function let_go(id, job)
+  redis.call('ZREM', LEASES, id)
+  if job.budget ~= '' then
+    redis.call('SREM', job.budget .. ':calls', job.claim .. '|' .. id)
+  end
+  job.claim, job.budget, job.ticket = '', '', ''
+  count(job.lane, 'held', -1)
+end
+
+-- Back to its place. A message of a queue that is no lane goes to the front of its list.
+local function stand_again(id, job)
+  job.out = 1
+  if job.list ~= '' then
+    put_back(id, job, 'RPUSH')
+    return
+  elseif job.lane == '' then
+    finish(id, job) -- a call without a job
+    return
+  end
+  write_job(id, job)
+  enter_line(id, job)
+  ring(job.lane)
+end
+
+-- A process died while it held the job. Laid on it, that is one of the deaths after which it is buried.
+local function survive(id, job, laid_on)
+  if laid_on and LANES[job.lane] then
+    job.deaths = job.deaths + 1
+    if job.deaths >= MOST_DEATHS then
+      end_job(id, job, 'buried', 'its worker died or hung ' .. job.deaths .. ' times while it had the job')
+      return
+    end
+  end
+  job.suspect = 1
+  stand_again(id, job)
+end
+
+-- process -> the ids of what it holds, for processes with a lease that is over.
+local function held_by_dead(lease)
+  local ids = redis.call('ZRANGEBYSCORE', LEASES, '-inf', NOW - lease, 'LIMIT', 0, MOST_REAPED)
+  if not ids[1] then
+    return {}
+  end
+  local processes = {}
+  local function add(id)
+    local job = read_job(id)
+    local process = job and string.match(job.claim, '^[^:]*')
+    if not process then
+      redis.call('ZREM', LEASES, id)
+      return
+    end
+    processes[process] = processes[process] or {}
+    processes[process][id] = job
+  end
+  for _, id in ipairs(ids) do
+    add(id)
+  end
+  return processes
+end
+
+-- Jobs whose worker gave no sign of life for `lease` ms return. Whose fault it was, nobody knows: all that a dead process
+-- held are suspects from then on, and no process gets two of them at a time (claim.lua). So of a death that a suspect was
+-- there for, it is to blame, and only what was there alone can have been.
+local function reap(lease)
+  for _, jobs in pairs(held_by_dead(lease)) do
+    local suspects = 0
+    for _, job in pairs(jobs) do
+      suspects = suspects + job.suspect
+    end
+    for id, job in pairs(jobs) do
+      let_go(id, job)
+      survive(id, job, job.suspect == 1 and suspects == 1)
+    end
+  end
+end

@@ -1,0 +1,136 @@
+-- Library (uses clock, jobs, bell): the lines. A line has the jobs of one lane, model and tenant, by priority step and then
+-- by number, so that a job which comes back stands where it stood.
+--
+-- Between the tenants of a lane it is start-time fair queueing (Goyal, Vin and Cheng, 1996): a tenant's next job has a start
+-- tag, the least goes first, and each job moves its tenant's tag on by its cost / weight. One that was idle starts at the
+-- lane's present time, the greatest start tag that was served; nobody saves up. Without tenants that is first in, first out.
+
+-- Jobs of one priority step: their numbers are below this.
+local STEP = 1e13
+
+-- Models of a lane that one claim looks at; of more, as many at random, so that none is forgotten.
+local MOST_MODELS = 64
+
+-- Entries that are put right at once, at most.
+local MOST_MENDED = 64
+
+local function line_key(job)
+  return key('line:' .. job.lane .. ':' .. #job.model .. ':' .. job.model .. ':' .. job.tenant)
+end
+
+-- Sorted set: the tenants of a lane with a line for a model, by start tag. One that is out of date is less than it should be.
+local function tenants_key(lane, model)
+  return key('tenants:' .. lane .. ':' .. model)
+end
+
+-- Sorted set: the tenants that had jobs served, by the start tag of their next one.
+local function turns_key(lane)
+  return key('turns:' .. lane)
+end
+
+-- Hash: lane -> its present time.
+local CLOCKS = key('clocks')
+
+local function models_key(lane)
+  return key('models:' .. lane)
+end
+
+local function models_of(lane)
+  local name = models_key(lane)
+  if redis.call('SCARD', name) > MOST_MODELS then
+    return redis.call('SRANDMEMBER', name, MOST_MODELS)
+  end
+  return redis.call('SMEMBERS', name)
+end
+
+local function start_tag(lane, tenant)
+  local present, own = redis.call('HGET', CLOCKS, lane), redis.call('ZSCORE', turns_key(lane), tenant)
+  return math.max(tonumber(present or '0'), tonumber(own or '0'))
+end
+
+local DEADLINES = key('deadlines')
+
+-- Put a job into its line; nobody is woken.
+local function enter_line(id, job)
+  local line = line_key(job)
+  if redis.call('EXISTS', line) == 0 then
+    redis.call('ZADD', tenants_key(job.lane, job.model), start_tag(job.lane, job.tenant), job.tenant)
+    redis.call('SADD', models_key(job.lane), job.model)
+  end
+  redis.call('ZADD', line, job.step * STEP + job.number, id)
+  if job.deadline > 0 then
+    redis.call('ZADD', DEADLINES, job.deadline, id)
+  end
+  count(job.lane, 'queued', 1)
+end
+
+local function forget_tenant(lane, model, tenant)
+  redis.call('ZREM', tenants_key(lane, model), tenant)
+  if redis.call('EXISTS', tenants_key(lane, model)) == 0 then
+    redis.call('SREM', models_key(lane), model)
+  end
+end
+
+-- Take a job out of its line; returns whether it was there.
+local function leave_line(id, job)
+  local line = line_key(job)
+  if redis.call('ZREM', line, id) == 0 then
+    return false
+  end
+  if redis.call('EXISTS', line) == 0 then
+    forget_tenant(job.lane, job.model, job.tenant)
+  end
+  if job.deadline > 0 then
+    redis.call('ZREM', DEADLINES, id)
+  end
+  count(job.lane, 'queued', -1)
+  return true
+end
+
+-- The job of a lane's model that is next by turns, or nil: id, job, start (its tag), place.
+local function head_of(lane, model)
+  for _ = 1, MOST_MENDED do
+    local first = redis.call('ZRANGE', tenants_key(lane, model), 0, 0, 'WITHSCORES')
+    local tenant, start = first[1], tonumber(first[2])
+    if not tenant then
+      redis.call('SREM', models_key(lane), model)
+      return nil
+    end
+    local turn = tonumber(redis.call('ZSCORE', turns_key(lane), tenant) or '0')
+    if turn > start then
+      redis.call('ZADD', tenants_key(lane, model), turn, tenant) -- it had jobs of another model served since
+    else
+      local line = line_key({lane = lane, model = model, tenant = tenant})
+      local entry = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')
+      local job = entry[1] and read_job(entry[1])
+      if job then
+        return {id = entry[1], job = job, start = start, place = tonumber(entry[2])}
+      elseif entry[1] then
+        redis.call('ZREM', line, entry[1]) -- somebody has deleted its record
+      else
+        forget_tenant(lane, model, tenant)
+      end
+    end
+  end
+end
+
+local WEIGHTS = key('weights')
+
+-- Seconds of a budget that a job counts for where no limit is known.
+local NOMINAL = 0.05
+
+-- Tags below the lane's present time say nothing any more; they are dropped now and then.
+local CLEAN_EVERY = 64
+
+-- A job has been served: move its tenant's tag on. seconds: of its budget, 0 where no limit is known.
+local function take_turn(head, seconds)
+  local lane, tenant = head.job.lane, head.job.tenant
+  local weight = tenant ~= '' and tonumber(redis.call('HGET', WEIGHTS, tenant) or '1') or 1
+  local turn = head.start + (seconds > 0 and seconds or NOMINAL) / weight
+  redis.call('HSET', CLOCKS, lane, string.format('%.17g', head.start))
+  redis.call('ZADD', turns_key(lane), turn, tenant)
+  redis.call('ZADD', tenants_key(lane, head.job.model), 'XX', turn, tenant)
+  if head.job.number % CLEAN_EVERY == 0 then
+    redis.call('ZREMRANGEBYSCORE', turns_key(lane), '-inf', '(' .. string.format('%.17g', head.start))
+  end
+end

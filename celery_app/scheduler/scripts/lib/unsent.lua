@@ -1,0 +1,17 @@
+-- Library (uses jobs, budgets, tickets): what a job has reserved and not used goes back into the budget.
+
+-- The job's reservation, if it is not settled yet: its call never left.
+local function give_back(id, job)
+  if job.ticket == '' or redis.call('SISMEMBER', job.budget .. ':calls', job.claim .. '|' .. id) == 0 then
+    return
+  end
+  local text = redis.call('HGET', key('terms'), job.lane .. ':' .. job.model)
+  if text then
+    local budget = open_budget(cjson.decode(text))
+    if budget.name == job.budget then
+      correct(budget, read_ticket(job.ticket), function() return 0 end)
+      end_probe(budget.state, job.claim .. '|' .. id)
+      save_budget(budget)
+    end
+  end
+end

@@ -1,0 +1,43 @@
+-- Publish many: the next jobs of a batch enter their lines, as many as there is room for. Repeating it with the same arguments
+-- adds none twice, so a publisher may do so when an answer was lost.
+--
+-- KEYS: none.
+-- ARGV[1] string: prefix of all keys
+-- ARGV[2] string: lane
+-- ARGV[3] integer: capacity, jobs queued or scheduled
+-- ARGV[4] string: key of the batch's hash, without the prefix; its field `queued` counts its jobs that are in their places, and
+--   those that were left out because there is such a job already
+-- ARGV[5] integer: seconds after which the batch is forgotten if nothing happens to it
+-- ARGV[6] integer: number of the first of these jobs within its batch, from 0
+-- ARGV[7…] the jobs, as lib/enter.lua has them
+--
+-- Returns how many of these jobs are in their places now, the number of jobs that were queued or scheduled before, and of those
+-- left out now: their number among these, from 0, and the task id that has their name, and so on.
+
+local lane, capacity, first, batch = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6]), ARGV[1] .. ARGV[4]
+local jobs = (#ARGV - 6) / FIELDS
+local depth = depth_of(lane)
+local there = math.max(0, tonumber(redis.call('HGET', batch, 'queued') or '0') - first)
+local reply = {0, depth}
+local done = there
+for i = there + 1, jobs do
+  local id, job, text, delay = job_in(7 + (i - 1) * FIELDS, lane)
+  local other = name_taken(job)
+  if other then
+    reply[#reply + 1] = i - 1
+    reply[#reply + 1] = other
+  elseif depth >= capacity then
+    break
+  else
+    enter(id, job, text, delay)
+    depth = depth + 1
+  end
+  done = i
+end
+if done > there then
+  redis.call('HSET', batch, 'queued', first + done)
+  redis.call('EXPIRE', batch, ARGV[5])
+  ring(lane)
+end
+reply[1] = math.max(there, done)
+return reply

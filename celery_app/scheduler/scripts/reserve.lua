@@ -1,0 +1,84 @@
+-- Reserve: take a call's cost out of its budget if it may leave now, or say for how long it has to wait. For calls that are made by a task in its
+-- slot, or outside of a worker; a job whose cost is known is claimed with its reservation.
+--
+-- KEYS: none.
+-- ARGV[1] string: prefix of all keys
+-- ARGV[2] string: id of the reservation: of a job in hand "<token of its claim>|<id>"; never used before otherwise
+-- ARGV[3] string: lane. ARGV[4] JSON: the terms of its budget, as in lib/budgets.lua
+-- ARGV[5] string: id of the job in hand; ARGV[6] string: token of its claim; both empty for a call without a job
+-- ARGV[7] integer: requests; ARGV[8…11] integers: input tokens, characters, output tokens, most of these; ARGV[12]: whole; its
+--   cost, as in lib/jobs.lua
+-- ARGV[13] integer: 1 if it will ask again, and its place is to be kept meanwhile
+-- ARGV[14…] the lanes, as claim.lua has them
+--
+-- Returns: the ticket, or '' if it has to wait; µs to wait; what is short; µs until the API's `retry-after` is over; why the API
+-- has shut the budget; 1 if it refuses the account; the input tokens of a call that asks for more than the limit per minute,
+-- and that limit, or 0 and 0.
+
+local id, lanes = ARGV[2], read_lanes(14)
+local lane, terms = lanes[ARGV[3]], cjson.decode(ARGV[4])
+local asked = {requests = tonumber(ARGV[7]), input_tokens = tonumber(ARGV[8]), characters = tonumber(ARGV[9]),
+  output_tokens = tonumber(ARGV[10]), max_tokens = tonumber(ARGV[11]), whole = tonumber(ARGV[12])}
+local job = held(ARGV[5], ARGV[6])
+redis.call('HSET', key('terms'), lane.name .. ':' .. terms.model, ARGV[4])
+local budget = budget_of(lane.name, terms.model)
+local cost = estimated(budget.state, asked)
+local limit = exceeded(budget, asked, cost)
+if limit then
+  return {'', 0, 'input_tokens', 0, '', 0, math.floor(cost.input_tokens), math.floor(limit)}
+end
+
+-- It stands in the order where its job does; a call without one is the youngest of its lane.
+local function place_of()
+  local kept = redis.call('HGET', WAITERS, id)
+  if kept then
+    return cmsgpack.unpack(kept).place
+  end
+  return job and job.step * STEP + job.number or 9 * STEP + redis.call('INCR', key('number'))
+end
+
+local asker = {id = id, lane = lane, model = terms.model, cost = cost, start = 0, place = place_of(), slot = true,
+  seconds = NOMINAL, asks = true}
+for _, each in ipairs(lanes) do
+  read_heads(each)
+end
+local waiters = {asker}
+for _, waiter in ipairs(read_waiters(lanes)) do
+  if waiter.id ~= id then
+    waiters[#waiters + 1] = waiter
+  end
+end
+local wait, short
+walk(lanes, waiters, function(head, its_wait, its_short)
+  if head.asks then
+    wait, short = its_wait, its_short
+    return true
+  end
+  return false
+end)
+budget = budget_of(lane.name, terms.model)
+local state = budget.state
+if wait > 0 then
+  if short == 'requests' then
+    state.pressed_until = NOW_US + wait + PRESSED
+  end
+  remember(state)
+  if ARGV[13] == '1' then
+    -- It asks again within a second, whatever it was told; one that does not has gone.
+    redis.call('HSET', WAITERS, id, cmsgpack.pack({lane = lane.name, model = terms.model, cost = cost, start = 0,
+      place = asker.place, seconds = NOMINAL, till = NOW + 2000}))
+  end
+  local shut = short == 'closed'
+  return {'', math.ceil(wait), short, shut and math.ceil(shut_for(state)) or 0, shut and state.closed_reason or '',
+    shut and state.account or 0, 0, 0}
+end
+redis.call('HDEL', WAITERS, id)
+local ticket = reserve(budget, cost, asked.output_tokens < 0 and asked.characters or 0, id)
+if job then
+  job.budget, job.ticket = budget.name, '' -- a task may make many calls: each is settled by its own ticket
+  write_job(ARGV[5], job)
+else
+  write_job(id, {budget = budget.name, claim = ARGV[6]})
+  redis.call('ZADD', LEASES, NOW, id)
+end
+return {ticket, 0, '', 0, '', 0, 0, 0}

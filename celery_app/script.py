@@ -1,0 +1,141 @@
+"""A Lua script: loaded once as package data, run by its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoScriptError
+
+from celery_app.lanes import LANES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from redis import Redis
+    from redis.client import Pipeline
+
+    Keys = Iterable[str | bytes]
+    Args = Iterable[str | bytes | int | float]
+
+
+#: The lanes' queues, for scripts that treat other queues as kombu does.
+_LANES = f"local LANES = {{{', '.join(f'{lane.name} = true' for lane in LANES)}}}"
+
+
+class Script:
+    """One verb, from ``<package>/scripts/<name>.lua``; make one at import and share it between threads.
+
+    Attributes:
+        name: the file's name without its suffix.
+        source: the script's text, behind that of the libraries it uses.
+        sha: its SHA-1 in hex, by which Redis knows it.
+    """
+
+    __slots__ = ("name", "sha", "source")
+
+    def __init__(self, name: str, *libraries: str, package: str = "celery_app.broker") -> None:
+        """Read the script.
+
+        Args:
+            name: the file's name without its suffix.
+            libraries: the same of files whose functions the script uses, each after those that it uses itself.
+            package: where they lie.
+
+        Raises:
+            FileNotFoundError: if the package came without one of them.
+        """
+        folder = files(package).joinpath("scripts")
+        self.name = name
+        parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in (*libraries, name)]
+        self.source = "\n".join([_LANES, *_joined(parts)])
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, client: Redis, keys: Keys = (), args: Args = ()) -> Any:
+        """Run the script in one round trip; in two, where the server does not know it yet.
+
+        Args:
+            client: one that puts no prefix before the keys.
+            keys: KEYS, as the script's header names them.
+            args: ARGV, likewise.
+
+        Returns:
+            The script's reply.
+
+        Raises:
+            redis.exceptions.RedisError: if the server is away or the script failed.
+        """
+        keys = tuple(keys)
+        call = (len(keys), *keys, *args)
+        execute: Any = client.execute_command  # redis-py leaves it untyped
+        try:
+            return execute("EVALSHA", self.sha, *call)
+        except NoScriptError:
+            # The server is new or was restarted; it keeps what EVAL brings.
+            return execute("EVAL", self.source, *call)
+
+    def ask(self, connection: Any, keys: Keys, args: Args, timeout: float | None) -> Any:
+        """Run the script through a connection of one's own.
+
+        Args:
+            connection: of redis-py's, connected.
+            keys: KEYS, as the script's header names them.
+            args: ARGV, likewise.
+            timeout: seconds to wait for the reply at most; None: as long as the connection does.
+
+        Raises:
+            redis.exceptions.RedisError: as `run`; a connection that was lost is closed.
+        """
+        keys = tuple(keys)
+        call = (len(keys), *keys, *args)
+        patience = _patience(connection.socket_timeout, timeout)
+        try:
+            connection.send_command("EVALSHA", self.sha, *call)
+            return connection.read_response(**patience)
+        except NoScriptError:
+            connection.send_command("EVAL", self.source, *call)
+            return connection.read_response(**patience)
+
+    def add_to(self, pipe: Pipeline, keys: Keys = (), args: Args = ()) -> None:
+        """Queue the script on a pipeline, as text: there, an unknown digest would come to light too late."""
+        keys = tuple(keys)
+        execute: Any = pipe.execute_command
+        execute("EVAL", self.source, len(keys), *keys, *args)
+
+
+#: What a library declares for those behind it: ``local function name(…)``, ``local NAME = …``, ``local NAME``.
+_DECLARED = re.compile(r"^local (?:function (\w+)|([\w, ]+?))(?=\(| =|$)", re.MULTILINE)
+
+
+def _joined(parts: list[str]) -> Iterator[str]:
+    """Put a script together; Lua allows 200 local names, so a library keeps to itself what no part behind it uses."""
+    for i, part in enumerate(parts[:-1]):
+        words = set(re.findall(r"\w+", "\n".join(parts[i + 1 :])))
+        exported = [
+            names
+            for match in _DECLARED.finditer(part)
+            if words.intersection(names := re.findall(r"\w+", match[1] or match[2]))
+        ]
+        shown = {name for names in exported for name in names}
+        if shown:
+            yield f"local {', '.join(sorted(shown))}"
+        yield f"do\n{_DECLARED.sub(partial(_shown, shown), part)}\nend"
+    yield parts[-1]
+
+
+def _shown(shown: set[str], match: re.Match[str]) -> str:
+    """Return a declaration as an assignment to what was declared outside of the library."""
+    if match[1]:
+        return match[0].removeprefix("local ") if match[1] in shown else match[0]
+    if not shown.intersection(re.findall(r"\w+", match[2])):
+        return match[0]
+    has_value = match.string.startswith(" =", match.end())
+    return match[2] if has_value else ""
+
+
+def _patience(own: float | None, timeout: float | None) -> dict[str, float]:
+    """Return the option of redis-py that makes a reply come sooner than the connection's own timeout."""
+    return {} if timeout is None or (own is not None and own <= timeout) else {"timeout": timeout}
