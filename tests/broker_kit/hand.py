@@ -1,4 +1,4 @@
-"""The broker's scripts run by hand, as a worker's channel runs them."""
+"""The scheduler's scripts run by hand, as a worker's channel runs them."""
 
 from __future__ import annotations
 
@@ -7,27 +7,47 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery_app.broker.verbs import CLAIM, EXTEND, GIVE_BACK, GIVE_UP, SETTLE
+from celery_app import LANES as ALL_LANES
+from celery_app.broker.claimed import ClaimedJob
+from celery_app.scheduler.verbs import ACK, BURY, CENSUS, CLAIM, EXTEND, REQUEUE
 
 if TYPE_CHECKING:
     from redis import Redis
 
 SEPARATOR = "\x06\x16"
 STEPS = "0,3,6,9"
-LANES = ("critical", "normal", "batch")
-MAX_DELIVERIES = 5
-MAX_BYTES = 32 * 1024 * 1024
+LANES = tuple(lane.name for lane in ALL_LANES)
+
+#: Deaths of its process that are laid on a job, after which it is buried; scripts/lib/leases.lua.
+MAX_DEATHS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """A claimed job."""
 
-    queue: str
-    tag: str
-    text: bytes
+    job: ClaimedJob
     token: str
-    cancelled: bytes
+
+    @property
+    def queue(self) -> str:
+        """The queue that it was claimed from."""
+        return self.job.queue
+
+    @property
+    def tag(self) -> str:
+        """The id of its record."""
+        return self.job.id
+
+    @property
+    def text(self) -> bytes:
+        """Its message."""
+        return self.job.text or b""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled while it was queued."""
+        return self.job.cancelled
 
     @property
     def message(self) -> Any:
@@ -41,57 +61,68 @@ class Held:
 
 
 class Hand:
-    """One worker's hand: claims, settles, returns."""
+    """One worker's hand: claims, acknowledges, returns. Each is a process of its own."""
 
     _numbers = itertools.count()
 
-    def __init__(self, client: Redis, prefix: str = "", *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, client: Redis, prefix: str = "") -> None:
         """Hold nothing."""
         self.client = client
         self.prefix = prefix
-        self.max_bytes = max_bytes
-        self.next_due_ms = -1
+        self.process = f"hand{next(self._numbers)}"
+        self.look_ms = -1
+        self.has_arrivals = False
+        self.unknown: list[tuple[str, str]] = []
 
-    def claim(self, most: int = 1, queues: tuple[str, ...] = LANES, lease_ms: int = 15_000) -> list[Held]:
+    def claim(
+        self,
+        most: int = 1,
+        queues: tuple[str, ...] = LANES,
+        lease_ms: int = 15_000,
+        *,
+        lanes: Any = ALL_LANES,
+        sleep_ms: int = 250,
+        has_suspect: bool = False,
+    ) -> list[Held]:
         """Claim jobs."""
-        token = f"hand:{next(self._numbers)}"
-        flags = [part for queue in queues for part in (queue, "1")]
-        arguments = (self.prefix, SEPARATOR, token, most, lease_ms, MAX_DELIVERIES, self.max_bytes, STEPS, *flags)
-        reply = CLAIM.run(self.client, (), arguments)
-        self.next_due_ms = int(reply[0])
-        parts = iter(reply[1:])
-        jobs = zip(parts, parts, parts, parts, strict=True)
-        return [Held(queue.decode(), tag.decode(), text, token, cancelled) for queue, tag, cancelled, text in jobs]
+        token = f"{self.process}:{next(self._numbers)}"
+        own = [queue for queue in queues if queue not in LANES]
+        flags = [part for queue in own for part in (queue, "2")]
+        rules = [part for lane in lanes for part in (*lane.arguments, "2" if lane.name in queues else "0")]
+        options = (token, most, lease_ms, sleep_ms, int(has_suspect), SEPARATOR, STEPS, len(own))
+        reply = CLAIM.run(self.client, (), (self.prefix, *options, *flags, *rules))
+        self.look_ms, self.has_arrivals = int(reply[0]), bool(reply[1])
+        names = [name.decode() for name in reply[2]]
+        self.unknown = list(zip(names[::2], names[1::2], strict=True))
+        return [Held(ClaimedJob.of(row), token) for row in reply[3]]
 
     def names(self, most: int = 1_000, **options: Any) -> list[str]:
         """Claim jobs and return their names."""
         return [held.name for held in self.claim(most, **options)]
 
-    def settle(self, held: Held) -> int:
+    def ack(self, held: Held) -> int:
         """A job is done."""
-        return int(SETTLE.run(self.client, (), (self.prefix, held.tag, held.token)))
+        return int(ACK.run(self.client, (), (self.prefix, held.tag, held.token)))
 
-    def give_back(self, held: Held, *, delay_ms: int = 0, retries: int = -1, most_deliveries: int = 0) -> int:
+    def requeue(self, held: Held, *, delay_ms: int = 0, retries: int = -1, went_wrong: bool = False) -> int:
         """Return a job."""
-        arguments = (self.prefix, SEPARATOR, held.tag, held.token, delay_ms, retries, most_deliveries, 0)
-        return int(GIVE_BACK.run(self.client, (), arguments))
+        arguments = (self.prefix, held.tag, held.token, delay_ms, retries, int(went_wrong), 0)
+        return int(REQUEUE.run(self.client, (), arguments))
 
-    def give_up(self, held: Held, reason: str) -> int:
+    def bury(self, held: Held, reason: str) -> int:
         """Bury a job."""
-        return int(GIVE_UP.run(self.client, (), (self.prefix, SEPARATOR, held.tag, held.token, reason)))
+        return int(BURY.run(self.client, (), (self.prefix, held.tag, held.token, reason)))
 
     def extend(self, *jobs: Held, lease_ms: int = 15_000) -> list[str]:
-        """Give a sign of life and return the tags that are lost."""
+        """Give a sign of life and return the ids that are lost."""
         pairs = [part for held in jobs for part in (held.tag, held.token)]
-        arguments = (self.prefix, SEPARATOR, lease_ms, MAX_DELIVERIES, *pairs)
-        return [tag.decode() for tag in EXTEND.run(self.client, (), arguments)]
+        return [tag.decode() for tag in EXTEND.run(self.client, (), (self.prefix, lease_ms, *pairs))]
 
-    def dead(self) -> dict[str, str]:
-        """Return the dead letters' ids and reasons."""
-        reasons = self.client.hgetall(f"{self.prefix}lanes:dead_reasons")
-        return {tag.decode(): reason.decode() for tag, reason in reasons.items()}
+    def dead(self) -> list[str]:
+        """Return the ids of the dead letters, the oldest first."""
+        found: Any = self.client.zrange(f"{self.prefix}lanes:dead", 0, -1)
+        return [tag.decode() for tag in found]
 
     def places(self, lane: str) -> int:
         """Return how many jobs are queued in a lane."""
-        steps = ("", *(f"{SEPARATOR}{step}" for step in (3, 6, 9)))
-        return sum(self.client.llen(f"{self.prefix}{lane}{step}") for step in steps)
+        return int(CENSUS.run(self.client, (), (self.prefix, SEPARATOR, STEPS, lane))[0][0])

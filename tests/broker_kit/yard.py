@@ -91,4 +91,4 @@ class Yard:
 
     def in_flight(self) -> int:
         """Return how many jobs workers hold."""
-        return int(self.client.hlen("unacked"))
+        return int(self.client.zcard("lanes:leases"))

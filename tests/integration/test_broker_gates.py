@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit.hand import Hand
 from broker_kit.waiting import eventually
-
 from celery_app.broker.verbs import CLOSE_GATE
+
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.routing import MODEL
 

@@ -16,13 +16,13 @@ import pytest
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
 from celery import chord, group
+from celery_app.broker.verbs import PUT
 from client_rig import params
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
 from celery_app import LANES, create_app
 from celery_app.broker.outbox import prepared
-from celery_app.broker.verbs import PUT
 from celery_app.client import Client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LaneFull, MaybeQueued
 from celery_app.job_keys import PUBLISH_HEADER

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.hand import Hand
-
 from celery_app.broker.verbs import CLOSE_GATE
+
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.routing import MODEL
 

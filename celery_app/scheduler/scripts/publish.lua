@@ -14,7 +14,8 @@
 -- Returns an array. 0: the job is in its place, or was before. 1 and the number of jobs queued or scheduled: the lane is full.
 -- 2 and a task id: there is such a job already, by its unique name. Nothing has been written but for 0.
 
-local lane, capacity, published = ARGV[2], tonumber(ARGV[3]), ARGV[4] ~= '' and key('published:' .. lane .. ':' .. ARGV[4])
+local lane, capacity = ARGV[2], tonumber(ARGV[3])
+local published = ARGV[4] ~= '' and key('published:' .. lane .. ':' .. ARGV[4])
 if published and redis.call('EXISTS', published) == 1 then
   return {0}
 end
