@@ -78,8 +78,19 @@ def fresh(rig: Rig, **behaviour: Any) -> Rig:
     redis = redis_client(rig.app)
     for key in redis.keys("lanes:budget:*"):
         redis.delete(key)
-    redis.delete("lanes:gates")
     return rig
+
+
+def drop_jobs(redis: Any) -> None:
+    """Forget all jobs that no worker holds, and the dead letters."""
+    held = redis.zrange("lanes:leases", 0, -1)
+    for pattern in ("lanes:line:*", "lanes:tenants:*", "lanes:models:*"):
+        for key in redis.keys(pattern):
+            redis.delete(key)
+    redis.delete("lanes:scheduled", "lanes:dead", "lanes:dead_totals", "lanes:ended", "lanes:deadlines")
+    redis.hdel("lanes:counts", *(f"{lane.name}:{place}" for lane in LANES for place in ("queued", "scheduled")))
+    for each in set(redis.hkeys("lanes:jobs")) - set(held):
+        redis.hdel("lanes:jobs", each)
 
 
 def params(text: Any = "hello there", fault: str | None = None, **more: Any) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, fresh, params, text_of, wait_until, web_app
+from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, text_of, wait_until, web_app
 from worker_process import worker
 
+from celery_app.broker.dead_letters import dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.demo.ezai import running
@@ -100,8 +101,7 @@ def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def up(shared: Rig) -> Rig:
     """The same, fresh for each test."""
-    redis = redis_client(shared.app)
-    redis.delete("lanes:returns", "lanes:returned", "lanes:dead", "lanes:dead_reasons")
+    drop_jobs(redis_client(shared.app))
     return fresh(shared, headers=True, rpm=None)
 
 
@@ -167,16 +167,13 @@ def ended(shared: Rig) -> dict[str, Ended]:
 
 def reasons_of(up: Rig) -> dict[str, str]:
     """Return the reason of each dead letter by its job's id."""
-    redis = redis_client(up.app)
-    jobs = {tag: json.loads(text) for tag, text in redis.hgetall("lanes:dead").items()}
-    reasons = redis.hgetall("lanes:dead_reasons")
-    return {job["headers"]["id"]: reasons[tag].decode() for tag, job in jobs.items()}
+    return {each.task_id: each.reason for each in dead_letters(redis_client(up.app))}
 
 
 def slowed_models(up: Rig) -> set[str]:
     """Return the models whose API is taken for overloaded."""
     redis = redis_client(up.app)
-    budgets = [key for key in redis.keys("lanes:budget:*") if not key.endswith(b":calls")]
+    budgets = [key for key in redis.keys("lanes:budget:*") if key.endswith(b"}")]
     return {key.decode().rpartition(":")[2].rstrip("}") for key in budgets if redis.hexists(key, "overload_rate")}
 
 
@@ -208,7 +205,7 @@ def test_what_lasts_fails_at_once(up: Rig, status: int, streaming: bool) -> None
     assert f" {status} " in str(error)
     assert f"Simulated {status}" in str(error)
     assert up.api.summary()["total"] == 1
-    assert redis_client(up.app).hlen("lanes:dead") == 0
+    assert dead_letters(redis_client(up.app)) == []
 
 
 #: What an API may do behind a complete message.
@@ -309,7 +306,7 @@ def test_a_job_without_a_deadline_waits_an_hour_at_most(up: Rig, seconds: str) -
     result = submit(up, f"429;retry-after={seconds}", lane="batch")
     wait_until(lambda: result.state == "RETRY", "it is back in its lane")
 
-    ((_, due),) = redis_client(up.app).zrange("lanes:returns", 0, -1, withscores=True)
+    ((_, due),) = redis_client(up.app).zrange("lanes:scheduled", 0, -1, withscores=True)
     assert 3_600 - 10 < due / 1_000 - time.time() <= 3_600
     assert up.client.cancel(result)
 
@@ -322,7 +319,7 @@ def test_a_deadline_that_passes_while_it_waits_for_the_budget(up: Rig) -> None:
     error = error_of(submit(up, headers={DEADLINE_AT: begun + 5}))
 
     assert isinstance(error, DeadlineExceeded)
-    assert "while it waited for the budget" in str(error)
+    assert "in the queue, where it waited for the API" in str(error)
     assert time.time() - begun < 2.0
     assert up.api.summary()["total"] == 1
     assert up.client.cancel(closing)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import anthropic
 import httpx2
 import pytest
-from client_rig import PATIENCE, Rig, fresh, params, wait_until, web_app
+from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, wait_until, web_app
 from worker_process import worker
 
+from celery_app.broker.dead_letters import dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.demo.ezai import running
@@ -66,9 +67,7 @@ def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def up(shared: Rig) -> Rig:
     """The same, fresh for each test."""
-    redis = redis_client(shared.app)
-    left = [key for name in ("normal*", "batch*", "lanes:aside*") for key in redis.keys(name)]
-    redis.delete("lanes:returns", "lanes:returned", "lanes:dead", "lanes:dead_reasons", *left)
+    drop_jobs(redis_client(shared.app))
     return fresh(shared, rpm=None, itpm=None, spend_limit=False)
 
 
@@ -102,9 +101,9 @@ class TestTimeout:
             job.get(timeout=PATIENCE)
 
         assert up.api.summary()["total"] == 2
-        (reason,) = redis_client(up.app).hvals("lanes:dead_reasons")
-        assert b"CallTimeout after 2 attempts" in reason
-        assert b"LANES_BATCH_CALL_TIMEOUT" in reason
+        (dead,) = dead_letters(redis_client(up.app))
+        assert "CallTimeout after 2 attempts" in dead.reason
+        assert "LANES_BATCH_CALL_TIMEOUT" in dead.reason
 
     @pytest.mark.parametrize("kind", [httpx2.ConnectTimeout, httpx2.PoolTimeout])
     @pytest.mark.parametrize("wrapped", [False, True])
@@ -130,14 +129,13 @@ def waiting_for(up: Rig, lane: str) -> str:
 def budget_key(up: Rig) -> bytes:
     """Return the key of the one budget."""
     redis = redis_client(up.app)
-    (key,) = (key for key in redis.keys("lanes:budget:{*") if not key.endswith(b":calls"))
+    (key,) = (key for key in redis.keys("lanes:budget:{*") if key.endswith(b"}"))
     return bytes(key)
 
 
 def let_probe(up: Rig) -> None:
     """Have the time of the next probe come."""
     redis_client(up.app).hset(budget_key(up), "probe_at", 1)
-    redis_client(up.app).delete("lanes:gates")
 
 
 class TestJob:
@@ -154,7 +152,7 @@ class TestJob:
             send(up, way, text="many words " * 2_000).get(timeout=PATIENCE)
 
         assert up.api.summary()["total"] == 0
-        assert redis_client(up.app).hlen("lanes:dead") == 0
+        assert dead_letters(redis_client(up.app)) == []
 
     @pytest.mark.parametrize(
         ("way", "fault"),
@@ -176,8 +174,9 @@ class TestJob:
 
         with pytest.raises(ApiError, match="429"):
             refused.get(timeout=PATIENCE)
-        (reason,) = redis_client(up.app).hvals("lanes:dead_reasons")
-        assert reason.startswith(b"normal|ApiError after 2 attempts")
+        (dead,) = dead_letters(redis_client(up.app))
+        assert dead.lane == "normal"
+        assert dead.reason.startswith("ApiError after 2 attempts")
         assert calls_with(up, fault) >= 3
 
     def test_a_job_refused_while_nobody_is_answered_waits(self, up: Rig) -> None:
@@ -252,7 +251,7 @@ class TestAccount:
         assert "refuses the account" in waiting_for(up, "critical")
         assert up.api.summary()["total"] <= 8  # the slots
         assert not any(job.ready() for job in jobs)
-        assert redis_client(up.app).hlen("lanes:dead") == 0
+        assert dead_letters(redis_client(up.app)) == []
         for job in jobs:
             assert up.client.cancel(job)
 

@@ -87,14 +87,17 @@ local function press(head, wait)
   end
 end
 
--- The first head that this worker may be handed, or nil; `soonest` is the one of its lanes that waits for the shortest time.
-local soonest, soonest_wait
+-- The first head that this worker may be handed, or nil; `soonest` is the one of its lanes that waits for the shortest time,
+-- `hopeless` are those whose deadlines pass before the API wants to be called again.
+local soonest, soonest_wait, hopeless
 local function choose(waiters)
-  soonest, soonest_wait = nil, math.huge
+  soonest, soonest_wait, hopeless = nil, math.huge, {}
   return walk(lanes, waiters, function(head, wait, short)
     if wait > 0 then
       if short == 'requests' then
         press(head, wait)
+      elseif short == 'closed' and head.job and head.job.deadline > 0 and NOW + wait / 1000 > head.job.deadline then
+        hopeless[#hopeless + 1] = head
       end
       if head.lane.served and not head.slot and wait < soonest_wait then
         soonest, soonest_wait = head, wait
@@ -105,10 +108,23 @@ local function choose(waiters)
   end)
 end
 
+-- Whoever waits for these learns so now; of as many as there are models at a time. Returns whether there were any.
+local function end_hopeless()
+  for _, head in ipairs(hopeless) do
+    leave_line(head.id, head.job)
+    end_job(head.id, head.job, 'deadline', '')
+    head.lane.heads[head.model] = read_head(head.lane, head.model)
+  end
+  return hopeless[1] ~= nil
+end
+
 local function take_jobs()
   local waiters = read_waiters(lanes)
   while true do
     local head = choose(waiters)
+    if end_hopeless() then
+      head = choose(waiters) -- those behind them are heads now
+    end
     if not head then
       break
     elseif wanted == 0 then
