@@ -28,8 +28,8 @@ _NO_CAPACITY = -1
 def take_in(client: redis.Redis, prefix: str, lane: str, lists: Iterable[str], step_of: Callable[[Any], int]) -> None:
     """Take the next messages in a lane's lists into its lines.
 
-    Any number of workers may do so at once, and any of them may die: a message is in a list until its job is in its line,
-    and a job enters its line once.
+    Any number of workers may do so at once, and any of them may die: a message is in a list until its job is in its
+    line, and a job enters its line once.
 
     Args:
         client: without a key prefix of its own.

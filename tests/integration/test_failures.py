@@ -167,7 +167,7 @@ def ended(shared: Rig) -> dict[str, Ended]:
 
 def reasons_of(up: Rig) -> dict[str, str]:
     """Return the reason of each dead letter by its job's id."""
-    return {each.task_id: each.reason for each in dead_letters(redis_client(up.app))}
+    return {each.task_id: f"{each.lane}|{each.reason}" for each in dead_letters(redis_client(up.app))}
 
 
 def slowed_models(up: Rig) -> set[str]:
