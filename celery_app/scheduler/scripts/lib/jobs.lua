@@ -35,6 +35,14 @@ local UNSAID = {lane = '', step = 0, number = 0, model = '', tenant = '', task =
   timeouts = 0, refused_at = 0, out = 0, deaths = 0, suspect = 0, unique = '', kept = 0, large = 0, claim = '', budget = '',
   ticket = '', list = '', ending = '', reason = ''}
 
+-- A job of which only this is known.
+local function new_job(known)
+  for name, unsaid in pairs(UNSAID) do
+    known[name] = known[name] or unsaid
+  end
+  return known
+end
+
 local function read_job(id)
   local packed = redis.call('HGET', JOBS, id)
   if not packed then

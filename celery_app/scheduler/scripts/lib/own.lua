@@ -9,7 +9,7 @@ local function take_own(queue, list)
   end
   local id = 'own-' .. redis.call('INCR', key('own'))
   redis.call('HSET', TEXTS, id, text)
-  return id, {lane = queue, list = list, submitted = NOW}
+  return id, new_job({lane = queue, list = list, submitted = NOW})
 end
 
 -- Put one back; verb: RPUSH for the front of its list, LPUSH for the back.
