@@ -44,14 +44,14 @@ def test_jobs_are_done(yard: Yard, worker: Worker) -> None:
             yard.send("kit.job", job, producer=producer, ignore_result=True)
     yard.send("kit.job", jobs[0], ignore_result=True)
     yard.diary.wait_for("end", jobs, IN_TIME_S)
-    eventually(lambda: yard.client.hlen(f"{PREFIX}unacked") == 0, IN_TIME_S, "all are settled")
+    eventually(lambda: yard.client.zcard(f"{PREFIX}lanes:leases") == 0, IN_TIME_S, "all are settled")
 
 
 def test_returns_and_countdowns_are_waited_for(yard: Yard, worker: Worker) -> None:
     """Retries and countdowns wait under the prefix and come back."""
     assert worker.process.poll() is None
     result = yard.send("kit.retrying", "r", [0.3], countdown=0.2)
-    eventually(lambda: yard.client.zcard(f"{PREFIX}lanes:returns") == 1, IN_TIME_S, "it waits")
+    eventually(lambda: yard.client.zcard(f"{PREFIX}lanes:scheduled") == 1, IN_TIME_S, "it waits")
     assert result.get(timeout=IN_TIME_S)["retries"] == 1
 
 

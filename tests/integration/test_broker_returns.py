@@ -62,7 +62,7 @@ def test_a_retry_keeps_what_the_job_is(yard: Yard, worker: Worker, lane: str, pr
 def test_a_retry_waits_in_the_broker(yard: Yard, worker: Worker) -> None:
     """A job that waits for its retry is in no slot, in no worker's memory, and not in its lane."""
     result = yard.send("kit.retrying", "waits", [1.0])
-    eventually(lambda: yard.client.zcard("lanes:returns") == 1, IN_TIME_S, "the return")
+    eventually(lambda: yard.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
     eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "the slot is free")
     assert yard.hand().places("batch") == 0
     scheduled = yard.app.control.inspect([worker.name], timeout=IN_TIME_S, limit=1).scheduled()
@@ -74,7 +74,7 @@ def test_a_retry_goes_ahead_of_fresh_jobs(yard: Yard, full: Any) -> None:
     """A job whose retry is due starts before a thousand that came later, in its lane."""
     yard.send("kit.retrying", "ahead", [0.3], ignore_result=True)
     full()
-    eventually(lambda: yard.client.zcard("lanes:returns") == 1, IN_TIME_S, "the return")
+    eventually(lambda: yard.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
     # More work than four slots can do before it is due.
     jobs = [f"behind-{n}" for n in range(40)]
     for job in jobs:
@@ -93,7 +93,7 @@ def test_countdown_jobs_do_not_overtake_critical_ones(yard: Yard, full: Any) -> 
         yard.send("kit.job", job, countdown=0.2, ignore_result=True)
     assert yard.hand().places("batch") == 0
     yard.send("kit.job", "urgent", queue="critical", ignore_result=True)
-    eventually(lambda: yard.client.zcount("lanes:returns", "-inf", time.time() * 1000) == 8, IN_TIME_S, "all are due")
+    eventually(lambda: yard.client.zcount("lanes:scheduled", "-inf", time.time() * 1000) == 8, IN_TIME_S, "all are due")
     full()
     yard.diary.wait_for("end", jobs, IN_TIME_S)
     order = [job for job in yard.diary.jobs("start") if job in {*jobs, "urgent"}]
