@@ -92,7 +92,7 @@ def test_a_routing_key_is_no_lane(app: Any, mixed: Worker, valkey: Valkey) -> No
         time.sleep(0.02)
     assert app.send_task("mixed.own", (3,), queue="topics").get(PATIENCE) == [3, "critical"]
     with valkey.client(DB) as redis:
-        assert not redis.hlen("lanes:dead")
+        assert not redis.zcard("lanes:dead")
 
 
 def test_what_a_worker_in_python_is_told_holds(tmp_path: Path, env: dict[str, str]) -> None:
