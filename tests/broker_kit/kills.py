@@ -168,7 +168,7 @@ def _outcome(yard: Yard, published: int, killed: dict[str, float]) -> Outcome:
     ended = set(yard.diary.jobs("end"))
     starts, ends = yard.diary.by_job("start"), yard.diary.read("end")
     finished = {(entry.job, entry.worker) for entry in ends}
-    outcome = Outcome(published=published, killed=killed, dead=int(yard.client.hlen("lanes:dead")))
+    outcome = Outcome(published=published, killed=killed, dead=int(yard.client.zcard("lanes:dead")))
     outcome.lost = [str(n) for n in range(published) if str(n) not in ended]
     outcome.again = sum(count > 1 for count in Counter({job: len(lines) for job, lines in starts.items()}).values())
     for job, lines in starts.items():

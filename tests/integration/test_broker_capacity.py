@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit import records
 from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
 from celery import chain, chord, group
 
-from celery_app.broker.outbox import MAX_MESSAGE_BYTES
+from celery_app.broker.entry import MAX_MESSAGE_BYTES
 from celery_app.client import Client
 from celery_app.errors import InvalidItem, JobTooLarge, LaneFull
 from tasks import LaneTask
@@ -143,7 +144,7 @@ def test_returns_do_not_need_room(yard: Yard, narrow: Any) -> None:
     for n in range(3):
         narrow.send_task("kit.job", (n,), queue="batch", ignore_result=True)
     for job in held:
-        assert hand.give_back(job) == 1
+        assert hand.requeue(job) == 1
     assert hand.places("batch") == 5
     with pytest.raises(LaneFull):
         narrow.send_task("kit.job", (9,), queue="batch", ignore_result=True)
@@ -222,9 +223,9 @@ def test_a_job_with_a_countdown_waits_in_the_broker(yard: Yard, narrow: Any) -> 
 
 def scheduled(yard: Yard, lane: str) -> int:
     """Return how many jobs of a lane wait for a time, as its capacity counts them; exactly those that do."""
-    counted = int(yard.client.hget("lanes:scheduled", lane) or 0)
-    waiting = [entry.split(b"|")[0] for entry in yard.client.hgetall("lanes:returned").values()]
-    assert counted == len([name for name in waiting if name.split(b"\x06\x16")[0] == lane.encode()])
+    counted = int(yard.client.hget("lanes:counts", f"{lane}:scheduled") or 0)
+    waiting = [records.facts(yard.client, job_id)["lane"] for job_id in records.ids_in(yard.client, "scheduled")]
+    assert counted == waiting.count(lane)
     return counted
 
 
@@ -264,19 +265,19 @@ def test_scheduled_jobs_are_counted_wherever_they_go(yard: Yard, narrow: Any) ->
     assert scheduled(yard, "batch") == 0
     narrow.send_task("kit.job", (3,), queue="batch", priority=0, countdown=60, ignore_result=True)
     for job in held[:2]:
-        assert hand.give_back(job, delay_ms=60_000) == 1  # a running job's return is never refused
+        assert hand.requeue(job, delay_ms=60_000) == 1  # a running job's return is never refused
     assert scheduled(yard, "batch") == 3
     with pytest.raises(LaneFull):
         narrow.send_task("kit.job", (4,), queue="batch", ignore_result=True)
-    assert hand.give_back(held[2], delay_ms=60_000) == 1
+    assert hand.requeue(held[2], delay_ms=60_000) == 1
     assert scheduled(yard, "batch") == 4
     with narrow.connection_for_write() as connection:
         assert connection.default_channel.queue_purge("batch") == 4
     assert scheduled(yard, "batch") == 0
-    assert not yard.client.exists("lanes:scheduled", "lanes:returns", "lanes:returned")
+    assert not yard.client.exists("lanes:scheduled", records.JOBS, "lanes:texts")
     narrow.send_task("kit.job", (5,), queue="batch", ignore_result=True)
     (job,) = hand.claim()
-    assert hand.give_up(job, "a test's reason") == 1
+    assert hand.bury(job, "a test's reason") == 1
     assert scheduled(yard, "batch") == 0
 
 
@@ -284,7 +285,7 @@ def test_jobs_deleted_by_hand_leave_room(yard: Yard, narrow: Any) -> None:
     """Whoever deletes the keys of the waiting jobs has emptied the lane, though their number stayed."""
     for n in range(3):
         narrow.send_task("kit.job", (n,), queue="batch", countdown=60, ignore_result=True)
-    yard.client.delete("lanes:returns", "lanes:returned")
+    yard.client.delete("lanes:scheduled", records.JOBS, "lanes:texts")
     narrow.send_task("kit.job", (3,), queue="batch", countdown=60, ignore_result=True)
     assert scheduled(yard, "batch") == 1
 
