@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit import records
 from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
 
@@ -120,19 +121,19 @@ def test_garbage_goes_to_the_dead_letters(yard: Yard, worker: Worker, kind: str)
     """Garbage of each kind is kept with a reason, nothing of it stays claimed, and the job behind it is done."""
     made = GARBAGE[kind](f"tag-{kind}")
     text = json.dumps(made) if isinstance(made, dict) else made
-    before = yard.client.hlen("lanes:dead")
+    before = yard.client.zcard("lanes:dead")
     yard.client.lpush("normal\x06\x163", text)
     yard.send("kit.job", kind, queue="normal", ignore_result=True)
     eventually(
-        lambda: yard.client.hlen("lanes:dead") == before + 1,
+        lambda: yard.client.zcard("lanes:dead") == before + 1,
         IN_TIME_S,
         f"{kind} is buried; log:\n{worker.text()[-3000:]}",
     )
     yard.diary.wait_for("end", [kind], IN_TIME_S)
     eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
-    reasons = yard.client.hgetall("lanes:dead_reasons")
-    assert all(reason.startswith(b"normal|") and len(reason) > 10 for reason in reasons.values())
-    assert not any(TEXT.encode() in reason for reason in reasons.values())
+    letters = [records.facts(yard.client, job_id) for job_id in records.ids_in(yard.client, "dead")]
+    assert all(letter["lane"] == "normal" and len(letter["reason"]) > len("rejected") for letter in letters)
+    assert not any(TEXT in letter["reason"] for letter in letters)
     assert worker.process.poll() is None
 
 
@@ -149,7 +150,7 @@ def test_all_slots_are_usable_after_garbage(yard: Yard, worker: Worker) -> None:
 
 def test_no_prompt_reaches_the_log(yard: Yard, worker: Worker) -> None:
     """Nothing of any job's text is in the worker's log, not even of those that could not be read."""
-    assert yard.client.hlen("lanes:dead") > 0
+    assert yard.client.zcard("lanes:dead") > 0
     assert TEXT not in worker.text()
     assert base64.b64encode(TEXT.encode())[:20].decode() not in worker.text()
 
