@@ -20,6 +20,7 @@ __all__ = [
     "astream_from",
     "cancel",
     "create_app",
+    "explain",
     "get_queue_stats",
     "install",
     "stream",

@@ -27,6 +27,20 @@ _TOKEN_BYTES = 12
 _current: ContextVar[Publishing | None] = ContextVar("publishing", default=None)
 
 
+_found: ContextVar[list[str] | None] = ContextVar("found", default=None)
+
+
+@contextmanager
+def noting_found() -> Iterator[list[str]]:
+    """Collect within the block the ids of jobs that there were already, by the names of those that were submitted."""
+    found: list[str] = []
+    token = _found.set(found)
+    try:
+        yield found
+    finally:
+        _found.reset(token)
+
+
 class PublishUncertain(OperationalError):
     """The connection was lost while the broker had a job to queue: there is none, or one."""
 
@@ -68,6 +82,9 @@ class Publishing:
     def found(self, task_id: str) -> None:
         """Note that there is such a job already."""
         self.instead = task_id
+        found = _found.get()
+        if found is not None:
+            found.append(task_id)
 
     def heard(self) -> None:
         """Note that the broker has given a sign of life."""

@@ -37,6 +37,7 @@ class Settings:
         limits: of every key, for models that no pattern in `model_limits` matches.
         model_limits: model pattern (fnmatch) -> limits, in the order given.
         lanes: most important first.
+        tenant_weights: tenant -> how much of a lane it gets, where others want some, too; 1 for one that is not named.
         has_own_broker: whether somebody named a broker; otherwise `broker_url` is our default.
         has_own_backend: whether somebody named a result backend; otherwise `result_backend` is the broker.
     """
@@ -48,6 +49,7 @@ class Settings:
     limits: Limits = dataclasses.field(default_factory=Limits)
     model_limits: Mapping[str, Limits] = dataclasses.field(default_factory=dict)
     lanes: tuple[Lane, ...] = LANES
+    tenant_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     has_own_broker: bool = False
     has_own_backend: bool = False
 
@@ -95,6 +97,7 @@ class Settings:
             limits=Limits(rpm=ezai.rpm, itpm=ezai.itpm, otpm=ezai.otpm, concurrency=ezai.concurrency),
             model_limits=ezai.limits,
             lanes=tuple(getattr(fields.lanes, lane.name).applied_to(lane) for lane in LANES),
+            tenant_weights=fields.lanes.tenant_weights,
             has_own_broker=fields.celery.broker_url is not None,
             has_own_backend=has_own_backend,
         )

@@ -112,11 +112,13 @@ class CeleryFields(BaseModel):
 
 
 class LanesFields(BaseModel):
-    """``LANES_<LANE>_<FIELD>``."""
+    """``LANES_<LANE>_<FIELD>``, and what is said of all lanes."""
 
     critical: LaneFields = Field(default_factory=LaneFields)
     normal: LaneFields = Field(default_factory=LaneFields)
     batch: LaneFields = Field(default_factory=LaneFields)
+    # Tenant -> how much more than another's its jobs count; one that is not named has 1.
+    tenant_weights: Annotated[dict[str, Seconds], BeforeValidator(_json)] = Field(default_factory=dict)
 
 
 class Fields(BaseModel):
@@ -138,6 +140,7 @@ def paths() -> Mapping[str, Path]:
     for lane in LANES:
         for field in LaneFields.model_fields:
             found[f"LANES_{lane.name.upper()}_{field.upper()}"] = ("lanes", lane.name, field)
+    found["LANES_TENANT_WEIGHTS"] = ("lanes", "tenant_weights")
     return found
 
 

@@ -16,10 +16,12 @@ from celery.states import REVOKED
 from celery_app.broker.claims import is_claimed, queue_of
 from celery_app.descriptions import description_of, store_descriptions
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, LanesError
+from celery_app.identity import identity
 from celery_app.job_keys import BATCH_HEADER
 from celery_app.lanes import NORMAL, Lane
 from celery_app.messaging import SERIALIZER
 from celery_app.metrics.events import JobEvent, Kind, emit
+from celery_app.publishing import noting_found
 from celery_app.queues import refuse
 from celery_app.results import backend_of, unsubscribed
 from celery_app.room import waiting_for_room
@@ -108,9 +110,14 @@ class LaneTask(Task):
             setattr(cls, name, annotated(cls, name, value))
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
-        """Submit a job; besides Celery's options there is ``wait``: seconds to wait for room in a full lane.
+        """Submit a job; besides Celery's options there are four of the lanes.
+
+        ``wait``: seconds to wait for room in a full lane. ``tenant``: whose job it is; tenants take turns.
+        ``unique``: while a job of this task with this name is queued or runs, and for ``unique_for`` seconds after its
+        end, its result comes back and nothing is queued.
 
         Raises:
+            InvalidRequest: naming the one of these that is wrong.
             UnknownLane: there is no such queue.
             UnsupportedTask: it has a ``rate_limit``, or this call a time limit.
             LaneFull: the lane had no room for `wait`, by default its ``submit_wait``.
@@ -128,10 +135,14 @@ class LaneTask(Task):
         queue = options.get("queue")
         if isinstance(queue, str):
             self._check_queue(queue)
-        with waiting_for_room(options.pop("wait", None)), broker_errors(self.app), unsubscribed(self.app):
+        names = identity(*(options.pop(name, None) for name in ("tenant", "unique", "unique_for")))
+        options["headers"] = {**(options.get("headers") or {}), **names}
+        waiting = waiting_for_room(options.pop("wait", None))
+        with waiting, broker_errors(self.app), unsubscribed(self.app), noting_found() as found:
             if standing_in is not None:
                 return standing_in.send(self, args, kwargs, options)
-            return super().apply_async(args, kwargs, **options)
+            result = super().apply_async(args, kwargs, **options)
+        return self.AsyncResult(found[0]) if found else result
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run a job in this process, on the budget; where `celery_app.testing` stands in, with its answer."""

@@ -24,6 +24,9 @@ ARRIVED = "lanes:arrived:"
 #: Any capacity: what is in a list has been accepted by the broker.
 _NO_CAPACITY = -1
 
+#: What an empty message becomes: a job has a text.
+_NOTHING = b" "
+
 
 def take_in(client: redis.Redis, prefix: str, lane: str, lists: Iterable[str], step_of: Callable[[Any], int]) -> None:
     """Take the next messages in a lane's lists into its lines.
@@ -79,12 +82,12 @@ def _enter(
 
 
 def _entry(text: bytes, step_of: Callable[[Any], int]) -> Entry:
-    """Read a message; one that nobody can read is for a worker to bury, who says why."""
+    """Read a message; one that nobody can read, or that is too large, is for a worker to bury, who says why."""
     try:
         message = json.loads(text)
-        entry = entry_of(message, step_of(message))
+        entry = entry_of(message, step_of(message), bounded=False)
     except Exception:  # noqa: BLE001 - whatever it is
-        return Entry(_digest(text), text, 0, {}, "", 0.0)
+        return Entry(_digest(text), text or _NOTHING, 0, {}, "", 0.0)
     return entry._replace(token=str(message["properties"].get("delivery_tag") or _digest(text)))
 
 

@@ -60,7 +60,12 @@ def dead_letters(client: Redis, prefix: str = "", most: int = MOST_LISTED) -> li
         redis.exceptions.RedisError: if the broker is away.
     """
     rows = LIST_DEAD.run(client, (), (prefix, most))
-    return [DeadLetter(*(name.decode() for name in row[:5]), row[5] / 1000, row[6]) for row in rows]
+    return [_dead_letter(row) for row in rows]
+
+
+def _dead_letter(row: Any) -> DeadLetter:
+    own, lane, task, task_id, reason = (word.decode() for word in row[:5])
+    return DeadLetter(own, lane, task, task_id, reason, row[5] / 1000, row[6])
 
 
 def say_buried(lane: str, task: str, task_id: str, reason: str) -> None:

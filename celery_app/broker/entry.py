@@ -87,10 +87,15 @@ class Entry(NamedTuple):
         return len(self.text) > LARGE
 
 
-def entry_of(message: Mapping[str, Any], step: int) -> Entry:
+def entry_of(message: Mapping[str, Any], step: int, *, bounded: bool = True) -> Entry:
     """Make a message of kombu's into a job for a lane.
 
     kombu makes a repetition from the same headers, so they have to stay as they are.
+
+    Args:
+        message: as kombu has it.
+        step: priority step.
+        bounded: whether to refuse one that is too large.
 
     Raises:
         JobTooLarge: no worker would take it.
@@ -101,7 +106,7 @@ def entry_of(message: Mapping[str, Any], step: int) -> Entry:
     if eta:
         kept["eta"] = None
     text = dumps({**message, "headers": kept}).encode()
-    if len(text) > MAX_MESSAGE_BYTES:
+    if bounded and len(text) > MAX_MESSAGE_BYTES:
         raise JobTooLarge(size=len(text), most=MAX_MESSAGE_BYTES)
     own = word(headers.get("id")) or word(message["properties"].get("delivery_tag")) or uuid.uuid4().hex
     return Entry(own, text, step, headers, word(headers.get(PUBLISH_HEADER)), _timestamp(eta) if eta else 0.0)

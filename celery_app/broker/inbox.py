@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
+from celery_app.broker import entry
 from celery_app.broker.claimed import ClaimedJob
 from celery_app.broker.claims import CANCELLED, CLAIM, QUEUE, REFUSED_AT, TICKET, TIMEOUTS, VERDICT, delivery_of
 from celery_app.broker.dead_letters import say_buried
@@ -70,22 +71,30 @@ class Inbox:
         self._leases.requeue_all((job.id, self._token) for job in self._jobs)
 
     def _message(self, job: ClaimedJob, text: bytes | None) -> dict[str, Any] | None:
+        size = len(text or b"")
+        if job.queue in LANE_NAMES and size > entry.MAX_MESSAGE_BYTES:
+            self._bury(job, f"too large: {size} bytes")  # of a stock producer: ours are refused where they are sent
+            return None
         try:
             message: dict[str, Any] = loads((text or b"").decode())
             properties, headers = message["properties"], message["headers"]
             properties.update({CLAIM: self._token, QUEUE: job.queue})
             properties["delivery_tag"] = delivery_of(job.id, self._token)
             if job.queue in LANE_NAMES:
+                if headers.get("eta"):
+                    raise ValueError  # one that made sense was taken out on the way in
                 properties.update({CANCELLED: job.cancelled, TICKET: job.ticket, VERDICT: job.verdict})
                 headers.update(_told(job))
             if job.out:
                 _tell_of_redelivery(message)
         except (ValueError, TypeError, LookupError, AttributeError) as exc:
-            reason = f"undecodable: {type(exc).__name__}"
-            say_buried(job.queue, "?", job.id, reason)
-            self._leases.bury(job.id, self._token, reason)
+            self._bury(job, f"undecodable: {type(exc).__name__}")
             return None
         return message
+
+    def _bury(self, job: ClaimedJob, reason: str) -> None:
+        say_buried(job.queue, "?", job.id, reason)
+        self._leases.bury(job.id, self._token, reason)
 
 
 def _told(job: ClaimedJob) -> dict[str, Any]:

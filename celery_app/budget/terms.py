@@ -1,4 +1,4 @@
-"""Which budget each model of a lane draws on, written down for the scheduler."""
+"""What the scheduler has to know of the settings: which budget each model of a lane draws on, the tenants' weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 #: Hash in Redis, after the prefix: ``<lane>:<model>`` -> the terms of its budget, JSON.
 TERMS = "lanes:terms"
+
+#: Hash in Redis, after the prefix: tenant -> weight.
+WEIGHTS = "lanes:weights"
 
 #: Entries at most: anybody may name models. Beyond it all are forgotten, and those in use are written down anew.
 MOST_TERMS = 1_000
@@ -47,6 +50,15 @@ def rewrite_terms(client: Any, prefix: str, settings: Settings) -> None:
     """Write down anew what is there: the settings may be others than those of the worker that wrote it."""
     fields = (field.decode().partition(":") for field in client.hkeys(f"{prefix}{TERMS}"))
     write_terms(client, prefix, settings, [(lane, model) for lane, _, model in fields])
+
+
+def write_weights(client: Any, prefix: str, settings: Settings) -> None:
+    """Write down the tenants' weights, in place of those that are there."""
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.delete(f"{prefix}{WEIGHTS}")
+        if settings.tenant_weights:
+            pipeline.hset(f"{prefix}{WEIGHTS}", mapping=dict(settings.tenant_weights))
+        pipeline.execute()
 
 
 def _known(settings: Settings, models: Iterable[tuple[str, str]]) -> Iterable[tuple[Any, str]]:

@@ -16,6 +16,7 @@ aask = _default.aask
 astream = _default.astream
 astream_from = _default.astream_from
 acancel = _default.acancel
+explain = _default.explain
 
 __all__ = [
     "Batch",
@@ -26,6 +27,7 @@ __all__ = [
     "astream",
     "astream_from",
     "cancel",
+    "explain",
     "stream",
     "stream_from",
     "submit",

@@ -29,12 +29,12 @@ WAIT = 0.7
 REPLY_HEADERS = {REPLY_HEADER: 1}
 
 
-def ask(app: Any, lane_name: str, params: Mapping[str, Any]) -> Message:
+def ask(app: Any, lane_name: str, params: Mapping[str, Any], names: Mapping[str, Any]) -> Message:
     """Send a call and wait for its message; see `Client.ask`."""
     refuse_to_wait("ask()")
     lane = lane_of(app, lane_name)
     until = deadline_of(lane.deadline)
-    result = send(app, CREATE, lane, params, REPLY_HEADERS)
+    result = send(app, CREATE, lane, params, REPLY_HEADERS, **names)
     message_class()  # a second, once in a process: while the API works, not before
     with broker_errors(app):
         reply = _reply(app, result, until)

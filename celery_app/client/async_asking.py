@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult
 
 
-async def aask(app: Any, lane_name: str, params: Mapping[str, Any]) -> Message:
+async def aask(app: Any, lane_name: str, params: Mapping[str, Any], names: Mapping[str, Any]) -> Message:
     """Send a call and wait for its message; see `Client.aask`."""
     refuse_to_wait("aask()")
     lane = lane_of(app, lane_name)
     until = deadline_of(lane.deadline)
-    result = await asyncio.to_thread(send, app, CREATE, lane, params, REPLY_HEADERS)
+    result = await asyncio.to_thread(send, app, CREATE, lane, params, REPLY_HEADERS, **names)
     try:
         await asyncio.to_thread(message_class)  # imports the SDK, once in a process
         with broker_errors(app):

@@ -47,6 +47,7 @@ class AsyncEventStream:
         patience: float | None = None,
         cancel_on_close: bool = False,
         call: tuple[Lane, Mapping[str, Any]] | None = None,
+        names: Mapping[str, Any] | None = None,
     ) -> None:
         """Read a job's stream.
 
@@ -58,13 +59,14 @@ class AsyncEventStream:
                 is not known, seconds of silence after which it is given up and left alone.
             cancel_on_close: as the attribute.
             call: lane and parameters of a job that is sent with the first event that is waited for.
+            names: of that job: ``tenant`` and ``unique``.
 
         Raises:
             InvalidRequest: `last_event_id` is none of ours.
         """
         self.task_id = task_id or str(uuid.uuid4())
         self.cancel_on_close = cancel_on_close
-        self._app, self._call = app, call
+        self._app, self._call, self._names = app, call, dict(names or {})
         self._lane = call[0].name if call else None
         self._block_ms = BLOCK_MS
         self._reader = EntryReader(self.task_id, last_event_id)
@@ -135,7 +137,9 @@ class AsyncEventStream:
         if self._call is not None:
             (lane, params), self._call = self._call, None
             # In a thread: a full lane or a dead broker may take seconds to say so.
-            await asyncio.to_thread(send, self._app, STREAM, lane, params, task_id=self.task_id)
+            sent = await asyncio.to_thread(send, self._app, STREAM, lane, params, task_id=self.task_id, **self._names)
+            if sent.id != self.task_id:  # there is such a job already
+                self.task_id, self._reader = sent.id, EntryReader(sent.id)
         return self
 
     async def _read(self) -> AsyncGenerator[Event | None]:

@@ -86,12 +86,14 @@ class Batch:
     Attributes:
         id: of the batch.
         invalid: the items that were left out, as far as this handle has submitted them.
+        found: likewise, index of an item -> id of the job that there was already by its name; it is none of the batch.
     """
 
     def __init__(self, app: Any, batch_id: str) -> None:
         """Take a batch that exists; see `load`."""
         self.id = batch_id
         self.invalid: list[InvalidItem] = []
+        self.found: dict[int, str] = {}
         self._app = app
         self._key = f"{key_prefix(app)}{BATCH}{batch_id}"
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from celery_app.client.batch import Batch
     from celery_app.client.event_stream import EventStream
     from celery_app.client.submission import OnInvalid
+    from celery_app.metrics.explanation import Explanation
 
 #: Seconds of silence after which `stream_from` gives up a job of which it does not know the lane: the longest deadline
 #: of any lane that has one.
@@ -46,19 +47,32 @@ class Client:
             standing_in.adopt(app)
         return app
 
-    def submit(self, lane: str = "normal", *, wait: float | None = None, **params: Any) -> AsyncResult:
+    def submit(
+        self,
+        lane: str = "normal",
+        *,
+        wait: float | None = None,
+        tenant: str | None = None,
+        unique: str | None = None,
+        unique_for: float | None = None,
+        **params: Any,
+    ) -> AsyncResult:
         """Submit a call; its result is the message as a dict.
 
         Args:
             lane: where to.
             wait: seconds to wait for room in a full lane; None: the lane's ``submit_wait``.
+            tenant: whose job it is: the tenants of a lane take turns. So with `ask` and `stream`.
+            unique: while a job of this name is queued or runs, its result comes back and nothing is queued.
+            unique_for: seconds for which that lasts after the job's end.
             params: of the Messages API.
         """
         from celery_app.call_options import refuse_options
         from celery_app.client.sending import CREATE, lane_of, send
 
         refuse_options(params, "submit")
-        return send(self.app, CREATE, lane_of(self.app, lane), params, wait=wait)
+        names: dict[str, Any] = {"tenant": tenant, "unique": unique, "unique_for": unique_for}
+        return send(self.app, CREATE, lane_of(self.app, lane), params, wait=wait, **names)
 
     def submit_many(
         self,
@@ -68,6 +82,9 @@ class Client:
         on_invalid: OnInvalid = "stop",
         progress: Callable[[Batch], None] | None = None,
         wait: float | None = None,
+        tenant: str | None = None,
+        unique: Callable[[Any], str] | None = None,
+        unique_for: float | None = None,
     ) -> Batch:
         """Submit many calls, and return once all are queued.
 
@@ -84,15 +101,19 @@ class Client:
             on_invalid: ``stop`` raises at the first bad item, ``skip`` leaves it out and notes it in the batch.
             progress: called with the batch about twice a second, while it waits, too, and at the end.
             wait: seconds without room after which to give up; ``float("inf")``: never; None: the ``submit_wait``.
+            tenant: whose jobs they are.
+            unique: returns the name of an item; one whose job is queued or runs is left out, see ``Batch.found``.
+            unique_for: as in `submit`.
 
         Raises:
             InvalidItem: naming the item's index and the first bad field.
             LaneFull: there was no room for `wait`; the error's ``batch_id`` leads to the jobs that are queued.
         """
         from celery_app.client.sending import lane_of
-        from celery_app.client.submission import submit_many
+        from celery_app.client.submission import Names, submit_many
 
-        return submit_many(self.app, items, lane_of(self.app, lane), on_invalid, progress, wait)
+        names = Names(tenant, unique, unique_for)
+        return submit_many(self.app, items, lane_of(self.app, lane), on_invalid, progress, wait, names)
 
     def load_batch(self, batch_id: str) -> Batch:
         """Return a batch that any process has submitted.
@@ -104,7 +125,9 @@ class Client:
 
         return Batch.load(batch_id, self.app)
 
-    def ask(self, lane: str = "critical", **params: Any) -> Message:
+    def ask(
+        self, lane: str = "critical", *, tenant: str | None = None, unique: str | None = None, **params: Any
+    ) -> Message:
         """Submit a call and wait for its message, no longer than the lane's deadline.
 
         Raises:
@@ -116,9 +139,17 @@ class Client:
         from celery_app.client.asking import ask
 
         refuse_options(params, "ask")
-        return ask(self.app, lane, params)
+        return ask(self.app, lane, params, {"tenant": tenant, "unique": unique})
 
-    def stream(self, lane: str = "critical", *, cancel_on_close: bool = False, **params: Any) -> EventStream:
+    def stream(
+        self,
+        lane: str = "critical",
+        *,
+        cancel_on_close: bool = False,
+        tenant: str | None = None,
+        unique: str | None = None,
+        **params: Any,
+    ) -> EventStream:
         """Submit a call whose answer is read while it is produced; returns once the job is queued.
 
         Raises:
@@ -132,7 +163,7 @@ class Client:
         refuse_options(params, "stream")
         refuse_to_wait("stream()")
         of = lane_of(self.app, lane)
-        result = send(self.app, STREAM, of, params)
+        result = send(self.app, STREAM, of, params, tenant=tenant, unique=unique)
         return EventStream(self.app, result.id, patience=of.deadline, cancel_on_close=cancel_on_close, lane=of.name)
 
     def stream_from(self, task_id: str, last_event_id: str | None = None) -> EventStream:
@@ -159,15 +190,35 @@ class Client:
 
         return cancel(self.app, job)
 
-    async def aask(self, lane: str = "critical", **params: Any) -> Message:
+    def explain(self, job: Any) -> Explanation:
+        """Say why a job waits: ``{"state", "lane", "position", "of", "waiting_for", "expected_s"}``.
+
+        Args:
+            job: its id, its `AsyncResult` or its stream.
+        """
+        from celery_app.metrics.explanation import explain
+
+        return explain(self.app, job)
+
+    async def aask(
+        self, lane: str = "critical", *, tenant: str | None = None, unique: str | None = None, **params: Any
+    ) -> Message:
         """Do as `ask` does; a coroutine that is cancelled cancels its job."""
         from celery_app.call_options import refuse_options
         from celery_app.client.async_asking import aask
 
         refuse_options(params, "aask")
-        return await aask(self.app, lane, params)
+        return await aask(self.app, lane, params, {"tenant": tenant, "unique": unique})
 
-    def astream(self, lane: str = "critical", *, cancel_on_close: bool = False, **params: Any) -> AsyncEventStream:
+    def astream(
+        self,
+        lane: str = "critical",
+        *,
+        cancel_on_close: bool = False,
+        tenant: str | None = None,
+        unique: str | None = None,
+        **params: Any,
+    ) -> AsyncEventStream:
         """Do as `stream` does, for ``async for``; the job is sent with the first event that is waited for.
 
         ``await astream(…)`` sends it at once.
@@ -181,7 +232,12 @@ class Client:
         refuse_to_wait("astream()")
         of = lane_of(self.app, lane)
         return AsyncEventStream(
-            self.app, None, patience=of.deadline, cancel_on_close=cancel_on_close, call=(of, params)
+            self.app,
+            None,
+            patience=of.deadline,
+            cancel_on_close=cancel_on_close,
+            call=(of, params),
+            names={"tenant": tenant, "unique": unique},
         )
 
     def astream_from(self, task_id: str, last_event_id: str | None = None) -> AsyncEventStream:

@@ -65,13 +65,16 @@ class Envelope:
         """Return the id of the batch's job with that index."""
         return f"{self._batch_id}-{index}"
 
-    def entry(self, index: int, params: Mapping[str, Any], description: str) -> Entry:
+    def entry(
+        self, index: int, params: Mapping[str, Any], description: str, names: Mapping[str, Any] | None = None
+    ) -> Entry:
         """Return one job.
 
         Args:
             index: of the job within its batch.
             params: its arguments, checked.
             description: what logs and Flower may show of them.
+            names: headers that say whose job it is, and its name.
         """
         now, model, own = time.time(), metered_model(params), self.task_id(index)
         deadline = now + (self._lane.deadline or 0)
@@ -86,6 +89,7 @@ class Envelope:
         }
         text = "".join([values.get(part, part) for part in self._parts]).encode()
         headers = {**self._headers, "id": own, MODEL: model, COST: cost_header(cost_of(params)), SUBMITTED_AT: now}
+        headers.update(names or {})
         if self._lane.deadline is not None:
             headers[DEADLINE_AT] = deadline
         return Entry(own, text, self._step, headers, "", 0.0)

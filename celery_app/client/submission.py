@@ -6,7 +6,7 @@ import random
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import redis
 
@@ -17,7 +17,8 @@ from celery_app.client.batch import Batch
 from celery_app.client.envelope import Envelope
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import InvalidItem, InvalidRequest, LaneFull, LanesError
-from celery_app.job_keys import BATCH, BATCH_KEPT
+from celery_app.identity import identity
+from celery_app.job_keys import BATCH, BATCH_KEPT, batch_id_of
 from celery_app.publishing import publishing
 from celery_app.room import wait_for_room, waiting_for_room
 from celery_app.scheduler.verbs import PUBLISH_MANY
@@ -43,6 +44,19 @@ MOST_BYTES = 1_000_000
 REPORT_EVERY = 0.5
 
 
+class Names(NamedTuple):
+    """Whose jobs a batch has, and which of them are the only ones of their names; as in `Client.submit_many`."""
+
+    tenant: str | None = None
+    unique: Callable[[Any], str] | None = None
+    unique_for: float | None = None
+
+    def headers(self, item: Any) -> dict[str, Any]:
+        """Return the headers of one job."""
+        unique = None if self.unique is None else self.unique(item)
+        return identity(self.tenant, unique, self.unique_for if unique else None)
+
+
 def submit_many(
     app: Any,
     items: Iterable[Any],
@@ -50,6 +64,7 @@ def submit_many(
     on_invalid: OnInvalid = "stop",
     progress: Callable[[Batch], None] | None = None,
     wait: float | None = None,
+    names: Names | None = None,
 ) -> Batch:
     """Submit many calls; see `Client.submit_many`."""
     refuse_eager(app)
@@ -63,14 +78,19 @@ def submit_many(
         if standing_in is not None:
             batch: Batch = standing_in.submit_many(app, items, lane, on_invalid, progress)
             return batch
-        return _submit_many(app, items, lane, on_invalid, progress)
+        return _submit_many(app, items, lane, on_invalid, progress, names or Names())
 
 
 def _submit_many(
-    app: Any, items: Iterable[Any], lane: Lane, on_invalid: OnInvalid, progress: Callable[[Batch], None] | None
+    app: Any,
+    items: Iterable[Any],
+    lane: Lane,
+    on_invalid: OnInvalid,
+    progress: Callable[[Batch], None] | None,
+    names: Names,
 ) -> Batch:
     with broker_errors(app):
-        submission = Submission(app, lane, progress)
+        submission = Submission(app, lane, progress, names)
     try:
         submission.run(items, on_invalid)
     except LanesError as exc:
@@ -82,8 +102,9 @@ def _submit_many(
 class Submission:
     """One batch while it is submitted."""
 
-    def __init__(self, app: Any, lane: Lane, progress: Callable[[Batch], None] | None) -> None:
+    def __init__(self, app: Any, lane: Lane, progress: Callable[[Batch], None] | None, names: Names) -> None:
         """Begin a batch."""
+        self._names = names
         batch_id = uuid.uuid4().hex
         self._app, self._lane, self._client = app, lane, redis_client(app)
         self._key = f"{key_prefix(app)}{BATCH}{batch_id}"
@@ -118,7 +139,7 @@ class Submission:
     def _entry(self, index: int, item: Any) -> Entry:
         from tasks.request import describe_request
 
-        entry = self._envelope.entry(index, item, describe_request(item))
+        entry = self._envelope.entry(index, item, describe_request(item), self._names.headers(item))
         if len(entry.text) > MAX_MESSAGE_BYTES:
             problem = f"makes a job of {len(entry.text):,} bytes, the broker takes at most {MAX_MESSAGE_BYTES:,}"
             raise InvalidItem(index=index, path="params", problem=problem)
@@ -154,7 +175,9 @@ class Submission:
                 return ask(pool, submission, PUBLISH_MANY, arguments, upload)
 
             # The script knows what it has put already, so asking once more does no harm.
-            placed, depth, *_ = _once_more(put)
+            placed, depth, *found = _once_more(put)
+        for at, task_id in zip(found[::2], found[1::2], strict=True):
+            self.batch.found[batch_id_of(entries[at].id)[1]] = task_id.decode()
         return int(placed), int(depth)
 
     def _note(self, **fields: str | int) -> None:

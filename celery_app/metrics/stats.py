@@ -9,10 +9,11 @@ from celery import _state
 from celery_app.broker.census import LaneCensus, census_call, census_of
 from celery_app.budget.shut import SHUT, reasons_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.metrics.explanation import Shortage, explain_arguments
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.store import SLOTS_KEPT, LaneActivity, activities, ask
 from celery_app.presence import serving_call, unserved
-from celery_app.scheduler.verbs import CENSUS, SERVING
+from celery_app.scheduler.verbs import CENSUS, EXPLAIN, SERVING
 from celery_app.settings import has_lanes, settings_of
 
 #: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
@@ -47,7 +48,7 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
         raise ValueError(f"the window has to be above 0 and at most {SLOTS_KEPT} s, not {window_s}")
     app = _lanes_app() if app is None else app
     with broker_errors(app):
-        served, shut, (seconds, micros), places, *answers = _answers(app, window_s)
+        served, shut, (seconds, micros), heads, places, *answers = _answers(app, window_s)
     lanes, now = settings_of(app).lanes, seconds + micros / _US_PER_S
     placed = census_of(lanes, places)
     happened = activities(placed, answers)
@@ -55,9 +56,12 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
         "queue_depth": sum(place.depth for place in placed.values()),
         "lanes": {
             name: _lane_stats(
-                place, happened[name], unserved(name) if workers == 0 else None, reasons_of(shut, name, now)
+                place,
+                happened[name],
+                unserved(name) if workers == 0 else None,
+                [*reasons_of(shut, name, now), *filter(None, [Shortage.of(head).words])],
             )
-            for (name, place), workers in zip(placed.items(), served, strict=True)
+            for (name, place), workers, head in zip(placed.items(), served, heads, strict=True)
         },
     }
 
@@ -77,6 +81,7 @@ def _answers(app: Any, window_s: float) -> list[Any]:
         SERVING.add_to(pipe, *serving_call((lane.name for lane in lanes), prefix))
         pipe.hgetall(f"{prefix}{SHUT}")
         pipe.time()
+        EXPLAIN.add_to(pipe, (), explain_arguments(prefix, lanes))
         CENSUS.add_to(pipe, *census_call(lanes, prefix))
         ask(pipe, prefix, (lane.name for lane in lanes), THROUGHPUT_WINDOW, window_s)
         return pipe.execute()

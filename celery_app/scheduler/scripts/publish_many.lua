@@ -5,8 +5,8 @@
 -- ARGV[1] string: prefix of all keys
 -- ARGV[2] string: lane
 -- ARGV[3] integer: capacity, jobs queued or scheduled
--- ARGV[4] string: key of the batch's hash, without the prefix; its field `queued` counts its jobs that are in their places, and
---   those that were left out because there is such a job already
+-- ARGV[4] string: key of the batch's hash, without the prefix; its field `queued` counts its jobs that were put into their
+--   places, `placed` also those that were left out because there is such a job already
 -- ARGV[5] integer: seconds after which the batch is forgotten if nothing happens to it
 -- ARGV[6] integer: number of the first of these jobs within its batch, from 0
 -- ARGV[7…] the jobs, as lib/enter.lua has them
@@ -17,9 +17,9 @@
 local lane, capacity, first, batch = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6]), ARGV[1] .. ARGV[4]
 local jobs = (#ARGV - 6) / FIELDS
 local depth = depth_of(lane)
-local there = math.max(0, tonumber(redis.call('HGET', batch, 'queued') or '0') - first)
+local there = math.max(0, tonumber(redis.call('HGET', batch, 'placed') or '0') - first)
 local reply = {0, depth}
-local done = there
+local done, entered = there, 0
 for i = there + 1, jobs do
   local id, job, text, delay = job_in(7 + (i - 1) * FIELDS, lane)
   local other = name_taken(job)
@@ -30,13 +30,16 @@ for i = there + 1, jobs do
     break
   else
     enter(id, job, text, delay)
-    depth = depth + 1
+    depth, entered = depth + 1, entered + 1
   end
   done = i
 end
 if done > there then
-  redis.call('HSET', batch, 'queued', first + done)
+  redis.call('HSET', batch, 'placed', first + done)
+  redis.call('HINCRBY', batch, 'queued', entered)
   redis.call('EXPIRE', batch, ARGV[5])
+end
+if entered > 0 then
   ring(lane)
 end
 reply[1] = math.max(there, done)

@@ -1,0 +1,126 @@
+"""Why a job waits, and for how long, by the code that decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from celery.states import PENDING, READY_STATES
+
+from celery_app.budget.shut import SHUT, reasons_of
+from celery_app.client.cancelling import id_of
+from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.presence import unserved
+from celery_app.results import backend_of
+from celery_app.scheduler.verbs import EXPLAIN
+from celery_app.settings import settings_of
+
+if TYPE_CHECKING:
+    from celery_app.lanes import Lane
+
+_US_PER_S, _MS_PER_S = 1_000_000, 1_000
+
+#: What is short, in words.
+_SHORT = {
+    "requests": "requests per minute",
+    "input_tokens": "input tokens per minute",
+    "output_tokens": "output tokens per minute",
+    "calls": "calls in flight",
+}
+
+
+class Explanation(TypedDict):
+    """What `explain` tells of a job.
+
+    Attributes:
+        state: ``queued``, ``scheduled``, ``running``, ``dead``, ``ended`` or ``unknown``.
+        lane: its lane; None: not known.
+        position: jobs of its line that go before it, and itself; None: it is not queued.
+        of: jobs queued or scheduled in its lane.
+        waiting_for: what it waits for, in words; None: nothing but a slot.
+        expected_s: seconds until it may leave, as far as the budget tells; None: nobody knows.
+    """
+
+    state: str
+    lane: str | None
+    position: int | None
+    of: int | None
+    waiting_for: str | None
+    expected_s: float | None
+
+
+class Shortage(NamedTuple):
+    """One row of ``scheduler/scripts/explain.lua``."""
+
+    lane: str
+    state: str
+    short: str
+    model: str
+    wait_us: int
+    place: int
+    depth: int
+    refill_us: int
+    due_ms: int
+    has_worker: bool
+
+    @classmethod
+    def of(cls, row: list[Any]) -> Shortage:
+        """Read a row."""
+        lane, state, short, model, *numbers, has_worker = row
+        words = (word.decode() for word in (lane, state, short, model))
+        return cls(*words, *numbers, has_worker=bool(has_worker))  # type: ignore[misc]
+
+    @property
+    def words(self) -> str | None:
+        """What the budget is short of; None: nothing, or the API has shut it."""
+        if self.short not in _SHORT:
+            return None
+        model = f" of {self.model}" if self.model else ""
+        return f"the budget{model}: {_SHORT[self.short]}, {self.wait_us / _US_PER_S:.1f} s"
+
+
+def explain(app: Any, job: Any) -> Explanation:
+    """Say why a job waits; see `Client.explain`."""
+    task_id = id_of(job)
+    with broker_errors(app):
+        client, prefix = redis_client(app), key_prefix(app)
+        rows = EXPLAIN.run(client, (), explain_arguments(prefix, settings_of(app).lanes, task_id))
+        if not rows:
+            state = backend_of(app).get_state(task_id)
+            known = "ended" if state in READY_STATES else "unknown" if state == PENDING else state.lower()
+            return Explanation(state=known, lane=None, position=None, of=None, waiting_for=None, expected_s=None)
+        shut = reasons_of(client.hgetall(f"{prefix}{SHUT}"), rows[0][0].decode(), client.time()[0])
+    return _explained(Shortage.of(rows[0]), shut)
+
+
+def explain_arguments(prefix: str, lanes: tuple[Lane, ...], task_id: str = "") -> list[Any]:
+    """Return ARGV of the script: for a job, or for the heads of all lanes."""
+    return [prefix, task_id, *(part for lane in lanes for part in (*lane.arguments, "0"))]
+
+
+def _explained(found: Shortage, shut: list[str]) -> Explanation:
+    queued = found.state == "queued"
+    reasons = []
+    if found.state == "scheduled":
+        reasons.append(f"its time, in {found.due_ms / _MS_PER_S:.1f} s")
+    if queued and found.short == "closed":
+        reasons += shut
+    elif queued and found.words:
+        reasons.append(found.words)
+    if queued and not found.has_worker:
+        reasons.append(unserved(found.lane))
+    return Explanation(
+        state=found.state,
+        lane=found.lane,
+        position=found.place if queued else None,
+        of=found.depth,
+        waiting_for="; ".join(reasons) or None,
+        expected_s=_expected(found),
+    )
+
+
+def _expected(found: Shortage) -> float | None:
+    if found.state == "scheduled":
+        return found.due_ms / _MS_PER_S
+    if found.state != "queued" or not found.has_worker or not found.refill_us:
+        return None
+    return (found.wait_us + (found.place - 1) * found.refill_us) / _US_PER_S

@@ -1,0 +1,210 @@
+"""Tenants take turns, and a job of a name is the only one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from broker_kit.hand import Hand
+from client_rig import PATIENCE, params, web_app
+
+from celery_app import create_app
+from celery_app.budget.terms import write_terms, write_weights
+from celery_app.client import Client
+from celery_app.connection import redis_client
+from celery_app.errors import InvalidRequest
+from celery_app.settings import Settings, settings_of
+from tasks import create_message
+from tests.conftest import close
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+
+@pytest.fixture
+def app(broker_url: str) -> Iterator[Any]:
+    """A web app without any worker."""
+    made = web_app(broker_url)
+    yield made
+    close(made)
+
+
+@pytest.fixture
+def client(app: Any) -> Client:
+    """Its client."""
+    return Client(app)
+
+
+@pytest.fixture
+def hand(app: Any) -> Hand:
+    """A worker's hand that knows the model's budget."""
+    redis = redis_client(app)
+    write_terms(redis, "", settings_of(app), [(lane.name, "m") for lane in settings_of(app).lanes])
+    return Hand(redis)
+
+
+def served(hand: Hand, jobs: dict[str, str], number: int) -> list[str]:
+    """Hand out so many jobs, one after the other, and return whose they were."""
+    owners = []
+    for _ in range(number):
+        (held,) = hand.claim()
+        owners.append(jobs[held.name])
+        hand.ack(held)
+    return owners
+
+
+def submit_for(client: Client, tenant: str, number: int) -> dict[str, str]:
+    """Submit so many jobs in batch, and return whose each is."""
+    return {client.submit(lane="batch", tenant=tenant, **params(f"{n}")).id: tenant for n in range(number)}
+
+
+def test_a_tenant_does_not_wait_behind_all_of_another_ones_jobs(client: Client, hand: Hand) -> None:
+    """Of two tenants each gets every other turn, however much one has queued before."""
+    jobs = {**submit_for(client, "noisy", 30), **submit_for(client, "quiet", 5)}
+
+    assert served(hand, jobs, 10).count("quiet") == 5
+
+
+def test_a_tenant_that_was_idle_has_saved_nothing_up(client: Client, hand: Hand) -> None:
+    """Who comes late takes turns from then on; the turns that were not wanted are not made up for."""
+    early = submit_for(client, "early", 40)
+    served(hand, early, 20)
+    jobs = {**early, **submit_for(client, "late", 20)}
+
+    assert served(hand, jobs, 20).count("late") in {10, 11}
+
+
+def test_weights_say_how_many_turns_a_tenant_gets(app: Any, client: Client, hand: Hand) -> None:
+    """Three to one, as the setting says, within one turn."""
+    write_weights(redis_client(app), "", Settings(tenant_weights={"acme": 3}))
+    jobs = {**submit_for(client, "acme", 60), **submit_for(client, "other", 60)}
+
+    assert served(hand, jobs, 40).count("acme") in {29, 30, 31}
+
+
+def test_the_weights_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``LANES_TENANT_WEIGHTS`` is JSON; nonsense is refused by name."""
+    monkeypatch.setenv("LANES_TENANT_WEIGHTS", '{"acme": 3}')
+    assert Settings.from_environment().tenant_weights == {"acme": 3}
+    monkeypatch.setenv("LANES_TENANT_WEIGHTS", '{"acme": 0}')
+    with pytest.raises(Exception, match="LANES_TENANT_WEIGHTS"):
+        Settings.from_environment()
+
+
+def test_without_tenants_the_first_is_served_first(client: Client, hand: Hand) -> None:
+    """Jobs of nobody in particular leave in the order in which they came."""
+    names = [client.submit(lane="batch", **params(f"{n}")).id for n in range(20)]
+
+    assert served(hand, {name: name for name in names}, 20) == names
+
+
+class TestUnique:
+    """``unique=``: while such a job is queued or runs, the same handle comes back."""
+
+    def test_a_name_is_queued_once(self, client: Client, hand: Hand) -> None:
+        """Its first job's result comes back, while it is queued and while it runs; then the name is free."""
+        first = client.submit(lane="batch", unique="invoice-17", **params())
+        assert client.submit(lane="normal", unique="invoice-17", **params("other")).id == first.id
+        (held,) = hand.claim()
+        assert client.submit(lane="batch", unique="invoice-17", **params()).id == first.id
+        assert hand.claim() == []
+        hand.ack(held)
+        assert client.submit(lane="batch", unique="invoice-17", **params()).id != first.id
+
+    def test_a_name_may_outlast_its_job(self, client: Client, hand: Hand) -> None:
+        """For ``unique_for`` seconds after the job's end nothing is queued by its name."""
+        first = client.submit(lane="batch", unique="x", unique_for=0.5, **params())
+        (held,) = hand.claim()
+        hand.ack(held)
+        assert client.submit(lane="batch", unique="x", **params()).id == first.id
+        deadline = time.monotonic() + PATIENCE
+        while client.submit(lane="batch", unique="x", **params()).id == first.id and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(hand.claim(4)) == 1
+
+    def test_a_name_is_its_tasks(self, app: Any, client: Client) -> None:
+        """Another task's job may have the same name, and another name another job."""
+        first = client.submit(lane="batch", unique="x", **params())
+        streamed = app.tasks["tasks.stream_message"].apply_async(kwargs=params(), queue="batch", unique="x")
+        other = app.tasks[create_message.name].apply_async(kwargs=params(), queue="batch", unique="y")
+        assert len({first.id, streamed.id, other.id}) == 3
+
+    def test_a_cancelled_job_leaves_its_name(self, app: Any, client: Client) -> None:
+        """Its name is free once whoever waits has been told."""
+        from tasks.ended import work_off
+
+        first = client.submit(lane="batch", unique="x", **params())
+        assert client.cancel(first)
+        work_off(app)
+        assert client.submit(lane="batch", unique="x", **params()).id != first.id
+
+    def test_a_batch_leaves_out_what_there_is(self, client: Client, hand: Hand) -> None:
+        """``submit_many`` takes a name for each item; what is left out is told, and no part of the batch."""
+        first = client.submit(lane="batch", unique="1", **params())
+        items = [params(f"{n}") for n in range(3)]
+        batch = client.submit_many(items, unique=lambda item: item["messages"][0]["content"])
+
+        assert batch.found == {1: first.id}
+        assert batch.counts().queued == 2
+        assert len(hand.claim(4)) == 3
+
+    @pytest.mark.parametrize(
+        ("options", "path"),
+        [
+            ({"tenant": ""}, "tenant"),
+            ({"tenant": "x" * 201}, "tenant"),
+            ({"unique": 7}, "unique"),
+            ({"unique_for": 3}, "unique_for"),
+            ({"unique": "x", "unique_for": -1}, "unique_for"),
+        ],
+    )
+    def test_nonsense_is_refused_by_name(self, client: Client, options: dict[str, Any], path: str) -> None:
+        """Before anything is queued."""
+        with pytest.raises(InvalidRequest) as caught:
+            client.submit(lane="batch", **options, **params())
+        assert caught.value.path == path
+
+
+class TestExplain:
+    """Why a job waits, by the code that decides."""
+
+    def test_it_tells_place_and_shortage(self, broker_url: str) -> None:
+        """Place in line, what the budget is short of, and about when."""
+        app = create_app(Settings.from_environment(broker_url, broker_url))
+        app.lanes_settings_given = settings_with_limit(broker_url)
+        client, hand = Client(app), Hand(redis_client(app))
+        write_terms(redis_client(app), "", settings_of(app), [("batch", "m")])
+        redis_client(app).zadd("lanes:workers:batch", {"w": 2**52})
+        jobs = [client.submit(lane="batch", **params(f"{n}")) for n in range(4)]
+        while hand.claim():
+            pass
+        told = client.explain(jobs[-1])
+
+        assert (told["state"], told["lane"]) == ("queued", "batch")
+        assert told["position"] == told["of"]
+        assert "the budget of m: requests per minute" in str(told["waiting_for"])
+        assert told["expected_s"] is not None
+        assert 0 < told["expected_s"] < 60
+        assert client.explain(jobs[0])["state"] == "running"
+        close(app)
+
+    def test_it_tells_what_it_does_not_know(self, client: Client) -> None:
+        """A job without a worker, one that waits for its time, and one that nobody has submitted."""
+        queued = client.submit(lane="batch", **params())
+        later = client.app.tasks[create_message.name].apply_async(kwargs=params(), queue="batch", countdown=60)
+
+        assert client.explain(queued)["waiting_for"] == "no worker serves batch"
+        assert client.explain(queued)["expected_s"] is None
+        assert "its time" in str(client.explain(later)["waiting_for"])
+        assert client.explain("nobody")["state"] == "unknown"
+
+
+def settings_with_limit(broker_url: str) -> Settings:
+    """Return settings where six calls a minute are allowed."""
+    from celery_app.settings import Limits
+
+    return Settings(broker_url=broker_url, result_backend=broker_url, limits=Limits(rpm=60))
