@@ -6,19 +6,33 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand, Held
+from broker_kit.hand import MAX_DEATHS, Hand, Held
 from broker_kit.waiting import eventually
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from celery_app.broker.claims import claim_of
-from celery_app.broker.inbox import Claimed
+from celery_app.broker import entry
+from celery_app.broker.claims import (
+    CANCELLED,
+    CLAIM,
+    QUEUE,
+    REFUSED_AT,
+    TICKET,
+    TIMEOUTS,
+    VERDICT,
+    claim_of,
+    delivery_of,
+)
+from celery_app.broker.dead_letters import dead_letters
+from celery_app.broker.inbox import Inbox
 from celery_app.broker.lease import Leases
-from celery_app.broker.returns import give_back
+from celery_app.broker.returns import requeue
 from celery_app.client.cancelling import mark
-from celery_app.job_keys import PUBLISHED_KEPT
-from celery_app.routing import SUBMITTED_AT
+from celery_app.job_keys import BATCH_HEADER, PUBLISHED_KEPT
+from celery_app.routing import MODEL, SUBMITTED_AT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redis import Redis
 
 # Every place where a fresh job's text may appear is looked at, with this allowance for a busy machine.
@@ -45,18 +59,63 @@ def put(app: Any, *names: str, queue: str = "batch", **options: Any) -> None:
         app.send_task("kit.job", (name,), task_id=name, queue=queue, ignore_result=True, **options)
 
 
+#: Sorted sets that have ids of jobs and are no places of theirs.
+NO_PLACES = {b"lanes:deadlines"}
+
+
 def places(client: Redis, name: str) -> list[str]:
-    """Return every key that has the job's text."""
+    """Return the places that a job is in: the keys with its id, but for its record."""
     found = []
     for key in client.keys("*"):
         kind = client.type(key)
-        values = {
-            b"list": lambda key: client.lrange(name=key, start=0, end=-1),
-            b"hash": client.hvals,
-        }.get(kind, lambda _: [])(key)
-        if any(f'"id": "{name}"'.encode() in value for value in values):
+        values: dict[bytes, Callable[[bytes], Any]] = {
+            b"list": lambda key: client.lrange(key, 0, -1),
+            b"set": client.smembers,
+            b"zset": lambda key: client.zrange(key, 0, -1),
+        }
+        if key not in NO_PLACES and kind in values and name.encode() in values[kind](key):
             found.append(key.decode())
     return found
+
+
+def records(client: Redis, name: str) -> tuple[bool, bool]:
+    """Return whether a job has facts, and whether it has a text."""
+    return bool(client.hexists("lanes:jobs", name)), bool(client.hexists("lanes:texts", name))
+
+
+def text_of(client: Redis, name: str) -> Any:
+    """Return a job's text, wherever it lies."""
+    text = client.hget("lanes:texts", name)
+    return client.get(f"lanes:text:{name}") if text is None else text
+
+
+def delivery(client: Redis, held: Held) -> dict[str, Any]:
+    """Return the message that a worker makes of a claimed job."""
+    row = [part.encode() if isinstance(part, str) else part for part in held.job]
+    inbox = Inbox([row], held.token, frozenset(), Leases(client, ""))
+    ((_, message),) = inbox.messages(lambda name: text_of(client, name))
+    return message
+
+
+def message_of(name: str, note: str = "") -> dict[str, Any]:
+    """Return a message as a stock producer writes it."""
+    info = {"exchange": "", "routing_key": "batch"}
+    return {
+        "body": base64.b64encode(b"[[], {}, {}]").decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"id": name, "task": "kit.job", "note": note},
+        "properties": {"delivery_tag": f"tag-{name}", "delivery_info": info, "priority": 0, "body_encoding": "base64"},
+    }
+
+
+def take_in_from(app: Any, lane: str) -> None:
+    """Take in what stock producers have left in a lane's lists, as a worker does."""
+    with app.connection_for_read() as connection:
+        connection.default_channel._take_in_lane(lane)
+
+
+LINE = "lanes:line:batch:0::"
 
 
 def test_lanes_come_first_then_priorities_then_age(lanes_app: Any, hand: Hand) -> None:
@@ -78,33 +137,39 @@ def test_a_claim_takes_no_more_than_it_wants(lanes_app: Any, hand: Hand) -> None
 
 
 def test_a_job_is_in_exactly_one_place(lanes_app: Any, hand: Hand, client: Redis) -> None:
-    """Queued, claimed, returning, queued again, dead: whatever is done with a job, its text is in one key."""
+    """Queued, claimed, waiting, queued again, dead: whatever is done with a job, it has one place and one record."""
     put(lanes_app, "j")
-    assert places(client, "j") == ["batch\x06\x166"]
+    assert places(client, "j") == [LINE]
     (held,) = hand.claim()
-    assert places(client, "j") == ["unacked"]
-    assert hand.give_back(held, delay_ms=1) == 1
-    assert places(client, "j") == ["lanes:returned"]
-    (held,) = eventually(hand.claim, SOON_S, "the return is due")
-    assert hand.give_back(held) == 1
-    assert places(client, "j") == ["batch\x06\x166"]
+    assert places(client, "j") == ["lanes:leases"]
+    assert hand.requeue(held, delay_ms=1) == 1
+    assert places(client, "j") == ["lanes:scheduled"]
+    (held,) = eventually(hand.claim, SOON_S, "it is due")
+    assert hand.requeue(held) == 1
+    assert places(client, "j") == [LINE]
     (held,) = hand.claim()
-    assert hand.give_up(held, "why") == 1
+    assert hand.bury(held, "why") == 1
     assert places(client, "j") == ["lanes:dead"]
-    assert hand.dead() == {held.tag: "batch|why"}
+    assert records(client, "j") == (True, True)
+    (dead,) = dead_letters(client)
+    assert (dead.id, dead.lane, dead.task, dead.reason) == ("j", "batch", "kit.job", "why")
 
 
-def test_a_settled_job_leaves_nothing(lanes_app: Any, hand: Hand, client: Redis) -> None:
-    """After a job is done nothing is kept but bindings, which models the lane had, and for minutes the submission."""
-    put(lanes_app, "j")
-    (held,) = hand.claim()
-    assert hand.settle(held) == 1
+def test_a_job_that_is_done_leaves_nothing(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """After it nothing is kept but bindings, the lane's numbers and turns, and for minutes the submission."""
+    put(lanes_app, "j", "large", headers={"note": "x" * 100_000})
+    put(lanes_app, "due", countdown=0.01)
+    for _ in range(3):
+        (held,) = eventually(hand.claim, SOON_S, "a job")
+        assert hand.ack(held) == 1
     client.delete("lanes:bell:batch")
-    (published,) = client.keys("lanes:published:batch:*")
-    assert 0 < client.ttl(published) <= PUBLISHED_KEPT
-    left = [key for key in client.keys("*") if not key.startswith(b"_kombu.") and key != published]
-    assert left == [b"lanes:models:batch\x06\x166"]
-    assert 0 < client.ttl("lanes:models:batch\x06\x166") <= 86_400
+    published = client.keys("lanes:published:batch:*")
+    assert len(published) == 3
+    assert all(0 < client.ttl(key) <= PUBLISHED_KEPT for key in published)
+    left = {key.decode() for key in client.keys("*") if not key.startswith(b"_kombu.") and key not in published}
+    assert left <= {"lanes:counts", "lanes:number", "lanes:clocks", "lanes:turns:batch"}
+    assert set(client.hvals("lanes:counts")) == {b"0"}
+    assert client.zcard("lanes:turns:batch") <= 1
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -124,7 +189,7 @@ def test_a_claim_always_gets_the_oldest(lanes_app: Any, client: Redis, steps: li
             queued = queued[1:]
         elif held:
             job = held.pop(step % len(held))
-            assert hand.give_back(job) == 1
+            assert hand.requeue(job) == 1
             queued = sorted([*queued, job.name])
     assert hand.names() == queued
 
@@ -135,8 +200,8 @@ def test_returns_that_fall_due_together_keep_their_order(lanes_app: Any, hand: H
     first, second, third = hand.claim(3)
     put(lanes_app, "fresh")
     for job, delay_ms in ((first, 60), (second, 20), (third, 40)):
-        hand.give_back(job, delay_ms=delay_ms)
-    eventually(lambda: hand.client.zcount("lanes:returns", "-inf", time.time() * 1000) == 3, SOON_S, "all are due")
+        hand.requeue(job, delay_ms=delay_ms)
+    eventually(lambda: hand.client.zcount("lanes:scheduled", "-inf", time.time() * 1000) == 3, SOON_S, "all are due")
     assert hand.names() == ["j1", "j2", "j3", "fresh"]
 
 
@@ -145,10 +210,10 @@ def test_a_return_waits_in_the_broker_until_it_is_due(lanes_app: Any, hand: Hand
     put(lanes_app, "j")
     (held,) = hand.claim()
     before = time.monotonic()
-    hand.give_back(held, delay_ms=150)
+    hand.requeue(held, delay_ms=150)
     put(lanes_app, "fresh")
     assert hand.names(0) == []
-    assert 0 < hand.next_due_ms <= 150
+    assert 0 < hand.look_ms <= 150
     assert hand.names(1) == ["fresh"]
     assert eventually(hand.names, SOON_S, "the return is due") == ["j"]
     assert time.monotonic() - before >= 0.149
@@ -160,26 +225,28 @@ def test_whose_claim_is_gone_can_do_nothing(lanes_app: Any, hand: Hand, client: 
     (old,) = hand.claim()
     new: list[Held] = eventually(lambda: hand.claim(lease_ms=1), SOON_S, "the lease has expired")
     assert [job.name for job in new] == ["j"]
-    before = client.hgetall("unacked")
-    assert hand.settle(old) == 0
-    assert hand.give_back(old) == 0
-    assert hand.give_back(old, delay_ms=10) == 0
-    assert hand.give_up(old, "no") == 0
+    before = client.zrange("lanes:leases", 0, -1, withscores=True)
+    assert hand.ack(old) == 0
+    assert hand.requeue(old) == 0
+    assert hand.requeue(old, delay_ms=10) == 0
+    assert hand.bury(old, "no") == 0
     assert hand.extend(old) == [old.tag]
-    assert client.hgetall("unacked") == before
-    assert places(client, "j") == ["unacked"]
-    assert hand.settle(new[0]) == 1
-    assert hand.settle(new[0]) == 0
+    assert client.zrange("lanes:leases", 0, -1, withscores=True) == before
+    assert places(client, "j") == ["lanes:leases"]
+    assert hand.ack(new[0]) == 1
+    assert hand.ack(new[0]) == 0
 
 
-def test_an_expired_lease_brings_its_job_to_the_front(lanes_app: Any, hand: Hand) -> None:
+def test_an_expired_lease_brings_its_job_to_the_front(lanes_app: Any, hand: Hand, client: Redis) -> None:
     """An abandoned job goes ahead of those that came after it, and is marked as delivered before."""
     put(lanes_app, "j1", "j2")
     hand.claim()
     put(lanes_app, "j3")
     jobs = eventually(lambda: hand.claim(3, lease_ms=1) if time.sleep(0.002) is None else None, SOON_S, "a claim")
     assert [job.name for job in jobs] == ["j1", "j2", "j3"]
-    assert [job.message["properties"]["delivery_info"].get("redelivered") for job in jobs] == [True, None, None]
+    assert [job.job.out for job in jobs] == [True, False, False]
+    delivered = [delivery(client, job) for job in jobs]
+    assert [info["properties"]["delivery_info"].get("redelivered") for info in delivered] == [True, None, None]
 
 
 def test_a_sign_of_life_keeps_a_lease(lanes_app: Any, hand: Hand) -> None:
@@ -194,27 +261,57 @@ def test_a_sign_of_life_keeps_a_lease(lanes_app: Any, hand: Hand) -> None:
 
 
 def test_a_job_that_kills_its_workers_is_buried(lanes_app: Any, hand: Hand, client: Redis) -> None:
-    """The fifth delivery that nobody finishes sends a job to the dead letters, with the reason, and not before."""
+    """Nobody knows whose fault the first death was; the fifth after it sends the job to the dead letters."""
     put(lanes_app, "poison")
-    for _ in range(5):
+    for _ in range(1 + MAX_DEATHS):
         assert eventually(lambda: hand.names(lease_ms=1), SOON_S, "another delivery") == ["poison"]
     eventually(lambda: hand.extend(lease_ms=1) == [] and hand.dead(), SOON_S, "the burial")
     assert hand.names() == []
-    (reason,) = hand.dead().values()
-    assert "5 times" in reason
-    assert places(client, "poison") == ["lanes:dead"]
-    assert client.hgetall("lanes:deliveries") == {}
+    (dead,) = dead_letters(client)
+    assert (dead.id, "5 times" in dead.reason) == ("poison", True)
+    assert set(places(client, "poison")) == {"lanes:dead", "lanes:ended"}
 
 
-def test_deliveries_are_forgotten_once_a_job_went_well(lanes_app: Any, hand: Hand) -> None:
+def test_only_the_killer_is_buried(lanes_app: Any, client: Redis) -> None:
+    """Of what a dead process held, each is the only suspect of its process from then on, and alone to blame."""
+    names = [f"j{n}" for n in range(4)]
+    put(lanes_app, *names, queue="critical")
+    assert Hand(client).names(4) == names
+    for n in range(MAX_DEATHS):
+        put(lanes_app, f"beside-{n}", headers={MODEL: f"model-{n}"})
+        suspect, beside = eventually(lambda: Hand(client).claim(4, lease_ms=1), SOON_S, "a suspect and the fresh job")
+        assert (suspect.name, suspect.job.suspect) == ("j0", True)
+        assert (beside.name, beside.job.suspect) == (f"beside-{n}", False)
+        others = [held for hand in (Hand(client) for _ in names) for held in hand.claim(4, lease_ms=0)]
+        assert all(Hand(client).ack(held) for held in others)
+        assert all(held.job.suspect for held in others)
+        assert [held.name for held in others] == (names[1:] if n == 0 else [f"beside-{n - 1}"])
+    eventually(lambda: Hand(client).extend(lease_ms=1) == [] and Hand(client).dead(), SOON_S, "the burial")
+    assert Hand(client).dead() == ["j0"]
+    (last,) = Hand(client).claim(4)
+    assert last.name == f"beside-{MAX_DEATHS - 1}"
+
+
+def test_a_process_gets_one_suspect_at_a_time(lanes_app: Any, client: Redis) -> None:
+    """While it has one, it is handed only what is above suspicion, and says so with its next claim."""
+    put(lanes_app, "s1", "s2")
+    assert Hand(client).names(2) == ["s1", "s2"]
+    hand = Hand(client)
+    (suspect,) = eventually(lambda: hand.claim(2, lease_ms=1), SOON_S, "a suspect")
+    put(lanes_app, "fresh", queue="normal")
+    assert hand.names(2, has_suspect=suspect.job.suspect) == ["fresh"]
+    assert hand.names(2, has_suspect=False) == ["s2"]
+
+
+def test_deaths_are_forgotten_once_a_job_went_well(lanes_app: Any, hand: Hand) -> None:
     """A return that was no accident starts the count of accidents anew."""
     put(lanes_app, "j")
     for _ in range(3):
-        for _ in range(3):
+        for _ in range(MAX_DEATHS):
             assert eventually(lambda: hand.claim(lease_ms=1), SOON_S, "another delivery")
         held = eventually(lambda: hand.claim(lease_ms=1), SOON_S, "another delivery")[0]
-        assert hand.give_back(held) == 1
-    assert hand.dead() == {}
+        assert hand.requeue(held) == 1
+    assert hand.dead() == []
 
 
 FAKES = (
@@ -241,108 +338,119 @@ assert len(LARGE) > 1_000_000
         pytest.param({"args": ("问" * 5_000,), "kwargs": {"prompt": "😀" * 5_000}}, id="not-ascii"),
     ],
 )
-def test_a_prompt_cannot_forge_header_fields(
-    lanes_app: Any, hand: Hand, client: Redis, options: dict[str, Any]
-) -> None:
-    """Whatever text a job has, its own tag, age and retries are read and written, and its body comes back unchanged."""
+def test_a_prompt_cannot_forge_facts(lanes_app: Any, hand: Hand, client: Redis, options: dict[str, Any]) -> None:
+    """Whatever text a job has, its own id, age and tries are told, and its text comes back byte for byte."""
     put(lanes_app, "j0")
     lanes_app.send_task("kit.job", task_id="j1", queue="batch", ignore_result=True, **options)
     put(lanes_app, "j2")
     mark(lanes_app, "x")
-    original = json.loads(client.lindex("batch\x06\x166", 1))
+    text = text_of(client, "j1")
     oldest, forger, youngest = hand.claim(3)
-    assert (forger.tag, forger.name) == (original["properties"]["delivery_tag"], "j1")
-    assert forger.cancelled != b"1"
+    assert (forger.tag, forger.cancelled, forger.job.tries, forger.job.out) == ("j1", False, 0, False)
     for job in (youngest, forger, oldest):
-        hand.give_back(job, retries=3)
+        assert hand.requeue(job, retries=3) == 1
     oldest, forger, youngest = hand.claim(3)
-    assert [job.name for job in (oldest, forger, youngest)] == ["j0", "j1", "j2"]
-    hand.give_back(forger, delay_ms=1, retries=4)
-    (forger,) = eventually(hand.claim, SOON_S, "the return is due")
-    reply = [-1, b"batch", forger.tag.encode(), forger.cancelled, forger.text]
-    claimed = Claimed(reply, "t", frozenset(), Leases(client, "", "\x06\x16"))
-    (message,) = [message for _, message in claimed.messages()]
-    expected = original
-    expected["headers"]["retries"] = 4
+    assert [job.tag for job in (oldest, forger, youngest)] == ["j0", "j1", "j2"]
+    assert hand.requeue(forger, delay_ms=1, retries=4) == 1
+    (forger,) = eventually(hand.claim, SOON_S, "it is due")
+    assert text_of(client, "j1") == text
+
+    message = delivery(client, forger)
+    expected = json.loads(text)
+    submitted_at = message["headers"].pop(SUBMITTED_AT)
+    assert abs(submitted_at - expected["headers"].pop(SUBMITTED_AT)) < SOON_S
+    told = {"eta": None, "retries": 4, TIMEOUTS: 0, REFUSED_AT: 0, "redelivered": True}
+    expected["headers"].update(told)
     expected["properties"]["delivery_info"]["redelivered"] = True
-    expected["properties"].update(lanes_claim="t", lanes_queue="batch")
-    expected["properties"]["delivery_tag"] = f"t|{forger.tag}"
-    if forger.cancelled:  # else its own id is out of the script's reach, and the worker asks by itself
-        expected["properties"]["lanes_cancelled"] = False
+    held = {CLAIM: forger.token, QUEUE: "batch", CANCELLED: False, TICKET: "", VERDICT: ""}
+    expected["properties"].update(held, delivery_tag=delivery_of("j1", forger.token))
     assert message == expected
-    assert hand.settle(forger) == 1
+    assert hand.ack(forger) == 1
 
 
-def test_a_claim_tells_which_jobs_were_cancelled(lanes_app: Any, hand: Hand, client: Redis) -> None:
-    """By their own mark or their batch's; a text that does not say whose it is leaves the question to the worker."""
-    put(lanes_app, "b-1", "b-2", "c-1", "d", "e")
+def test_a_claim_tells_which_jobs_were_cancelled(lanes_app: Any, hand: Hand) -> None:
+    """By their own mark, or by that of their batch, which a job names in a header and not in its id."""
+    put(lanes_app, "b-1", "c-1", "d", "e")
+    put(lanes_app, "b-2", headers={BATCH_HEADER: "b"})
     for each in ("b", "d"):
         mark(lanes_app, each)
-    client.lpush("batch\x06\x166", json.dumps({"properties": {"delivery_tag": "t"}, "headers": {"id": "foreign"}}))
     said = {held.name: held.cancelled for held in hand.claim(10)}
-    assert said == {"b-1": b"1", "b-2": b"1", "c-1": b"0", "d": b"1", "e": b"0", "foreign": b""}
+    assert said == {"b-1": False, "b-2": True, "c-1": False, "d": True, "e": False}
 
 
-def test_an_eta_is_forgotten_once_it_was_waited_for(lanes_app: Any, hand: Hand) -> None:
+def test_an_eta_is_forgotten_once_it_was_waited_for(lanes_app: Any, hand: Hand, client: Redis) -> None:
     """A job with a countdown reaches the worker without an ETA, whatever its other headers hold."""
     put(lanes_app, "j", countdown=1, headers={"note": LARGE})
-    assert hand.names() == []
+    assert hand.claim() == []
     (held,) = eventually(hand.claim, SOON_S, "it is due")
-    assert held.message["headers"]["eta"] is None
+    assert delivery(client, held)["headers"]["eta"] is None
 
 
-def test_a_foreign_order_of_fields_is_understood(hand: Hand, client: Redis) -> None:
+def test_a_foreign_order_of_fields_is_understood(lanes_app: Any, hand: Hand, client: Redis) -> None:
     """A producer that writes properties first and the body last is served, and its job can be returned."""
     properties = {"delivery_tag": "t1", "delivery_info": {"exchange": "", "routing_key": "batch"}, "priority": 6}
-    headers = {"id": "foreign", "task": "kit.job", "retries": 0, SUBMITTED_AT: 1.0}
+    headers = {"id": "foreign", "task": "kit.job", "retries": 2, SUBMITTED_AT: 1.0}
     body = base64.b64encode(json.dumps([[FAKES * 50], {}, {}]).encode()).decode()
     message = {"properties": properties, "headers": headers, "content-type": "application/json", "body": body}
     client.lpush("batch", json.dumps(message))
+    assert hand.claim() == []
+    assert hand.has_arrivals
+    take_in_from(lanes_app, "batch")
     (held,) = hand.claim()
-    assert held.tag == "t1"
-    assert hand.give_back(held) == 1
+    assert (held.tag, held.job.tries) == ("foreign", 2)
+    assert hand.requeue(held) == 1
     (held,) = hand.claim()
-    assert (held.tag, held.message["body"]) == ("t1", body)
-    assert hand.settle(held) == 1
+    assert (held.tag, held.message["body"]) == ("foreign", body)
+    assert hand.ack(held) == 1
+    assert not client.exists("batch", "lanes:arrived:batch")
 
 
-@pytest.mark.parametrize(
-    "text", [b"not json", b"{}", b"[1]", b'{"properties": []}', b'{"properties": {"delivery_tag": 7}}', b"\xff"]
-)
-def test_what_is_no_message_is_buried(lanes_app: Any, hand: Hand, client: Redis, text: bytes) -> None:
-    """A text without a delivery tag goes to the dead letters with its reason, and the job behind it is claimed."""
+@pytest.mark.parametrize("text", [b"not json", b"{}", b"[1]", b'{"properties": []}', b'{"headers": {}}', b"\xff", b""])
+def test_what_is_no_message_is_buried(lanes_app: Any, client: Redis, text: bytes) -> None:
+    """It goes to the dead letters with its reason, as it was, and the job behind it is claimed."""
     client.lpush("batch", text)
-    put(lanes_app, "good", priority=0)
-    assert hand.names() == ["good"]
-    (tag,) = hand.dead()
-    assert "undecodable" in hand.dead()[tag]
-    assert client.hget("lanes:dead", tag) == text
+    put(lanes_app, "good")
+    with lanes_app.connection_for_read() as connection:
+        channel = connection.default_channel
+        lanes_app.amqp.queues["batch"](channel).declare()
+        good = channel.basic_get("batch") or channel.basic_get("batch")
+        assert good.headers["id"] == "good"
+        assert channel.basic_get("batch") is None
+        (dead,) = dead_letters(client)
+        assert "undecodable" in dead.reason
+        assert text_of(client, dead.id).strip() == text
+        good.ack()
 
 
-def test_a_message_above_the_limit_is_buried(lanes_app: Any, client: Redis) -> None:
-    """A job larger than the limit goes to the dead letters with its size; one at the limit is claimed."""
-    put(lanes_app, "ok")
-    size = len(client.lindex("batch\x06\x166", 0))
-    lanes_app.send_task("kit.job", ("ok", "x" * 100), task_id="big", queue="batch", ignore_result=True)
-    hand = Hand(client, max_bytes=size)
-    assert hand.names() == ["ok"]
-    (reason,) = hand.dead().values()
-    assert "too large" in reason
+def test_a_message_above_the_limit_is_buried(lanes_app: Any, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stock producer's message larger than the limit goes to the dead letters; one at the limit does not."""
+    texts = [json.dumps(message_of(name, "x" * size)).encode() for name, size in (("ok", 0), ("big", 1))]
+    monkeypatch.setattr(entry, "MAX_MESSAGE_BYTES", len(texts[0]))
+    client.lpush("batch", *texts)
+    with lanes_app.connection_for_read() as connection:
+        channel = connection.default_channel
+        lanes_app.amqp.queues["batch"](channel).declare()
+        found = channel.basic_get("batch")
+        assert found.headers["id"] == "ok"
+        found.ack()
+        assert channel.basic_get("batch") is None
+    (dead,) = dead_letters(client)
+    assert (dead.task_id, "too large" in dead.reason, dead.size) == ("big", True, len(texts[1]))
 
 
 def test_jobs_of_a_stock_worker_come_back_after_the_projects_own_timeout(lanes_app: Any, client: Redis) -> None:
     """What a stock worker took and never acknowledged is back by kombu's own means, and no earlier than it says."""
     lanes_app.conf.broker_transport_options = {"visibility_timeout": 7_200}
-    put(lanes_app, "stock", queue="normal")
-    text = client.rpop("normal\x06\x163").decode()
-    tag = json.loads(text)["properties"]["delivery_tag"]
-    client.hset("unacked", tag, json.dumps([json.loads(text), "normal", "normal"]))
+    message = message_of("stock")
+    tag = message["properties"]["delivery_tag"]
+    client.hset("unacked", tag, json.dumps([message, "normal", "normal"]))
     with lanes_app.connection_for_read() as connection:
         channel = connection.default_channel
         lanes_app.amqp.queues["normal"](channel).declare()
         for age, found in ((7_190, []), (7_210, ["stock"])):
             client.zadd("unacked_index", {tag: time.time() - age})
             channel.qos.restore_visible(interval=1)
+            channel._take_in_lane("normal")
             assert Hand(client).names() == found
 
 
@@ -362,11 +470,11 @@ def test_a_late_acknowledgement_says_nothing_of_the_next_delivery(lanes_app: Any
     with lanes_app.connection_for_write() as connection:
         channel = connection.default_channel
         first = channel.basic_get("batch")
-        give_back(lanes_app, first.properties, delay=0.0, retries=1)
+        assert requeue(lanes_app, first.properties, delay=0.0, retries=1)
         second = channel.basic_get("batch")
         first.ack()
-        assert client.hlen("lanes:claims") == 1
+        assert client.zcard("lanes:leases") == 1
         assert channel.leases.holds(claim_of(second.delivery_tag)[0])
         second.ack()
-    assert client.hlen("lanes:claims") == 0
-    assert client.llen("batch\x06\x166") == 0
+    assert client.zcard("lanes:leases") == 0
+    assert client.exists("lanes:jobs") == 0
