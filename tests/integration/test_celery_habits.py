@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit import records
 from celery import chain
 from client_rig import PATIENCE, params, wait_until, web_app
 from kombu import Queue
@@ -184,6 +185,12 @@ def full(app: Celery) -> Iterator[Celery]:
     close(narrow)
 
 
+def make_room(app: Celery) -> None:
+    """Take what waits in `batch` away."""
+    with app.connection_for_write() as connection:
+        connection.default_channel.queue_purge("batch")
+
+
 @pytest.mark.parametrize("lane", LANES, ids=lambda lane: lane.name)
 def test_a_web_thread_hears_of_a_full_lane_soon(full: Celery, lane: Any) -> None:
     """Whichever lane it is, and by whichever call."""
@@ -196,15 +203,16 @@ def test_a_web_thread_hears_of_a_full_lane_soon(full: Celery, lane: Any) -> None
 def test_who_has_the_time_waits_longer(full: Celery) -> None:
     """`submit(…, wait=)`, `apply_async(…, wait=)` and none of it in the message; a place that comes free is taken."""
     redis = redis_client(full)
-    timer = threading.Timer(2.5, lambda: redis.delete("batch\x06\x166"))
+    timer = threading.Timer(2.5, lambda: make_room(full))
     timer.start()
     try:
         sent = Client(full).submit("batch", wait=PATIENCE, **params())
     finally:
         timer.join()
-    (text,) = redis.lrange("batch\x06\x166", 0, -1)
-    assert json.loads(text)["headers"]["id"] == sent.id
-    assert "wait" not in json.loads(text)["properties"]
+    (job_id,) = records.queued(redis, "batch")
+    message = json.loads(redis.hget("lanes:texts", job_id))
+    assert job_id == message["headers"]["id"] == sent.id
+    assert "wait" not in message["properties"]
 
     begun = time.monotonic()
     task = full.tasks["tasks.create_message"]
@@ -226,10 +234,8 @@ def test_a_job_in_hand_waits_longer_for_the_next_step_of_its_chain(app: Celery, 
         begun = time.monotonic()
         # Longer than the lane's own submit_wait: the chain is still there.
         wait_until(lambda: time.monotonic() > begun + 3, "the lane's patience is over")
-        redis.delete("batch\x06\x166")
-        wait_until(lambda: redis.llen("batch\x06\x166") == 1, "the next step")
-        (text,) = redis.lrange("batch\x06\x166", 0, -1)
-        assert json.loads(text)["headers"]["id"] == last.id
+        make_room(app)
+        wait_until(lambda: records.queued(redis, "batch") == [last.id], "the next step")
 
 
 def test_a_batch_waits_as_long_as_is_asked_and_reports_meanwhile(full: Celery) -> None:
@@ -240,11 +246,9 @@ def test_a_batch_waits_as_long_as_is_asked_and_reports_meanwhile(full: Celery) -
     assert time.monotonic() - begun < SOON
     assert Client(full).load_batch(caught.value.batch_id).counts().queued == 0  # type: ignore[attr-defined]
 
-    redis = redis_client(full)
-
     def progress(batch: Any) -> None:
         reports.append(batch.counts().queued)
-        redis.delete("batch\x06\x166")
+        make_room(full)
 
     # A place comes free with each report only, and between two of them is more time than `wait` has by default.
     assert Client(full).submit_many([params()] * 3, wait=PATIENCE, progress=progress).counts().queued == 3
