@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from celery_app.away import say_away
-from celery_app.broker.claims import REFUSED_AT, TICKET, VERDICT, claim_of, is_claimed
+from celery_app.broker.claims import DECIDED, REFUSED_AT, TICKET, VERDICT, claim_of, is_claimed
 from celery_app.broker.entry import cost_header
 from celery_app.broker.lease import call_leases
 from celery_app.budget import Budget, Cost, Outcome, Settlement, Usage, budget_for
@@ -19,6 +19,7 @@ from celery_app.budget.budget import ANY_MODEL
 from celery_app.budget.shut import SHUT, reasons_of
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, NotAMessage, OutOfBudget, PromptTooLarge
+from celery_app.job_keys import BATCH_HEADER, ENDED_KEPT
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from celery_app.stopping import told_to_end, told_to_finish
@@ -55,10 +56,12 @@ class Call:
         outcome: how the call ended.
         reason: why the API refused it, in words that anybody may read.
         settlement: what came of settling it; None before that, and where Redis is away.
+        ends_job: whether its job ends with its answer: settling decides then whether it was cancelled before.
     """
 
     reason = ""
     settlement: Settlement | None = None
+    ends_job = False
 
     def __init__(
         self, budget: Budget, client: redis.Redis, ticket: str, task: LaneTask, release: Callable[[], Any] | None = None
@@ -105,6 +108,7 @@ class Call:
 
     def settle(self) -> None:
         """Replace the estimate in the budget; where Redis is away it stands, and its lease ends the call."""
+        ends = self._ends()
         try:
             self.settlement = self._budget.conclude(
                 self._client,
@@ -114,12 +118,22 @@ class Call:
                 self.outcome,
                 reason=self.reason,
                 refused_at=self._task.request.get(REFUSED_AT) or 0,
+                ends=ends or ("", "", 0),
             )
+            if ends is not None:
+                setattr(self._task.request, DECIDED, not self.settlement.cancelled)
             say_settled(self._budget, self)
         except redis.RedisError as exc:
             say_away("a call could not be settled with the budget", exc)
         if self._release is not None:
             self._release()
+
+    def _ends(self) -> tuple[str, str, int] | None:
+        """Return which job ends with the answer, if one does."""
+        request = self._task.request
+        if not self.ends_job or self.outcome != "answered" or request.called_directly or request.is_eager:
+            return None
+        return request.id, request.get(BATCH_HEADER) or "", ENDED_KEPT
 
 
 def say_settled(budget: Budget, call: Call) -> None:

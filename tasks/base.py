@@ -13,7 +13,7 @@ from celery import Task
 from celery.exceptions import MaxRetriesExceededError, Retry, TaskPredicate
 from celery.states import REVOKED
 
-from celery_app.broker.claims import is_claimed, queue_of
+from celery_app.broker.claims import DECIDED, is_claimed, queue_of
 from celery_app.descriptions import description_of, store_descriptions
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, LanesError
 from celery_app.identity import identity
@@ -312,6 +312,9 @@ class LaneTask(Task):
 
         if self.request.called_directly or self.request.is_eager or stand_in() is not None:
             return True
+        decided: bool | None = self.request.get(DECIDED)
+        if decided is not None:
+            return decided
         return may_end(self.app, self.request.id, self.request.get(BATCH_HEADER))
 
     def on_end(self, error: Exception) -> None:

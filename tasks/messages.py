@@ -87,6 +87,7 @@ def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -
         return standing_in.perform(task, params)
     try:
         with task.admit_cost(cost_of(params), metered_model(params)) as call:
+            call.ends_job = True
             return make_call(task, params, task.seconds_left(), call)
     except Exception as exc:
         if isinstance(exc, LanesError | TaskPredicate):
