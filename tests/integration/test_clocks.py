@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -44,8 +45,9 @@ def test_a_deadline_is_a_duration(lanes_app: Any, wrong_by: float) -> None:
 
 
 def test_a_countdown_is_a_duration(lanes_app: Any, wrong_by: float) -> None:
-    """A job is due when its countdown is over."""
-    lanes_app.tasks[create_message.name].apply_async(kwargs=params(), queue="critical", countdown=100)
+    """A job is due when its countdown is over; Celery makes an ETA of it, by the clock where it was submitted."""
+    eta = datetime.fromtimestamp(time.time() + 100, UTC)
+    lanes_app.tasks[create_message.name].apply_async(kwargs=params(), queue="critical", eta=eta)
     redis = redis_client(lanes_app)
     ((_, due),) = redis.zrange("lanes:scheduled", 0, -1, withscores=True)
     seconds, _ = redis.time()

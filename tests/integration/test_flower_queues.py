@@ -26,7 +26,7 @@ PATIENCE = 60.0
 def lengths(port: int) -> dict[str, int]:
     """Return what Flower says of the queues; nothing while it does not answer."""
     login = base64.b64encode(b"ada:secret").decode()
-    request = urllib.request.Request(  # noqa: S310 - ours
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/queues/length", headers={"Authorization": f"Basic {login}"}
     )
     try:
