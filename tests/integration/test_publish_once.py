@@ -13,21 +13,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit import records
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
 from celery import chord, group
-from celery_app.broker.verbs import PUT
 from client_rig import params
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
 from celery_app import LANES, create_app
-from celery_app.broker.outbox import prepared
+from celery_app.broker.entry import entry_of
 from celery_app.client import Client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LaneFull, MaybeQueued
-from celery_app.job_keys import PUBLISH_HEADER
+from celery_app.job_keys import PUBLISH_HEADER, PUBLISHED_KEPT
 from celery_app.publishing import PATIENCE
 from celery_app.results import backend_of
+from celery_app.scheduler.verbs import PUBLISH
 from celery_app.settings import Settings
 from tasks import create_message
 from tests.conftest import close
@@ -110,10 +111,10 @@ def standing_still(server: Server, seconds: float) -> Iterator[None]:
 
 def jobs(redis: Redis) -> list[str]:
     """Return the id of each job that is in a lane or waits for its time."""
-    lists = [f"{lane.name}{step}" for lane in LANES for step in ("", "\x06\x163", "\x06\x166", "\x06\x169")]
-    texts = [text for name in lists for text in redis.lrange(name, 0, -1)]
-    texts += [entry.split(b"|", 1)[1] for entry in redis.hgetall("lanes:returned").values()]
-    return [json.loads(text)["headers"]["id"] for text in texts]
+    found = [job_id for lane in LANES for job_id in records.queued(redis, lane.name)]
+    found += records.ids_in(redis, "scheduled")
+    assert sorted(found) == sorted(records.all_facts(redis)), "none is in two places, and none in no place"
+    return [json.loads(redis.hget("lanes:texts", job_id))["headers"]["id"] for job_id in found]
 
 
 def submit(app: Any, **options: Any) -> None:
@@ -178,7 +179,7 @@ def test_a_broker_that_stands_still_has_each_job_once(
         assert len(queued) <= count
         assert isinstance(error, MaybeQueued) or not queued
     if way == "countdown":
-        assert redis.hlen("lanes:returned") == len(queued), "none of them starts at once"
+        assert redis.zcard("lanes:scheduled") == len(queued), "none of them starts at once"
 
 
 def test_a_lane_that_is_new_to_a_connection_has_a_job_once(server: Server, redis: Redis, app: Any) -> None:
@@ -263,7 +264,7 @@ def test_a_job_that_repeats_the_headers_of_another_is_another(redis: Redis, app:
     for _ in range(2):
         app.tasks[create_message.name].apply_async(kwargs=params(), queue="normal", headers={PUBLISH_HEADER: "copied"})
     assert len(set(jobs(redis))) == 2
-    assert not any(PUBLISH_HEADER.encode() in text for text in redis.lrange("normal\x06\x163", 0, -1))
+    assert not any(PUBLISH_HEADER.encode() in text for text in redis.hvals("lanes:texts"))
 
 
 def test_preparing_a_message_leaves_it_alone() -> None:
@@ -271,11 +272,12 @@ def test_preparing_a_message_leaves_it_alone() -> None:
     headers = {"id": "j", "eta": "2030-01-01T00:00:00+00:00", "submitted_at": 1.0, "deadline_at": 31.0}
     message = {"headers": {**headers, "lanes_model": "m", PUBLISH_HEADER: "t"}, "properties": {"delivery_tag": "d"}}
     before = copy.deepcopy(message)
-    once, again = prepared(message), prepared(message)
+    once, again = entry_of(message, 3), entry_of(message, 3)
     assert message == before
     assert once == again
     assert once.not_before > 0
-    assert once.message["headers"]["eta"] is None
+    assert once.token == "t"
+    assert json.loads(once.text)["headers"]["eta"] is None
 
 
 def test_a_closed_channel_is_a_lost_connection(redis: Redis, make_app: Callable[..., Any]) -> None:
@@ -307,17 +309,17 @@ def test_a_closed_channel_is_told_where_nothing_is_repeated(redis: Redis, make_a
 @pytest.mark.slow
 def test_a_token_costs_little(redis: Redis) -> None:
     """Putting a job costs the server less than half as much again with a token as without."""
-    steps = ["batch", *(f"batch\x06\x16{step}" for step in (3, 6, 9))]
+    message = {"body": "x", "headers": {"task": "t", "lanes_model": "m"}, "properties": {"delivery_tag": "d"}}
+    arguments = entry_of(message, 3).arguments()[1:]
 
     def seconds(token: bool) -> float:
         redis.flushdb()
         redis.config_resetstat()
         with redis.pipeline(transaction=False) as pipe:
-            pipe.script_load(PUT.source)
+            pipe.script_load(PUBLISH.source)
             for n in range(5_000):
-                key = f"lanes:published:batch:{n:016}" if token else ""
-                text = f'{{"body": "x", "headers": {{"task": "t"}}, "properties": {{"lanes_model": "m", "n": {n}}}}}'
-                pipe.evalsha(PUT.sha, 4, *steps, "", "batch", 3, 100_000, 0, 0, f"t{n}", text, key, 300)
+                submission = f"{n:016}" if token else ""
+                PUBLISH.add_to(pipe, (), ("", "batch", 100_000, submission, PUBLISHED_KEPT, "", 0, f"t{n}", *arguments))
             pipe.execute()
         return float(redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
 
