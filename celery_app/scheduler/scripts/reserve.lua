@@ -73,12 +73,13 @@ if wait > 0 then
     shut and state.account or 0, 0, 0}
 end
 redis.call('HDEL', WAITERS, id)
-local ticket = reserve(budget, cost, asked.output_tokens < 0 and asked.characters or 0, id)
+local ticket = reserve(budget, cost, text_alone(asked), id)
 if job then
   job.budget, job.ticket = budget.name, '' -- a task may make many calls: each is settled by its own ticket
   write_job(ARGV[5], job)
 else
-  write_job(id, {budget = budget.name, claim = ARGV[6]})
-  redis.call('ZADD', LEASES, NOW, id)
+  local own = string.sub(id, #ARGV[6] + 2) -- as its process knows it, which keeps its lease alive
+  write_job(own, {budget = budget.name, claim = ARGV[6]})
+  redis.call('ZADD', LEASES, NOW, own)
 end
 return {ticket, 0, '', 0, '', 0, 0, 0}

@@ -102,6 +102,11 @@ local function seconds_of(budget, cost)
   return most
 end
 
+-- Characters of a prompt that is text alone: an image's tokens, which come as a number, say nothing about text.
+local function text_alone(job)
+  return job.input_tokens == 0 and job.characters or 0
+end
+
 -- What settling has to know, so that Redis need not: when, the characters of text, what was taken of each dimension and the
 -- level after that ("-" where there is no limit), and the id of the reservation.
 local function ticket_of(budget, cost, characters, id)
