@@ -18,15 +18,23 @@ local function arrived(lane)
   return number
 end
 
+-- ms since the submission of a job, or `oldest` if that is more; nil: neither is known.
+local function older(id, oldest)
+  local job = id and read_job(id)
+  local age = job and math.max(0, NOW - job.submitted)
+  return age and math.max(age, oldest or 0) or oldest
+end
+
+-- A line is in the order of arrival within each priority step.
 local function oldest_age(lane)
   local oldest
   for _, model in ipairs(models_of(lane)) do
     for _, tenant in ipairs(redis.call('ZRANGE', tenants_key(lane, model), 0, MOST_TENANTS - 1)) do
       local line = line_key({lane = lane, model = model, tenant = tenant})
-      local first = redis.call('ZRANGE', line, 0, 0)[1]
-      local job = first and read_job(first)
-      local age = job and math.max(0, NOW - job.submitted)
-      oldest = age and math.max(age, oldest or 0) or oldest
+      for step in string.gmatch(ARGV[3], '%d+') do
+        local from, to = tonumber(step) * STEP, '(' .. string.format('%.0f', (tonumber(step) + 1) * STEP)
+        oldest = older(redis.call('ZRANGEBYSCORE', line, string.format('%.0f', from), to, 'LIMIT', 0, 1)[1], oldest)
+      end
     end
   end
   return oldest
