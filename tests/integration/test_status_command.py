@@ -10,11 +10,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand
-from celery_app.broker.verbs import CLOSE_GATE
 
+from celery_app.budget import Cost, budget_for
+from celery_app.connection import redis_client
 from celery_app.metrics.stats import get_queue_stats
-from celery_app.routing import MODEL
+from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,14 +131,18 @@ def test_the_table_can_be_watched(broker_url: str) -> None:
     assert b"Traceback" not in seen
 
 
-def test_a_lane_that_waits_for_the_budget_says_so(lanes_app: Any, broker_url: str, valkey: Any) -> None:
-    """Below the table stands what an operator looks for first, and how long the oldest of those jobs has waited."""
-    lanes_app.send_task("some.task", queue="batch", headers={MODEL: "opus"})
-    lanes_app.send_task("some.task", queue="batch", headers={MODEL: "haiku"})
-    with valkey.client() as client:
-        CLOSE_GATE.run(client, ["lanes:gates"], ["batch", "opus", 60_000, 1, "1"])
-        assert len(Hand(client).claim(2)) == 1
+def test_a_lane_whose_budget_the_api_has_shut_says_so(lanes_app: Any, broker_url: str) -> None:
+    """Below the table stands what an operator looks for first, with the reason and without the password."""
+    lanes_app.send_task("some.task", queue="batch")
+    settings, client = settings_of(lanes_app), redis_client(lanes_app)
+    lane = settings.lane("batch")
+    assert lane is not None
+    budget = budget_for(settings, lane, "m")
+    taken = budget.reserve(client, lane, Cost(), claim=("a call", "of this test:call"))
+    reason = "429 rate_limit_error: slow down"
+    settled = budget.conclude(client, taken.ticket, None, {"retry-after": "1200"}, "limited", reason=reason)
+    assert settled.shut
     last = run(command(), broker_url).stdout.rstrip("\n").split("\n")[-1]
 
-    assert last.startswith("batch waits for the budget of opus, ")
-    assert get_queue_stats(lanes_app)["lanes"]["batch"]["oldest_s"] >= 0
+    assert last.startswith("batch waits for the API, which has shut the budget of m for another ")
+    assert f"({reason}); no worker serves batch" in last
