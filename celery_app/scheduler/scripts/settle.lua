@@ -170,8 +170,13 @@ local function is_cancelled()
   return outcome == 'answered' and ARGV[16] ~= '' and not may_end(ARGV[16], ARGV[17], ARGV[18])
 end
 
+-- Takes the call out of those that are not settled; returns whether it was there. One that was taken for dead ends now, too.
+local function end_call()
+  return redis.call('SREM', budget.calls, ticket.id) == 1 or redis.call('SREM', budget.name .. ':lapsed', ticket.id) == 1
+end
+
 local begun = outcome == 'begun'
-if not begun and redis.call('SREM', budget.calls, ticket.id) == 0 then
+if not begun and not end_call() then
   local shut = close()
   remember(state)
   return {0, 0, shut and 1 or 0, 0, is_cancelled() and 1 or 0}

@@ -26,12 +26,26 @@ end
 
 -- It is in nobody's hands. What it has reserved is still in the budget, and no call of it is in flight.
 local function let_go(id, job)
+  if job.suspect == 1 then
+    ring(job.lane) -- its process may have the next
+  end
   redis.call('ZREM', LEASES, id)
   if job.budget ~= '' then
     redis.call('SREM', job.budget .. ':calls', job.claim .. '|' .. id)
   end
   job.claim, job.budget, job.ticket = '', '', ''
   count(job.lane, 'held', -1)
+end
+
+-- Seconds for which a call that was taken for dead may still be settled.
+local LAPSED_KEPT = 3600
+
+-- The process that made the call is dead, or cut off: then it will say what the call has used.
+local function lapse(id, job)
+  local lapsed = job.budget .. ':lapsed'
+  if job.budget ~= '' and redis.call('SMOVE', job.budget .. ':calls', lapsed, job.claim .. '|' .. id) == 1 then
+    redis.call('EXPIRE', lapsed, LAPSED_KEPT)
+  end
 end
 
 -- Back to its place. A message of a queue that is no lane goes to the front of its list.
@@ -95,6 +109,7 @@ local function reap(lease)
       suspects = suspects + job.suspect
     end
     for id, job in pairs(jobs) do
+      lapse(id, job)
       let_go(id, job)
       survive(id, job, job.suspect == 1 and suspects == 1)
     end
