@@ -60,6 +60,14 @@ local function hand_over(id, job, queue, held, head)
   end
 end
 
+-- Read again which jobs may go; a process with a suspect passes the others.
+local function look_again(head)
+  head.lane.heads[head.model] = read_head(head.lane, head.model)
+  for _, lane in ipairs(has_suspect and lanes or {}) do
+    read_beside(lane)
+  end
+end
+
 local function take(head)
   local job, id, lane = head.job, head.id, head.lane
   leave_line(id, job)
@@ -74,7 +82,7 @@ local function take(head)
   has_suspect = has_suspect or job.suspect == 1
   hand_over(id, job, lane.name, lane.held, head)
   wanted = wanted - 1
-  lane.heads[head.model] = read_head(lane, head.model)
+  look_again(head)
 end
 
 -- Note that a head is held back by requests: only then may a rate that was found by trying grow.
@@ -113,7 +121,7 @@ local function end_hopeless()
   for _, head in ipairs(hopeless) do
     leave_line(head.id, head.job)
     end_job(head.id, head.job, 'deadline', '')
-    head.lane.heads[head.model] = read_head(head.lane, head.model)
+    look_again(head)
   end
   return hopeless[1] ~= nil
 end
@@ -169,6 +177,9 @@ wake_due()
 end_overdue()
 for _, lane in ipairs(lanes) do
   read_heads(lane)
+  if has_suspect then
+    read_beside(lane)
+  end
 end
 take_jobs()
 take_own_messages()

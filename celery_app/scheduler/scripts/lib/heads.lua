@@ -51,12 +51,8 @@ local function cost_of(budget, job)
   return budget and job.requests > 0 and estimated(budget.state, job) or nil
 end
 
--- The head of a lane's model with all that the decision needs, or nil.
-local function read_head(lane, model)
-  local head = head_of(lane.name, model)
-  if not head then
-    return nil
-  end
+-- A head with all that the decision needs.
+local function weighed(lane, model, head)
   local job = head.job
   head.lane, head.model = lane, model
   head.cancelled = job.batch ~= '' and redis.call('EXISTS', key('cancel:' .. job.batch)) == 1
@@ -70,9 +66,24 @@ local function read_head(lane, model)
   return head
 end
 
+-- The head of a lane's model, or nil.
+local function read_head(lane, model)
+  local head = head_of(lane.name, model)
+  return head and weighed(lane, model, head)
+end
+
+-- A process with a suspect gets no other, and works on all the same: what may pass a suspect stands beside it.
+local function read_beside(lane)
+  lane.beside = {}
+  for model, head in pairs(lane.heads) do
+    local other = head.job.suspect == 1 and unsuspected_behind(head)
+    lane.beside[model] = other and weighed(lane, model, other) or nil
+  end
+end
+
 -- Read the heads of a lane, and whether one of them has waited for long.
 local function read_heads(lane)
-  lane.heads, lane.boosted = {}, false
+  lane.heads, lane.beside, lane.boosted = {}, {}, false
   for _, model in ipairs(models_of(lane.name)) do
     local head = read_head(lane, model)
     if head then
@@ -127,8 +138,8 @@ end
 local function in_order(lanes, waiters)
   local heads = {}
   for _, lane in ipairs(lanes) do
-    for _, head in pairs(lane.heads) do
-      if has_worker(lane) then
+    for _, those in ipairs(has_worker(lane) and {lane.heads, lane.beside} or {}) do
+      for _, head in pairs(those) do
         head.owed = lane.boosted and lane.rank > 1 and lane.credit >= head.seconds
         heads[#heads + 1] = head
       end

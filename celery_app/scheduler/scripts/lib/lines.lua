@@ -50,14 +50,18 @@ end
 
 local DEADLINES = key('deadlines')
 
+-- Lines that are known to be there.
+local there = {}
+
 -- Put a job into its line; nobody is woken.
 local function enter_line(id, job)
   local line = line_key(job)
-  if redis.call('EXISTS', line) == 0 then
+  if not there[line] and redis.call('EXISTS', line) == 0 then
     redis.call('ZADD', tenants_key(job.lane, job.model), start_tag(job.lane, job.tenant), job.tenant)
     redis.call('SADD', models_key(job.lane), job.model)
   end
   redis.call('ZADD', line, job.step * STEP + job.number, id)
+  there[line] = true
   if job.deadline > 0 then
     redis.call('ZADD', DEADLINES, job.deadline, id)
   end
@@ -78,6 +82,7 @@ local function leave_line(id, job)
     return false
   end
   if redis.call('EXISTS', line) == 0 then
+    there[line] = nil
     forget_tenant(job.lane, job.model, job.tenant)
   end
   if job.deadline > 0 then
@@ -110,6 +115,20 @@ local function head_of(lane, model)
       else
         forget_tenant(lane, model, tenant)
       end
+    end
+  end
+end
+
+-- Jobs behind a head that are looked at for one that may pass it.
+local MOST_PASSED = 64
+
+-- The first job behind a head in its line that is no suspect, as a head, or nil.
+local function unsuspected_behind(head)
+  local entries = redis.call('ZRANGE', line_key(head.job), 1, MOST_PASSED, 'WITHSCORES')
+  for i = 1, #entries, 2 do
+    local job = read_job(entries[i])
+    if job and job.suspect == 0 then
+      return {id = entries[i], job = job, start = head.start, place = tonumber(entries[i + 1])}
     end
   end
 end
