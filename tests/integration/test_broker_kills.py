@@ -4,14 +4,27 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit import kills
+from broker_kit.hand import MAX_DEATHS
 from broker_kit.server import Server
+from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 #: The long run's numbers are in tests/acceptance/test_broker_proofs.py; here leases last 2 s instead of 15.
 PLAN = kills.Plan(jobs=1_500, kills=3, pause=(0.5, 1.0), slots=10, app="broker_kit.hasty", patience=15.0)
+
+IN_TIME_S = 60.0
+SLOTS = 8
+
+
+@pytest.fixture
+def yard(tmp_path: Path, broker_url: str) -> Iterator[Yard]:
+    """An empty broker."""
+    with Yard(tmp_path, broker_url) as yard:
+        yield yard
 
 
 @pytest.mark.timeout(200)
@@ -25,3 +38,69 @@ def test_no_job_is_lost_when_workers_are_killed(tmp_path: Path, valkey: Any) -> 
         assert outcome.never_back == 0
         assert outcome.dead == 0
         assert outcome.in_flight_killed > 0
+
+
+def suspects(yard: Yard, count: int) -> list[str]:
+    """Have a process die with some jobs in hand, and return them."""
+    names = [f"suspect-{n}" for n in range(count)]
+    for name in names:
+        yard.send("kit.job", name, task_id=name, ignore_result=True)
+    assert yard.hand().names(count) == names
+    return names
+
+
+def reaped(yard: Yard) -> None:
+    """Have the leases of dead processes end, by somebody who takes nothing."""
+    nobody = yard.hand()
+    eventually(lambda: not nobody.names(queues=("critical",), lease_ms=1) and not yard.in_flight(), IN_TIME_S, "back")
+
+
+def test_a_process_gets_one_suspect_at_a_time_and_works_on_beside_it(yard: Yard) -> None:
+    """What a dead process held is handed to each process one by one, and fresh jobs fill its other slots meanwhile."""
+    names, fresh = suspects(yard, 4), [f"fresh-{n}" for n in range(6)]
+    for name in fresh:
+        yard.send("kit.job", name, task_id=name, ignore_result=True)
+    reaped(yard)
+    one, other = yard.hand(), yard.hand()
+    held = one.claim(3, lease_ms=0)
+    assert [each.name for each in held] == [names[0], *fresh[:2]]
+    assert other.names(2, lease_ms=0) == [names[1], fresh[2]]
+    assert one.names(1, lease_ms=0, has_suspect=True) == [fresh[3]]
+    one.ack(held[0])
+    assert yard.client.exists("lanes:bell:batch"), "whoever waits for its end hears of it"
+    assert one.names(1, lease_ms=0) == [names[2]]
+
+
+@pytest.mark.timeout(200)
+def test_killers_alone_are_buried(yard: Yard) -> None:
+    """Two jobs that take their worker along each time are buried, though others run beside them; all others are done."""
+    killers, others = ["killer-0", "killer-1"], [f"job-{n}" for n in range(60)]
+    for n, name in enumerate(others):
+        if n % 30 == 10:
+            yard.send("kit.killer", killers[n // 30], 100, task_id=killers[n // 30], ignore_result=True)
+        yard.send("kit.job", name, 0.1, task_id=name, ignore_result=True)
+    running = {name: start(yard, name) for name in ("a-0", "b-0")}
+    deaths = 0
+
+    def over() -> bool:
+        nonlocal deaths
+        for name, worker in list(running.items()):
+            if worker.process.poll() is not None:
+                deaths += 1
+                del running[name]
+                successor = f"{name.partition('-')[0]}-{deaths}"
+                running[successor] = start(yard, successor)
+        return len(yard.hand().dead()) == len(killers) and yard.diary.done() == len(others)
+
+    eventually(over, 3 * IN_TIME_S, "killers are buried, all others are done")
+    assert sorted(yard.hand().dead()) == killers
+    assert sorted(set(yard.diary.jobs("end"))) == sorted(others)
+    starts = yard.diary.counts("start")
+    # The first death is laid on nobody; two killers in one process share others.
+    assert all(MAX_DEATHS <= starts[name] <= MAX_DEATHS + 3 for name in killers)
+
+
+def start(yard: Yard, name: str) -> Any:
+    """Start a worker whose leases last 2 s."""
+    (worker,) = yard.workers(name, slots=SLOTS, app="broker_kit.hasty", queues="batch")
+    return worker
