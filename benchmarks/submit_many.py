@@ -57,7 +57,7 @@ def main() -> None:
             "list_per_s": round(rate(lambda: client.submit_many(items), options.jobs)),
             "iterator_per_s": round(rate(lambda: client.submit_many(iter(items)), options.jobs)),
         }
-        assert redis_client(app).llen("batch\x06\x166") == 1 + options.plain_jobs + 2 * options.jobs
+        assert int(redis_client(app).hget("lanes:counts", "batch:queued")) == 1 + options.plain_jobs + 2 * options.jobs
         redis_client(app).close()
     text = (
         f"submit_many: {figures['list_per_s']:,} jobs/s from a list, {figures['iterator_per_s']:,} from an iterator; "

@@ -110,8 +110,8 @@ class _Message(_Params):
     @classmethod
     def _is_not_misspelt(cls, role: str) -> str:
         """Refuse a known role's near miss; any other may be one that the API knows and we do not."""
-        near = difflib.get_close_matches(role.strip().casefold(), ROLES, n=1, cutoff=_NEAR)
-        if near and role not in ROLES:
+        near = () if role in ROLES else difflib.get_close_matches(role.strip().casefold(), ROLES, n=1, cutoff=_NEAR)
+        if near:
             raise ValueError(f"is unknown, did you mean {near[0]!r}?")
         return role
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import uuid
@@ -37,6 +38,13 @@ _MS_PER_S = 1000
 UNKNOWN = -1
 
 
+#: Headers that are names, in the scripts' order.
+_NAMES = (MODEL, TENANT, "task", "id", BATCH_HEADER)
+
+#: Plain: it encodes numbers and texts of ours.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class Entry(NamedTuple):
     """A job as it goes into a lane.
 
@@ -61,25 +69,20 @@ class Entry(NamedTuple):
         headers, now = self.headers, time.time()
         deadline, kept = seconds(headers.get(DEADLINE_AT)), seconds(headers.get(UNIQUE_FOR))
         text: bytes = b"" if self.is_large else self.text
-        names = (word(headers.get(name)) for name in (MODEL, TENANT, "task", "id", BATCH_HEADER))
-        times = (
+        unique = word(headers.get(UNIQUE))
+        facts = [
+            self.id,
+            self.step,
+            *[word(headers.get(name)) for name in _NAMES],
             _ms(now - (seconds(headers.get(SUBMITTED_AT)) or now)),
             UNKNOWN if deadline is None else _ms(deadline - now),
             _ms(self.not_before - now),
-        )
-        unique = word(headers.get(UNIQUE))
-        name = f"{word(headers.get('task'))}:{unique}" if unique else ""
-        return [
-            self.id,
-            text,
-            self.step,
-            *names,
-            *times,
             *cost_arguments(headers.get(COST)),
             _retries(headers),
-            name,
+            f"{word(headers.get('task'))}:{unique}" if unique else "",
             _ms(kept or 0),
         ]
+        return [text, _encode(facts)]
 
     @property
     def is_large(self) -> bool:
@@ -120,9 +123,13 @@ def cost_header(cost: Cost) -> list[int]:
 
 def cost_arguments(header: Any) -> list[float]:
     """Return the cost in a header as the scripts take it; one that makes no sense reserves nothing."""
-    if isinstance(header, list) and len(header) == len(_NO_COST) and all(type(part) in {int, float} for part in header):
-        return [part if math.isfinite(part) else 0 for part in header]
+    if type(header) is list and len(header) == len(_NO_COST) and all(map(_is_amount, header)):
+        return header
     return list(_NO_COST)
+
+
+def _is_amount(part: Any) -> bool:
+    return type(part) is int or (type(part) is float and math.isfinite(part))
 
 
 _NO_COST = (0, 0, 0, UNKNOWN, UNKNOWN, 0)
@@ -130,7 +137,18 @@ _NO_COST = (0, 0, 0, UNKNOWN, UNKNOWN, 0)
 
 def word(value: Any) -> str:
     """Return a header as a name; a stock producer may have written anything."""
-    return value if isinstance(value, str) and len(value) <= LONGEST else ""
+    if not isinstance(value, str) or len(value) > LONGEST:
+        return ""
+    return value if value.isascii() or _is_text(value) else ""
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written in UTF-8, which half of a pair of surrogates cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def seconds(header: Any) -> float | None:

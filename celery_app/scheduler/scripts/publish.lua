@@ -34,7 +34,7 @@ if stream and redis.call('EXISTS', stream) == 0 then
   redis.call('XADD', stream, 'MAXLEN', 0, '*', 'queued', '')
   redis.call('EXPIRE', stream, ARGV[7])
 end
-enter(id, job, text, delay)
+enter(id, job, text, delay, numbers_for(1) + 1)
 if delay == 0 then
   ring(lane)
 end

@@ -19,7 +19,7 @@ local jobs = (#ARGV - 6) / FIELDS
 local depth = depth_of(lane)
 local there = math.max(0, tonumber(redis.call('HGET', batch, 'placed') or '0') - first)
 local reply = {0, depth}
-local done, entered = there, 0
+local done, entered, number = there, 0, numbers_for(jobs)
 for i = there + 1, jobs do
   local id, job, text, delay = job_in(7 + (i - 1) * FIELDS, lane)
   local other = name_taken(job)
@@ -29,7 +29,7 @@ for i = there + 1, jobs do
   elseif depth >= capacity then
     break
   else
-    enter(id, job, text, delay)
+    enter(id, job, text, delay, number + i)
     depth, entered = depth + 1, entered + 1
   end
   done = i

@@ -1,29 +1,26 @@
 -- Library (uses clock, jobs, lines, bell, scheduled): a job on its way in.
 --
--- Its arguments, in this order:
---   id string: its task id, or its delivery tag
---   text string: its message; "" if it is at the key `upload:<id>`, as a large one is, for no script to touch it
---   step integer: priority step
---   model, tenant, task, task_id, batch: strings, as in lib/jobs.lua
---   age integer: ms since its submission
---   left integer: ms until its deadline; -1: it has none
---   delay integer: ms before which it must not start; 0: at once
---   requests, input_tokens, characters, output_tokens, max_tokens, whole: integers, its cost, as in lib/jobs.lua
---   tries integer: failed attempts so far
---   unique string, kept integer: name under which it is to be the only one, ms for which that lasts after its end
-local FIELDS = 20
+-- Its arguments are two: its text, "" if that is at the key `upload:<id>`, as a large one is, for no script to touch it; and a
+-- JSON array of its facts, since a client takes as long for one argument as for a short array:
+--   1 id: its task id, or its delivery tag
+--   2 step: priority step
+--   3 … 7 model, tenant, task, task_id, batch: texts, as in lib/jobs.lua
+--   8 age: ms since its submission
+--   9 left: ms until its deadline; -1: it has none
+--   10 delay: ms before which it must not start; 0: at once
+--   11 … 16 requests, input_tokens, characters, output_tokens, max_tokens, whole: its cost, as in lib/jobs.lua
+--   17 tries: failed attempts so far
+--   18 unique, 19 kept: name under which it is to be the only one, ms for which that lasts after its end
+local FIELDS = 2
 
 -- The job whose arguments begin at ARGV[at], its id, its text and its delay.
 local function job_in(at, lane)
-  local function number(i)
-    return tonumber(ARGV[at + i])
-  end
-  local left = number(9)
-  local job = {lane = lane, step = number(2), model = ARGV[at + 3], tenant = ARGV[at + 4], task = ARGV[at + 5],
-    task_id = ARGV[at + 6], batch = ARGV[at + 7], submitted = NOW - number(8), deadline = left >= 0 and NOW + left or 0,
-    requests = number(11), input_tokens = number(12), characters = number(13), output_tokens = number(14),
-    max_tokens = number(15), whole = number(16), tries = number(17), unique = ARGV[at + 18], kept = number(19)}
-  return ARGV[at], job, ARGV[at + 1], number(10)
+  local facts = cjson.decode(ARGV[at + 1])
+  local job = {lane = lane, step = facts[2], model = facts[3], tenant = facts[4], task = facts[5], task_id = facts[6],
+    batch = facts[7], submitted = NOW - facts[8], deadline = facts[9] >= 0 and NOW + facts[9] or 0, requests = facts[11],
+    input_tokens = facts[12], characters = facts[13], output_tokens = facts[14], max_tokens = facts[15], whole = facts[16],
+    tries = facts[17], unique = facts[18], kept = facts[19]}
+  return facts[1], job, ARGV[at], facts[10]
 end
 
 -- The task id of the job that has this one's name, or nil.
@@ -31,29 +28,41 @@ local function name_taken(job)
   return job.unique ~= '' and redis.call('GET', key('unique:' .. job.unique)) or nil
 end
 
--- A second live message of an id gets another one.
-local function free_id(id, number)
-  return redis.call('HEXISTS', JOBS, id) == 1 and id .. '~' .. number or id
+-- Numbers in the order of arrival for so many jobs; returns the one before the first.
+local function numbers_for(jobs)
+  return redis.call('INCRBY', key('number'), jobs) - jobs
 end
 
-local function enter(wanted_id, job, text, delay)
-  job.number = redis.call('INCR', key('number'))
-  local id = free_id(wanted_id, job.number)
-  if text == '' then
-    redis.call('RENAME', key('upload:' .. wanted_id), text_key(id))
-    redis.call('PERSIST', text_key(id))
-    job.large = 1
-  else
-    redis.call('HSET', TEXTS, id, text)
+-- Write a job down; a second live message of an id gets another one. Returns its id.
+local function write_new(id, job)
+  if redis.call('HSETNX', JOBS, id, packed(job)) == 1 then
+    return id
   end
+  id = id .. '~' .. job.number
   write_job(id, job)
-  if job.unique ~= '' then
-    redis.call('SET', key('unique:' .. job.unique), job.task_id)
+  return id
+end
+
+local function enter(wanted_id, job, text, delay, number)
+  job.number, job.large = number, text == '' and 1 or 0
+  if job.large == 1 and redis.call('EXISTS', key('upload:' .. wanted_id)) == 0 then
+    error('the text of a large job is not there: send it before') -- nothing has been written
   end
   if delay > 0 then
     job.submitted = NOW + delay -- waits are counted from then on: it was not meant to start before
     job.deadline = job.deadline > 0 and job.deadline + delay or 0
-    write_job(id, job)
+  end
+  local id = write_new(wanted_id, job)
+  if job.large == 1 then
+    redis.call('RENAME', key('upload:' .. wanted_id), text_key(id))
+    redis.call('PERSIST', text_key(id))
+  else
+    redis.call('HSET', TEXTS, id, text)
+  end
+  if job.unique ~= '' then
+    redis.call('SET', key('unique:' .. job.unique), job.task_id)
+  end
+  if delay > 0 then
     schedule(id, job, delay)
   else
     enter_line(id, job)

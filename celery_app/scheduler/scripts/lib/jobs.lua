@@ -44,23 +44,27 @@ local function new_job(known)
 end
 
 local function read_job(id)
-  local packed = redis.call('HGET', JOBS, id)
-  if not packed then
+  local text = redis.call('HGET', JOBS, id)
+  if not text then
     return nil
   end
-  local facts, job = cmsgpack.unpack(packed), {}
+  local facts, job = cmsgpack.unpack(text), {}
   for i, name in ipairs(FACTS) do
     job[name] = facts[i]
   end
   return job
 end
 
-local function write_job(id, job)
+local function packed(job)
   local facts = {}
   for i, name in ipairs(FACTS) do
     facts[i] = job[name] or UNSAID[name]
   end
-  redis.call('HSET', JOBS, id, cmsgpack.pack(facts))
+  return cmsgpack.pack(facts)
+end
+
+local function write_job(id, job)
+  redis.call('HSET', JOBS, id, packed(job))
 end
 
 local function text_key(id)
