@@ -1,22 +1,27 @@
 """A fleet of workers and an API, simulated around the real scripts: what each would do, at the time it would.
 
-Only time is not real. Events are taken from a heap in the order of their times, and every admission and settlement is
-the real script on a real server.
+Only time is not real. Events are taken from a heap in the order of their times, and every publication, claim and
+settlement is the real script on a real server.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
+from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from budget_kit.yard import Yard
 from celery_app.demo.ezai.accounts import Account
 from celery_app.demo.ezai.headers import ratelimit_headers
+from celery_app.lanes import LANES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from broker_kit.hand import Held
 
     from budget_kit.clock import ClockedRedis
     from celery_app.budget import Budget, Cost, Usage
@@ -27,19 +32,30 @@ if TYPE_CHECKING:
 TRIP_S = 0.005
 REFUSAL_S = 0.02
 
-# Seconds after which a worker asks again, at the latest, if the wait is no more than a guess.
-GUESS_S = 1.0
+# Seconds for which a worker with a free slot sleeps at most.
+SLEEP_S = 0.25
+
+# Jobs that an endless backlog has ready; one that leaves is replaced at once.
+READY = 3
 
 
 @dataclass(slots=True)
 class Job:
-    """A call that some slot wants to make."""
+    """A call that waits in its lane or is under way."""
 
-    name: str
     lane: Lane
     born: float
-    cost: Cost
     usage: Usage
+    then: Callable[[], None]
+
+
+class Slot:
+    """A worker with one slot."""
+
+    def __init__(self, yard: Yard) -> None:
+        """Have no job."""
+        self.hand = yard.worker()
+        self.looks = 0  # the look that counts; earlier ones have been overtaken by a bell
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +98,9 @@ class Fleet:
         self._numbers = count()
         self._random = random.Random(self.seed)
         self._account = Account(self.limits, 0)
+        self._yard = Yard(self.redis)
+        self._jobs: dict[str, Job] = {}
+        self._idle: dict[str, deque[Slot]] = {}
         self.until = 0.0
 
     def at(self, when: float, action: Callable[[], None]) -> None:
@@ -103,61 +122,97 @@ class Fleet:
 
     def keep_busy(self, lane: Lane, slots: int, job: Callable[[], tuple[Cost, Usage]]) -> None:
         """Give a lane an endless backlog, older than any boost, and slots that work on it."""
-        for _ in range(slots):
-            self.at(self.until, lambda: self._next(lane, job))
+        for _ in range(READY):
+            self.at(self.until, lambda: self._refill(lane, job))
+        self._hire(lane, slots)
 
     def arrive(self, lane: Lane, per_second: float, seconds: float, job: Callable[[], tuple[Cost, Usage]]) -> None:
-        """Have jobs arrive at random, each with a slot of its own."""
+        """Have jobs arrive at random, with slots enough for all of them."""
+        if lane.name not in self._idle:
+            self._hire(lane, max(1, round(10 * per_second * self.latency)))
         when = self.until + self._random.expovariate(per_second)
         while when < self.until + seconds:
-            self.at(when, lambda when=when: self._ask(Job(self._name(), lane, when, *job())))  # type: ignore[misc]
+            self.at(when, lambda: self._put(lane, 0.0, job(), lambda: None))
             when += self._random.expovariate(per_second)
 
-    def _name(self) -> str:
-        return f"job-{next(self._numbers)}"
+    def _hire(self, lane: Lane, slots: int) -> None:
+        self._idle.setdefault(lane.name, deque())
+        for _ in range(slots):
+            self.at(self.until, lambda: self._look(lane, Slot(self._yard)))
 
-    def _next(self, lane: Lane, job: Callable[[], tuple[Cost, Usage]]) -> None:
-        born = self.redis.now - 1_000
-        self._ask(Job(self._name(), lane, born, *job()), lambda: self._next(lane, job))
+    def _refill(self, lane: Lane, job: Callable[[], tuple[Cost, Usage]]) -> None:
+        self._put(lane, 1_000.0, job(), lambda: self._refill(lane, job))
 
-    def _ask(self, job: Job, then: Callable[[], None] = lambda: None) -> None:
+    def _put(self, lane: Lane, age: float, job: tuple[Cost, Usage], then: Callable[[], None]) -> None:
+        cost, usage = job
+        name = self._yard.put(self.budget, lane, f"job-{next(self._numbers)}", cost, age=age)
+        self._jobs[name] = Job(lane, self.redis.now - age, usage, then)
+        self._answer_bells()
+
+    def _look(self, lane: Lane, slot: Slot) -> None:
+        """Claim a job for a free slot, or wait for a bell, or for as long as the scheduler says."""
         self.asked += 1
-        now = self.redis.now
-        admission = self.budget.admit(self._client, job.lane, job.cost, now - job.born, job.name)
-        if admission.granted:
-            self.at(now + TRIP_S, lambda: self._call(job, admission.ticket, then))
-        else:
-            wait = admission.wait_s if admission.certain else min(admission.wait_s, GUESS_S)
-            self.at(now + wait, lambda: self._ask(job, then))
+        slot.looks += 1
+        held = self._yard.claim(hand=slot.hand, queues=(lane.name,), sleep_ms=round(SLEEP_S * 1000))
+        if held:
+            self._begin(lane, slot, held[0])
+            return
+        told = slot.hand.look_ms / 1000
+        look = slot.looks
+        self._idle[lane.name].append(slot)
+        self.at(
+            self.redis.now + (min(told, SLEEP_S) if told >= 0 else SLEEP_S),
+            lambda: self._wake(lane, slot) if slot.looks == look else None,
+        )
 
-    def _call(self, job: Job, ticket: str, then: Callable[[], None]) -> None:
-        now = self.redis.now
+    def _wake(self, lane: Lane, slot: Slot) -> None:
+        self._idle[lane.name].remove(slot)
+        self._look(lane, slot)
+
+    def _answer_bells(self) -> None:
+        """Have an idle slot look where a lane's bell has been rung."""
+        for lane in LANES:
+            if self._idle.get(lane.name) and self.redis.client.delete(f"lanes:bell:{lane.name}"):
+                self.at(self.redis.now, lambda lane=lane: self._answer(lane))  # type: ignore[misc]
+
+    def _answer(self, lane: Lane) -> None:
+        if self._idle[lane.name]:
+            self._wake(lane, self._idle[lane.name][0])
+
+    def _begin(self, lane: Lane, slot: Slot, held: Held) -> None:
+        self._jobs[held.name].then()
+        self._answer_bells()
+        self.at(self.redis.now + TRIP_S, lambda: self._call(lane, slot, held))
+
+    def _call(self, lane: Lane, slot: Slot, held: Held) -> None:
+        job, now = self._jobs[held.name], self.redis.now
         denial = self._account.admit(job.usage.input_tokens, now)
         status = 529 if self.down else 429 if denial else 200
         self.sent.append(Sent(now, job.lane.name, now - job.born, status, job.usage))
         if status != 200:
-            self.at(now + REFUSAL_S, lambda: self._refused(job, ticket, status, then))
+            self.at(now + REFUSAL_S, lambda: self._refused(lane, slot, held, status))
             return
         took = self._random.uniform(0.5, 1.5) * self.latency
-        self.at(now + took, lambda: self._answered(job, ticket, then))
+        self.at(now + took, lambda: self._answered(lane, slot, held))
 
-    def _answered(self, job: Job, ticket: str, then: Callable[[], None]) -> None:
-        self._account.produce(job.usage.output_tokens, self.redis.now)
-        self.budget.settle(self._client, ticket, job.usage, self._told(), "answered")
-        then()
+    def _answered(self, lane: Lane, slot: Slot, held: Held) -> None:
+        usage = self._jobs.pop(held.name).usage
+        self._account.produce(usage.output_tokens, self.redis.now)
+        self._yard.settle(self.budget, held, usage, "answered", self._told())
+        slot.hand.ack(held)
+        self._answer_bells()
+        self._look(lane, slot)
 
-    def _refused(self, job: Job, ticket: str, status: int, then: Callable[[], None]) -> None:
-        outcome = "overloaded" if status == 529 else "limited"
-        self.budget.settle(self._client, ticket, None, self._told(), outcome)  # type: ignore[arg-type]
-        self._ask(job, then)
+    def _refused(self, lane: Lane, slot: Slot, held: Held, status: int) -> None:
+        self._jobs[held.name].then = lambda: None  # it has been replaced in its lane
+        self._yard.settle(self.budget, held, None, "overloaded" if status == 529 else "limited", self._told())
+        slot.hand.requeue(held)
+        self._answer_bells()
+        self._look(lane, slot)
 
     def _told(self) -> Mapping[str, str]:
         now = self.redis.now
         return dict(ratelimit_headers(self._account, now, now)) if self.headers else {}
-
-    @property
-    def _client(self) -> Any:
-        return self.redis
 
     def used(self, start: float, end: float, rate: float) -> float:
         """Give the fraction of a rate of requests that the API took in some seconds."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 from broker_kit.hand import LANES as NAMES, Hand
 
-from celery_app.broker.entry import UNKNOWN, cost_arguments, cost_header
+from celery_app.broker.entry import Entry, cost_header
 from celery_app.budget import Cost
 from celery_app.lanes import LANES
+from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
 from celery_app.scheduler.verbs import PUBLISH
 
 if TYPE_CHECKING:
@@ -70,10 +72,12 @@ class Yard:
         """
         name = name or f"job-{next(self._numbers)}"
         self.know(budget, lane)
-        text = json.dumps({"headers": {"id": name}})
-        facts = (budget.model, tenant, "kit.call", name, "", round(age * 1000), _ms(left), 0)
-        entry = (name, text, lane.priority, *facts, *cost_arguments(cost_header(cost)), 0, "", 0)
-        PUBLISH.run(self.client, (), ("", lane.name, -1, "", 0, "", 0, *entry))
+        now = time.time()  # from it, an entry makes durations
+        headers = {"id": name, MODEL: budget.model, TENANT: tenant, COST: cost_header(cost), SUBMITTED_AT: now - age}
+        headers[DEADLINE_AT] = None if left is None else now + left
+        text = json.dumps({"headers": {"id": name}}).encode()
+        entry = Entry(name, text, lane.priority, headers, "", 0.0)
+        PUBLISH.run(self.client, (), ("", lane.name, -1, "", 0, "", 0, *entry.arguments()))
         return name
 
     def know(self, budget: Budget, lane: Lane) -> None:
@@ -105,7 +109,3 @@ class Yard:
     ) -> bool:
         """Settle a job's call; the job is still held."""
         return budget.settle(self.client, held.job.ticket, usage, headers, outcome)
-
-
-def _ms(seconds: float | None) -> int:
-    return UNKNOWN if seconds is None else round(seconds * 1000)

@@ -531,12 +531,12 @@ class TestClaim:
 
     def test_a_boosted_lane_gets_its_share_and_no_more(self, desk: Desk) -> None:
         """With an endless backlog in both, normal gets the rest and batch one in twenty."""
-        granted = self.race(desk, normal_waited=1_000, batch_waited=1_000)
+        granted = self.race(desk, LANES)
         assert granted["batch"] / sum(granted.values()) == pytest.approx(0.05, abs=0.02)
 
     def test_a_lane_that_has_not_waited_yet_gets_no_share(self, desk: Desk) -> None:
         """Minutes are fine for batch."""
-        granted = self.race(desk, normal_waited=1_000, batch_waited=-1_000)
+        granted = self.race(desk, (CRITICAL, NORMAL, dataclasses.replace(BATCH, boost_after=1_200)))
         assert granted["batch"] == 0
 
     def test_no_share_is_taken_out_of_criticals_part(self, desk: Desk) -> None:
@@ -562,15 +562,15 @@ class TestClaim:
         self.fill(desk, CRITICAL, 20)
         assert self.claimed(desk)["critical"] == 2  # 9.8 - 7
 
-    def race(self, desk: Desk, normal_waited: float, batch_waited: float) -> Counter[str]:
-        """Let two lanes with endless backlogs race for 100 s; count who got what."""
+    def race(self, desk: Desk, lanes: tuple[Lane, ...]) -> Counter[str]:
+        """Let two lanes with endless backlogs race for 100 s, after they waited for 1,000; count who got what."""
         while desk.ask(NORMAL).granted:
             pass
-        self.fill(desk, NORMAL, 1_100, age=normal_waited)
-        self.fill(desk, BATCH, 100, age=batch_waited)
+        self.fill(desk, NORMAL, 1_100, age=1_000)
+        self.fill(desk, BATCH, 100, age=1_000)
         granted: Counter[str] = Counter()
         for _ in range(5_000):
-            granted += self.claimed(desk)
+            granted += self.claimed(desk, lanes)
             desk.wait(0.02)
         assert sum(granted.values()) == pytest.approx(980, abs=10)
         return granted
@@ -582,9 +582,9 @@ class TestClaim:
             desk.put(lane, age=age)
 
     @staticmethod
-    def claimed(desk: Desk) -> Counter[str]:
+    def claimed(desk: Desk, lanes: tuple[Lane, ...] = LANES) -> Counter[str]:
         """Claim what may go now, have it answered; count it by lane."""
-        found = desk.yard.claim(50)
+        found = desk.yard.claim(50, lanes=lanes)
         for held in found:
             desk.yard.settle(desk.budget, held)
             desk.yard.hand.ack(held)
