@@ -74,12 +74,13 @@ class Yard:
 
     def workers(self, *names: str, **options: Any) -> list[Worker]:
         """Return several workers, started at the same time."""
-        started = [
-            Worker(self.folder, name, broker_url=self.broker_url, diary_url=self.diary_url, **options) for name in names
-        ]
-        for worker in started:
-            self._stack.callback(worker.kill)
-        return [worker.wait_until_ready() for worker in started]
+        return [worker.wait_until_ready() for worker in [self.starting(name, **options) for name in names]]
+
+    def starting(self, name: str, **options: Any) -> Worker:
+        """Return a worker that nobody waits for; the yard ends it if nobody else does."""
+        worker = Worker(self.folder, name, broker_url=self.broker_url, diary_url=self.diary_url, **options)
+        self._stack.callback(worker.kill)
+        return worker
 
     def send(self, task: str, *args: Any, queue: str = "batch", **options: Any) -> Any:
         """Send one job."""
