@@ -81,8 +81,7 @@ class Inbox:
             properties.update({CLAIM: self._token, QUEUE: job.queue})
             properties["delivery_tag"] = delivery_of(job.id, self._token)
             if job.queue in LANE_NAMES:
-                if headers.get("eta"):
-                    raise ValueError  # one that made sense was taken out on the way in
+                _check_eta(headers)
                 properties.update({CANCELLED: job.cancelled, TICKET: job.ticket, VERDICT: job.verdict})
                 headers.update(_told(job))
             if job.out:
@@ -104,6 +103,12 @@ def _told(job: ClaimedJob) -> dict[str, Any]:
     if job.left_ms >= 0:
         times[DEADLINE_AT] = now + job.left_ms / _MS_PER_S
     return {**times, "eta": None, "retries": job.tries, TIMEOUTS: job.timeouts, REFUSED_AT: job.refused_at}
+
+
+def _check_eta(headers: dict[str, Any]) -> None:
+    """Refuse an ETA that makes no sense; one that made sense was taken out on the way in."""
+    if headers.get("eta"):
+        raise ValueError
 
 
 def _tell_of_redelivery(message: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ MODULES = sorted([*ROOT.glob("*.py"), *ROOT.glob("celery_app/**/*.py"), *ROOT.gl
 OURS = {"celery_app", "tasks", *(path.stem for path in ROOT.glob("*.py"))}
 
 #: Folder or module -> the extra that it belongs to; all others have to do with what is always installed.
-EXTRAS = {"celery_app/demo/": "embedded"}
+EXTRAS = {"celery_app/flower_process.py": "flower", "celery_app/demo/": "embedded"}
 
 #: What is imported only where somebody else has done so before: pytest loads its plug-ins itself.
 BROUGHT_ALONG = {"pytest_": {"pytest"}, "celery_app/testing": {"pytest"}}
