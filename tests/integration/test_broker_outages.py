@@ -158,7 +158,7 @@ def test_clients_are_cut_off_again_and_again(yard: Yard, usable: str) -> None:
         done.set()
         cutting.join(IN_TIME_S)
     eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
-    assert yard.hand().dead() == {}
+    assert yard.hand().dead() == []
     # A job that has ended but is not settled when its connection is lost may run again: the promise is at least once.
     counts = yard.diary.counts("start")
     assert len([job for job in jobs if counts[job] != 1]) <= CUT_TWICE
@@ -257,7 +257,7 @@ def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how
             eventually(lambda: api.summary()["in_flight"] == 1, IN_TIME_S, "the call is at the API")
             backend.kill()
             app.send_task("nobody.knows", queue="critical", ignore_result=True)
-            eventually(lambda: redis.hlen("lanes:dead") == 1, IN_TIME_S, "the bad job is buried")
+            eventually(lambda: redis.zcard("lanes:dead") == 1, IN_TIME_S, "the bad job is buried")
             Client(app).submit("critical", **params())
             eventually(lambda: api.summary()["statuses"].get("200") == 2, IN_TIME_S, "the other slot works")
             started.process.send_signal(how)
