@@ -64,7 +64,7 @@ def test_the_pool_is_prefork(yard: Yard, worker: Worker) -> None:
 def test_a_retry_from_a_pools_process(yard: Yard, worker: Worker) -> None:
     """`self.retry` in a pool's process keeps id, lane and priority, counts, and waits in the broker."""
     result = yard.send("kit.retrying", "retried", [0.3, 0.1], queue="normal", priority=9)
-    eventually(lambda: yard.client.zcard("lanes:returns") == 1, IN_TIME_S, "the return")
+    eventually(lambda: yard.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
     assert result.get(timeout=IN_TIME_S) == {"id": result.id, "lane": "normal", "priority": 9, "retries": 2}
     all_slots_work(yard, worker, "after-retry")
 
