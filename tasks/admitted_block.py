@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MOST_TIMEOUTS = 1
 
 #: Seconds for which a job stays away that the API refused because of the account: a little longer than until the next
-#: probe (budget/scripts/shut.lua), so that another job makes that one. If its call goes well, it was this job.
+#: probe (scheduler/scripts/lib/shut.lua), so that another job makes that one. If its call goes well, it was this job.
 ACCOUNT_PAUSE = 61.0
 
 #: The fact of a job that its call was refused, as ``scheduler/scripts/lib/jobs.lua`` names it.
