@@ -10,8 +10,9 @@ from client_rig import params, wait_until, web_app
 from redis import Redis
 from worker_process import worker
 
-from celery_app.budget import CALL_LEASES, Budget, Cost, budget_for, leases
-from celery_app.budget.budget import LEASE
+from celery_app.broker import lease
+from celery_app.broker.lease import LEASE, Leases
+from celery_app.budget import Budget, Cost, budget_for
 from celery_app.client import Client
 from celery_app.demo.ezai import Behaviour, running
 from celery_app.lanes import CRITICAL
@@ -41,31 +42,44 @@ def budget() -> Budget:
     return budget_for(Settings(limits=Limits(rpm=1_000_000, concurrency=1)), CRITICAL, "m")
 
 
-def lease_of(client: Redis, budget: Budget) -> float:
-    """Return the end of the only call's lease, in seconds since the epoch."""
-    ((_, ends),) = client.zrange(budget._keys[1], 0, -1, withscores=True)
-    return float(ends) / 1e6
+#: Of the only call: its id, and the token of its process.
+CLAIM = ("call-1", "process:call")
 
 
-def test_a_held_call_is_renewed_until_it_is_let_go(
+def lease_of(client: Redis) -> float:
+    """Return when the only call's process last gave a sign of life, in ms since the epoch."""
+    ((_, at),) = client.zrange("lanes:leases", 0, -1, withscores=True)
+    return float(at)
+
+
+def test_the_lease_of_a_call_without_a_job_is_kept_until_it_is_let_go(
     client: Redis, budget: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By one thread for all calls of a process, which survives that Redis is full for a while."""
-    monkeypatch.setattr(leases, "RENEW_EVERY", 0.05)
-    monkeypatch.setattr(leases, "RETRY_EVERY", 0.05)
-    ticket = budget.admit(client, CRITICAL, Cost()).ticket
-    CALL_LEASES.hold(budget, client, ticket)
-    for _ in range(2):
-        before = lease_of(client, budget)
-        wait_until(lambda before=before: lease_of(client, budget) > before, "no renewal")
-        client.config_set("maxmemory", 1)
-        time.sleep(0.2)
+    monkeypatch.setattr(lease, "EXTEND_EVERY", 0.05)
+    monkeypatch.setattr(lease, "RETRY_EVERY", 0.05)
+    monkeypatch.setattr(lease, "LEASE", 2.0)
+    ticket = budget.reserve(client, CRITICAL, Cost(), claim=CLAIM).ticket
+    held = Leases(client, "")
+    try:
+        held.hold(*CLAIM)
+        for _ in range(2):
+            before = lease_of(client)
+            wait_until(lambda before=before: lease_of(client) > before, "no renewal")
+            client.config_set("maxmemory", 1)
+            before = lease_of(client)
+            wait_until(lambda before=before: lease_of(client) > before, "no renewal while Redis is full")
+            client.config_set("maxmemory", 0)
+        assert held.holds(CLAIM[0])
+        assert not budget.reserve(client, CRITICAL, Cost(), claim=("call-2", CLAIM[1])).granted
+        assert budget.settle(client, ticket, None, None, "answered")
+        assert held.ack(*CLAIM)
+    finally:
         client.config_set("maxmemory", 0)
-    CALL_LEASES.let_go(ticket)
-    time.sleep(0.2)
-    before = lease_of(client, budget)
-    time.sleep(0.2)
-    assert lease_of(client, budget) == before
+        held.close()
+    assert client.zcard("lanes:leases") == 0
+    assert client.hlen("lanes:jobs") == 0
+    assert budget.reserve(client, CRITICAL, Cost(), claim=("call-3", CLAIM[1])).granted
 
 
 @pytest.mark.slow
@@ -98,10 +112,6 @@ def test_a_killed_workers_slots_are_free_when_its_jobs_are_back(valkey: Valkey, 
 
 
 def in_flight(valkey: Valkey) -> list[Any]:
-    """Return the calls whose leases are good."""
+    """Return the calls in flight."""
     with valkey.client(13) as redis:
-        return [
-            ticket
-            for key in redis.keys("lanes:budget:*:calls")
-            for ticket in redis.zrangebyscore(key, time.time() * 1e6, "+inf")
-        ]
+        return [call for key in redis.keys("lanes:budget:*:calls") for call in redis.smembers(key)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from budget_kit.clock import ClockedRedis
 from budget_kit.fleet import Fleet
+from budget_kit.yard import Yard
 from hypothesis import HealthCheck, given, settings, strategies as st
 from redis import Redis
 
-from celery_app.budget import Budget, Cost, Usage, budget_for
+from celery_app.budget import Budget, Cost, Reservation, Usage, budget_for
 from celery_app.demo.ezai.limits import Limits as ApiLimits
 from celery_app.lanes import BATCH, CRITICAL, LANES, Lane
 from celery_app.settings import Limits, Settings
@@ -37,13 +39,18 @@ limits = st.builds(
     itpm=st.none() | st.integers(100, 100_000),
     otpm=st.none() | st.integers(100, 100_000),
 )
+# No lane is owed a share here, so each leaves its floor.
+UNBOOSTED = tuple(dataclasses.replace(lane, boost_after=None) for lane in LANES)
+
 asks = st.tuples(
     st.just("ask"), st.sampled_from(LANES), st.integers(0, 30_000), st.integers(0, 3_000), st.integers(0, 5)
 )
+puts = st.tuples(st.just("put"), st.sampled_from(LANES), st.integers(0, 30_000), st.integers(0, 3_000))
+claims = st.tuples(st.just("claim"), st.integers(1, 5))
 settles = st.tuples(st.just("settle"), st.integers(0, 50), st.integers(0, 30_000), st.integers(0, 3_000))
 unsents = st.tuples(st.just("unsent"), st.integers(0, 50))
 passes = st.tuples(st.just("pass"), st.floats(0, 20))
-whiles = st.lists(st.one_of(asks, asks, asks, settles, unsents, passes), max_size=60)
+whiles = st.lists(st.one_of(asks, asks, puts, puts, claims, claims, settles, unsents, passes), max_size=60)
 
 examples = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
@@ -139,6 +146,11 @@ def new_budget(redis: Redis, given: Limits) -> tuple[Any, Budget]:
     return ClockedRedis(redis), budget_for(Settings(limits=given), CRITICAL, "m")
 
 
+def ask(client: Any, budget: Budget, lane: Lane, cost: Cost, name: str) -> Reservation:
+    """Ask for a call that waits in its slot."""
+    return budget.reserve(client, lane, cost, claim=(name, "slots:call"), waits=True, counts=False)
+
+
 @pytest.fixture
 def redis(broker_url: str) -> Iterator[Redis]:
     """A client of a database of our own."""
@@ -149,22 +161,34 @@ def redis(broker_url: str) -> Iterator[Redis]:
 @examples
 @given(limits, whiles)
 def test_no_bucket_ever_gives_more_than_it_has(redis: Redis, given: Limits, steps: list[tuple[Any, ...]]) -> None:
-    """Whatever is asked and settled in whatever order: rate x time + burst at most, and never below a lane's floor."""
+    """Whatever is asked, claimed and settled in any order: rate x time + burst at most, never below a lane's floor."""
     clock, budget = new_budget(redis, given)
-    witness, open_calls = Witness(buckets_of(given)), dict[str, dict[str, float]]()
-    for step in steps:
+    yard, witness, open_calls = Yard(clock), Witness(buckets_of(given)), dict[str, dict[str, float]]()
+    jobs: dict[str, tuple[Lane, dict[str, float]]] = {}
+    for number, step in enumerate(steps):
         if step[0] == "pass":
             clock.now = round(clock.now + step[1], 6)
         elif step[0] == "ask":
             _, lane, tokens, output, waiter = step
             cost = Cost(input_tokens=tokens, output_tokens=output)
-            admission = budget.admit(clock, lane, cost, waiter=str(waiter))
-            if admission.granted:
+            # As many calls wait as there are names; one that is granted is never asked for again.
+            found = ask(clock, budget, lane, cost, f"{waiter}-{len(witness.granted)}")
+            if found.granted:
                 taken = {"requests": 1.0, "input_tokens": float(tokens), "output_tokens": float(output)}
                 witness.grant(clock.now, lane, taken)
-                open_calls[admission.ticket] = taken
+                open_calls[found.ticket] = taken
             else:
-                assert admission.wait_s > 0
+                assert found.wait_s > 0
+        elif step[0] == "put":
+            _, lane, tokens, output = step
+            cost = Cost(input_tokens=tokens, output_tokens=output, cached=True)
+            name = yard.put(budget, lane, f"job-{number}", cost)
+            jobs[name] = lane, {"requests": 1.0, "input_tokens": float(tokens), "output_tokens": float(output)}
+        elif step[0] == "claim":
+            for held in yard.claim(step[1], lanes=UNBOOSTED):
+                lane, taken = jobs.pop(held.name)
+                witness.grant(clock.now, lane, taken)
+                open_calls[held.job.ticket] = taken
         elif open_calls:
             ticket = list(open_calls)[step[1] % len(open_calls)]
             taken = open_calls.pop(ticket)
@@ -173,55 +197,57 @@ def test_no_bucket_ever_gives_more_than_it_has(redis: Redis, given: Limits, step
             if step[0] == "settle":
                 usage = Usage(step[2], step[3])
                 real = {"requests": 1.0, "input_tokens": float(step[2]), "output_tokens": float(step[3])}
-            if budget.settle(clock, ticket, usage, None, "answered" if usage else "unsent"):
-                witness.settle(clock.now, taken, real)
+            assert budget.settle(clock, ticket, usage, None, "answered" if usage else "unsent")
+            witness.settle(clock.now, taken, real)
     witness.check_windows()
 
 
 @examples
 @given(limits, st.sampled_from(LANES), st.lists(st.integers(0, 30_000), min_size=1, max_size=30))
-def test_a_lone_job_is_granted_when_it_was_told_and_not_before(
+def test_a_lone_call_is_granted_when_it_was_told_and_not_before(
     redis: Redis, given: Limits, lane: Lane, jobs: list[int]
 ) -> None:
-    """The wait is exact, whatever the limits and however large the job, up to an hour."""
+    """The wait is exact, whatever the limits and however large the call, up to an hour."""
     clock, budget = new_budget(redis, given)
     for number, tokens in enumerate(jobs):
         cost = Cost(input_tokens=tokens, output_tokens=tokens // 10)
-        admission = budget.admit(clock, lane, cost, waiter=str(number))
-        while admission.wait_s >= MOST_DEBT_S:  # nobody is told to wait for longer, so it has to ask again
-            clock.now += admission.wait_s
-            admission = budget.admit(clock, lane, cost, waiter=str(number))
-        if admission.granted:
+        found = ask(clock, budget, lane, cost, str(number))
+        while found.wait_s >= MOST_DEBT_S:  # nobody is told to wait for longer, so it has to ask again
+            clock.now += found.wait_s
+            found = ask(clock, budget, lane, cost, str(number))
+        if found.granted:
             continue
-        told, early = clock.now + admission.wait_s, min(0.001, admission.wait_s / 2)
+        told, early = clock.now + found.wait_s, min(0.001, found.wait_s / 2)
         clock.now = told - early
-        again = budget.admit(clock, lane, cost, waiter=str(number))
+        again = ask(clock, budget, lane, cost, str(number))
         assert not again.granted
         assert again.wait_s == pytest.approx(early, abs=1e-5)
         clock.now = told + 2e-6
-        assert budget.admit(clock, lane, cost, waiter=str(number)).granted
+        assert ask(clock, budget, lane, cost, str(number)).granted
+
+
+#: Seconds after which a worker looks again, whatever it was told.
+LOOKS_EVERY = 1.0
 
 
 @examples
 @given(limits, st.lists(st.tuples(st.sampled_from(LANES), st.integers(1, 30_000)), min_size=1, max_size=12))
-def test_every_waiter_is_granted_in_the_end(redis: Redis, given: Limits, jobs: list[tuple[Lane, int]]) -> None:
-    """No two lanes wait for each other: if each comes when it was told, all are through in the time that they cost."""
+def test_every_job_leaves_its_lane_in_the_end(redis: Redis, given: Limits, jobs: list[tuple[Lane, int]]) -> None:
+    """No two lanes wait for each other: a worker that looks when it was told has all in the time that they cost."""
     clock, budget = new_budget(redis, given)
-    buckets = buckets_of(given)
+    yard, buckets = Yard(clock), buckets_of(given)
     seconds = sum(
         max(cost / buckets[name].rate for name, cost in (("requests", 1), ("input_tokens", tokens)) if name in buckets)
         for _, tokens in jobs
     )
-    waiting = {str(number): (0.0, lane, tokens) for number, (lane, tokens) in enumerate(jobs)}
-    while waiting:
-        waiter = min(waiting, key=lambda name: waiting[name][0])
-        due, lane, tokens = waiting[waiter]
-        clock.now = max(clock.now, due)
-        admission = budget.admit(clock, lane, Cost(input_tokens=tokens, output_tokens=0), clock.now, waiter)
-        if admission.granted:
-            del waiting[waiter]
-        else:
-            waiting[waiter] = (clock.now + admission.wait_s, lane, tokens)
+    for lane, tokens in jobs:
+        yard.put(budget, lane, cost=Cost(input_tokens=tokens, output_tokens=0, cached=True))
+    left = len(jobs)
+    while left:
+        left -= len(yard.claim(len(jobs)))
+        if left:
+            assert yard.wait_s() > 0
+            clock.now += yard.wait_s()
         # Twice: once to pay for the jobs before, once to fill up to the floor; and a second for coming one by one.
         assert clock.now <= 2 * seconds + 2 * 15 + len(jobs)
 
@@ -231,32 +257,30 @@ guesses = st.tuples(st.sampled_from(LANES), st.integers(1, 30_000), st.integers(
 
 @examples
 @given(limits, st.lists(guesses, min_size=1, max_size=12))
-def test_every_live_waiter_is_granted_whoever_dies(
+def test_every_job_leaves_its_lane_whoever_dies(
     redis: Redis, given: Limits, jobs: list[tuple[Lane, int, int, bool]]
 ) -> None:
-    """Estimates that are far too high, and jobs that are killed while they hold a place, starve nobody."""
+    """Estimates that are far too high, and calls that are killed while they wait in their slots, starve nobody."""
     clock, budget = new_budget(redis, given)
-    rates = {name: bucket.rate for name, bucket in buckets_of(given).items()}
+    yard, rates = Yard(clock), {name: bucket.rate for name, bucket in buckets_of(given).items()}
     seconds = sum(max(1 / rates["requests"], tokens / rates.get("input_tokens", tokens)) for _, tokens, _, _ in jobs)
-    due = {str(number): 0.0 for number in range(len(jobs))}
     settling: list[tuple[float, str, Usage]] = []
-    while due:
-        waiter = min(due, key=due.__getitem__)
-        if settling and settling[0][0] <= due[waiter]:
-            at, ticket, usage = settling.pop(0)
-            clock.now = max(clock.now, at)
+    waiting: dict[str, Usage] = {}
+    for number, (lane, estimate, real, dies) in enumerate(jobs):
+        cost, usage = Cost(input_tokens=estimate, output_tokens=0, cached=True), Usage(min(real, estimate), 0)
+        if not dies:
+            waiting[yard.put(budget, lane, f"job-{number}", cost)] = usage
+        elif (answer := ask(clock, budget, lane, cost, f"call-{number}")).granted:
+            settling.append((clock.now + 3, answer.ticket, usage))
+    while waiting:
+        found = yard.claim(len(jobs))
+        settling.extend((clock.now + 3, held.job.ticket, waiting.pop(held.name)) for held in found)
+        look = clock.now + (min(yard.wait_s(), LOOKS_EVERY) if yard.wait_s() >= 0 else LOOKS_EVERY)
+        clock.now = min(look, settling[0][0]) if settling else look
+        while settling and settling[0][0] <= clock.now:
+            _, ticket, usage = settling.pop(0)
             budget.settle(clock, ticket, usage, None, "answered")
-            continue
-        lane, estimate, real, dies = jobs[int(waiter)]
-        clock.now = max(clock.now, due[waiter])
-        admission = budget.admit(clock, lane, Cost(input_tokens=estimate, output_tokens=0), clock.now, waiter)
-        if admission.granted:
-            settling.append((clock.now + 3, admission.ticket, Usage(min(real, estimate), 0)))
-        if admission.granted or dies:
-            del due[waiter]
-        else:
-            due[waiter] = clock.now + (admission.wait_s if admission.certain else min(admission.wait_s, 1.0))
-        # As above, and each that died is waited for until its time and a little longer.
+        # As above, and those that died are waited for until they lapse.
         assert clock.now <= 2 * seconds + 2 * 15 + 5 * len(jobs)
 
 
