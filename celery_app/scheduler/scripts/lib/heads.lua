@@ -26,12 +26,22 @@ end
 
 local opened = {}
 
+-- The terms in a text; nil where it has none: somebody else has written it, and a worker is asked for them anew.
+local function terms_in(text)
+  local fine, terms = pcall(cjson.decode, text or '')
+  local has_all = fine and type(terms) == 'table' and type(terms.name) == 'string' and type(terms.model) == 'string'
+  for _, limit in ipairs({'requests', 'input_tokens', 'output_tokens', 'calls'}) do
+    has_all = has_all and type(terms[limit]) == 'number'
+  end
+  return has_all and terms or nil
+end
+
 -- The budget of a lane's model; nil where no worker has written down which it is.
 local function budget_of(lane, model)
   local known = opened[lane .. '|' .. model]
   if known == nil then
-    local text = redis.call('HGET', key('terms'), lane .. ':' .. model)
-    known = text and open_budget(cjson.decode(text)) or false
+    local terms = terms_in(redis.call('HGET', key('terms'), lane .. ':' .. model))
+    known = terms and open_budget(terms) or false
     opened[lane .. '|' .. model] = known
   end
   return known or nil

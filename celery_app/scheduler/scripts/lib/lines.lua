@@ -138,18 +138,25 @@ local WEIGHTS = key('weights')
 -- Seconds of a budget that a job counts for where no limit is known.
 local NOMINAL = 0.05
 
--- Tags below the lane's present time say nothing any more; they are dropped now and then.
-local CLEAN_EVERY = 64
+-- Tags below the lane's present time say nothing any more; they are dropped now and then. So are the least of too many: of
+-- a crowd of tenants with a job each.
+local CLEAN_EVERY, MOST_TURNS = 64, 10000
+
+local function clean_turns(lane, present)
+  redis.call('ZREMRANGEBYSCORE', turns_key(lane), '-inf', '(' .. string.format('%.17g', present))
+  redis.call('ZREMRANGEBYRANK', turns_key(lane), 0, -MOST_TURNS - 1)
+end
 
 -- A job has been served: move its tenant's tag on. seconds: of its budget, 0 where no limit is known.
 local function take_turn(head, seconds)
   local lane, tenant = head.job.lane, head.job.tenant
   local weight = tenant ~= '' and tonumber(redis.call('HGET', WEIGHTS, tenant) or '1') or 1
   local turn = head.start + (seconds > 0 and seconds or NOMINAL) / weight
-  redis.call('HSET', CLOCKS, lane, string.format('%.17g', head.start))
+  local present = math.max(head.start, tonumber(redis.call('HGET', CLOCKS, lane) or '0'))
+  redis.call('HSET', CLOCKS, lane, string.format('%.17g', present))
   redis.call('ZADD', turns_key(lane), turn, tenant)
   redis.call('ZADD', tenants_key(lane, head.job.model), 'XX', turn, tenant)
   if head.job.number % CLEAN_EVERY == 0 then
-    redis.call('ZREMRANGEBYSCORE', turns_key(lane), '-inf', '(' .. string.format('%.17g', head.start))
+    clean_turns(lane, present)
   end
 end
