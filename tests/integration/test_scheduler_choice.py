@@ -1,0 +1,416 @@
+"""Which job goes next: the order of lanes, models and tenants, and what room they leave for each other."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from broker_kit.hand import Hand
+from budget_kit.clock import START_S, ClockedRedis
+from budget_kit.yard import Yard
+
+from celery_app.broker.entry import cost_header
+from celery_app.budget import Budget, Cost
+from celery_app.budget.terms import write_terms
+from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
+from celery_app.metrics.stats import get_queue_stats
+from celery_app.routing import COST, MODEL
+from celery_app.settings import Limits, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis import Redis
+
+#: A budget that lets one call a second leave, and saves up no more than that.
+ONE_A_SECOND = 60
+
+#: Seconds in which such a budget fills up.
+REFILL = 1.1
+
+#: Seconds for which a worker's sign of life counts.
+SIGN_LASTS = 15
+
+
+@pytest.fixture
+def client(valkey: Any, broker_url: str) -> Iterator[Redis]:
+    """A client of the empty broker."""
+    assert broker_url
+    with valkey.client() as client:
+        yield client
+
+
+@pytest.fixture
+def yard(client: Redis) -> Yard:
+    """Lanes whose clock stands still."""
+    return Yard(ClockedRedis(client))
+
+
+def budget(model: str, rpm: int | None = None, **limits: int) -> Budget:
+    """Return a model's own budget."""
+    return Budget(f"key:{model}", model, Limits(rpm=rpm, **limits), LANES, sharers=tuple(lane.name for lane in LANES))
+
+
+FREE = budget("free")
+
+
+def wait(yard: Yard, seconds: float) -> None:
+    """Let time pass."""
+    yard.client.now += seconds
+
+
+def now_ms(yard: Yard) -> int:
+    """Return the server's time."""
+    return round((START_S + yard.client.now) * 1_000)
+
+
+def put(yard: Yard, drawn_on: Budget, lane: Lane, *names: str, **facts: Any) -> None:
+    """Put jobs into a lane, named by their ids."""
+    for name in names:
+        yard.put(drawn_on, lane, name, **facts)
+
+
+class TestOrder:
+    """The most important lane first, then turns, then age; whatever cannot go yet shuts its own model only."""
+
+    def test_the_most_important_lane_goes_first_whatever_the_model(self, yard: Yard) -> None:
+        """Among the models of a lane it is the job that came first."""
+        put(yard, budget("a"), BATCH, "b1")
+        put(yard, budget("b"), NORMAL, "n1")
+        put(yard, budget("a"), NORMAL, "n2")
+        put(yard, budget("b"), CRITICAL, "c1")
+        put(yard, budget("b"), NORMAL, "n3")
+        put(yard, budget("a"), CRITICAL, "c2")
+        assert yard.names() == ["c1", "c2", "n1", "n2", "n3", "b1"]
+
+    def test_a_job_whose_budget_is_used_up_lets_other_models_pass(self, yard: Yard) -> None:
+        """Those of its own model stay behind it in their order; the other model's come in theirs."""
+        slow = budget("slow", ONE_A_SECOND)
+        put(yard, slow, BATCH, "slow-1", "slow-2")
+        put(yard, FREE, BATCH, "free-1")
+        put(yard, slow, BATCH, "slow-3")
+        put(yard, FREE, BATCH, "free-2")
+        assert yard.names() == ["slow-1", "free-1", "free-2"]
+        for name in ("slow-2", "slow-3"):
+            wait(yard, REFILL)
+            assert yard.names() == [name]
+
+    def test_a_job_that_comes_back_stands_where_it_stood(self, yard: Yard) -> None:
+        """Before those of its model that wait for the budget, and before those that came meanwhile."""
+        slow = budget("slow", ONE_A_SECOND)
+        put(yard, slow, BATCH, "slow-1", "slow-2")
+        (first,) = yard.claim()
+        assert yard.names() == []
+        assert yard.hand.requeue(first, delay_ms=100) == 1
+        put(yard, slow, BATCH, "slow-3")
+        for name in ("slow-1", "slow-2", "slow-3"):
+            wait(yard, REFILL)
+            assert yard.names() == [name]
+
+    def test_that_a_model_waits_in_one_lane_says_nothing_of_another(self, yard: Yard) -> None:
+        """Batch stops at its floor; critical has what is above nothing."""
+        shared = budget("m", 600)
+        put(yard, shared, BATCH, *(f"b{n}" for n in range(9)))
+        assert len(yard.names()) == 4
+        put(yard, shared, CRITICAL, "c")
+        assert yard.names() == ["c"]
+
+    def test_a_long_backlog_of_one_model_holds_up_no_other(self, yard: Yard) -> None:
+        """However many jobs stand before it, the next claim finds it."""
+        slow = budget("slow", ONE_A_SECOND)
+        put(yard, slow, BATCH, *(f"slow-{n}" for n in range(1_300)))
+        assert yard.names() == ["slow-0"]
+        put(yard, FREE, BATCH, "free")
+        assert yard.names(1) == ["free"]
+
+    def test_of_many_models_that_wait_none_is_forgotten(self, yard: Yard) -> None:
+        """A claim looks at 64 models of a lane; of more, at others each time."""
+        for n in range(200):
+            put(yard, budget(f"slow-{n}", ONE_A_SECOND), BATCH, f"first-{n}", f"second-{n}")
+        for _ in range(100):
+            yard.claim(100)
+        put(yard, FREE, BATCH, "free")
+        assert "free" in [name for _ in range(60) for name in yard.names(1)]
+
+    @pytest.mark.parametrize("model", ['quo"te', "back\\slash", "модель", "new\nline", "a:b", "{a}|b", "", "%s *?["])
+    def test_a_model_of_any_name_has_a_line_and_a_budget(self, yard: Yard, model: str) -> None:
+        """It waits for its own budget, holds up no other, and goes in its time."""
+        slow = budget(model, ONE_A_SECOND)
+        put(yard, slow, BATCH, "slow-1", "slow-2")
+        put(yard, FREE, BATCH, "free")
+        assert yard.names() == ["slow-1", "free"]
+        wait(yard, REFILL)
+        assert yard.names() == ["slow-2"]
+
+    def test_a_line_is_of_one_model_and_one_tenant(self, yard: Yard) -> None:
+        """Names with colons do not run into each other."""
+        put(yard, budget("a:b", ONE_A_SECOND), BATCH, "one-1", "one-2", tenant="c")
+        put(yard, budget("a", ONE_A_SECOND), BATCH, "two-1", "two-2", tenant="b:c")
+        assert sorted(yard.names()) == ["one-1", "two-1"]
+
+    @pytest.mark.parametrize("terms", ["tomorrow", "{}", "[]", "7", '{"name": 7}', ""])
+    def test_terms_that_make_no_sense_hold_up_nobody(self, yard: Yard, terms: str) -> None:
+        """What somebody else wrote there is asked for anew; the other models go on."""
+        put(yard, budget("m"), BATCH, "m")
+        put(yard, FREE, BATCH, "free")
+        yard.raw.hset("lanes:terms", "batch:m", terms)
+        assert yard.names() == ["free"]
+        assert yard.hand.unknown == [("batch", "m")]
+        yard.raw.hset("lanes:terms", "batch:m", budget("m").terms)
+        assert yard.names() == ["m"]
+
+
+class TestRoom:
+    """Who cannot go yet finds room left when he can."""
+
+    def test_a_large_prompt_is_not_starved_by_small_ones(self, yard: Yard) -> None:
+        """Small jobs behind it, in its lane and below, are queued without end; it goes once its tokens are there."""
+        tokens = budget("m", itpm=6_000)
+        put(yard, tokens, NORMAL, "before", cost=Cost(input_tokens=1_000, output_tokens=0))
+        assert yard.names() == ["before"]
+        put(yard, tokens, NORMAL, "large", cost=Cost(input_tokens=1_200, output_tokens=0))
+        small, found = itertools.count(), list[str]()
+        for _ in range(30):
+            for lane in (NORMAL, BATCH):
+                put(yard, tokens, lane, f"small-{next(small)}", cost=Cost(input_tokens=10, output_tokens=0))
+            found += yard.names(1)
+            wait(yard, 0.5)
+        assert found[0] == "large"
+
+    def test_every_lane_but_critical_leaves_its_floor(self, yard: Yard) -> None:
+        """Of ten at once batch takes half, normal three quarters, critical all."""
+        for lane, number in ((BATCH, 4), (NORMAL, 7), (CRITICAL, 9)):
+            put(yard, budget(lane.name, 600), lane, *(f"{lane.name}-{n}" for n in range(20)))
+            assert len(yard.names()) == number
+
+    def test_a_lane_above_counts_while_a_live_worker_serves_it(self, yard: Yard) -> None:
+        """What is left for a job that nobody takes would be lost: 15 s after its last sign of life nothing is left."""
+        shared = budget("m", ONE_A_SECOND)
+        put(yard, shared, CRITICAL, "c")
+        put(yard, shared, BATCH, "b1", "b2")
+        yard.raw.zadd("lanes:workers:critical", {"w": now_ms(yard)})
+        assert yard.names(queues=("batch",)) == []
+        wait(yard, SIGN_LASTS - 1)
+        assert yard.names(queues=("batch",)) == []
+        wait(yard, 2)
+        assert yard.names(queues=("batch",)) == ["b1"]
+        yard.raw.zadd("lanes:workers:critical", {"w": now_ms(yard)})
+        wait(yard, REFILL)
+        assert yard.names(queues=("batch",)) == []
+        assert yard.names() == ["c"]
+
+    def test_of_a_crowd_that_waits_one_comes_for_each_job(self, yard: Yard) -> None:
+        """Each is told another time, a refill later than the one before, and finds a job then; all else sleep."""
+        shared = budget("m", 600)
+        put(yard, shared, CRITICAL, *(f"c{n}" for n in range(200)))
+        assert len(yard.names()) == 9
+        workers = [yard.hand, *(yard.worker() for _ in range(50))]
+        for worker in workers:
+            assert yard.claim(hand=worker, sleep_ms=250) == []
+        waits = sorted(yard.wait_s(worker) for worker in workers)
+        woken = [seconds for seconds in waits if seconds < 0.25]
+        assert len(woken) == 3
+        assert all(later - earlier >= 0.9 / 9.8 for earlier, later in itertools.pairwise(woken))
+        assert all(seconds == 0.25 for seconds in waits[3:])
+        start = yard.client.now
+        for worker in sorted(workers, key=yard.wait_s)[:3]:
+            yard.client.now = start + yard.wait_s(worker)
+            assert len(yard.claim(hand=worker)) == 1
+
+    def test_a_claim_leaves_no_more_than_a_bell_for_what_is_left(self, yard: Yard) -> None:
+        """A worker that could have had more rings once for the next; one that took all rings for nobody."""
+        put(yard, FREE, BATCH, "b1", "b2")
+        yard.raw.delete("lanes:bell:batch")
+        assert yard.names(1) == ["b1"]
+        assert yard.raw.llen("lanes:bell:batch") == 1
+        yard.raw.delete("lanes:bell:batch")
+        assert yard.names(1) == ["b2"]
+        assert yard.raw.llen("lanes:bell:batch") == 0
+
+
+class TestShares:
+    """What a lane is guaranteed of the slots, where no budget holds anybody back."""
+
+    def test_batch_gets_its_share_of_the_slots_beside_endless_normal(self, yard: Yard) -> None:
+        """Once its head has waited for long, one slot in twenty that come free."""
+        assert self.race(yard, NORMAL, BATCH, age=60)["batch"] == pytest.approx(20, abs=1)
+
+    def test_normal_and_batch_get_theirs_together(self, yard: Yard) -> None:
+        """Two lanes below one that is endless do not take each other's share."""
+        for n in range(400):
+            put(yard, FREE, NORMAL, f"n{n}", age=60)
+            put(yard, FREE, BATCH, f"b{n}", age=60)
+        served = self.served(yard, 200)
+        assert served["batch"] == pytest.approx(10, abs=1)
+
+    def test_a_lane_that_has_not_waited_gets_no_share(self, yard: Yard) -> None:
+        """Minutes are fine for batch, until its head has waited for half of one."""
+        assert self.race(yard, NORMAL, BATCH, age=29)["batch"] == 0
+
+    @pytest.mark.parametrize("lane", [NORMAL, BATCH])
+    def test_nobody_goes_before_critical(self, yard: Yard, lane: Lane) -> None:
+        """A person waits; what is below has what critical leaves."""
+        assert self.race(yard, CRITICAL, lane, age=600)[lane.name] == 0
+
+    def test_a_share_is_of_time_where_calls_differ(self, yard: Yard) -> None:
+        """In a budget of tokens, a batch of prompts ten times as large gets one call in two hundred."""
+        tokens = budget("m", itpm=60_000_000)
+        for n in range(1_000):
+            put(yard, tokens, NORMAL, f"n{n}", cost=Cost(input_tokens=100, output_tokens=0))
+            put(yard, tokens, BATCH, f"b{n}", cost=Cost(input_tokens=1_000, output_tokens=0), age=60)
+        served = self.served(yard, 1_000)
+        assert served["batch"] * 1_000 / (served["normal"] * 100) == pytest.approx(0.05, abs=0.02)
+
+    def race(self, yard: Yard, above: Lane, below: Lane, age: float) -> Counter[str]:
+        """Let two lanes with endless backlogs race for 400 slots."""
+        for n in range(400):
+            put(yard, FREE, above, f"above-{n}")
+            put(yard, FREE, below, f"below-{n}", age=age)
+        return self.served(yard, 400)
+
+    @staticmethod
+    def served(yard: Yard, slots: int) -> Counter[str]:
+        """Hand out jobs one by one, and count them by lane."""
+        counts: Counter[str] = Counter()
+        for _ in range(slots):
+            (held,) = yard.claim()
+            yard.hand.ack(held)
+            counts[held.queue] += 1
+        return counts
+
+
+class TestTenants:
+    """Within a lane, tenants take turns, in the budget's time and by their weights."""
+
+    def test_a_tenant_with_few_jobs_does_not_wait_for_one_with_many(self, yard: Yard) -> None:
+        """Twenty tenants with ten jobs each behind one with 3,000 are done when 210 jobs have gone."""
+        put(yard, FREE, BATCH, *(f"many-{n}" for n in range(3_000)), tenant="many")
+        few = {f"t{t}-{n}" for t in range(20) for n in range(10)}
+        for t in range(20):
+            put(yard, FREE, BATCH, *(f"t{t}-{n}" for n in range(10)), tenant=f"t{t}")
+        assert few <= set(self.served(yard, 212))
+
+    def test_one_tenants_jobs_go_in_their_order(self, yard: Yard) -> None:
+        """Turns are between tenants; by priority and age among those of one."""
+        for n in range(20):
+            put(yard, FREE, BATCH, f"a-{n:02}", tenant="a")
+            put(yard, FREE, BATCH, f"b-{n:02}", tenant="b")
+        order = self.served(yard, 40)
+        assert [name for name in order if name.startswith("a")] == [f"a-{n:02}" for n in range(20)]
+        assert [name for name in order if name.startswith("b")] == [f"b-{n:02}" for n in range(20)]
+
+    @pytest.mark.parametrize("model", ["m", "other"])
+    def test_weights_are_kept(self, yard: Yard, model: str) -> None:
+        """Three to one within five per cent, whether the tenants use one model or two."""
+        yard.raw.hset("lanes:weights", "acme", 3)
+        put(yard, budget("m"), BATCH, *(f"acme-{n}" for n in range(400)), tenant="acme")
+        put(yard, budget(model), BATCH, *(f"other-{n}" for n in range(400)), tenant="other")
+        order = self.served(yard, 400)
+        assert sum(name.startswith("acme") for name in order) == pytest.approx(300, rel=0.05)
+
+    def test_turns_are_counted_in_the_budgets_time(self, yard: Yard) -> None:
+        """A tenant whose prompts are five times as large gets a fifth of the jobs, and the same time."""
+        tokens = budget("m", itpm=60_000_000)
+        put(
+            yard,
+            tokens,
+            BATCH,
+            *(f"s-{n}" for n in range(300)),
+            tenant="s",
+            cost=Cost(input_tokens=100, output_tokens=0),
+        )
+        put(
+            yard,
+            tokens,
+            BATCH,
+            *(f"l-{n}" for n in range(300)),
+            tenant="l",
+            cost=Cost(input_tokens=500, output_tokens=0),
+        )
+        order = self.served(yard, 240)
+        assert sum(name.startswith("l") for name in order) == pytest.approx(40, abs=2)
+
+    def test_nobody_saves_up(self, yard: Yard) -> None:
+        """A tenant that comes back after a while of nothing takes turns from then on."""
+        put(yard, FREE, BATCH, *(f"a-{n}" for n in range(300)), tenant="a")
+        put(yard, FREE, BATCH, "b-first", tenant="b")
+        self.served(yard, 200)
+        put(yard, FREE, BATCH, *(f"b-{n}" for n in range(100)), tenant="b")
+        assert sum(name.startswith("b") for name in self.served(yard, 100)) == pytest.approx(50, abs=1)
+
+    def test_a_model_that_was_held_back_gives_nobody_more_than_his_turns(self, yard: Yard) -> None:
+        """The lane's time does not go back to where a waiting tenant's turn stood: who is new starts at the present."""
+        slow = budget("slow", ONE_A_SECOND)
+        put(yard, slow, BATCH, "slow-1", "slow-2", "slow-3", tenant="waiting")
+        put(yard, FREE, BATCH, *(f"a-{n}" for n in range(400)), tenant="a")
+        assert yard.names(1) == ["slow-1"]
+        self.served(yard, 200)
+        wait(yard, REFILL)
+        assert yard.names(1) == ["slow-2"]
+        put(yard, FREE, BATCH, *(f"b-{n}" for n in range(100)), tenant="b")
+        assert sum(name.startswith("b") for name in self.served(yard, 100)) == pytest.approx(50, abs=2)
+
+    def test_tenants_leave_nothing_behind_but_their_turns(self, yard: Yard) -> None:
+        """Of those, 10,000 of a lane at most are kept, however many tenants there ever were."""
+        put(yard, budget("slow", ONE_A_SECOND), BATCH, "slow-1", "slow-2", tenant="waiting")
+        assert yard.names(1) == ["slow-1"]
+        yard.raw.zadd("lanes:turns:batch", {f"earlier-{n}": 1 + n for n in range(20_000)})
+        for n in range(64):
+            put(yard, FREE, BATCH, f"j{n}", tenant=f"tenant-{n}")
+            self.served(yard, 1)
+        assert yard.raw.zcard("lanes:turns:batch") == pytest.approx(10_000, abs=64)
+        assert yard.raw.keys("lanes:line:*") == [b"lanes:line:batch:4:slow:waiting"]
+        assert yard.raw.keys("lanes:tenants:*") == [b"lanes:tenants:batch:slow"]
+
+    @staticmethod
+    def served(yard: Yard, number: int) -> list[str]:
+        """Hand out jobs one after the other."""
+        names = []
+        for _ in range(number):
+            (held,) = yard.claim()
+            yard.hand.ack(held)
+            names.append(held.name)
+        return names
+
+
+class TestLimitedJobs:
+    """Jobs that wait for a budget are jobs of their lane, for whoever counts and drops them."""
+
+    @pytest.fixture
+    def hand(self, lanes_app: Any, client: Redis) -> Hand:
+        """Three jobs of which the budget has let one go."""
+        drawn = Settings(limits=Limits(rpm=1), api_keys=lanes_app.lanes_settings_given.api_keys)
+        write_terms(client, "", drawn, [("batch", "slow")])
+        for n in range(3):
+            headers = {MODEL: "slow", COST: cost_header(Cost())}
+            lanes_app.send_task("kit.job", task_id=f"j{n}", queue="batch", ignore_result=True, headers=headers)
+        hand = Hand(client)
+        assert hand.names() == ["j0"]
+        return hand
+
+    def test_they_are_counted_and_purged(self, lanes_app: Any, hand: Hand) -> None:
+        """Depth and purge know of them."""
+        assert get_queue_stats(lanes_app)["lanes"]["batch"]["depth"] == 2
+        with lanes_app.connection_for_write() as connection:
+            assert connection.default_channel.queue_purge("batch") == 2
+        assert get_queue_stats(lanes_app)["lanes"]["batch"]["depth"] == 0
+        assert hand.names() == []
+
+    def test_a_deleted_queue_leaves_nothing(self, lanes_app: Any, client: Redis, hand: Hand) -> None:
+        """What waits goes with it; what a worker holds is the worker's."""
+        with lanes_app.connection_for_write() as connection:
+            queue = lanes_app.amqp.queues["batch"](connection.default_channel)
+            queue.declare()  # kombu deletes what it knows the bindings of
+            queue.delete()
+        assert hand.places("batch") == 0
+        assert client.hkeys("lanes:jobs") == [b"j0"]
+
+    def test_a_lane_with_jobs_that_wait_is_not_empty(self, lanes_app: Any, hand: Hand) -> None:
+        """Deleting a queue if it is empty leaves it."""
+        with lanes_app.connection_for_write() as connection:
+            queue = lanes_app.amqp.queues["batch"](connection.default_channel)
+            queue.declare()
+            queue.delete(if_empty=True)
+        assert hand.places("batch") == 2
