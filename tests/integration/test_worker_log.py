@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.hand import Hand, Held
+from broker_kit.records import ids_in
 from client_rig import Rig, fresh, params, wait_until, web_app
 from worker_process import worker
 
 from celery_app.bounded_log import BoundedLog
+from celery_app.budget.terms import write_terms
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.demo.ezai import running
 from celery_app.routing import DEADLINE_AT
+from celery_app.settings import settings_of
 from tasks import create_message
 from tests.conftest import close
 
@@ -118,28 +123,27 @@ def test_an_unknown_task(up: Rig) -> None:
     assert f"batch: somebody.elses[{job.id}] goes to the dead letters: unknown task" in line
 
 
-def test_what_the_brokers_scripts_bury_is_told(up: Rig) -> None:
-    """No worker sees such a job, so the next sign of life says it, once."""
+def test_what_nobody_can_read_is_told(up: Rig) -> None:
+    """The worker that takes it out of a lane's list says so, once, with none of its words."""
     redis_client(up.app).lpush("batch", f"{SAID} is no message")
-    assert "batch: ?[untagged-" in line_of(up, "undecodable: no kombu message")
+    assert "batch: ?[unreadable-" in line_of(up, "goes to the dead letters: undecodable: ")
 
 
 def test_a_job_that_killed_its_workers_is_told(up: Rig) -> None:
-    """After the last of its deliveries it is buried by whoever sweeps; the line has its task and its id."""
+    """After the last of its deaths it is buried by whoever sweeps; the line has its task and its id."""
     redis = redis_client(up.app)
-    with up.app.connection_for_write() as connection:
-        channel = connection.default_channel
-        put: list[dict[str, Any]] = []
-        channel._put = lambda _, message, **__: put.append(message)
-        with up.app.amqp.Producer(channel, auto_declare=False) as producer:
-            job = send(up, None, "batch", producer=producer)
-        from kombu.utils.json import dumps
+    write_terms(redis, "", settings_of(up.app), [("batch", "m")])
+    up.worker.process.send_signal(signal.SIGSTOP)  # the job is others'
+    try:
+        job = send(up, None, "batch")
 
-        tag = put[0]["properties"]["delivery_tag"]
-        redis.hset("unacked", tag, f'[{dumps(put[0])}, "", "batch"]')
-    redis.hset("lanes:claims", tag, "a dead worker's|batch\x06\x166")
-    redis.hset("lanes:deliveries", tag, 4)
-    redis.zadd("lanes:leases", {tag: time.time() * 1000 - 60_000})
+        def buried() -> bool:
+            Hand(redis).claim(lease_ms=1)  # a process that dies of it; the next one sweeps
+            return job.id in ids_in(redis, "dead")
+
+        wait_until(buried, "the last of its deaths")
+    finally:
+        up.worker.process.send_signal(signal.SIGCONT)
 
     line = line_of(up, job.id)
     assert f"batch: tasks.create_message[{job.id}] goes to the dead letters: its worker died or hung 5 times" in line
@@ -149,7 +153,7 @@ def test_a_cancelled_job_is_no_warning(up: Rig) -> None:
     """Somebody wanted that."""
     up.api.control(latency=5.0)
     job = send(up, None)
-    wait_until(lambda: redis_client(up.app).hlen("lanes:claims"), "the call")
+    wait_until(lambda: up.api.summary()["in_flight"], "the call")
     up.client.cancel(job)
     other = send(up, "401")
     line_of(up, other.id)
@@ -161,9 +165,13 @@ def test_a_lost_lease_names_its_job(up: Rig) -> None:
     up.api.control(latency=6.0)
     job = send(up, None)
     redis = redis_client(up.app)
-    wait_until(lambda: redis.hlen("lanes:claims"), "the call")
-    redis.delete("lanes:claims", "lanes:leases", "unacked", "unacked_index")
+    wait_until(lambda: ids_in(redis, "leases") == [job.id] and up.api.summary()["in_flight"], "the call alone")
+    other = Hand(redis)
+    swept: list[Held] = []
+    wait_until(lambda: swept or swept.extend(other.claim(lease_ms=1)), "another worker has it")
     assert f"critical: tasks.create_message[{job.id}]: its lease expired" in line_of(up, job.id)
+    assert [held.tag for held in swept] == [job.id]
+    assert other.ack(swept[0]) == 1
 
 
 def test_a_flood_is_counted(up: Rig) -> None:
