@@ -10,6 +10,7 @@ import pytest
 from client_rig import PATIENCE, Rig, params, web_app
 from worker_process import worker
 
+from celery_app.broker.dead_letters import dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.demo.ezai import running
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SAID = "Rumpelstiltskin is the patient's name"
 KEYS = {"EZAI_API_KEY": "sk-secret-0123", "EZAI_API_KEY_BATCH": "another-secret-0123"}
 SECRETS = ("Rumpelstiltskin", *KEYS.values())
+
+TASKS = (create_message, stream_message)
 
 #: The last makes a job return, the others make it fail.
 REFUSED_KEY = "echo_key"
@@ -54,19 +57,29 @@ def events(up: Rig) -> list[dict[str, Any]]:
         with receiver.consumer_context() as (listening, _, _):
             with suppress(TimeoutError):
                 listening.drain_events(timeout=0.5)  # which subscribes
-            # A key that is refused keeps batch jobs queued, so it comes last: it would keep the others, too.
-            for faults in ([fault for fault in FAULTS if fault != REFUSED_KEY], [REFUSED_KEY]):
+            # A key that is refused keeps batch jobs queued: these come last, and each task to a budget that is open.
+            others = [fault for fault in FAULTS if fault != REFUSED_KEY]
+            for tasks, faults in ((TASKS, others), *(((task,), (REFUSED_KEY,)) for task in TASKS)):
+                forget_budgets(up)
                 jobs = {
                     up.app.tasks[task.name].apply_async(kwargs=params(SAID, fault), queue=lane).id
-                    for task in (create_message, stream_message)
+                    for task in tasks
                     for fault in faults
                     for lane in ("critical", "batch")
                 }
                 end = time.monotonic() + PATIENCE
                 while jobs - {event["uuid"] for event in seen if event["type"] == "task-failed"} - away(seen):
                     assert time.monotonic() < end, "the jobs' events did not come"
-                    listening.drain_events(timeout=PATIENCE)
+                    with suppress(TimeoutError):
+                        listening.drain_events(timeout=1.0)
     return seen
+
+
+def forget_budgets(up: Rig) -> None:
+    """Open what the API has shut."""
+    redis = redis_client(up.app)
+    for key in redis.keys("lanes:budget:*"):
+        redis.delete(key)
 
 
 def away(seen: list[dict[str, Any]]) -> set[str]:
@@ -105,7 +118,7 @@ def test_no_stream_and_no_dead_letters_reason_shows_prompt_or_key(up: Rig, event
     """A reader and an operator see the API's words as everybody does."""
     redis = redis_client(up.app)
     streams = [redis.xrange(key) for key in redis.keys("lanes:stream:*")]
-    reasons = redis.hvals("lanes:dead_reasons")
+    reasons = [letter.reason for letter in dead_letters(redis, most=1_000)]
     assert streams
     assert reasons
     for secret in SECRETS:
