@@ -293,13 +293,13 @@ def test_only_the_killer_is_buried(lanes_app: Any, client: Redis) -> None:
 
 
 def test_a_process_gets_one_suspect_at_a_time(lanes_app: Any, client: Redis) -> None:
-    """While it has one, it is handed only what is above suspicion, and says so with its next claim."""
+    """While it has one, it gets only what is above suspicion, even from behind another one: no slot is left idle."""
     put(lanes_app, "s1", "s2")
     assert Hand(client).names(2) == ["s1", "s2"]
     hand = Hand(client)
     (suspect,) = eventually(lambda: hand.claim(2, lease_ms=1), SOON_S, "a suspect")
-    put(lanes_app, "fresh", queue="normal")
-    assert hand.names(2, has_suspect=suspect.job.suspect) == ["fresh"]
+    put(lanes_app, "fresh-1", "fresh-2")
+    assert hand.names(3, has_suspect=suspect.job.suspect) == ["fresh-1", "fresh-2"]
     assert hand.names(2, has_suspect=False) == ["s2"]
 
 
@@ -436,6 +436,28 @@ def test_a_message_above_the_limit_is_buried(lanes_app: Any, client: Redis, monk
         assert channel.basic_get("batch") is None
     (dead,) = dead_letters(client)
     assert (dead.task_id, "too large" in dead.reason, dead.size) == ("big", True, len(texts[1]))
+
+
+def test_what_a_dead_worker_was_taking_in_is_taken_in_once(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """A message between list and line is another worker's to take in; one that has arrived does not do so twice."""
+    text = json.dumps(message_of("j"))
+    client.lpush("lanes:arrived:batch", text)
+    assert hand.claim() == []
+    assert hand.has_arrivals
+    take_in_from(lanes_app, "batch")
+    client.lpush("lanes:arrived:batch", text)  # as another worker sees it that had read it at the same time
+    take_in_from(lanes_app, "batch")
+    assert hand.names() == ["j"]
+    assert not client.exists("lanes:arrived:batch")
+
+
+def test_arrivals_are_taken_in_by_the_handful(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """A worker has jobs to look after: it takes in 20 at a time, the most important list first, in their order."""
+    client.lpush("batch\x06\x166", *(json.dumps(message_of(f"late-{n}")) for n in range(30)))
+    client.lpush("batch", *(json.dumps(message_of(f"soon-{n}")) for n in range(15)))
+    take_in_from(lanes_app, "batch")
+    assert client.llen("batch\x06\x166") == 25
+    assert hand.names() == [*(f"soon-{n}" for n in range(15)), *(f"late-{n}" for n in range(5))]
 
 
 def test_jobs_of_a_stock_worker_come_back_after_the_projects_own_timeout(lanes_app: Any, client: Redis) -> None:

@@ -107,7 +107,7 @@ def test_dead_letters_are_bounded_by_bytes(lanes_app: Any, client: Redis) -> Non
 
 
 def test_a_dead_letters_id_may_be_used_again(lanes_app: Any, client: Redis) -> None:
-    """A job with the id of a dead one is a job of its own, and may die like it: two dead letters, each with its bytes."""
+    """The next job with the id of a dead one is a job of its own; two deaths make two dead letters."""
     for body in ("a", "a longer one"):
         bury(lanes_app, client, "again", body)
     assert sizes(client) == [2] * 4
@@ -115,8 +115,22 @@ def test_a_dead_letters_id_may_be_used_again(lanes_app: Any, client: Redis) -> N
     assert total(client, "bytes") == sum(letter.size for letter in dead_letters(client))
 
 
-def test_dead_letters_deleted_by_hand_are_forgotten(lanes_app: Any, client: Redis) -> None:
-    """The command in our documentation leaves nothing that counts against what comes after."""
+def test_dead_letters_may_be_dropped_by_hand(lanes_app: Any, client: Redis) -> None:
+    """The commands in our documentation make one or all too old: nothing of them is left."""
+    for name in ("one", "two", "three"):
+        bury(lanes_app, client, name, "x" * 1_000)
+    client.zadd("lanes:dead", {"two": 0}, xx=True)
+    PRESENT.run(client, (), ("", "w@host", 15_000, "batch"))
+    assert client.zrange("lanes:dead", 0, -1) == [b"one", b"three"]
+    assert sizes(client) == [2] * 4
+    client.zunionstore("lanes:dead", {"lanes:dead": 0})
+    PRESENT.run(client, (), ("", "w@host", 15_000, "batch"))
+    assert sizes(client) == [0] * 4
+    assert total(client, "bytes") == 0
+
+
+def test_deleted_dead_letters_do_not_count(lanes_app: Any, client: Redis) -> None:
+    """Whoever deletes their set has forgotten them: what comes after is counted from nothing."""
     bury(lanes_app, client, "one", "x" * 1_000)
     client.delete("lanes:dead")
     bury(lanes_app, client, "two")

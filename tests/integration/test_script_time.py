@@ -82,3 +82,26 @@ def test_a_large_job_costs_the_scripts_what_a_small_one_costs(lanes_app: Any, cl
     """Scripts move ids, not texts: 3 MB go beside them, however often the job is claimed and comes back."""
     small = cost_of_a_job(lanes_app, client, {}, text="x")
     assert cost_of_a_job(lanes_app, client, {}, text="x" * 3_000_000) < 3 * small
+
+
+@pytest.mark.parametrize("others", [{"tenants": 2_000}, {"jobs": 5_000}], ids=["tenants", "jobs"])
+def test_a_claim_costs_the_same_however_many_wait(lanes_app: Any, client: Redis, others: dict[str, int]) -> None:
+    """A claim looks at heads of lines: neither thousands of tenants nor thousands of jobs make it longer."""
+    few = cost_of_a_claim(lanes_app, client, tenants=1, jobs=1)
+    client.flushdb()
+    assert cost_of_a_claim(lanes_app, client, **{"tenants": 1, "jobs": 1, **others}) < 2 * few
+
+
+def cost_of_a_claim(app: Any, client: Redis, tenants: int, jobs: int) -> float:
+    """Return what the server spends on claiming a job, where so many tenants have so many jobs each."""
+    hand, costs = Hand(client), []
+    with app.producer_or_acquire() as producer, producer.batch():
+        for tenant in range(tenants):
+            for _ in range(max(jobs, ROUNDS if tenants == 1 else 1)):
+                headers = {MODEL: "m", TENANT: f"tenant-{tenant}"}
+                app.send_task("kit.job", queue="batch", ignore_result=True, headers=headers, producer=producer)
+    for _ in range(ROUNDS):
+        before = server_us(client)
+        (_,) = hand.claim()
+        costs.append(server_us(client) - before)
+    return min(costs)
