@@ -13,22 +13,24 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.hand import Hand
+from broker_kit.records import facts, queued
 from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
 
 from celery_app import LANES, create_app
+from celery_app.broker.entry import Entry
+from celery_app.budget.terms import write_terms
 from celery_app.client import Batch, Client
-from celery_app.client.submission import PUT_MANY
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, Cancelled, InvalidItem, InvalidRequest, LaneFull, UnknownBatch, UnknownLane
-from celery_app.settings import Settings
+from celery_app.scheduler.verbs import PUBLISH_MANY
+from celery_app.settings import Settings, settings_of
 from tests.conftest import close
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.conftest import Valkey
-
-BATCH_LIST = "batch\x06\x166"
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -60,9 +62,16 @@ def items(number: int, **more: Any) -> list[dict[str, Any]]:
     return [params(f"question {n}.", **more) for n in range(number)]
 
 
+def texts(app: Any, lane: str) -> list[bytes]:
+    """Return the messages in a lane's line, first in first; all of its jobs are of one model."""
+    redis = redis_client(app)
+    found: Any = [redis.hget("lanes:texts", job_id) for job_id in queued(redis, lane)]
+    return list(found)
+
+
 def messages(app: Any) -> list[dict[str, Any]]:
     """Return the messages in the batch lane, first in first, with their bodies decoded."""
-    found = [json.loads(text) for text in reversed(redis_client(app).lrange(BATCH_LIST, 0, -1))]
+    found = [json.loads(text) for text in texts(app, "batch")]
     for message in found:
         message["body"] = json.loads(base64.b64decode(message["body"]))
     return found
@@ -129,7 +138,7 @@ def test_an_unknown_batch_is_named(alone: Any) -> None:
 
 
 def test_its_messages_are_those_of_apply_async(alone: Any) -> None:
-    """Field by field, in the same order, in the same list; but for ids and times."""
+    """Field by field, in the same order, and so is what the scheduler knows of them; but for ids and times."""
     client = Client(alone)
     item = params('"quoted" \\ Grüße 🐘 \u2028', system="x", temperature=0.1)
     batch = client.submit_many([item])
@@ -140,15 +149,19 @@ def test_its_messages_are_those_of_apply_async(alone: Any) -> None:
 
     for message in (ours, celerys):
         message["properties"]["delivery_tag"] = "tag"
-        for part in ("headers", "properties"):
-            assert abs(message[part].pop("submitted_at") - time.time()) < 60
+        assert abs(message["headers"].pop("submitted_at") - time.time()) < 60
     assert json.dumps(ours) == json.dumps(celerys)
+    known, of_celerys = (facts(redis_client(alone), job_id) for job_id in queued(redis_client(alone), "batch"))
+    assert of_celerys.pop("number") - known.pop("number") == 1
+    assert abs(of_celerys.pop("submitted") - known.pop("submitted")) < 60_000
+    assert known == of_celerys
+    assert (known["model"], known["requests"], known["characters"] > 10) == ("m", 1, True)
 
 
 def test_jobs_of_another_lane_have_their_deadline(alone: Any) -> None:
     """Counted from each job's own submission."""
     Client(alone).submit_many([params()], lane="normal")
-    (text,) = redis_client(alone).lrange("normal\x06\x163", 0, -1)
+    (text,) = texts(alone, "normal")
     headers = json.loads(text)["headers"]
 
     assert headers["deadline_at"] - headers["submitted_at"] == pytest.approx(300)
@@ -159,7 +172,7 @@ def test_compressed_messages_are_compressed(broker_url: str) -> None:
     app = web_app(broker_url)
     app.conf.task_compression = "gzip"
     Client(app).submit_many([params("compress me")])
-    (text,) = redis_client(app).lrange(BATCH_LIST, 0, -1)
+    (text,) = texts(app, "batch")
     message = json.loads(text)
 
     assert message["headers"]["compression"] == "application/x-gzip"
@@ -217,14 +230,17 @@ def test_an_empty_batch_is_complete(alone: Any) -> None:
 def test_a_full_lane_is_waited_for(broker_url: str) -> None:
     """Exactly as many as there is room for are in it, and each comes once, in order."""
     app = limited(broker_url, capacity=100, submit_wait=5.0)
-    redis, seen = redis_client(app), list[int]()
+    hand, seen = Hand(redis_client(app)), list[int]()
+    write_terms(hand.client, "", settings_of(app), [("batch", "m")])
     done = threading.Event()
 
     def consume() -> None:
-        while not (done.is_set() and redis.llen(BATCH_LIST) == 0):
-            assert redis.llen(BATCH_LIST) <= 100
-            taken = redis.rpop(BATCH_LIST, 7) or []
-            seen.extend(int(json.loads(text)["headers"]["id"].rpartition("-")[2]) for text in taken)
+        while not (done.is_set() and hand.places("batch") == 0):
+            assert hand.places("batch") <= 100
+            taken = hand.claim(7)
+            seen.extend(int(held.name.rpartition("-")[2]) for held in taken)
+            for held in taken:
+                hand.ack(held)
             time.sleep(0.001)
 
     consumer = threading.Thread(target=consume)
@@ -261,13 +277,16 @@ def test_putting_again_what_was_put_adds_nothing(alone: Any) -> None:
     redis = redis_client(alone)
 
     def put(first: int, *jobs: str) -> list[int]:
-        return PUT_MANY.run(redis, ("list", "hash"), ("", "list", 1, 5, 60, first, *jobs))
+        entries = [Entry(job, b"{}", 6, {"id": job, "task": "t"}, "", 0.0) for job in jobs]
+        arguments = (part for entry in entries for part in entry.arguments())
+        return PUBLISH_MANY.run(redis, (), ("", "batch", 5, "lanes:batch:b", 60, first, *arguments))
 
     assert put(0, "a", "b", "c") == [3, 0]
     assert put(0, "a", "b", "c") == [3, 3]
     assert put(3, "d", "e", "f") == [2, 3]
     assert put(3, "d", "e", "f") == [2, 5]
-    assert redis.lrange("list", 0, -1) == [b"e", b"d", b"c", b"b", b"a"]
+    assert queued(redis, "batch") == ["a", "b", "c", "d", "e"]
+    assert redis.hget("lanes:batch:b", "queued") == b"5"
 
 
 def test_a_job_is_counted_once_however_often_it_is_done(alone: Any) -> None:

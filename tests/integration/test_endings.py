@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.records import ids_in
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
 from celery import chain, chord, group
@@ -18,12 +18,14 @@ from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
 from killers import KILLER
 from worker_process import worker as worker_process
 
+from celery_app.broker.dead_letters import dead_letters
 from celery_app.broker.lease import Leases
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.demo.ezai import Behaviour, running
 from celery_app.errors import Cancelled, KilledItsWorker
 from celery_app.metrics.stats import get_queue_stats
+from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from tests.conftest import close, close_backend
 
 if TYPE_CHECKING:
@@ -95,15 +97,14 @@ def test_a_result_that_is_refused_for_a_while_is_stored_then(
 def test_an_acknowledgement_that_is_refused_for_good_holds_up_no_other(tmp_path: Path) -> None:
     """Each entry is tried for itself."""
     with Server(tmp_path) as server, server.client() as redis, server.client() as control:
-        leases = Leases(redis, "", "\x06\x16")
+        leases = Leases(redis, "")
         leases.hold("bad", "t1")
-        control.set("lanes:claims", "no hash")  # the server refuses both
-        leases.give_back("bad", "t1")
-        leases.settle("good", "t2")
+        control.set("lanes:jobs", "no hash")  # the server refuses both
+        leases.requeue("bad", "t1")
+        leases.ack("good", "t2")
         assert len(leases._unsettled) == 2
-        control.set("unacked", "no hash")  # it will always refuse the first
-        control.delete("lanes:claims")
-        control.hset("lanes:claims", "bad", "t1|batch")
+        control.delete("lanes:jobs")
+        control.hset("lanes:jobs", "bad", "no record")  # it will always refuse the first
 
         eventually(lambda: ("good", "t2") not in leases._unsettled, PATIENCE, "the other is settled")
         assert ("bad", "t1") in leases._unsettled
@@ -307,10 +308,10 @@ def test_a_buried_job_ends_within_about_a_second(deadly: Rig) -> None:
     """It has failed, with the reason; its errbacks run; it is told and counted once."""
     deadly.api.clear()
     redis = redis_client(deadly.app)
-    before = redis.hlen("lanes:dead"), get_queue_stats(deadly.app)["lanes"]["critical"]["failed"]
+    before = redis.zcard("lanes:dead"), get_queue_stats(deadly.app)["lanes"]["critical"]["failed"]
     errback = call_of(deadly, "errback")
     result = signature_of(deadly, killer(), link_error=errback).apply_async()
-    wait_until(lambda: redis.hlen("lanes:dead") > before[0], "it is buried")
+    wait_until(lambda: redis.zcard("lanes:dead") > before[0], "it is buried")
     buried = time.monotonic()
     wait_until(result.ready, "it has ended")
     assert time.monotonic() - buried < TOLD_IN_TIME
@@ -320,7 +321,7 @@ def test_a_buried_job_ends_within_about_a_second(deadly: Rig) -> None:
     wait_until(lambda: deadly.api.summary()["total"] == 1, "its errback has run")
     failed = lambda: get_queue_stats(deadly.app)["lanes"]["critical"]["failed"]  # noqa: E731
     wait_until(lambda: failed() == before[1] + 1, "it is counted")
-    wait_until(lambda: not redis.zcard("lanes:telling"), "it is told")
+    wait_until(lambda: not redis.zcard("lanes:ended"), "it is told")
     assert deadly.worker.output().count(f"{result.id}] goes to the dead letters") == 1
 
 
@@ -357,13 +358,28 @@ def test_a_burial_that_a_dead_worker_had_taken_is_told_by_another(deadly: Rig) -
     redis = redis_client(deadly.app)
     result = signature_of(deadly, killer()).apply_async()
     wait_until(result.ready, "it has ended")
-    (entry,) = [
-        json.dumps(["critical", "tasks.create_message", result.id, "its worker died", tag.decode()])
-        for tag, text in redis.hscan_iter("lanes:dead")
-        if result.id.encode() in text
-    ]
+    (job_id,) = [letter.id for letter in dead_letters(redis) if letter.task_id == result.id]
     deadly.app.backend.delete(f"celery-task-meta-{result.id}")
-    redis.zadd("lanes:telling", {entry: time.time() * 1000 - 61_000})
+    redis.zadd("lanes:ended", {job_id: time.time() * 1000})
     again = deadly.app.AsyncResult(result.id)
     wait_until(lambda: again.state == "FAILURE", "another has ended it")
-    wait_until(lambda: not redis.zcard("lanes:telling"), "it is told")
+    wait_until(lambda: not redis.zcard("lanes:ended"), "it is told")
+    assert job_id in ids_in(redis, "dead")
+
+
+def test_what_ended_is_taken_by_one_worker_at_a_time(lanes_app: Any) -> None:
+    """Nobody else takes what a worker has taken until its time is over; done, nobody does."""
+    redis = redis_client(lanes_app)
+
+    def taken(for_ms: int) -> list[str]:
+        return [row[0].decode() for row in TAKE_ENDED.run(redis, (), ("", 20, for_ms))]
+
+    job = lanes_app.send_task("some.task", queue="batch")
+    assert Client(lanes_app).cancel(job)
+    assert taken(60_000) == [job.id]
+    assert taken(60_000) == []
+    redis.zadd("lanes:ended", {job.id: time.time() * 1000 - 1})  # the time is over
+    assert taken(60_000) == [job.id]
+    assert [DONE_ENDED.run(redis, (), ("", job.id)) for _ in range(2)] == [1, 0]
+    assert taken(60_000) == []
+    assert (redis.hlen("lanes:jobs"), redis.hlen("lanes:texts")) == (0, 0)

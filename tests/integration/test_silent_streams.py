@@ -164,7 +164,7 @@ def test_a_reader_that_left_is_noticed_within_the_heartbeat(up: Rig) -> None:
     with served_by_waitress(body) as port:
         reader = connected(port)
         read_until(reader, b": keep-alive")
-        wait_until(lambda: redis_client(up.app).hlen("lanes:claims"), "the call")
+        wait_until(lambda: redis_client(up.app).zcard("lanes:leases"), "the call")
         reader.close()
         left = time.monotonic()
         wait_until(lambda: up.app.AsyncResult(made[0].task_id).state == REVOKED, "the job to be cancelled")
