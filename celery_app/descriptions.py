@@ -16,7 +16,7 @@ HIDDEN = "…"
 #: Positional arguments as they are shown: the description of the keyword arguments names all of them.
 NO_ARGUMENTS = "()"
 
-#: Characters of a description. The broker's scripts find the headers that they read behind it, see scripts/message.lua.
+#: Characters of a description.
 MOST_CHARACTERS = 1_000
 
 #: Arguments that are named; a task takes fewer, unless it was sent nonsense.

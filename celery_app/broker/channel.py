@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 #: Seconds that an idle worker blocks on its bells at most: what a stock producer puts into a lane rings none.
 BELL_WAIT = 0.25
 
-#: Key, before a queue's name, of the list that workers block on; scripts/bell.lua rings it.
+#: Key, before a queue's name, of the list that workers block on; scheduler/scripts/lib/bell.lua rings it.
 BELL = "lanes:bell:"
 
 #: Jobs claimed in one round trip at most. Each is handed to its slot before the next claim, so a critical job that

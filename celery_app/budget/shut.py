@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Key of a hash in Redis, after the prefix: ``lane|family`` -> what `scripts/settle.lua` writes.
+#: Key of a hash in Redis, after the prefix: ``lane|family`` -> what `scheduler/scripts/settle.lua` writes.
 SHUT = "lanes:budget:shut"
 
 #: The family of models without a pattern; it needs no name.

@@ -16,16 +16,25 @@ local function drop(id, job, leave)
   end
 end
 
-for _, model in ipairs(models_of(lane)) do
+local function drop_lines(model)
   for _, tenant in ipairs(redis.call('ZRANGE', tenants_key(lane, model), 0, most)) do
     local line = line_key({lane = lane, model = model, tenant = tenant})
-    for _, id in ipairs(redis.call('ZRANGE', line, 0, most - dropped - 1)) do
+    for _, id in ipairs(dropped < most and redis.call('ZRANGE', line, 0, most - dropped - 1) or {}) do
       drop(id, read_job(id), leave_line)
     end
-    if dropped >= most then
-      return dropped
-    end
   end
+end
+
+-- Of many models only some are looked at in one go.
+local before
+repeat
+  before = dropped
+  for _, model in ipairs(models_of(lane)) do
+    drop_lines(model)
+  end
+until dropped == before or dropped >= most
+if dropped >= most then
+  return dropped
 end
 for _, id in ipairs(redis.call('ZRANGE', SCHEDULED, 0, -1)) do
   local job = read_job(id)
