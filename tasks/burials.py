@@ -85,7 +85,7 @@ class Burials(bootsteps.StartStopStep):
         while not self._over.wait(LOOK_EVERY):
             try:
                 end_buried(app)
-            except redis.RedisError as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it was, nobody starts this thread again
                 logger.debug("burials cannot be seen at the moment: %s", exc)
 
 

@@ -60,7 +60,7 @@ class CallLeases:
             try:
                 self._renew()
                 renewed = True
-            except (redis.RedisError, OSError) as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it was, nobody starts this thread again
                 renewed = False
                 say_away("the calls in flight cannot be renewed at the moment", exc)
 
