@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import redis
 from celery import bootsteps
 from celery.app.task import Context
 from celery.backends.base import DisabledBackend

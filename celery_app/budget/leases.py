@@ -7,11 +7,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import redis
-
 from celery_app.away import say_away
 
 if TYPE_CHECKING:
+    import redis
+
     from celery_app.budget.budget import Budget
 
 #: Seconds between two renewals: one command for all calls of a process, and two may fail before a lease is over. The
