@@ -32,7 +32,7 @@ picture: $(VENV)/.demo  ## README's picture: run the demo and draw its terminal 
 	$(BIN)/python docs/record_demo.py
 
 test: lint  ## everything that a change has to pass
-	$(BIN)/pytest -n $(PROCESSES) --dist worksteal $(ARGS)
+	$(BIN)/pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 proof: $(VENV)/.dev  ## the long proofs: kills, races, a million jobs
 	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)

@@ -73,7 +73,7 @@ class Presence(bootsteps.StartStopStep):
             try:
                 self._give_sign(app)
                 away = False
-            except redis.RedisError as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it was, nobody starts this thread again
                 if not away:
                     logger.warning("this worker cannot say that it is here: %s", exc)
                 away = True

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import redis
 from celery import bootsteps
 from celery.app.task import Context
 from celery.backends.base import DisabledBackend
@@ -90,7 +89,7 @@ class EndedJobs(bootsteps.StartStopStep):
         while not self._over.wait(LOOK_EVERY):
             try:
                 work_off(app)
-            except redis.RedisError as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it was, nobody starts this thread again
                 logger.debug("what has ended cannot be seen at the moment: %s", exc)
 
 

@@ -207,7 +207,9 @@ class Leases:
     def _survives(self, step: Callable[[], None]) -> bool:
         try:
             step()
-        except TRANSIENT as exc:
+        except Exception as exc:  # noqa: BLE001
+            # Whatever it was: nobody starts this thread again, and without it the process loses all that it holds. One
+            # that is no RedisError comes from redis-py when a pool is closed while a connection is in use.
             say_away("the broker is away, leases and acknowledgements wait for it", exc)
             self.broker_was_lost()
             return False

@@ -79,10 +79,13 @@ def test_a_dead_broker_is_one_line() -> None:
 
 def test_a_mute_broker_is_one_line() -> None:
     """A broker that takes the connection and never answers is no different from a dead one."""
+    begun = time.monotonic()
+    run(command("--help"), "redis://127.0.0.1:1/0")
+    to_start = time.monotonic() - begun  # of which a machine that has more to do takes more
     with socket.create_server(("127.0.0.1", 0)) as mute:
         begun = time.monotonic()
         result = run(command("--json"), f"redis://127.0.0.1:{mute.getsockname()[1]}/0")
-        assert time.monotonic() - begun < BAD_NEWS_S
+        assert time.monotonic() - begun < BAD_NEWS_S + 2 * to_start
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
 
