@@ -500,3 +500,27 @@ def test_a_late_acknowledgement_says_nothing_of_the_next_delivery(lanes_app: Any
         second.ack()
     assert client.zcard("lanes:leases") == 0
     assert client.exists("lanes:jobs") == 0
+
+
+def test_a_message_of_ones_own_queue_is_held_like_a_job(hand: Hand, client: Redis) -> None:
+    """A worker that dies leaves it at the front of its list, as it was; one that is done with it leaves nothing."""
+    texts = [json.dumps(message_of(name)).encode() for name in ("m1", "m2")]
+    client.lpush("own", *texts)
+    (held,) = hand.claim(queues=("own",))
+    assert (held.queue, held.text, held.job.out) == ("own", texts[0], False)
+    assert client.lrange("own", 0, -1) == texts[1:]
+    eventually(lambda: hand.extend(lease_ms=1) == [] and client.llen("own") == 2, SOON_S, "it is back")
+    assert client.lrange("own", 0, -1) == [texts[1], texts[0]]
+    for _ in texts:
+        (held,) = hand.claim(queues=("own",))
+        assert hand.ack(held) == 1
+    assert not client.exists("own", "lanes:jobs", "lanes:texts", "lanes:leases")
+
+
+def test_ones_own_queues_come_after_the_lanes_and_by_priority(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """A claim takes from them what the lanes have left of it, the most important list first."""
+    client.lpush("own\x06\x169", json.dumps(message_of("own-late")))
+    client.lpush("own", json.dumps(message_of("own-soon")))
+    put(lanes_app, "b", queue="batch")
+    assert hand.names(1, queues=("batch", "own")) == ["b"]
+    assert hand.names(3, queues=("batch", "own")) == ["own-soon", "own-late"]
