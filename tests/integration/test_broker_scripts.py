@@ -438,6 +438,14 @@ def test_a_message_above_the_limit_is_buried(lanes_app: Any, client: Redis, monk
     assert (dead.task_id, "too large" in dead.reason, dead.size) == ("big", True, len(texts[1]))
 
 
+def test_a_job_whose_record_is_gone_holds_up_nobody(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """Somebody has deleted it by hand: it is passed over, and takes no room in its lane any more."""
+    put(lanes_app, "gone", "there")
+    client.hdel("lanes:jobs", "gone")
+    assert hand.names() == ["there"]
+    assert hand.places("batch") == 0
+
+
 def test_what_a_dead_worker_was_taking_in_is_taken_in_once(lanes_app: Any, hand: Hand, client: Redis) -> None:
     """A message between list and line is another worker's to take in; one that has arrived does not do so twice."""
     text = json.dumps(message_of("j"))

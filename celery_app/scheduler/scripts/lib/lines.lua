@@ -112,6 +112,7 @@ local function head_of(lane, model)
         return {id = entry[1], job = job, start = start, place = tonumber(entry[2])}
       elseif entry[1] then
         redis.call('ZREM', line, entry[1]) -- somebody has deleted its record
+        count(lane, 'queued', -1)
       else
         forget_tenant(lane, model, tenant)
       end
