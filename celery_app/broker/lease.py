@@ -79,7 +79,7 @@ class Leases:
 
     @property
     def has_suspect(self) -> bool:
-        """Whether one of the jobs was in hand when another process died; no process gets two of them at a time."""
+        """Whether one of the jobs was in hand when other processes died; no process gets two of them at a time."""
         return bool(self._suspects)
 
     def hold(self, tag: str, token: str, *, suspect: bool = False) -> None:
@@ -207,7 +207,9 @@ class Leases:
     def _survives(self, step: Callable[[], None]) -> bool:
         try:
             step()
-        except TRANSIENT as exc:
+        except Exception as exc:  # noqa: BLE001
+            # Whatever it was: nobody starts this thread again, and without it all that is held is lost. One that is no
+            # RedisError comes from redis-py when a pool is closed while a connection is being made.
             say_away("the broker is away, leases and acknowledgements wait for it", exc)
             self.broker_was_lost()
             return False

@@ -128,7 +128,7 @@ local function unsuspected_behind(head)
   local entries = redis.call('ZRANGE', line_key(head.job), 1, MOST_PASSED, 'WITHSCORES')
   for i = 1, #entries, 2 do
     local job = read_job(entries[i])
-    if job and job.suspect == 0 then
+    if job and not is_suspect(job) then
       return {id = entries[i], job = job, start = head.start, place = tonumber(entries[i + 1])}
     end
   end
