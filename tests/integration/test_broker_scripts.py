@@ -261,9 +261,9 @@ def test_a_sign_of_life_keeps_a_lease(lanes_app: Any, hand: Hand) -> None:
 
 
 def test_a_job_that_kills_its_workers_is_buried(lanes_app: Any, hand: Hand, client: Redis) -> None:
-    """Nobody knows whose fault the first death was; the fifth after it sends the job to the dead letters."""
+    """Nobody knows whose fault the first two deaths were; the fifth after them sends the job to the dead letters."""
     put(lanes_app, "poison")
-    for _ in range(1 + MAX_DEATHS):
+    for _ in range(2 + MAX_DEATHS):
         assert eventually(lambda: hand.names(lease_ms=1), SOON_S, "another delivery") == ["poison"]
     eventually(lambda: hand.extend(lease_ms=1) == [] and hand.dead(), SOON_S, "the burial")
     assert hand.names() == []
@@ -273,29 +273,32 @@ def test_a_job_that_kills_its_workers_is_buried(lanes_app: Any, hand: Hand, clie
 
 
 def test_only_the_killer_is_buried(lanes_app: Any, client: Redis) -> None:
-    """Of what a dead process held, each is the only suspect of its process from then on, and alone to blame."""
+    """What two dead processes held are suspects: each is the only one of its process from then on, and to blame."""
     names = [f"j{n}" for n in range(4)]
     put(lanes_app, *names, queue="critical")
     assert Hand(client).names(4) == names
+    again = eventually(lambda: Hand(client).names(4, lease_ms=1), SOON_S, "all at once: one death says little")
+    assert again == names
     for n in range(MAX_DEATHS):
         put(lanes_app, f"beside-{n}", headers={MODEL: f"model-{n}"})
-        suspect, beside = eventually(lambda: Hand(client).claim(4, lease_ms=1), SOON_S, "a suspect and the fresh job")
-        assert (suspect.name, suspect.job.suspect) == ("j0", True)
-        assert (beside.name, beside.job.suspect) == (f"beside-{n}", False)
+        held = eventually(lambda: Hand(client).claim(4, lease_ms=1), SOON_S, "a suspect and the fresh job")
+        suspect, *beside = [(each.name, each.job.suspect) for each in held]
+        assert suspect == ("j0", True)
+        assert beside == [(f"beside-{m}", False) for m in (n - 1, n) if m >= 0]
         others = [held for hand in (Hand(client) for _ in names) for held in hand.claim(4, lease_ms=0)]
         assert all(Hand(client).ack(held) for held in others)
         assert all(held.job.suspect for held in others)
-        assert [held.name for held in others] == (names[1:] if n == 0 else [f"beside-{n - 1}"])
+        assert [held.name for held in others] == (names[1:] if n == 0 else [f"beside-{n - 2}"][: n - 1])
     eventually(lambda: Hand(client).extend(lease_ms=1) == [] and Hand(client).dead(), SOON_S, "the burial")
     assert Hand(client).dead() == ["j0"]
-    (last,) = Hand(client).claim(4)
-    assert last.name == f"beside-{MAX_DEATHS - 1}"
+    assert Hand(client).names(4) == [f"beside-{n}" for n in (MAX_DEATHS - 2, MAX_DEATHS - 1)]
 
 
 def test_a_process_gets_one_suspect_at_a_time(lanes_app: Any, client: Redis) -> None:
     """While it has one, it gets only what is above suspicion, even from behind another one: no slot is left idle."""
     put(lanes_app, "s1", "s2")
     assert Hand(client).names(2) == ["s1", "s2"]
+    assert eventually(lambda: Hand(client).names(2, lease_ms=1), SOON_S, "both") == ["s1", "s2"]
     hand = Hand(client)
     (suspect,) = eventually(lambda: hand.claim(2, lease_ms=1), SOON_S, "a suspect")
     put(lanes_app, "fresh-1", "fresh-2")
@@ -438,6 +441,14 @@ def test_a_message_above_the_limit_is_buried(lanes_app: Any, client: Redis, monk
     assert (dead.task_id, "too large" in dead.reason, dead.size) == ("big", True, len(texts[1]))
 
 
+def test_a_job_whose_record_is_gone_holds_up_nobody(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """Somebody has deleted it by hand: it is passed over, and takes no room in its lane any more."""
+    put(lanes_app, "gone", "there")
+    client.hdel("lanes:jobs", "gone")
+    assert hand.names() == ["there"]
+    assert hand.places("batch") == 0
+
+
 def test_what_a_dead_worker_was_taking_in_is_taken_in_once(lanes_app: Any, hand: Hand, client: Redis) -> None:
     """A message between list and line is another worker's to take in; one that has arrived does not do so twice."""
     text = json.dumps(message_of("j"))
@@ -500,3 +511,27 @@ def test_a_late_acknowledgement_says_nothing_of_the_next_delivery(lanes_app: Any
         second.ack()
     assert client.zcard("lanes:leases") == 0
     assert client.exists("lanes:jobs") == 0
+
+
+def test_a_message_of_ones_own_queue_is_held_like_a_job(hand: Hand, client: Redis) -> None:
+    """A worker that dies leaves it at the front of its list, as it was; one that is done with it leaves nothing."""
+    texts = [json.dumps(message_of(name)).encode() for name in ("m1", "m2")]
+    client.lpush("own", *texts)
+    (held,) = hand.claim(queues=("own",))
+    assert (held.queue, held.text, held.job.out) == ("own", texts[0], False)
+    assert client.lrange("own", 0, -1) == texts[1:]
+    eventually(lambda: hand.extend(lease_ms=1) == [] and client.llen("own") == 2, SOON_S, "it is back")
+    assert client.lrange("own", 0, -1) == [texts[1], texts[0]]
+    for _ in texts:
+        (held,) = hand.claim(queues=("own",))
+        assert hand.ack(held) == 1
+    assert not client.exists("own", "lanes:jobs", "lanes:texts", "lanes:leases")
+
+
+def test_ones_own_queues_come_after_the_lanes_and_by_priority(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """A claim takes from them what the lanes have left of it, the most important list first."""
+    client.lpush("own\x06\x169", json.dumps(message_of("own-late")))
+    client.lpush("own", json.dumps(message_of("own-soon")))
+    put(lanes_app, "b", queue="batch")
+    assert hand.names(1, queues=("batch", "own")) == ["b"]
+    assert hand.names(3, queues=("batch", "own")) == ["own-soon", "own-late"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from client_rig import params, wait_until, web_app
@@ -80,6 +80,39 @@ def test_the_lease_of_a_call_without_a_job_is_kept_until_it_is_let_go(
     assert client.zcard("lanes:leases") == 0
     assert client.hlen("lanes:jobs") == 0
     assert budget.reserve(client, CRITICAL, Cost(), claim=("call-3", CLAIM[1])).granted
+
+
+class Closing:
+    """A client whose first command fails as redis-py's do when their pool is closed while they connect."""
+
+    def __init__(self, client: Redis) -> None:
+        """Fail once."""
+        self.client = client
+        self.commands = 0
+
+    def execute_command(self, *command: Any) -> Any:
+        """Do a command, unless it is the first."""
+        self.commands += 1
+        if self.commands == 1:
+            raise AttributeError("'NoneType' object has no attribute 'readline'")
+        return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def test_a_sign_of_life_that_fails_in_any_way_is_not_the_last(
+    client: Redis, budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or all that the process holds from then on would be taken for a dead one's."""
+    monkeypatch.setattr(lease, "EXTEND_EVERY", 0.05)
+    monkeypatch.setattr(lease, "RETRY_EVERY", 0.05)
+    budget.reserve(client, CRITICAL, Cost(), claim=CLAIM)
+    before, closing = lease_of(client), Closing(client)
+    held = Leases(cast("Redis", closing), "")
+    held.hold(*CLAIM)
+    try:
+        wait_until(lambda: lease_of(client) > before, "a sign of life")
+    finally:
+        held.close()
+    assert closing.commands > 1
 
 
 @pytest.mark.slow

@@ -398,6 +398,15 @@ class TestLimitedJobs:
         assert get_queue_stats(lanes_app)["lanes"]["batch"]["depth"] == 0
         assert hand.names() == []
 
+    def test_jobs_of_many_models_are_purged(self, lanes_app: Any, client: Redis) -> None:
+        """All of them, although no script looks at more than 64 models of a lane in one go."""
+        for n in range(200):
+            lanes_app.send_task("kit.job", queue="batch", ignore_result=True, headers={MODEL: f"model-{n}"})
+        lanes_app.send_task("kit.job", queue="batch", ignore_result=True, countdown=60)
+        with lanes_app.connection_for_write() as connection:
+            assert connection.default_channel.queue_purge("batch") == 201
+        assert not client.exists("lanes:jobs", "lanes:texts", "lanes:models:batch", "lanes:scheduled")
+
     def test_a_deleted_queue_leaves_nothing(self, lanes_app: Any, client: Redis, hand: Hand) -> None:
         """What waits goes with it; what a worker holds is the worker's."""
         with lanes_app.connection_for_write() as connection:

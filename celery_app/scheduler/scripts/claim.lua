@@ -9,7 +9,7 @@
 -- ARGV[3] integer: most jobs to claim
 -- ARGV[4] integer: ms after which a lease without a sign of life is over; 0: leave leases alone
 -- ARGV[5] integer: ms for which the worker sleeps at most
--- ARGV[6] integer: 1 if the process holds a job that was in hand when another process died, else 0
+-- ARGV[6] integer: 1 if the process holds a suspect, else 0
 -- ARGV[7] string: separator between a queue's name and a priority step. ARGV[8] string: priority steps, as in "0,3,6,9"
 -- ARGV[9] integer: number n of the worker's other queues; ARGV[10…9+2n] pairs: a queue, and "2" or "1" as below
 -- ARGV[10+2n…] for each lane, most important first: name, floor, share, ms until its head is boosted (-1: never), and "2" if
@@ -47,7 +47,7 @@ local function told(id, job, queue, head)
   local left = job.deadline > 0 and math.max(0, job.deadline - NOW) or -1
   local cancelled = head and (head.cancelled or redis.call('EXISTS', key('cancel:' .. job.task_id)) == 1) and 1 or 0
   return {queue, id, text, cancelled, job.tries, job.out, math.max(0, NOW - job.submitted), left, job.timeouts,
-    text_of(job.refused_at), job.ticket, head and head.verdict or '', job.suspect}
+    text_of(job.refused_at), job.ticket, head and head.verdict or '', is_suspect(job) and 1 or 0}
 end
 
 local function hand_over(id, job, queue, held, head)
@@ -79,7 +79,7 @@ local function take(head)
   end
   share_out(lanes, head, head.seconds)
   take_turn(head, seconds)
-  has_suspect = has_suspect or job.suspect == 1
+  has_suspect = has_suspect or is_suspect(job)
   hand_over(id, job, lane.name, lane.held, head)
   wanted = wanted - 1
   look_again(head)
@@ -112,7 +112,7 @@ local function choose(waiters)
       end
       return false
     end
-    return head.lane.served and not head.slot and not (has_suspect and head.job.suspect == 1)
+    return head.lane.served and not head.slot and not (has_suspect and is_suspect(head.job))
   end)
 end
 

@@ -86,7 +86,7 @@ end
 local function read_beside(lane)
   lane.beside = {}
   for model, head in pairs(lane.heads) do
-    local other = head.job.suspect == 1 and unsuspected_behind(head)
+    local other = is_suspect(head.job) and unsuspected_behind(head)
     lane.beside[model] = other and weighed(lane, model, other) or nil
   end
 end

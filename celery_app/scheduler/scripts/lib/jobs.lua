@@ -21,7 +21,7 @@ local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 --   tries, timeouts        failed attempts, and calls that took all of their time
 --   refused_at             µs: when its last call left that was limited or overloaded
 --   out                    1 once a worker has had it
---   deaths, suspect        processes that died of it; 1 if it was in hand when one died
+--   deaths, suspect        processes that died of it; how many it was there for when they died, up to SUSPECT
 --   unique, kept           name under which it is the only one, ms for which that lasts after its end
 --   large                  1 if its text has a key of its own
 --   claim, budget, ticket  while it is held: token of the claim, key of the budget it draws on, the reservation
@@ -41,6 +41,13 @@ local function new_job(known)
     known[name] = known[name] or unsaid
   end
   return known
+end
+
+-- Deaths that a job was there for, from which on it is a suspect.
+local SUSPECT = 2
+
+local function is_suspect(job)
+  return job.suspect >= SUSPECT
 end
 
 local function read_job(id)

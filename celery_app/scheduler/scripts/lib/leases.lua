@@ -26,7 +26,7 @@ end
 
 -- It is in nobody's hands. What it has reserved is still in the budget, and no call of it is in flight.
 local function let_go(id, job)
-  if job.suspect == 1 then
+  if is_suspect(job) then
     ring(job.lane) -- its process may have the next
   end
   redis.call('ZREM', LEASES, id)
@@ -72,7 +72,7 @@ local function survive(id, job, laid_on)
       return
     end
   end
-  job.suspect = 1
+  job.suspect = math.min(job.suspect + 1, SUSPECT)
   stand_again(id, job)
 end
 
@@ -99,19 +99,19 @@ local function held_by_dead(lease)
   return processes
 end
 
--- Jobs whose worker gave no sign of life for `lease` ms return. Whose fault it was, nobody knows: all that a dead process
--- held are suspects from then on, and no process gets two of them at a time (claim.lua). So of a death that a suspect was
--- there for, it is to blame, and only what was there alone can have been.
+-- Jobs whose worker gave no sign of life for `lease` ms return. Whose fault it was, nobody knows. A first death says little:
+-- a machine was lost, and all of its jobs are to be back at once. What was there for a second one is a suspect from then on,
+-- and no process gets two of them at a time (claim.lua). So of a death that a suspect was there for, it is to blame.
 local function reap(lease)
   for _, jobs in pairs(held_by_dead(lease)) do
     local suspects = 0
     for _, job in pairs(jobs) do
-      suspects = suspects + job.suspect
+      suspects = suspects + (is_suspect(job) and 1 or 0)
     end
     for id, job in pairs(jobs) do
       lapse(id, job)
       let_go(id, job)
-      survive(id, job, job.suspect == 1 and suspects == 1)
+      survive(id, job, is_suspect(job) and suspects == 1)
     end
   end
 end

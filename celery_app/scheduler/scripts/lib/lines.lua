@@ -112,6 +112,7 @@ local function head_of(lane, model)
         return {id = entry[1], job = job, start = start, place = tonumber(entry[2])}
       elseif entry[1] then
         redis.call('ZREM', line, entry[1]) -- somebody has deleted its record
+        count(lane, 'queued', -1)
       else
         forget_tenant(lane, model, tenant)
       end
@@ -127,7 +128,7 @@ local function unsuspected_behind(head)
   local entries = redis.call('ZRANGE', line_key(head.job), 1, MOST_PASSED, 'WITHSCORES')
   for i = 1, #entries, 2 do
     local job = read_job(entries[i])
-    if job and job.suspect == 0 then
+    if job and not is_suspect(job) then
       return {id = entries[i], job = job, start = head.start, place = tonumber(entries[i + 1])}
     end
   end
