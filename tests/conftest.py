@@ -99,12 +99,17 @@ def lanes_app(broker_url: str) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _collected() -> Iterator[None]:
-    """Collect what ended threads have left, after each module.
+    """Collect what ended threads and event loops have left, after each module, and what was still in use then.
 
     Celery has a result backend for each thread and closes none: a thread that has ended leaves a cycle with an open
     connection, which would warn in the middle of whatever test comes by.
     """
+    _collect()
     yield
+    _collect()
+
+
+def _collect() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
