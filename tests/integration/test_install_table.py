@@ -14,7 +14,7 @@ from kombu import Queue, pools
 from redis import Redis
 
 from celery_app import install
-from celery_app.demo.ports import free_port
+from demo.ports import free_port
 from tasks import LaneTask
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from worker_process import worker
 from celery_app.bounded_log import BoundedLog
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.demo.ezai import running
 from celery_app.routing import DEADLINE_AT
+from demo.simulator import running
 from tasks import create_message
 from tests.conftest import close
 
