@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
 #: Command -> the module that holds it under the same name.
 COMMANDS = {
-    "demo": "celery_app.cli.demo",
+    "demo": "demo.commands.demo",
     "status": "celery_app.cli.status",
-    "up": "celery_app.cli.up",
+    "up": "demo.commands.up",
 }
+
+#: In a checkout beside this module, and in no wheel.
+DEMO = "demo"
+ELSEWHERE = (
+    "The demo is in the sources of ezai-lanes (folder demo/), not in the installed package: run {} in a checkout."
+)
 
 
 class LazyGroup(click.Group):
@@ -35,8 +41,25 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        try:
+            command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        except ModuleNotFoundError as error:
+            # A project may have a module of this name; it has no commands of ours.
+            if (error.name or "").partition(".")[0] != DEMO:
+                raise
+            return _elsewhere(cmd_name)
         return command
+
+
+def _elsewhere(name: str) -> click.Command:
+    """Return a command that says where the demo is, whatever arguments it gets."""
+    where = ELSEWHERE.format(f"`make {name}`")
+
+    def tell() -> None:
+        raise click.ClickException(where)
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, context_settings=anything, callback=tell, help=where, short_help="In a checkout only.")
 
 
 @click.group(cls=LazyGroup)

@@ -28,9 +28,9 @@ from budget_kit.clock import ClockedRedis
 from budget_kit.fleet import Fleet
 
 from celery_app.budget import Cost, Usage, budget_for
-from celery_app.demo.ezai.limits import Limits
 from celery_app.lanes import BATCH, CRITICAL
 from celery_app.settings import Settings
+from demo.simulator.limits import Limits
 
 RATES = (20, 8, 40)
 CRITICAL_PER_S = 2

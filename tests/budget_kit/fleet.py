@@ -14,9 +14,9 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from budget_kit.yard import Yard
-from celery_app.demo.ezai.accounts import Account
-from celery_app.demo.ezai.headers import ratelimit_headers
 from celery_app.lanes import LANES
+from demo.simulator.accounts import Account
+from demo.simulator.headers import ratelimit_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from budget_kit.clock import ClockedRedis
     from celery_app.budget import Budget, Cost, Usage
-    from celery_app.demo.ezai.limits import Limits
     from celery_app.lanes import Lane
+    from demo.simulator.limits import Limits
 
 # Seconds: on the way to the API; and until a refusal, which costs it nothing, is back.
 TRIP_S = 0.005

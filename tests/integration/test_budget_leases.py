@@ -14,9 +14,9 @@ from celery_app.broker import lease
 from celery_app.broker.lease import LEASE, Leases
 from celery_app.budget import Budget, Cost, budget_for
 from celery_app.client import Client
-from celery_app.demo.ezai import Behaviour, running
 from celery_app.lanes import CRITICAL
 from celery_app.settings import Limits, Settings
+from demo.simulator import Behaviour, running
 from tests.conftest import close
 
 if TYPE_CHECKING:

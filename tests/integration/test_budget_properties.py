@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from redis import Redis
 
 from celery_app.budget import Budget, Cost, Reservation, Usage, budget_for
-from celery_app.demo.ezai.limits import Limits as ApiLimits
 from celery_app.lanes import BATCH, CRITICAL, LANES, Lane
 from celery_app.settings import Limits, Settings
+from demo.simulator.limits import Limits as ApiLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

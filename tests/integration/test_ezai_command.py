@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from celery_app.demo.ezai import running
+from demo.simulator import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-COMMAND = [sys.executable, "-m", "celery_app.demo.ezai"]
+COMMAND = [sys.executable, "-m", "demo.simulator"]
 # A process starts and stops well within this; one that does not has hung.
 DEADLINE_S = 10.0
 

@@ -15,9 +15,9 @@ import anthropic
 import httpx2
 import pytest
 
-from celery_app.demo.ezai import Behaviour, Limits, RunningServer, running
-from celery_app.demo.ezai.replies import FILLER
-from celery_app.demo.requests import CLASSES, CLASSIFY
+from demo.requests import CLASSES, CLASSIFY
+from demo.simulator import Behaviour, Limits, RunningServer, running
+from demo.simulator.replies import FILLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

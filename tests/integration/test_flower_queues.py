@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from client_rig import params
 from worker_process import worker
 
-from celery_app.demo.ports import free_port
+from demo.ports import free_port
 from tasks import create_message
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from processes import running, until
 
-from celery_app.demo.child import stop
-from celery_app.demo.errors import ChildEnded, GuardEnded
-from celery_app.demo.group import ProcessGroup
-from celery_app.demo.interrupts import Interrupts
+from demo.child import stop
+from demo.errors import ChildEnded, GuardEnded
+from demo.group import ProcessGroup
+from demo.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ STUBBORN = [
 #: A command with an obedient child and one that does not hear SIGTERM.
 COMMAND = f"""
 import json, os, time
-from celery_app.demo.group import ProcessGroup
+from demo.group import ProcessGroup
 group = ProcessGroup()
 obedient = group.start("obedient", "obedient", {OBEDIENT!r}, os.environ)
 stubborn = group.start("stubborn", "stubborn", {STUBBORN!r}, os.environ)
@@ -49,7 +49,7 @@ time.sleep(600)
 #: A command that starts one child after the other.
 BUSY_COMMAND = f"""
 import json, os
-from celery_app.demo.group import ProcessGroup
+from demo.group import ProcessGroup
 group = ProcessGroup()
 print(json.dumps({{"group": group.guard_pid, "directory": str(group.directory)}}), flush=True)
 while True:

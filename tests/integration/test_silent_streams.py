@@ -18,7 +18,7 @@ from waitress.server import create_server
 
 from celery_app.client.event_stream import EventStream
 from celery_app.connection import redis_client
-from celery_app.demo.ports import free_port
+from demo.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -9,7 +9,7 @@ from client_rig import params, wait_until, web_app
 from worker_process import worker
 
 from celery_app.client import Client
-from celery_app.demo.ezai import running
+from demo.simulator import running
 from tasks import clients
 from tests.conftest import close
 

@@ -15,10 +15,10 @@ from worker_process import worker
 from celery_app.broker.dead_letters import dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.demo.ezai import running
 from celery_app.errors import AccountRefused, ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, PromptTooLarge
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.routing import DEADLINE_AT
+from demo.simulator import running
 from tasks import create_message, stream_message
 from tasks.failures import failure_of
 from tests.conftest import close

@@ -17,9 +17,9 @@ from celery_app.bounded_log import BoundedLog
 from celery_app.budget.terms import write_terms
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.demo.ezai import running
 from celery_app.routing import DEADLINE_AT
 from celery_app.settings import settings_of
+from demo.simulator import running
 from tasks import create_message
 from tests.conftest import close
 

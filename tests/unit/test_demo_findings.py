@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from celery_app.demo.findings import sentence
-from celery_app.demo.job import Job
-from celery_app.demo.waits import first_arrivals, summary, waits_ms, while_queued
+from demo.findings import sentence
+from demo.job import Job
+from demo.waits import first_arrivals, summary, waits_ms, while_queued
 
 
 def job(user_id: str, submitted: float) -> Job:

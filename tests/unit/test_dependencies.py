@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = CONFIGURATION["project"]
-MODULES = sorted([*ROOT.glob("*.py"), *ROOT.glob("celery_app/**/*.py"), *ROOT.glob("tasks/**/*.py")])
-OURS = {"celery_app", "tasks", *(path.stem for path in ROOT.glob("*.py"))}
+PACKAGES = ("celery_app", "demo", "tasks")
+MODULES = sorted([*ROOT.glob("*.py"), *(path for name in PACKAGES for path in ROOT.glob(f"{name}/**/*.py"))])
+OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
 
 #: Folder or module -> the extra that it belongs to; all others have to do with what is always installed.
-EXTRAS = {"celery_app/flower_process.py": "flower", "celery_app/demo/": "embedded"}
+EXTRAS = {"celery_app/flower_process.py": "flower", "demo/": "embedded"}
 
 #: What is imported only where somebody else has done so before: pytest loads its plug-ins itself.
 BROUGHT_ALONG = {"pytest_": {"pytest"}, "celery_app/testing": {"pytest"}}
@@ -73,8 +74,20 @@ def test_what_a_broker_needs_is_not_pinned_to_one_version() -> None:
     ]
 
 
-def test_the_wheel_has_every_module() -> None:
+def test_the_wheel_has_every_module_but_the_demos() -> None:
     """What stands beside the packages goes into the wheel, too: Celery and pytest load it by its name."""
     wheel = CONFIGURATION["tool"]["hatch"]["build"]["targets"]["wheel"]
     included = {*wheel.get("only-include", ()), *wheel.get("packages", ())}
     assert included == {"celery_app", "tasks", *(path.name for path in ROOT.glob("*.py"))}
+
+
+def test_the_installed_packages_do_without_the_demo() -> None:
+    """Nothing that the wheel has imports the demo; its commands are looked for by name."""
+    shipped = [path for path in MODULES if path.relative_to(ROOT).parts[0] != "demo"]
+    assert [path for path in shipped if "demo" in imported(path)] == []
+
+
+def test_the_simulated_api_needs_nothing_of_the_lanes() -> None:
+    """An independent witness, and able to stand beside an installed wheel."""
+    simulator = ROOT / "demo" / "simulator"
+    assert [path for path in simulator.glob("*.py") if {"celery_app", "tasks"} & {*imported(path)}] == []

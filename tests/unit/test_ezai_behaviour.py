@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celery_app.demo.ezai import Behaviour, Fault, InvalidChange, Limits, Simulator
-from celery_app.demo.ezai.faults import Status, named
+from demo.simulator import Behaviour, Fault, InvalidChange, Limits, Simulator
+from demo.simulator.faults import Status, named
 
 if TYPE_CHECKING:
     from random import Random

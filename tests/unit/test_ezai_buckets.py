@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from celery_app.demo.ezai.buckets import Bucket
+from demo.simulator.buckets import Bucket
 
 
 def test_a_new_bucket_is_full() -> None:

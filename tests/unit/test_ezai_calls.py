@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from celery_app.demo.ezai.calls import CallLog
+from demo.simulator.calls import CallLog
 
 
 def test_calls_come_in_order_of_arrival() -> None:

@@ -4,9 +4,9 @@ from datetime import datetime
 
 import pytest
 
-from celery_app.demo.ezai.accounts import Account, Accounts
-from celery_app.demo.ezai.headers import ratelimit_headers
-from celery_app.demo.ezai.limits import Limits, pattern_of
+from demo.simulator.accounts import Account, Accounts
+from demo.simulator.headers import ratelimit_headers
+from demo.simulator.limits import Limits, pattern_of
 
 HAIKU = "claude-haiku-4-5"
 OPUS = "claude-opus-4-5"

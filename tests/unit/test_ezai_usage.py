@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from celery_app.demo.ezai.usage import PREFIXES, PromptCache, uncached
+from demo.simulator.usage import PREFIXES, PromptCache, uncached
 
 SYSTEM = {"type": "text", "text": "r" * 4_000, "cache_control": {"type": "ephemeral"}}
 

@@ -1,1 +1,0 @@
-"""The embedded broker and the simulated EzAI API, for trying the lanes on one machine."""
