@@ -9,6 +9,8 @@ from broker_kit.yard import Yard
 from celery import Celery
 from kombu import Exchange, Queue
 
+from celery_app.broker.channel import MOST_AT_ONCE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -97,7 +99,7 @@ def test_countdown_jobs_do_not_overtake_critical_ones(yard: Yard, full: Any) -> 
     full()
     yard.diary.wait_for("end", jobs, IN_TIME_S)
     order = [job for job in yard.diary.jobs("start") if job in {*jobs, "urgent"}]
-    assert order[0] == "urgent"
+    assert "urgent" in order[:MOST_AT_ONCE]  # what one claim hands out starts at the same moment
 
 
 def test_a_rejected_job_comes_back_five_times(yard: Yard, worker: Worker) -> None:
