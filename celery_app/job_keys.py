@@ -26,9 +26,6 @@ BATCH: Final = "lanes:batch:"
 #: is left out of what is queued.
 PUBLISH_HEADER: Final = "lanes_publish"
 
-#: Set once a submission is in its place: ``lanes:published:<lane>:<token>``.
-PUBLISHED: Final = "lanes:published:"
-
 #: Header of a job whose caller waits at `DONE`.
 REPLY_HEADER: Final = "lanes_reply"
 

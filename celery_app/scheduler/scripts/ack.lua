@@ -4,11 +4,9 @@
 -- Returns 1, or 0 if the job is no longer held under this claim: its lease was over, and it is somebody else's now.
 
 local id = ARGV[2]
-local job = held(id, ARGV[3])
+local job = take_back(id, ARGV[3])
 if not job then
   return 0
 end
-give_back(id, job)
-let_go(id, job)
 finish(id, job)
 return 1

@@ -5,11 +5,9 @@
 -- Returns 1, or 0 if the job is no longer held under this claim.
 
 local id = ARGV[2]
-local job = held(id, ARGV[3])
+local job = take_back(id, ARGV[3])
 if not job then
   return 0
 end
-give_back(id, job)
-let_go(id, job)
 bury(id, job, ARGV[4])
 return 1

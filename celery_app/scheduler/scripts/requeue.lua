@@ -13,12 +13,10 @@
 -- Returns 1, or 0 if the job is no longer held under this claim; nothing is doubled then.
 
 local id, delay, tries = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
-local job = held(id, ARGV[3])
+local job = take_back(id, ARGV[3])
 if not job then
   return 0
 end
-give_back(id, job)
-let_go(id, job)
 job.tries = tries >= 0 and tries or job.tries
 for i = 8, #ARGV, 2 do
   job[ARGV[i]] = type(UNSAID[ARGV[i]]) == 'number' and tonumber(ARGV[i + 1]) or ARGV[i + 1]

@@ -1,4 +1,5 @@
--- Library (uses jobs, budgets, tickets): what a job has reserved and not used goes back into the budget.
+-- Library (uses jobs, leases, budgets, tickets): taking a job out of its worker's hands; what it has reserved and not used goes
+-- back into the budget.
 
 -- The job's reservation, if it is not settled yet: its call never left.
 local function give_back(id, job)
@@ -14,4 +15,14 @@ local function give_back(id, job)
       save_budget(budget)
     end
   end
+end
+
+-- The job, in nobody's hands any more, if it was held under this token; else nil.
+local function take_back(id, token)
+  local job = held(id, token)
+  if job then
+    give_back(id, job)
+    let_go(id, job)
+  end
+  return job
 end
