@@ -126,17 +126,23 @@ def tls_front(port: int, cert: Path, key: Path) -> Iterator[int]:
     context.load_cert_chain(cert, key)
     loop = asyncio.new_event_loop()
 
+    relays: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        relays[task] = writer
         with suppress(OSError):
             upstream_reader, upstream_writer = await asyncio.open_connection(LOCALHOST, port)
             await asyncio.gather(copy(reader, upstream_writer), copy(upstream_reader, writer))
+        del relays[task]
 
     async def end() -> None:
         front.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        # A relay closes both its sides when one has ended; a cancelled one would leave them to the collector.
+        for writer in relays.values():
+            writer.transport.abort()
+        await asyncio.gather(*relays)
 
     front = loop.run_until_complete(asyncio.start_server(relay, LOCALHOST, 0, ssl=context))
     thread = threading.Thread(target=loop.run_forever, name="tls-front")
