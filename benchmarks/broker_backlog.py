@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from broker_kit.bench import bench_yard, main, percentiles
+from broker_kit.yard import Yard
+
+from celery_app.broker.entry import Entry
+from celery_app.scheduler.verbs import PUBLISH_MANY
 
 if TYPE_CHECKING:
     import argparse
 
-    from broker_kit.yard import Yard
-
-LIST = "batch\x06\x166"
 SLOTS, EVERY_S = 20, 0.02
-
-#: Puts copies of a job into a list, each with its own tag and id. KEYS[1] list; ARGV: text, placeholder, from, to.
-FILL = """
-for n = tonumber(ARGV[3]), tonumber(ARGV[4]) - 1 do
-  redis.call('LPUSH', KEYS[1], (string.gsub(ARGV[1], ARGV[2], string.format('%032d', n))))
-end
-"""
-CHUNK = 20_000
-PLACEHOLDER = "a" * 32
+CHUNK = 500
+LANE = "batch"
 
 
-def template(yard: Yard) -> str:
-    """Return a batch job of 20 ms whose tag and id are the placeholder."""
-    yard.send("kit.nap", EVERY_S, task_id=PLACEHOLDER, argsrepr="", kwargsrepr="", ignore_result=True)
-    message = json.loads(yard.client.rpop(LIST))
-    return json.dumps(message).replace(message["properties"]["delivery_tag"], PLACEHOLDER)
+def template(yard: Yard) -> Entry:
+    """Return a batch job of 20 ms, as it goes into the lane."""
+    job = yard.send("kit.nap", EVERY_S, argsrepr="", kwargsrepr="", ignore_result=True)
+    text = yard.client.hget("lanes:texts", job.id)
+    yard.client.flushdb()
+    return Entry(job.id, text, 6, {"task": "kit.nap", "id": job.id}, "", 0.0)
 
 
-def fill(yard: Yard, text: str, first: int, last: int) -> None:
-    """Queue batch jobs with the numbers from `first` up to `last`."""
-    for n in range(first, last, CHUNK):
-        yard.client.eval(FILL, 1, LIST, text, PLACEHOLDER, n, min(last, n + CHUNK))
+def fill(yard: Yard, job: Entry, jobs: int) -> None:
+    """Queue batch jobs until there are so many."""
+    missing = jobs - yard.hand().places(LANE)
+    for n in range(0, missing, CHUNK):
+        ids = [uuid.uuid4().hex for _ in range(min(CHUNK, missing - n))]
+        texts = [job.text.replace(job.id.encode(), id_.encode()) for id_ in ids]
+        headers = [{**job.headers, "id": id_} for id_ in ids]
+        entries = [
+            job._replace(id=id_, text=text, headers=head) for id_, text, head in zip(ids, texts, headers, strict=True)
+        ]
+        facts = [part for entry in entries for part in entry.arguments()]
+        PUBLISH_MANY.run(yard.client, (), ("", LANE, 2 * jobs, f"batch:{ids[0]}", 60, 0, *facts))
 
 
 def waits_ms(yard: Yard, name: str, jobs: int) -> list[float]:
@@ -61,27 +64,27 @@ def measure(arguments: argparse.Namespace) -> Any:
     few, many = 1_000, arguments.backlog
     waits: dict[int, list[float]] = {few: [], many: []}
     medians: dict[int, list[float]] = {few: [], many: []}
-    with bench_yard() as yard:
-        text = template(yard)
+    with bench_yard() as yard, Yard(yard.folder, f"{yard.broker_url.rpartition('/')[0]}/2", yard.diary_url) as other:
+        yards = {few: yard, many: other}
+        jobs = {backlog: template(each) for backlog, each in yards.items()}
         for turn in range(arguments.turns):
-            for backlog in (few, many):
-                worker = yard.worker(f"w-{turn}-{backlog}", slots=SLOTS, queues="critical")
-                fill(yard, text, 0, backlog)
-                yard.app.control.add_consumer("batch", destination=[worker.name], reply=True, timeout=10, limit=1)
+            for backlog, each in yards.items():
+                fill(each, jobs[backlog], backlog)
+                worker = each.worker(f"w-{turn}-{backlog}", slots=SLOTS, queues="critical,batch")
                 # A short backlog would be empty too soon: it is filled up as it is worked on.
                 got: list[float] = []
                 for part in range(arguments.jobs // 25):
-                    got += waits_ms(yard, f"{turn}-{backlog}-{part}", 25)
+                    got += waits_ms(each, f"{turn}-{backlog}-{part}", 25)
                     if backlog == few:
-                        fill(yard, text, few * (part + 1), few * (part + 1) + few - yard.client.llen(LIST))
+                        fill(each, jobs[backlog], few)
                 waits[backlog] += got
                 medians[backlog].append(statistics.median(got))
                 worker.kill()
-                yard.client.flushdb()
+        memory = other.client.info("memory")["used_memory"] / many
     rows = {str(backlog): percentiles(values) for backlog, values in waits.items()}
     # Of several turns' medians the least is the one that nothing else on the machine disturbed.
     ratio = min(medians[many]) / min(medians[few])
-    return {"wait_ms": rows, "ratio": round(ratio, 3)}
+    return {"wait_ms": rows, "ratio": round(ratio, 3), "bytes_per_job": round(memory)}
 
 
 def say(figures: Any) -> str:
@@ -90,7 +93,8 @@ def say(figures: Any) -> str:
         f"{int(backlog):,} jobs in batch: a critical job waits {row['p50']} ms (p95 {row['p95']}, max {row['max']})"
         for backlog, row in figures["wait_ms"].items()
     ]
-    return "\n".join([*lines, f"ratio of the least medians: {figures['ratio']}"])
+    ratio = f"ratio of the least medians: {figures['ratio']}; {figures['bytes_per_job']} bytes a job"
+    return "\n".join([*lines, ratio])
 
 
 if __name__ == "__main__":
