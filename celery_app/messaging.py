@@ -15,6 +15,7 @@ from kombu.pools import ProducerPool
 from kombu.utils.imports import symbol_by_name
 
 from celery_app.addresses import DEFAULT_BROKER_URL
+from celery_app.announcement import Announcement
 from celery_app.broker.connection import LaneConnection, LanePooledConnection
 from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.broker_urls import MASTER, SENTINEL, joined, verified
@@ -203,10 +204,17 @@ class LaneAMQP(AMQP):
             own_policy = options.get("retry_policy") or {}
             patience = None if own_policy else self.patience
             options["retry_policy"] = {**RETRY_POLICY, **own_policy}
-            with publishing(patience), self.lane_producer(producer) as own:
-                return send(own, name, _announced(message), **options)
+            message, announcement = self._announced(message, lane.name)
+            with publishing(patience, announcement), self.lane_producer(producer) as own:
+                return send(own, name, message, **options)
 
         return send_task_message
+
+    def _announced(self, message: Any, lane: str) -> tuple[Any, Announcement | None]:
+        """Have the job's submission told, whatever the application tells of its own: Flower shows it from then on."""
+        headers, properties, body, _ = message
+        announcement = Announcement.of(self.app, lane, headers) if headers else None
+        return task_message(headers, properties, body, None), announcement
 
 
 def hasty_sentinels(options: dict[str, Any] | None, *, serving: bool) -> dict[str, Any]:
@@ -259,13 +267,3 @@ def _queue_of(options: dict[str, Any]) -> str | None:
         exchange = options.get("exchange")
         return str(getattr(exchange, "name", exchange)) if exchange is not None else None
     return queue.name if isinstance(queue, Queue) else str(queue)
-
-
-def _announced(message: Any) -> Any:
-    """Have the job's submission sent as an event: Flower shows it from then on."""
-    headers = message.headers
-    if message.sent_event is not None or not headers:
-        return message
-    event = {name: headers.get(name) for name in ("root_id", "parent_id", "retries", "eta", "expires")}
-    described = {"name": headers["task"], "args": headers["argsrepr"], "kwargs": headers["kwargsrepr"]}
-    return task_message(headers, message.properties, message.body, {"uuid": headers["id"], **described, **event})

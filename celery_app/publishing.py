@@ -13,6 +13,8 @@ from kombu.exceptions import OperationalError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from celery_app.announcement import Announcement
+
 #: Seconds that the broker may take to answer a command: a web request that finds it mute has 3 s to say so. A worker
 #: has more patience, see `celery_app.messaging`.
 REPLY_TIMEOUT = 1.4
@@ -51,14 +53,17 @@ class Publishing:
     Attributes:
         is_uncertain: whether the broker was given the job and has not said what came of it.
         instead: id of the job that there is already by the same name, so that this one was not queued; else None.
+        announcement: the event that tells of the job once it is queued; None: nobody is told.
     """
 
-    def __init__(self, patience: float | None) -> None:
+    def __init__(self, patience: float | None, announcement: Announcement | None = None) -> None:
         """Begin.
 
         Args:
             patience: seconds without an answer; None: as long as the connection's own timeouts allow.
+            announcement: the event that tells of the job.
         """
+        self.announcement = announcement
         self.is_uncertain = False
         self.instead: str | None = None
         self._patience = patience
@@ -97,13 +102,13 @@ def publishing_now() -> Publishing:
 
 
 @contextmanager
-def publishing(patience: float | None) -> Iterator[Publishing]:
+def publishing(patience: float | None, announcement: Announcement | None = None) -> Iterator[Publishing]:
     """Submit one job within the block.
 
     Raises:
         PublishUncertain: in place of whatever ended it, where the job may be queued.
     """
-    submission = Publishing(patience)
+    submission = Publishing(patience, announcement)
     token = _current.set(submission)
     try:
         yield submission

@@ -75,7 +75,9 @@ def _enter(
         if upload is not None:
             pipeline.set(*upload, ex=UPLOAD_KEPT)
         PUBLISH.add_to(
-            pipeline, (), (prefix, lane, _NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, *entry.arguments())
+            pipeline,
+            (),
+            (prefix, lane, _NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, "", "", *entry.arguments()),
         )
         pipeline.lrem(arrived, -1, text)  # type: ignore[arg-type]
         pipeline.execute()

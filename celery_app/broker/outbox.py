@@ -45,6 +45,8 @@ class Outbox:
         self.submit_wait: float = lane.submit_wait
         self._prefix = channel.global_keyprefix
         self._entry = entry_of(message, channel.priority(channel._get_message_priority(message)))
+        announcement = publishing_now().announcement
+        self._event = announcement.arguments(channel) if announcement else ("", "")
 
     def put(self, pool: redis.ConnectionPool) -> None:
         """Put the job into its lane, waiting for room no longer than `wait_for_room` says.
@@ -87,7 +89,7 @@ class Outbox:
         headers = self._entry.headers
         stream = f"{STREAM}{headers['id']}" if headers.get("task") == STREAM_TASK else ""
         submission = (self._prefix, self.queue, self.capacity, self._entry.token, PUBLISHED_KEPT)
-        return (*submission, stream, STREAM_KEPT_QUEUED, *self._entry.arguments())
+        return (*submission, stream, STREAM_KEPT_QUEUED, *self._event, *self._entry.arguments())
 
 
 def upload_of(prefix: str, entry: Entry) -> tuple[str, bytes] | None:

@@ -78,7 +78,7 @@ class Yard:
         headers[DEADLINE_AT] = None if left is None else now + left
         text = json.dumps({"headers": {"id": name}}).encode()
         entry = Entry(name, text, lane.priority, headers, "", 0.0)
-        PUBLISH.run(self.client, (), ("", lane.name, -1, "", 0, "", 0, *entry.arguments()))
+        PUBLISH.run(self.client, (), ("", lane.name, -1, "", 0, "", 0, "", "", *entry.arguments()))
         return name
 
     def know(self, budget: Budget, lane: Lane) -> None:

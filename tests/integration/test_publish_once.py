@@ -317,7 +317,7 @@ def test_a_token_costs_little(redis: Redis) -> None:
         with redis.pipeline(transaction=False) as pipe:
             pipe.script_load(PUBLISH.source)
             for n in range(5_000):
-                submission = ("", "batch", 100_000, f"{n:016}" if token else "", PUBLISHED_KEPT, "", 0)
+                submission = ("", "batch", 100_000, f"{n:016}" if token else "", PUBLISHED_KEPT, "", 0, "", "")
                 pipe.evalsha(PUBLISH.sha, 0, *submission, *entry._replace(id=f"t{n}").arguments())
             pipe.execute()
         return float(redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])

@@ -9,7 +9,9 @@
 -- ARGV[5] integer: seconds for which that is remembered
 -- ARGV[6] string: key, without the prefix, of the stream that the job's readers wait at; empty: it has none
 -- ARGV[7] integer: seconds that an empty stream is kept
--- ARGV[8…] the job, as lib/enter.lua has it
+-- ARGV[8] string: channel to publish the job's submission on; empty: nobody is told
+-- ARGV[9] string: what is published there
+-- ARGV[10…] the job, as lib/enter.lua has it
 --
 -- Returns an array. 0: the job is in its place, or was before. 1 and the number of jobs queued or scheduled: the lane is full.
 -- 2 and a task id: there is such a job already, by its unique name. Nothing has been written but for 0.
@@ -19,7 +21,7 @@ local published = ARGV[4] ~= '' and key('published:' .. lane .. ':' .. ARGV[4])
 if published and redis.call('EXISTS', published) == 1 then
   return {0}
 end
-local id, job, text, delay = job_in(8, lane)
+local id, job, text, delay = job_in(10, lane)
 local other = name_taken(job)
 if other then
   return {2, other}
@@ -40,5 +42,8 @@ if delay == 0 then
 end
 if published then
   redis.call('SET', published, '', 'EX', ARGV[5]) -- last of all: a token without its job would have a repetition lose the job
+end
+if ARGV[8] ~= '' then
+  redis.pcall('PUBLISH', ARGV[8], ARGV[9]) -- whoever may not publish may submit all the same
 end
 return {0}
