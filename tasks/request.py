@@ -172,26 +172,27 @@ def check_json(value: Any, path: str) -> None:
     Raises:
         InvalidRequest: with the path of the first value that is not.
     """
-    if isinstance(value, Mapping):
-        for name, each in value.items():
-            check_json(each, f"{path}.{name}" if isinstance(name, str) else _refuse(path, "a key has to be a string"))
+    if isinstance(value, str):  # first: most values are, and to ask for a Mapping takes long
+        _check_text(value, path)
     elif isinstance(value, list | tuple):
         for index, each in enumerate(value):
             check_json(each, f"{path}.{index}")
-    else:
-        _check_scalar(value, path)
-
-
-def _check_scalar(value: Any, path: str) -> None:
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            _refuse(path, "half a surrogate pair is no text that UTF-8 can say")
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            check_json(each, f"{path}.{name}" if isinstance(name, str) else _refuse(path, "a key has to be a string"))
     elif isinstance(value, float) and not math.isfinite(value):
         _refuse(path, f"JSON knows no {value}")
     elif value is not None and not isinstance(value, bool | int | float):
         _refuse(path, f"JSON knows no {type(value).__name__}")
+
+
+def _check_text(text: str, path: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        _refuse(path, "half a surrogate pair is no text that UTF-8 can say")
 
 
 def _refuse(path: str, problem: str) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Input tokens of an image: 1.15 megapixels, to which the API scales larger ones, at 750 pixels a token
 #: (platform.claude.com, vision).
@@ -52,38 +52,30 @@ def cost_of(params: Mapping[str, Any]) -> Cost:
     Returns:
         Its cost: one request, the length of its text, and a flat number of tokens for what is no text.
     """
-    prompt = [params.get(field) for field in PROMPT_FIELDS]
-    characters, tokens = _size(list(prompt))
+    size = _size([params.get(field) for field in PROMPT_FIELDS])
     max_tokens = params.get("max_tokens")
     return Cost(
-        input_tokens=tokens,
-        characters=characters,
+        input_tokens=size.tokens,
+        characters=size.characters,
         max_tokens=max_tokens if isinstance(max_tokens, int) else None,
-        cached=bool(params.get(CACHE_FIELD)) or _has_cached(prompt),
+        cached=bool(params.get(CACHE_FIELD)) or size.cached,
     )
 
 
-def _has_cached(prompt: list[Any]) -> bool:
-    """Return whether some block of a prompt says that it is to be cached."""
-    left = prompt
-    while left:
-        value = left.pop()
-        if isinstance(value, list | tuple):
-            left.extend(value)
-        elif isinstance(value, Mapping):
-            if value.get(CACHE_FIELD):
-                return True
-            left.extend(value.values())
-    return False
+class _Size(NamedTuple):
+    """Characters of all text, flat tokens of images and documents, and whether some block asks to be cached."""
+
+    characters: int
+    tokens: int
+    cached: bool
 
 
-def _size(prompt: list[Any]) -> tuple[int, int]:
-    """Return the characters of all text in JSON values, and the flat tokens of images and documents.
+def _size(left: list[Any]) -> _Size:
+    """Return the size of JSON values.
 
     With a list of what is left to do, because JSON may be nested deeper than Python calls functions.
     """
-    characters = tokens = 0
-    left = prompt
+    characters, tokens, cached = 0, 0, False
     while left:
         value = left.pop()
         if isinstance(value, str):
@@ -91,18 +83,21 @@ def _size(prompt: list[Any]) -> tuple[int, int]:
         elif isinstance(value, list | tuple):
             left.extend(value)
         elif isinstance(value, Mapping):
+            cached = cached or bool(value.get(CACHE_FIELD))
             flat = _flat_tokens(value)
             tokens += flat
             if not flat:
                 # The names in a tool's JSON schema are part of the prompt, too.
                 left.extend(value.keys())
                 left.extend(value.values())
-    return characters, tokens
+    return _Size(characters, tokens, cached)
 
 
 def _flat_tokens(block: Mapping[str, Any]) -> int:
     """Return the tokens of a block that is no text, 0 for any other object."""
-    source = block.get("source")
+    if "source" not in block:
+        return 0
+    source = block["source"]
     kind = source.get("type") if isinstance(source, Mapping) else None
     if block.get("type") == "image" and kind:
         return IMAGE_TOKENS

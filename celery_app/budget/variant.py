@@ -22,6 +22,9 @@ _BETAS = {"context-1m-": "context-1m"}
 #: The header that names betas.
 BETA_HEADER = "anthropic-beta"
 
+#: Where a call may say what sets it apart. Most say nothing.
+_SAYING = {"extra_body", "speed", "extra_headers", "betas", "anthropic_beta"}
+
 
 def metered_model(params: Mapping[str, Any]) -> str:
     """Return the name under which a call is counted: its model's, with ``+variant`` where it has one.
@@ -39,6 +42,8 @@ def variant_of(params: Mapping[str, Any]) -> str:
     ``fast`` (or whatever else `speed` says) goes before ``context-1m``: fast calls have one limit for prompts of any
     length (platform.claude.com, fast mode).
     """
+    if params.keys().isdisjoint(_SAYING):
+        return ""
     body = params.get("extra_body")
     body = body if isinstance(body, Mapping) else {}
     speed = body.get("speed", params.get("speed"))
