@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import redis
 
 from celery_app.away import say_away
-from celery_app.broker.claims import DECIDED, REFUSED_AT, TICKET, VERDICT, claim_of, is_claimed
+from celery_app.broker.claims import claim_of
 from celery_app.broker.entry import cost_header
 from celery_app.broker.lease import call_leases
-from celery_app.budget import Budget, Cost, Outcome, Settlement, Usage, budget_for
-from celery_app.budget.budget import ANY_MODEL
-from celery_app.budget.shut import SHUT, reasons_of
+from celery_app.budget import Budget, Cost, budget_for
 from celery_app.connection import key_prefix, redis_client
-from celery_app.errors import AccountRefused, LanesError, NotAMessage, OutOfBudget, PromptTooLarge
-from celery_app.job_keys import BATCH_HEADER, ENDED_KEPT
+from celery_app.errors import AccountRefused, LanesError, OutOfBudget, PromptTooLarge
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from celery_app.stopping import told_to_end, told_to_finish
+from tasks.call import Call, FreeCall
 from tasks.cancelling import running
+from tasks.endings import cancelled, requeued
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery_app.budget import Reservation
-    from tasks.base import LaneTask
-
-logger = logging.getLogger(__name__)
+    from tasks.job import Job
 
 #: Seconds after which a call that waits in its slot asks again at the latest: as soon as a call in flight turns out
 #: cheaper than was estimated, the budget has room; and the scheduler keeps its place for two.
@@ -40,135 +35,12 @@ LONGEST_GUESS = 1.0
 #: Seconds between two tries while Redis is away.
 AWAY_PAUSE = 0.5
 
-#: Attribute of a request: its reservation has been used, and each further call asks for one.
-USED = "lanes_reservation_used"
-
 #: The facts of a job that are its cost, as ``scheduler/scripts/lib/jobs.lua`` names them.
 _COST_FACTS = ("requests", "input_tokens", "characters", "output_tokens", "max_tokens", "whole")
 
 
-class Call:
-    """An admitted call; what becomes of it is told here, and settled when its block ends.
-
-    Attributes:
-        usage: tokens used; None: not known, the estimate stands.
-        headers: of the answer, whose limits the budget learns.
-        outcome: how the call ended.
-        reason: why the API refused it, in words that anybody may read.
-        settlement: what came of settling it; None before that, and where Redis is away.
-        ends_job: whether its job ends with its answer: settling decides then whether it was cancelled before.
-    """
-
-    reason = ""
-    settlement: Settlement | None = None
-    ends_job = False
-
-    def __init__(
-        self, budget: Budget, client: redis.Redis, ticket: str, task: LaneTask, release: Callable[[], Any] | None = None
-    ) -> None:
-        """Keep what settling needs; `release` ends the lease of a call without a job."""
-        self.usage: Usage | None = None
-        self.headers: Mapping[str, str] | None = None
-        self.outcome: Outcome = "answered"
-        self._budget, self._client, self._ticket, self._task = budget, client, ticket, task
-        self._release = release
-
-    def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
-        """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers.
-
-        Raises:
-            NotAMessage: it is neither; the block ends with it, and the job is tried again.
-        """
-        if not isinstance(message, Mapping):
-            if not hasattr(message, "model_dump"):  # the SDK gives a page of HTML as a string
-                raise NotAMessage(status=200, content_type=f"a {type(message).__name__}")
-            message = message.model_dump()
-        self.usage, self.headers = Usage.of(message), headers
-
-    def begun(self, headers: Mapping[str, str]) -> None:
-        """Take the limits from the headers of an answer that will take a while."""
-        try:
-            self._budget.hear(self._client, self._ticket, headers)
-        except redis.RedisError as exc:
-            say_away("the headers of an answer did not reach the budget", exc)
-
-    def failed(self, outcome: Outcome, headers: Mapping[str, str] | None = None, reason: str = "") -> None:
-        """Say how the call failed."""
-        self.outcome, self.headers, self.reason = outcome, headers, reason
-
-    @property
-    def is_own(self) -> bool:
-        """Whether its refusal is a verdict on its job alone, known once it is settled."""
-        return self.settlement is not None and self.settlement.own
-
-    @property
-    def sent_at(self) -> int:
-        """When it left: µs since the epoch, by Redis' clock."""
-        return self._budget.sent_at(self._ticket)
-
-    def settle(self) -> None:
-        """Replace the estimate in the budget; where Redis is away it stands, and its lease ends the call."""
-        ends = self._ends()
-        try:
-            self.settlement = self._budget.conclude(
-                self._client,
-                self._ticket,
-                self.usage,
-                self.headers,
-                self.outcome,
-                reason=self.reason,
-                refused_at=self._task.request.get(REFUSED_AT) or 0,
-                ends=ends or ("", "", 0),
-            )
-            if ends is not None:
-                setattr(self._task.request, DECIDED, not self.settlement.cancelled)
-            say_settled(self._budget, self)
-        except redis.RedisError as exc:
-            say_away("a call could not be settled with the budget", exc)
-        if self._release is not None:
-            self._release()
-
-    def _ends(self) -> tuple[str, str, int] | None:
-        """Return which job ends with the answer, if one does."""
-        request = self._task.request
-        if not self.ends_job or self.outcome != "answered" or request.called_directly or request.is_eager:
-            return None
-        return request.id, request.get(BATCH_HEADER) or "", ENDED_KEPT
-
-
-def say_settled(budget: Budget, call: Call) -> None:
-    """Tell when a call has shut the budget, or opened it."""
-    lanes, models = ", ".join(budget.sharers), "" if budget.family == ANY_MODEL else f" of {budget.family}"
-    if call.settlement is not None and call.settlement.shut:
-        how = "refuses the account; one job a minute probes" if call.outcome == "refused" else "wants to be left alone"
-        logger.warning("%s: the API has shut the budget%s, it %s: %s", lanes, models, how, call.reason)
-    if call.settlement is not None and call.settlement.opened:
-        logger.warning("%s: the API answers again, the budget%s is open", lanes, models)
-
-
-class FreeCall(Call):
-    """A call that nothing is drawn on for, because no API is asked."""
-
-    def __init__(self) -> None:
-        """Hold nothing."""
-        self.usage: Usage | None = None
-        self.headers: Mapping[str, str] | None = None
-        self.outcome: Outcome = "answered"
-
-    def begun(self, headers: Mapping[str, str]) -> None:
-        """Learn nothing."""
-
-    def settle(self) -> None:
-        """Owe nothing."""
-
-    @property
-    def sent_at(self) -> int:
-        """Nobody asks."""
-        return 0
-
-
-def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
-    """Return the task's call once the budget has room for it.
+def admitted(job: Job, cost: Cost, model: str) -> Call:
+    """Return a job's call once the budget has room for it.
 
     Raises:
         celery.exceptions.Retry: if it has none now, or the worker is about to stop; the job is back at its place
@@ -180,58 +52,52 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
     """
     if stand_in() is not None:
         return FreeCall()
-    budget = budget_for(settings_of(task.app), task.lane, model, key_prefix(task.app))
-    client = redis_client(task.app)
-    task.seconds_left()
-    ticket = _ticket_of(task, model)
+    budget = budget_for(settings_of(job.app), job.lane, model, key_prefix(job.app))
+    client = redis_client(job.app)
+    job.seconds_left()
+    ticket = _ticket_of(job, model)
     if ticket:
-        return Call(budget, client, ticket, task)
-    return _waited_for(task, budget, client, cost)
+        return Call(budget, client, ticket, job)
+    return _waited_for(job, budget, client, cost)
 
 
-def _ticket_of(task: LaneTask, model: str) -> str:
+def _ticket_of(job: Job, model: str) -> str:
     """Return the ticket that a job came with, once: for the model that it said it would call.
 
     Raises:
         LanesError: why it came without one, if it can only fail.
     """
-    properties = task.request.properties or {}
-    if task.request.get(USED) or model != task.model:
+    if job.attempt.drawn or model != job.model:
         return ""
-    setattr(task.request, USED, True)
-    verdict, _, rest = str(properties.get(VERDICT) or "").partition(" ")
+    job.attempt.drawn = True
+    verdict, _, rest = job.verdict.partition(" ")
     if verdict == "account":
         raise _account_refused(rest)
     if verdict == "large":
         tokens, limit = rest.split()
         raise PromptTooLarge(tokens=int(tokens), limit=int(limit))
-    return str(properties.get(TICKET) or "")
+    return job.ticket
 
 
-def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
+def _waited_for(job: Job, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
     """Ask for a reservation; the first call of a job waits for it in its lane, any other in its slot."""
-    has_job = is_claimed(task.request.properties)
-    claim = claim_of(task.request.properties["delivery_tag"]) if has_job else _call_claim(budget, client)
-    may_return = has_job and not task.request.get(CALLED)
+    claim = claim_of(job.claim) if job.claim else _call_claim(budget, client)
+    may_return = bool(job.claim) and not job.attempt.called
     while True:
-        answer = _ask(task, budget, client, cost, claim, waits=not may_return)
+        answer = _ask(job, budget, client, cost, claim, waits=not may_return)
         if answer is None:
-            _pause(task, AWAY_PAUSE)
+            _pause(job, AWAY_PAUSE)
         elif answer.granted:
-            setattr(task.request, CALLED, True)
-            return Call(budget, client, answer.ticket, task, None if has_job else _held(budget, client, claim))
-        elif (hopeless := _hopeless(task, answer, has_job=has_job)) is not None:
+            job.attempt.called = True
+            return Call(budget, client, answer.ticket, job, None if job.claim else _held(budget, client, claim))
+        elif (hopeless := _hopeless(job, answer)) is not None:
             raise hopeless
         elif may_return:
             error = OutOfBudget(wait=answer.wait_s, dimension=_shortage(answer))
             facts = dict(zip(_COST_FACTS, cost_header(cost), strict=True))
-            task.return_to_lane(error, 0.0, attempt_spent=False, facts={**facts, "model": budget.model})
+            raise requeued(job, error, 0.0, attempt_spent=False, facts={**facts, "model": budget.model})
         else:
-            _pause(task, min(answer.wait_s, LONGEST_GUESS))
-
-
-#: Attribute of a request: one of its calls has left, which would be made and paid for again if the job returned.
-CALLED = "lanes_called"
+            _pause(job, min(answer.wait_s, LONGEST_GUESS))
 
 
 def _call_claim(budget: Budget, client: redis.Redis) -> tuple[str, str]:
@@ -247,23 +113,22 @@ def _held(budget: Budget, client: redis.Redis, claim: tuple[str, str]) -> Callab
 
 
 def _ask(
-    task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost, claim: tuple[str, str], *, waits: bool
+    job: Job, budget: Budget, client: redis.Redis, cost: Cost, claim: tuple[str, str], *, waits: bool
 ) -> Reservation | None:
     """Ask the budget; None: Redis is away, and what cannot be accounted for does not leave."""
-    task.seconds_left()
-    has_job = is_claimed(task.request.properties)
+    job.seconds_left()
     try:
-        return budget.reserve(client, task.lane, cost, claim=claim, has_job=has_job, waits=waits)
+        return budget.reserve(client, job.lane, cost, claim=claim, has_job=bool(job.claim), waits=waits)
     except redis.RedisError as exc:
         say_away("the budget cannot be asked, the call waits", exc)
         return None
 
 
-def _hopeless(task: LaneTask, answer: Reservation, *, has_job: bool) -> LanesError | None:
+def _hopeless(job: Job, answer: Reservation) -> LanesError | None:
     """Return what a call fails with at once, None for one that waits."""
     if answer.tokens:
         return PromptTooLarge(tokens=answer.tokens, limit=answer.limit)
-    waits = has_job and not is_urgent(task)
+    waits = job.claim and not job.is_urgent
     return None if not answer.account or waits else _account_refused(answer.reason)
 
 
@@ -271,22 +136,6 @@ def _account_refused(reason: str) -> AccountRefused:
     status, kind, text = (*reason.split(" ", 2), "", "", "")[:3]
     refusal: dict[str, Any] = {"status": int(status)} if status.isdecimal() else {}
     return AccountRefused(reason=reason, type=kind.rstrip(":"), text=text, **refusal)
-
-
-def is_urgent(task: LaneTask) -> bool:
-    """Whether a person waits for the job in hand: it would rather fail than wait for the account to be put in order."""
-    return task.lane.name == settings_of(task.app).lanes[0].name
-
-
-def shut_for(app: Any, lane: str) -> str:
-    """Say which budgets of a lane the API has shut, and why; empty for none, and where Redis is away."""
-    try:
-        client = redis_client(app)
-        shut: Any = client.hgetall(f"{key_prefix(app)}{SHUT}")
-        seconds, _ = client.time()
-    except redis.RedisError:
-        return ""
-    return "; ".join(reasons_of(shut, lane, seconds))
 
 
 def _shortage(answer: Reservation) -> str:
@@ -299,11 +148,11 @@ def _shortage(answer: Reservation) -> str:
     return f"the API has shut it for another {answer.shut_s:.0f} s{reason}"
 
 
-def _pause(task: LaneTask, seconds: float) -> None:
+def _pause(job: Job, seconds: float) -> None:
     """Wait in the slot; a job that nobody wants any more, or whose worker stops, leaves it."""
     time.sleep(seconds)
     call = running()
     if call is not None and call.cancelled:
-        task.end_cancelled()
+        cancelled(job)
     if told_to_finish() or told_to_end():
-        task.return_to_lane(OutOfBudget(wait=0.0, dimension="its worker stops"), 0.0, attempt_spent=False)
+        raise requeued(job, OutOfBudget(wait=0.0, dimension="its worker stops"), 0.0, attempt_spent=False)

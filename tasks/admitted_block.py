@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,21 +9,22 @@ from typing import TYPE_CHECKING, NoReturn
 
 from celery.exceptions import Retry, TaskPredicate
 
-from celery_app.broker.claims import TIMEOUTS, is_claimed
 from celery_app.errors import ApiError
 from celery_app.settings import settings_of
-from tasks.admission import admitted, is_urgent
+from celery_app.stand_in import refuse_eager
+from tasks.admission import admitted
 from tasks.cancelling import cancellable
-from tasks.endings import say_refused
+from tasks.endings import cancelled, dead, report, requeued
 from tasks.failures import LIMITED_PAUSE, Failure, backoff, failure_of
+from tasks.log_lines import say_refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from celery_app.budget import Cost
-    from tasks.admission import Call
-    from tasks.base import LaneTask
+    from tasks.call import Call
     from tasks.cancelling import Running
+    from tasks.job import Job
 
 #: Calls of one job that may take all of their time and be repeated. The API was slow, perhaps; after two of them it is
 #: the answer that is long, and each is generated and paid for.
@@ -42,46 +42,58 @@ _NEARLY = 0.9
 
 
 @contextmanager
-def admitted_block(task: LaneTask, cost: Cost, model: str) -> Iterator[Call]:
+def admitted_block(job: Job, cost: Cost, model: str) -> Iterator[Call]:
     """Admit a call to the budget, and do with its job what its failure means.
 
     Raises:
+        EagerRefused: ``task_always_eager`` is set, and `celery_app.testing` does not stand in for the lanes.
         celery.exceptions.Retry: the job is back in its lane.
+        Cancelled: the job was cancelled meanwhile.
         LanesError: the call has failed for good, or the deadline will have passed before it may be repeated.
         Exception: what the block raised, if it is none of the SDK's.
     """
+    if job.is_eager:
+        refuse_eager(job.app)
     failure: Failure | None = None
-    try:
-        with cancellable(task) as running:
-            call = admitted(task, cost, model)
-            begun, limit = time.monotonic(), _time_limit(task)
+    with cancellable(job) as running:
+        try:
+            call = admitted(job, cost, model)
+            begun, limit = time.monotonic(), _time_limit(job)
             try:
-                _leave(task, call, running)
+                _leave(job, call, running)
                 yield call
+                if running.cancelled and not call.ends_job:
+                    # A project's client has connections that we cannot close, so its call may have come to its end.
+                    cancelled(job)
             except BaseException as exc:
-                failure = None if running.cancelled else _failure_of(task, exc, time.monotonic() - begun, limit)
+                failure = None if running.cancelled else _failure_of(job, exc, time.monotonic() - begun, limit)
                 _note(call, failure)
                 raise
             finally:
                 call.settle()
-    except Exception:
-        if failure is None:
-            raise
-        end_or_return(task, failure, call)
+        except TaskPredicate:
+            raise  # the job is back in its lane, or ended otherwise
+        except Exception:
+            if running.cancelled:
+                cancelled(job)
+            if failure is None:
+                raise
+    if failure is not None:
+        end_or_return(job, failure, call)
 
 
-def end_or_return(task: LaneTask, failure: Failure, call: Call) -> NoReturn:
-    """Fail the job or give it back to its lane.
+def end_or_return(job: Job, failure: Failure, call: Call) -> NoReturn:
+    """Fail a job or give it back to its lane.
 
     Raises:
         celery.exceptions.Retry: it is back in its lane.
         LanesError: it has failed.
     """
     try:
-        _end_or_return(task, failure, call)
+        _end_or_return(job, failure, call)
     except Retry as retry:
         if not failure.account:  # that is told once, for all jobs
-            say_refused(task, failure.error, retry.when or 0)
+            say_refused(job, failure.error, retry.when or 0)
         raise retry from None
     except Exception as exc:
         # The SDK's exception shows the whole body of an answer, which may repeat the prompt; so does any traceback
@@ -89,45 +101,43 @@ def end_or_return(task: LaneTask, failure: Failure, call: Call) -> NoReturn:
         raise exc from None
 
 
-def _end_or_return(task: LaneTask, failure: Failure, call: Call) -> NoReturn:
+def _end_or_return(job: Job, failure: Failure, call: Call) -> NoReturn:
     facts = {REFUSED: call.sent_at}
-    if failure.account and not call.is_own and not is_urgent(task):
-        task.return_to_lane(failure.error, ACCOUNT_PAUSE, attempt_spent=False, facts=facts)
+    if failure.account and not call.is_own and not job.is_urgent:
+        raise requeued(job, failure.error, ACCOUNT_PAUSE, attempt_spent=False, facts=facts)
     if failure.kind == "fatal":
         raise failure.error
     if failure.kind == "limited":
-        task.report("limited")
+        report(job, "limited")
         delay = failure.retry_after or LIMITED_PAUSE
-        task.return_to_lane(failure.error, delay, attempt_spent=call.is_own, facts=facts)
-    delay = max(backoff(task.request.retries), failure.retry_after or 0)
+        raise requeued(job, failure.error, delay, attempt_spent=call.is_own, facts=facts)
+    delay = max(backoff(job.tries), failure.retry_after or 0)
     if failure.timed_out:
-        _repeat_once(task, failure.error, delay)
-    task.return_to_lane(failure.error, delay, facts=facts if failure.overloaded else None)
+        _repeat_once(job, failure.error, delay)
+    raise requeued(job, failure.error, delay, facts=facts if failure.overloaded else None)
 
 
-def _repeat_once(task: LaneTask, error: Exception, delay: float) -> NoReturn:
+def _repeat_once(job: Job, error: Exception, delay: float) -> NoReturn:
     """Repeat a call that took all of its time, once: its answer was paid for, and the next one will be."""
-    timeouts = (task.request.get(TIMEOUTS) or 0) + 1
-    if timeouts > MOST_TIMEOUTS and is_claimed(task.request.properties):
-        task.give_up(error)
-    task.return_to_lane(error, delay, facts={"timeouts": timeouts})
+    if job.timeouts >= MOST_TIMEOUTS:
+        dead(job, error)
+    raise requeued(job, error, delay, facts={"timeouts": job.timeouts + 1})
 
 
-def _leave(task: LaneTask, call: Call, running: Running) -> None:
+def _leave(job: Job, call: Call, running: Running) -> None:
     if running.cancelled:
         call.failed("unsent")
-        task.end_cancelled()
-    if task.request.retries == 0:
-        task.report("called", time.time() - task.submitted_at)
+        cancelled(job)
+    if job.tries == 0:
+        report(job, "called", time.time() - job.submitted_at)
 
 
-def _time_limit(task: LaneTask) -> tuple[float, str]:
+def _time_limit(job: Job) -> tuple[float, str]:
     """Return the seconds that a call may take from now on, and what says so."""
-    setting = f"LANES_{task.lane.name.upper()}_CALL_TIMEOUT"
-    left = math.inf if task.deadline_at is None else task.deadline_at - time.time()
-    if left < task.lane.call_timeout:
-        return left, f"what was left until the job's deadline; {setting} allows {task.lane.call_timeout:g} s"
-    return task.lane.call_timeout, setting
+    setting, left = f"LANES_{job.lane.name.upper()}_CALL_TIMEOUT", job.until_deadline()
+    if left < job.lane.call_timeout:
+        return left, f"what was left until the job's deadline; {setting} allows {job.lane.call_timeout:g} s"
+    return job.lane.call_timeout, setting
 
 
 def _bound(limit: tuple[float, str], seconds: float) -> str:
@@ -136,23 +146,23 @@ def _bound(limit: tuple[float, str], seconds: float) -> str:
     return words if seconds >= allowed * _NEARLY else f"as its own client has it; {words}"
 
 
-def _failure_of(task: LaneTask, exc: BaseException, seconds: float, limit: tuple[float, str]) -> Failure | None:
+def _failure_of(job: Job, exc: BaseException, seconds: float, limit: tuple[float, str]) -> Failure | None:
     """Judge what a block raised; what a block within it has judged already passes."""
     if isinstance(exc, TaskPredicate):
         return None
-    keys = settings_of(task.app).api_keys.values()
+    keys = settings_of(job.app).api_keys.values()
     secrets = [key.get_secret_value() for key in keys if key]
     failure = failure_of(exc, seconds, secrets, _bound(limit, seconds))
-    if failure is not None and failure.account and not _is_with_our_key(task, exc):
+    if failure is not None and failure.account and not _is_with_our_key(job, exc):
         return replace(failure, account=False)
     return failure
 
 
-def _is_with_our_key(task: LaneTask, exc: BaseException) -> bool:
+def _is_with_our_key(job: Job, exc: BaseException) -> bool:
     """Whether a call was made with the key whose budget it drew on: a project's own task may use one of its own."""
     headers = getattr(getattr(exc, "request", None), "headers", {})
     said = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-    return not said or said == settings_of(task.app).api_key(task.lane)
+    return not said or said == settings_of(job.app).api_key(job.lane)
 
 
 def _reason(error: Exception) -> str:

@@ -7,26 +7,30 @@ import threading
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import redis
-from celery.exceptions import TaskPredicate
 
 from celery_app.away import say_away
-from celery_app.broker.claims import CANCELLED
 from celery_app.connection import key_prefix, redis_client
-from celery_app.job_keys import BATCH_HEADER, CANCEL
+from celery_app.job_keys import CANCEL
 from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.base import LaneTask
-    from tasks.deadline import DeadlineStream
+    from tasks.job import Job
 
 #: Seconds between two looks for cancellations, while calls run: one command for all calls of a process, and a
 #: cancelled call ends well within the promised 0.5 s.
 LOOK_EVERY = 0.2
+
+
+class Connection(Protocol):
+    """What a call waits for."""
+
+    def shut_down(self, call: Running) -> None:
+        """Wake the thread that waits, if it is that call's."""
 
 
 class Running:
@@ -41,9 +45,9 @@ class Running:
         """Take a call that has no connection yet."""
         self.marks = marks
         self.cancelled = False
-        self._connection: DeadlineStream | None = None
+        self._connection: Connection | None = None
 
-    def use(self, connection: DeadlineStream) -> bool:
+    def use(self, connection: Connection) -> bool:
         """Note which connection the call waits for; return whether it may."""
         self._connection = connection
         # In this order: whoever cancels meanwhile sees the connection, or is seen here.
@@ -117,58 +121,34 @@ class Watch:
                 call.cancel()
 
 
-def is_cancelled(task: LaneTask) -> bool:
-    """Say whether the job in hand was cancelled while it was queued; if Redis cannot tell, it was not."""
-    said = (task.request.properties or {}).get(CANCELLED)
-    return is_marked(task) if said is None else bool(said)
+def is_cancelled(job: Job) -> bool:
+    """Say whether a job was cancelled while it was queued; if Redis cannot tell, it was not."""
+    return is_marked(job) if job.cancelled is None else job.cancelled
 
 
-def is_marked(task: LaneTask) -> bool:
-    """Say whether the job in hand is cancelled by now; if Redis cannot tell, it is not."""
+def is_marked(job: Job) -> bool:
+    """Say whether a job is cancelled by now; if Redis cannot tell, it is not."""
     try:
-        return bool(redis_client(task.app).exists(*_marks_of(task)))
+        return bool(redis_client(job.app).exists(*_marks_of(job)))
     except redis.RedisError as exc:
         say_away("cancellations cannot be seen at the moment", exc)
         return False
 
 
 @contextmanager
-def cancellable(task: LaneTask) -> Iterator[Running]:
-    """Let the calls of this block be cancelled.
-
-    Raises:
-        Cancelled: if they were; the job is REVOKED then.
-    """
+def cancellable(job: Job) -> Iterator[Running]:
+    """Let the calls of this block be cancelled; what ends them then is for the block to raise."""
     if stand_in() is not None:
         yield Running([])
         return
-    call = Running(_marks_of(task))
-    try:
-        with _watch_for(task.app).over(call):
-            yield call
-    except TaskPredicate:
-        raise  # the job is back in its lane, or ended otherwise
-    except Exception:
-        if not call.cancelled:
-            raise
-        task.end_cancelled()
+    call = Running(_marks_of(job))
+    with _watch_for(job.app).over(call):
+        yield call
 
 
-def end_if_cancelled(task: LaneTask) -> None:
-    """End the job in hand if it was cancelled while the call of this thread ran.
-
-    Raises:
-        Cancelled: if it was.
-    """
-    call = running()
-    if call is not None and call.cancelled:
-        task.end_cancelled()
-
-
-def _marks_of(task: LaneTask) -> list[str]:
-    ids = [task.request.id, task.request.get(BATCH_HEADER)]
-    prefix = f"{key_prefix(task.app)}{CANCEL}"
-    return [f"{prefix}{each}" for each in ids if each]
+def _marks_of(job: Job) -> list[str]:
+    prefix = f"{key_prefix(job.app)}{CANCEL}"
+    return [f"{prefix}{each}" for each in (job.id, job.batch) if each]
 
 
 def _watch_for(app: Any) -> Watch:

@@ -10,7 +10,7 @@ import base64
 import json
 import logging
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +22,16 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.serialization import loads
 
 from celery_app.broker.dead_letters import say_buried
-from celery_app.broker.verdict import may_end
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker, LanesError
-from celery_app.job_keys import BATCH_HEADER
 from celery_app.results import backend_of
 from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from celery_app.worker import lanes_of
-from tasks.admission import shut_for
 from tasks.base import LaneTask
-from tasks.messages import create_message
-from tasks.outcome import tell_outcome
+from tasks.endings import cancelled, may_end, tell_monitors
+from tasks.job import Job
+from tasks.outcome import tell_ended
+from tasks.start import in_queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,36 +157,36 @@ class EndedJob:
 
         A worker that dies in the middle leaves the rest to another: what was told is told again, and heard once.
         """
-        request = self.request
-        task = app.tasks.get(request.task)
-        in_lanes = isinstance(task, LaneTask)
-        # A task that this worker does not know may be asked for by somebody, too.
-        teller: Any = task if in_lanes else app.tasks[create_message.name]
-        with _in_hand(teller, request):
-            if self.error is None or not may_end(app, request.id, request.get(BATCH_HEADER)):
-                _end_cancelled(teller)
-                return
-            backend = backend_of(app) if task is None else task.backend
-            state = PENDING if isinstance(backend, DisabledBackend) else backend.get_state(request.id)
-            if state == SUCCESS:
-                return
-            if state not in READY_STATES:
-                stored = not (request.ignore_result or getattr(task, "ignore_result", False))
-                backend.mark_as_failure(request.id, self.error, request=request, store_result=stored)
-            if in_lanes:
-                teller.on_failure(self.error, request.id, request.args, request.kwargs, None)
-            else:
-                tell_outcome(teller, "failed")
-            teller.send_event("task-failed", exception=repr(self.error), traceback="")
+        job = Job.of(app, self.request.task, self.request)
+        if self.error is None or not may_end(job):
+            with suppress(Cancelled):
+                cancelled(job)
+        elif self._fail(job, self.error):
+            tell_monitors(job, "task-failed", exception=repr(self.error), traceback="")
+
+    def _fail(self, job: Job, error: LanesError) -> bool:
+        """Fail the job; return False if another worker had its result stored after all."""
+        task, request = job.app.tasks.get(job.task), self.request
+        backend = backend_of(job.app) if task is None else task.backend
+        state = PENDING if isinstance(backend, DisabledBackend) else backend.get_state(job.id)
+        if state == SUCCESS:
+            return False
+        if state not in READY_STATES:
+            stored = not (request.ignore_result or getattr(task, "ignore_result", False))
+            backend.mark_as_failure(job.id, error, request=request, store_result=stored)
+        if isinstance(task, LaneTask):
+            with _in_hand(task, request):
+                task.on_failure(error, job.id, request.args, request.kwargs, None)
+        else:
+            tell_ended(job, "failed", error)  # somebody may ask for it, too
+        return True
 
 
 def _error_of(app: Any, queue: str, ending: str, reason: str, allowed: float) -> LanesError | None:
     if ending == BURIED:
         return (KilledItsWorker if reason.startswith(_KILLED) else Buried)(reason=reason)
     if ending == OVERDUE:
-        why = shut_for(app, queue)
-        where = f"in the queue, where it waited for {why}" if why else "in the queue"
-        return DeadlineExceeded(where=where, allowed=allowed)
+        return DeadlineExceeded(where=in_queue(app, queue), allowed=allowed)
     return None
 
 
@@ -198,13 +197,6 @@ def _in_hand(task: LaneTask, request: Any) -> Iterator[None]:
         yield
     finally:
         task.request_stack.pop()
-
-
-def _end_cancelled(task: LaneTask) -> None:
-    try:
-        task.end_cancelled()
-    except Cancelled:
-        return
 
 
 def _request_in(message: Any) -> dict[str, Any]:

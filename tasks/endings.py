@@ -1,80 +1,179 @@
-"""What a worker's log says at WARNING of jobs that fail, and of calls that the API refuses: a line each.
+"""How a job leaves its worker: done, failed, cancelled, requeued or dead. Each tells everybody who waits for it.
 
-Celery writes a failure that was foreseen at INFO, which a worker does not show unless it is told to.
+Celery itself stores results and acknowledges jobs; what raises here ends the task.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery_app.bounded_log import BoundedLog
-from celery_app.errors import ApiError, LanesError
+from celery.exceptions import MaxRetriesExceededError, Retry, TaskPredicate
+from celery.states import REVOKED
+
+from celery_app.broker import verdict
+from celery_app.broker.returns import bury, requeue
+from celery_app.errors import Buried, Cancelled, LanesError
+from celery_app.metrics.events import JobEvent, Kind, emit
+from celery_app.results import backend_of
+from celery_app.stand_in import stand_in
+from tasks.cancelling import is_marked
+from tasks.log_lines import say_cancelled, say_failed
+from tasks.outcome import tell_done, tell_ended
 
 if TYPE_CHECKING:
-    from tasks.base import LaneTask
+    from collections.abc import Callable, Mapping
 
-logger = logging.getLogger(__name__)
-
-#: Lines of failed jobs within 10 s, for each lane and kind of failure: each job has one, until a key is wrong while a
-#: batch is worked off.
-MOST_FAILURES = 50
-
-#: Lines of refused calls within 10 s, for each lane and status: a few show what is going on, their number the rest.
-MOST_REFUSALS = 5
-
-_failures = BoundedLog(logger.warning, MOST_FAILURES)
-_refusals = BoundedLog(logger.warning, MOST_REFUSALS)
+    from tasks.job import Job
 
 
-def say_failed(task: LaneTask, error: BaseException) -> None:
-    """Say that the job in hand has failed for good; called eagerly, its caller has the error."""
-    if task.request.is_eager:
-        return
-    kept = ", kept as a dead letter" if task.request.get(DEAD_LETTER) else ""
-    _failures.say(
-        f"{task.lane.name}: jobs failed ({_kind(error)})",
-        f"{_job(task)} failed after {_attempts(task.request.retries + 1)}{kept}: {reason_of(error)}",
-    )
+def may_end(job: Job) -> bool:
+    """Decide, once, that a job ends with a result or an error; return False if it was cancelled before."""
+    if not job.is_sent or stand_in() is not None:
+        return True
+    if job.attempt.may_end is None:
+        return verdict.may_end(job.app, job.id, job.batch)
+    return job.attempt.may_end
 
 
-def say_refused(task: LaneTask, error: BaseException, wait: float) -> None:
-    """Say that a call of the job in hand has failed, and that the job will make it again.
+def once(run: Callable[..., Any], job_of: Callable[[], Job]) -> Callable[..., Any]:
+    """Return a task's function that ends each job in one way: with what it returns or raises, or as cancelled.
+
+    It is decided before callbacks are sent and the result is stored.
 
     Args:
-        task: with the job in hand.
-        error: how it failed.
-        wait: seconds until then.
+        run: the function.
+        job_of: returns the job in hand.
     """
-    _refusals.say(
-        f"{task.lane.name}: calls failed and will be repeated ({_kind(error)})",
-        f"{_job(task)} goes back to its lane for {wait:.1f} s "
-        f"in attempt {task.request.retries + 1} of {task.lane.attempts}: {reason_of(error)}",
-    )
+
+    @wraps(run)
+    def run_once(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = run(*args, **kwargs)
+        except TaskPredicate:
+            raise
+        except Exception:
+            if may_end(job_of()):
+                raise
+        else:
+            if may_end(job_of()):
+                return result
+        return cancelled(job_of())
+
+    return run_once
 
 
-def say_cancelled(task: LaneTask) -> None:
-    """Say that the job in hand was cancelled; somebody wanted that, so it is no warning."""
-    logger.info("%s was cancelled", _job(task))
+def done(job: Job, value: Any) -> None:
+    """Count a job whose result is stored, and tell who waits for it."""
+    report(job, "processed")
+    tell_done(job, value)
 
 
-#: Attribute of a request whose job is among the dead letters.
-DEAD_LETTER = "lanes_dead_letter"
+def failed(job: Job, error: Exception) -> None:
+    """Count a job whose error is stored, and tell who waits for it."""
+    if not isinstance(error, Buried):
+        say_failed(job, error)  # of the others there is a line that they go to the dead letters
+    report(job, "failed")
+    tell_ended(job, "failed", error)
 
 
-def reason_of(error: Any) -> str:
-    """Return what may be shown of an error: all of our own, of any other its type, since its words are anybody's."""
-    name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, LanesError) else name
+def cancelled(job: Job) -> NoReturn:
+    """End a job as cancelled: for itself, for what is chained behind it, for its chord, and for who waits for it.
+
+    Raises:
+        Cancelled: always, which ends the task.
+    """
+    say_cancelled(job)
+    error = Cancelled()
+    _revoke(job, error)
+    tell_ended(job, "cancelled", error)
+    tell_monitors(job, "task-revoked", terminated=True, signum=None, expired=False)
+    raise error
 
 
-def _kind(error: BaseException) -> str:
-    return f"{type(error).__name__} {error.status}" if isinstance(error, ApiError) else type(error).__name__
+def requeued(
+    job: Job,
+    error: BaseException | None,
+    delay: float,
+    *,
+    attempt_spent: bool = True,
+    facts: Mapping[str, str | float] | None = None,
+) -> Retry:
+    """Give a job back to its place in its lane, to start again after a while; the waiting is done in the broker.
+
+    Args:
+        job: that will be tried again.
+        error: what has happened.
+        delay: in seconds.
+        attempt_spent: whether it counts.
+        facts: what else is to be known of it, see `Leases.requeue`.
+
+    Returns:
+        What has to be raised, for the task to end here.
+
+    Raises:
+        BaseException: `error`, once the attempts are used up.
+        DeadlineExceeded: if the job's deadline passes before it could start again.
+        Cancelled: if the job was cancelled meanwhile.
+    """
+    if not job.claim:
+        raise error or Retry(when=delay)
+    if attempt_spent and job.tries + 1 >= job.attempts:
+        dead(job, error or MaxRetriesExceededError(f"{job.task} was tried {job.tries + 1} times"))
+    if delay > job.until_deadline():
+        # Whoever waits for a job that will never be called again learns so now, and why.
+        why = f" ({error if isinstance(error, LanesError) else type(error).__name__})" if error else ""
+        raise job.overdue(f"before its next attempt in {delay:.1f} s{why}") from None
+    if is_marked(job):
+        cancelled(job)
+    report(job, "returned")
+    requeue(job.app, job.request.properties, delay=delay, retries=job.tries + attempt_spent, facts=facts)
+    return Retry(exc=error, when=delay)
 
 
-def _job(task: LaneTask) -> str:
-    return f"{task.lane.name}: {task.name}[{task.request.id}]"
+def dead(job: Job, error: BaseException) -> NoReturn:
+    """Fail a job with `error`, and keep it among the dead letters.
+
+    Raises:
+        BaseException: `error`, always.
+    """
+    if job.claim:
+        # Only our own errors are known to show nothing of the prompt.
+        words = f": {error}" if isinstance(error, LanesError) else ""
+        bury(job.app, job.request.properties, f"{type(error).__name__} after {job.tries + 1} attempts{words}")
+        job.attempt.buried = True
+    raise error
 
 
-def _attempts(count: int) -> str:
-    return "1 attempt" if count == 1 else f"{count} attempts"
+def report(job: Job, kind: Kind, seconds: float = 0.0) -> None:
+    """Tell the observers what happened to a job."""
+    emit(JobEvent(kind=kind, lane=job.lane.name, task=job.task, seconds=seconds))
+
+
+def tell_monitors(job: Job, event: str, **fields: Any) -> None:
+    """Send one of Celery's events about a job, as its worker would."""
+    policy = job.app.conf.task_publish_retry_policy
+    with job.app.events.default_dispatcher(hostname=job.request.hostname) as dispatcher:
+        dispatcher.send(event, uuid=job.id, retry=True, retry_policy=policy, **fields)
+
+
+def keep_cancelled(job: Job) -> None:
+    """Have the state RETRY not outlast a cancellation that came while it was stored."""
+    if not job.is_eager and stand_in() is None and is_marked(job):
+        _backend_of(job).store_result(job.id, Cancelled(), REVOKED, request=job.request)
+
+
+def _backend_of(job: Job) -> Any:
+    """Return where a job's result goes: its task may have a backend of its own."""
+    task = job.app.tasks.get(job.task)
+    return task.backend if getattr(task, "in_lanes", False) else backend_of(job.app)
+
+
+def _revoke(job: Job, error: Cancelled) -> None:
+    backend, request = _backend_of(job), job.request
+    backend.store_result(job.id, error, REVOKED, request=request)
+    if request.chord:
+        backend.on_chord_part_return(request, REVOKED, error)
+    if request.chain:
+        # Celery's own way to end them (5.7; pyproject.toml pins the minor release).
+        backend._fail_chain(request.chain, error, state=REVOKED)  # noqa: SLF001

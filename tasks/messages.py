@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from anthropic.resources.messages import Messages
     from celery.result import AsyncResult
 
-    from tasks.admission import Call
+    from tasks.call import Call
+    from tasks.job import Job
 
-    MakeCall: TypeAlias = Callable[["MessageTask", Mapping[str, Any], float, Call], dict[str, Any]]
+    MakeCall: TypeAlias = Callable[[Job, Mapping[str, Any], float, Call], dict[str, Any]]
 
 
 class MessageTask(LaneTask):
@@ -72,13 +73,14 @@ def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -
     Args:
         task: with the job in hand.
         params: of the Messages API.
-        make_call: makes the call within a number of seconds, tells the `Call` of it, and returns the message.
+        make_call: makes a job's call within a number of seconds, tells the `Call` of it, and returns the message.
 
     Raises:
         celery.exceptions.Retry: the job is back in its lane.
         LanesError: the job has failed.
     """
     from celery_app.budget import cost_of, metered_model
+    from tasks.admitted_block import admitted_block
     from tasks.request import check_request
 
     check_request(params)  # a job sent by name was not checked on its way in
@@ -86,29 +88,29 @@ def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -
     if standing_in is not None:
         return standing_in.perform(task, params)
     try:
-        with task.admit_cost(cost_of(params), metered_model(params)) as call:
+        with admitted_block(task.job, cost_of(params), metered_model(params)) as call:
             call.ends_job = True
-            return make_call(task, params, task.seconds_left(), call)
+            return make_call(task.job, params, task.seconds_left(), call)
     except Exception as exc:
         if isinstance(exc, LanesError | TaskPredicate):
             raise
         raise UnforeseenFailure(kind=type(exc).__name__) from None
 
 
-def _create(task: MessageTask, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
+def _create(job: Job, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
     from tasks.clients import unlogged
     from tasks.deadline import deadline
     from tasks.incoming import message_in
 
     with deadline(timeout), unlogged():
         # The SDK refuses a large max_tokens without streaming unless it is given a timeout.
-        response = api_of(task).with_raw_response.create(**sdk_arguments(params), timeout=timeout).http_response
+        response = api_of(job).with_raw_response.create(**sdk_arguments(params), timeout=timeout).http_response
     message = message_in(response, response.content, params["model"])
     call.answered(message, response.headers)
     return message
 
 
-def api_of(task: LaneTask) -> Messages:
+def api_of(job: Job) -> Messages:
     """Return the SDK's Messages API with the key of the job's lane.
 
     Raises:
@@ -116,10 +118,10 @@ def api_of(task: LaneTask) -> Messages:
     """
     from tasks.clients import client_for
 
-    settings = settings_of(task.app)
-    key = settings.api_key(task.lane)
+    settings = settings_of(job.app)
+    key = settings.api_key(job.lane)
     if key is None:
-        raise LanesError(f"there is no API key for the lane {task.lane.name}; set EZAI_API_KEY")
+        raise LanesError(f"there is no API key for the lane {job.lane.name}; set EZAI_API_KEY")
     return client_for(key, settings.base_url).messages
 
 

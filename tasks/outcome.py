@@ -1,4 +1,4 @@
-"""How a job's outcome reaches those who wait for it: the caller of `ask`, and the batch that it belongs to."""
+"""How a job's outcome reaches those who wait for it: the caller of `ask`, its batch, the readers of its stream."""
 
 from __future__ import annotations
 
@@ -9,48 +9,58 @@ import redis
 
 from celery_app.away import say_away
 from celery_app.connection import key_prefix, redis_client
-from celery_app.job_keys import BATCH, BATCH_HEADER, BATCH_KEPT, DONE, DONE_KEPT, REPLY_HEADER, batch_id_of
+from celery_app.errors import error_event
+from celery_app.job_keys import BATCH, BATCH_KEPT, DONE, DONE_KEPT, STREAM_TASK, batch_id_of
 from celery_app.script import Script
 from celery_app.stand_in import stand_in
+from tasks.relay import end_failed
 
 if TYPE_CHECKING:
-    from tasks.base import LaneTask
+    from tasks.job import Job
 
 Outcome: TypeAlias = Literal["done", "failed", "cancelled"]
 
 TALLY = Script("tally", package="celery_app.client")
 
 
-def tell_outcome(task: LaneTask, outcome: Outcome, value: Any = None) -> None:
-    """Tell that the job in hand has ended; its result is in the result backend already.
+def tell_done(job: Job, value: Any) -> None:
+    """Tell that a job is done; its result is in the result backend already, and its stream has its message."""
+    _tell(job, "done", json.dumps(value) if job.replies else "")
 
-    Args:
-        task: with the job in hand.
-        outcome: how it ended.
-        value: its result, if it is done.
-    """
+
+def tell_ended(job: Job, outcome: Outcome, error: Exception) -> None:
+    """Tell that a job has ended without a result: it has failed, or was cancelled."""
+    _tell(job, outcome, "")
+    if job.task == STREAM_TASK and stand_in() is None:
+        try:
+            end_failed(job.app, job.id, json.dumps(error_event(error)).encode())
+        except redis.RedisError:
+            return  # its readers find the state in the result backend, once that is back
+
+
+def _tell(job: Job, outcome: Outcome, text: str) -> None:
     if stand_in() is not None:
         return  # it has seen for itself
     try:
-        if task.request.get(REPLY_HEADER):
-            _reply(task, json.dumps(value) if outcome == "done" else "")
-        if task.request.get(BATCH_HEADER):
-            _tally(task, outcome)
+        if job.replies:
+            _reply(job, text)
+        if job.batch:
+            _tally(job, outcome)
     except redis.RedisError as exc:
         # The caller of `ask` looks into the result backend, too, before it gives up.
         say_away("the outcome of a job could not be told", exc)
 
 
-def _reply(task: LaneTask, text: str) -> None:
-    key = f"{key_prefix(task.app)}{DONE}{task.request.id}"
-    with redis_client(task.app).pipeline(transaction=False) as pipeline:
+def _reply(job: Job, text: str) -> None:
+    key = f"{key_prefix(job.app)}{DONE}{job.id}"
+    with redis_client(job.app).pipeline(transaction=False) as pipeline:
         pipeline.rpush(key, text)
         pipeline.expire(key, DONE_KEPT)
         pipeline.execute()
 
 
-def _tally(task: LaneTask, outcome: Outcome) -> None:
-    batch_id, index = batch_id_of(task.request.id)
-    key = f"{key_prefix(task.app)}{BATCH}{batch_id}"
+def _tally(job: Job, outcome: Outcome) -> None:
+    batch_id, index = batch_id_of(job.id)
+    key = f"{key_prefix(job.app)}{BATCH}{batch_id}"
     keys = (key, f"{key}:seen", f"{key}:ended")
-    TALLY.run(redis_client(task.app), keys, (index, outcome, BATCH_KEPT))
+    TALLY.run(redis_client(job.app), keys, (index, outcome, BATCH_KEPT))

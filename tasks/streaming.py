@@ -8,52 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
 
-from celery_app.errors import error_event
-from celery_app.stand_in import stand_in
+from celery_app.job_keys import STREAM_TASK
 from tasks.assembly import events_of
 from tasks.messages import MessageTask, api_of, perform, sdk_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tasks.admission import Call
+    from tasks.call import Call
+    from tasks.job import Job
     from tasks.relay import RelayedStream
 
 #: Seconds that the end of an answer may take behind its message: in one packet with it, or in the next.
 DRAIN_SECONDS = 0.05
 
 
-class StreamTask(MessageTask):
-    """A task whose answer is read while it is produced."""
-
-    abstract = True
-
-    def on_end(self, error: Exception) -> None:
-        """Tell the readers that no more will come."""
-        if stand_in() is not None:
-            return  # they see for themselves
-        import redis
-
-        from tasks.relay import end_failed
-
-        try:
-            end_failed(self.app, self.request.id, json.dumps(error_event(error)).encode())
-        except redis.RedisError:
-            return  # its readers find the state in the result backend, once that is back
-
-
-@shared_task(bind=True, base=StreamTask, name="tasks.stream_message")
-def stream_message(self: StreamTask, **params: Any) -> dict[str, Any]:
+@shared_task(bind=True, base=MessageTask, name=STREAM_TASK)
+def stream_message(self: MessageTask, **params: Any) -> dict[str, Any]:
     """Create a message and pass its events on as they come; arguments and result are those of ``create_message``."""
     return perform(self, params, _stream)
 
 
-def _stream(task: MessageTask, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
+def _stream(job: Job, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
     from tasks.clients import unlogged
     from tasks.deadline import deadline
 
-    stream = _relayed(task)
-    create = api_of(task).with_streaming_response.create
+    stream = _relayed(job)
+    create = api_of(job).with_streaming_response.create
     try:
         with (
             deadline(timeout),
@@ -73,14 +54,13 @@ def _stream(task: MessageTask, params: Mapping[str, Any], timeout: float, call: 
     return message
 
 
-def _relayed(task: MessageTask) -> RelayedStream:
+def _relayed(job: Job) -> RelayedStream:
     from celery_app.connection import redis_client
     from tasks.relay import RelayedStream, relay_for, stream_key
 
-    key = stream_key(task.app, task.request.id)
-    been_out = task.request.retries or (task.request.delivery_info or {}).get("redelivered")
-    anew = bool(been_out and redis_client(task.app).exists(key))
-    return RelayedStream(relay_for(task.app), key, anew=anew)
+    key = stream_key(job.app, job.id)
+    anew = bool(job.been_out and redis_client(job.app).exists(key))
+    return RelayedStream(relay_for(job.app), key, anew=anew)
 
 
 def _pass_on(response: Any, chunks: Iterator[bytes], stream: RelayedStream, model: str) -> dict[str, Any]:

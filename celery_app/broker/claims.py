@@ -28,9 +28,6 @@ TIMEOUTS, REFUSED_AT = "lanes_timeouts", "lanes_refused_at"
 #: exchanges may have keys that are called like lanes, and may be bound to lanes by other keys.
 QUEUE = "lanes_queue"
 
-#: Attribute of a request, once it is decided: whether its job ends by itself. False: it was cancelled before.
-DECIDED = "lanes_decided"
-
 #: A delivery tag of ours: the token of a claim, and the job's own tag.
 _DELIVERY = re.compile(r"[0-9a-f]{32}:\d+\|")
 

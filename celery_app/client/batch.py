@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.states import PENDING, SUCCESS
 
+from celery_app.client.application import configured
 from celery_app.client.cancelling import mark
 from celery_app.client.entries import entries_of
 from celery_app.client.event_stream import BLOCK_MS
@@ -108,9 +109,7 @@ class Batch:
         Raises:
             UnknownBatch: there is none.
         """
-        from celery_app.client.client import Client
-
-        batch = cls(Client(app).app, batch_id)
+        batch = cls(configured(app), batch_id)
         batch.counts()
         return batch
 

@@ -37,15 +37,9 @@ class Client:
     @property
     def app(self) -> Any:
         """The Celery application, configured: before, it would have no result backend."""
-        from celery_app.settings import settings_of
-        from celery_app.stand_in import stand_in
+        from celery_app.client.application import configured
 
-        app = self._app or _of_process()
-        settings_of(app)
-        standing_in = stand_in()
-        if standing_in is not None:
-            standing_in.adopt(app)
-        return app
+        return configured(self._app)
 
     def submit(
         self,
@@ -253,19 +247,3 @@ class Client:
         from celery_app.client.cancelling import cancel
 
         return await asyncio.to_thread(cancel, self.app, job)
-
-
-def _of_process() -> Any:
-    """Return this thread's application; of two in one process, the one that lanes were put on.
-
-    Celery's current application is the one that was made last, whichever has lanes. `install` has made its own the
-    default for threads that made none.
-    """
-    from celery import _state, current_app
-
-    from celery_app.app import LanesApp
-    from celery_app.settings import has_lanes
-
-    app, other = current_app._get_current_object(), _state.default_app  # noqa: SLF001 - the proxy is bound to a thread
-    is_projects = has_lanes(other) and not isinstance(other, LanesApp)
-    return other if is_projects and not has_lanes(app) else app

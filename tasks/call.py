@@ -1,0 +1,141 @@
+"""A call of the API that the budget has admitted: what becomes of it is told here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from celery_app.away import say_away
+from celery_app.budget import Budget, Outcome, Settlement, Usage
+from celery_app.budget.budget import ANY_MODEL
+from celery_app.errors import NotAMessage
+from celery_app.job_keys import ENDED_KEPT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.job import Job
+
+logger = logging.getLogger(__name__)
+
+
+class Call:
+    """An admitted call; what becomes of it is told here, and settled when its block ends.
+
+    Attributes:
+        usage: tokens used; None: not known, the estimate stands.
+        headers: of the answer, whose limits the budget learns.
+        outcome: how the call ended.
+        reason: why the API refused it, in words that anybody may read.
+        settlement: what came of settling it; None before that, and where Redis is away.
+        ends_job: whether its job ends with its answer: settling decides then whether it was cancelled before.
+    """
+
+    reason = ""
+    settlement: Settlement | None = None
+    ends_job = False
+
+    def __init__(
+        self, budget: Budget, client: redis.Redis, ticket: str, job: Job, release: Callable[[], Any] | None = None
+    ) -> None:
+        """Keep what settling needs; `release` ends the lease of a call without a job."""
+        self.usage: Usage | None = None
+        self.headers: Mapping[str, str] | None = None
+        self.outcome: Outcome = "answered"
+        self._budget, self._client, self._ticket, self._job = budget, client, ticket, job
+        self._release = release
+
+    def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
+        """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers.
+
+        Raises:
+            NotAMessage: it is neither; the block ends with it, and the job is tried again.
+        """
+        if not isinstance(message, Mapping):
+            if not hasattr(message, "model_dump"):  # the SDK gives a page of HTML as a string
+                raise NotAMessage(status=200, content_type=f"a {type(message).__name__}")
+            message = message.model_dump()
+        self.usage, self.headers = Usage.of(message), headers
+
+    def begun(self, headers: Mapping[str, str]) -> None:
+        """Take the limits from the headers of an answer that will take a while."""
+        try:
+            self._budget.hear(self._client, self._ticket, headers)
+        except redis.RedisError as exc:
+            say_away("the headers of an answer did not reach the budget", exc)
+
+    def failed(self, outcome: Outcome, headers: Mapping[str, str] | None = None, reason: str = "") -> None:
+        """Say how the call failed."""
+        self.outcome, self.headers, self.reason = outcome, headers, reason
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its refusal is a verdict on its job alone, known once it is settled."""
+        return self.settlement is not None and self.settlement.own
+
+    @property
+    def sent_at(self) -> int:
+        """When it left: µs since the epoch, by Redis' clock."""
+        return self._budget.sent_at(self._ticket)
+
+    def settle(self) -> None:
+        """Replace the estimate in the budget; where Redis is away it stands, and its lease ends the call."""
+        ends = self._ends()
+        try:
+            self.settlement = self._budget.conclude(
+                self._client,
+                self._ticket,
+                self.usage,
+                self.headers,
+                self.outcome,
+                reason=self.reason,
+                refused_at=self._job.refused_at,
+                ends=ends or ("", "", 0),
+            )
+            if ends is not None:
+                self._job.attempt.may_end = not self.settlement.cancelled
+            say_settled(self._budget, self)
+        except redis.RedisError as exc:
+            say_away("a call could not be settled with the budget", exc)
+        if self._release is not None:
+            self._release()
+
+    def _ends(self) -> tuple[str, str, int] | None:
+        """Return which job ends with the answer, if one does."""
+        if not self.ends_job or self.outcome != "answered" or not self._job.is_sent:
+            return None
+        return self._job.id, self._job.batch or "", ENDED_KEPT
+
+
+def say_settled(budget: Budget, call: Call) -> None:
+    """Tell when a call has shut the budget, or opened it."""
+    lanes, models = ", ".join(budget.sharers), "" if budget.family == ANY_MODEL else f" of {budget.family}"
+    if call.settlement is not None and call.settlement.shut:
+        how = "refuses the account; one job a minute probes" if call.outcome == "refused" else "wants to be left alone"
+        logger.warning("%s: the API has shut the budget%s, it %s: %s", lanes, models, how, call.reason)
+    if call.settlement is not None and call.settlement.opened:
+        logger.warning("%s: the API answers again, the budget%s is open", lanes, models)
+
+
+class FreeCall(Call):
+    """A call that nothing is drawn on for, because no API is asked."""
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        self.usage: Usage | None = None
+        self.headers: Mapping[str, str] | None = None
+        self.outcome: Outcome = "answered"
+
+    def begun(self, headers: Mapping[str, str]) -> None:
+        """Learn nothing."""
+
+    def settle(self) -> None:
+        """Owe nothing."""
+
+    @property
+    def sent_at(self) -> int:
+        """Nobody asks."""
+        return 0
