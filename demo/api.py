@@ -62,15 +62,15 @@ def _status_of_models(key: str, base_url: str) -> int:
     import anthropic
 
     from tasks.clients import client_for
-    from tasks.deadline import deadline
+    from tasks.loop import OutOfTime, run
 
+    client = client_for(key, base_url)
     try:
-        with deadline(CHECK_SECONDS):
-            # Raw: a gateway's answer need not be a list of models.
-            client_for(key, base_url).models.with_raw_response.list(limit=1)
+        # Raw: a gateway's answer need not be a list of models.
+        run(lambda: client.models.with_raw_response.list(limit=1), CHECK_SECONDS)
     except anthropic.APIStatusError as error:
         return error.status_code
-    except anthropic.APITimeoutError:
+    except (anthropic.APITimeoutError, OutOfTime):
         raise ApiUnreachable(reason=f"{base_url} did not answer within {CHECK_SECONDS:.0f} s") from None
     except anthropic.APIConnectionError as error:
         raise ApiUnreachable(reason=f"{base_url}: {error.__cause__ or error}") from None

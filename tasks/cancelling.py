@@ -1,13 +1,13 @@
-"""How a running call is interrupted: a thread cannot be killed, but the connection that it waits for can be closed."""
+"""How a running call is cancelled: a thread cannot be killed, but what it waits for can be ended."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import redis
 
@@ -17,20 +17,13 @@ from celery_app.job_keys import CANCEL
 from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tasks.job import Job
 
 #: Seconds between two looks for cancellations, while calls run: one command for all calls of a process, and a
 #: cancelled call ends well within the promised 0.5 s.
 LOOK_EVERY = 0.2
-
-
-class Connection(Protocol):
-    """What a call waits for."""
-
-    def shut_down(self, call: Running) -> None:
-        """Wake the thread that waits, if it is that call's."""
 
 
 class Running:
@@ -42,22 +35,23 @@ class Running:
     """
 
     def __init__(self, marks: list[str]) -> None:
-        """Take a call that has no connection yet."""
+        """Take a call that has not begun yet."""
         self.marks = marks
         self.cancelled = False
-        self._connection: Connection | None = None
+        self._end: Callable[[], object] | None = None
 
-    def use(self, connection: Connection) -> bool:
-        """Note which connection the call waits for; return whether it may."""
-        self._connection = connection
-        # In this order: whoever cancels meanwhile sees the connection, or is seen here.
+    def use(self, end: Callable[[], object]) -> bool:
+        """Note what ends the call; return whether it may go on."""
+        self._end = end
+        # In this order: whoever cancels meanwhile sees how to end it, or is seen here.
         return not self.cancelled
 
     def cancel(self) -> None:
         """Have the call end now; from another thread."""
         self.cancelled = True
-        if self._connection is not None:
-            self._connection.shut_down(self)
+        if self._end is not None:
+            with suppress(RuntimeError):  # the loop that it ran on is over
+                self._end()
 
 
 _running: ContextVar[Running | None] = ContextVar("running", default=None)

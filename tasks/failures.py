@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from celery_app.budget import RateLimits
 from celery_app.errors import ApiError, ApiUnreachable, CallTimeout, NotAMessage
+from tasks.loop import HungUp, OutOfTime
 from tasks.redaction import content_type_of, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from anthropic import APIStatusError
 
@@ -88,6 +89,9 @@ _TYPE = re.compile(r"[a-z_]{1,64}")
 #: somebody sends, it is told apart by its words alone.
 _HUNG_UP = ("Server disconnected", "peer closed connection")
 
+#: How the HTTP library begins to say that an answer was cut off.
+_CUT_OFF = "Not enough data"
+
 #: Where an error of another API's form says its status, and which numbers are one.
 _STATUS_FIELDS = ("status", "status_code", "http_status", "code")
 _STATUSES = range(400, 600)
@@ -147,11 +151,11 @@ def failure_of(exc: BaseException, seconds: float, keys: Collection[str] = (), b
 
     if isinstance(exc, NotAMessage):
         return Failure("retry", exc)
-    if isinstance(exc, StreamCutShort):
+    if isinstance(exc, StreamCutShort | HungUp):
         return Failure("retry", ApiUnreachable(reason=str(exc)))
     if isinstance(exc, anthropic.APIStatusError):
         return _of_status(exc, keys)
-    if isinstance(exc, anthropic.APITimeoutError | httpx2.TimeoutException):
+    if isinstance(exc, OutOfTime | anthropic.APITimeoutError | httpx2.TimeoutException):
         return _of_timeout(exc, seconds, bound)
     if isinstance(exc, anthropic.APIConnectionError | httpx2.TransportError | httpx2.DecodingError):
         return _of_connection(exc, keys)
@@ -175,14 +179,35 @@ def _of_connection(exc: BaseException, keys: Collection[str]) -> Failure | None:
 
     # The SDK's error has the HTTP client's as its cause, which has those of the libraries below.
     cause = exc if isinstance(exc, httpx2.HTTPError) else exc.__cause__ or exc
-    if isinstance(cause, httpx2.LocalProtocolError):
+    if isinstance(cause, httpx2.LocalProtocolError) or (
+        isinstance(cause, ValueError) and not isinstance(cause, UnicodeError)
+    ):
         return None  # what we sent was wrong, and will be
     if isinstance(cause, httpx2.DecodingError):
         return Failure("retry", ApiUnreachable(reason="the body of its answer is not encoded as it says"))
-    error = ApiUnreachable(reason=_reason(exc, keys))
+    nonsense = _nonsense_in(exc)
+    error = ApiUnreachable(reason=nonsense or _reason(exc, keys))
     if isinstance(cause, httpx2.TooManyRedirects | httpx2.InvalidURL | httpx2.UnsupportedProtocol):
         return Failure("fatal", error)  # a redirection that leads nowhere
-    return Failure("retry", error, overloaded=_is_away(cause))
+    return Failure("retry", error, overloaded=not nonsense and _is_away(cause))
+
+
+def _nonsense_in(exc: BaseException) -> str:
+    """Say what is wrong with an answer that is no HTTP, without a word of it; empty for what is not there at all."""
+    import aiohttp
+    from aiohttp.http_exceptions import BadHttpMessage
+
+    for each in _chain(exc):
+        if isinstance(each, BadHttpMessage | aiohttp.ClientResponseError) and not each.message.startswith(_CUT_OFF):
+            return f"its answer is no HTTP ({each.message.partition(':')[0]})"
+    return ""
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from."""
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__
 
 
 def _is_away(cause: BaseException) -> bool:
@@ -282,6 +307,11 @@ def _words(exc: APIStatusError, keys: Collection[str]) -> str:
 
 def _reason(exc: BaseException, keys: Collection[str]) -> str:
     """Name the cause below the SDK's "Connection error."."""
+    import aiohttp
+
+    hung_up = aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError
+    if any(isinstance(each, hung_up) for each in _chain(exc)):
+        return "the server hung up"  # their own words show parts of the answer
     cause = exc.__cause__ or exc
     return redacted(str(cause), _request_of(exc), keys) or type(cause).__name__
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celery import shared_task
@@ -18,7 +19,7 @@ from tasks.base import LaneTask
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from anthropic.resources.messages import Messages
+    from anthropic.resources.messages import AsyncMessages
     from celery.result import AsyncResult
 
     from tasks.call import Call
@@ -98,19 +99,20 @@ def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -
 
 
 def _create(job: Job, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
-    from tasks.clients import unlogged
-    from tasks.deadline import deadline
+    from tasks.clients import call_timeout, unlogged
     from tasks.incoming import message_in
+    from tasks.loop import run
 
-    with deadline(timeout), unlogged():
+    with unlogged():
         # The SDK refuses a large max_tokens without streaming unless it is given a timeout.
-        response = api_of(job).with_raw_response.create(**sdk_arguments(params), timeout=timeout).http_response
+        arguments = {**sdk_arguments(params), "timeout": call_timeout(timeout)}
+        response = run(partial(api_of(job).with_raw_response.create, **arguments), timeout).http_response
     message = message_in(response, response.content, params["model"])
     call.answered(message, response.headers)
     return message
 
 
-def api_of(job: Job) -> Messages:
+def api_of(job: Job) -> AsyncMessages:
     """Return the SDK's Messages API with the key of the job's lane.
 
     Raises:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
@@ -13,7 +15,8 @@ from tasks.assembly import events_of
 from tasks.messages import MessageTask, api_of, perform, sdk_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from tasks.call import Call
     from tasks.job import Job
@@ -30,28 +33,36 @@ def stream_message(self: MessageTask, **params: Any) -> dict[str, Any]:
 
 
 def _stream(job: Job, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
-    from tasks.clients import unlogged
-    from tasks.deadline import deadline
+    from tasks.clients import call_timeout, unlogged
+    from tasks.loop import run
 
-    stream = _relayed(job)
-    create = api_of(job).with_streaming_response.create
+    stream, api = _relayed(job), api_of(job)
     try:
-        with (
-            deadline(timeout),
-            unlogged(),
-            create(**sdk_arguments(params), stream=True, timeout=timeout) as answer,
-        ):
-            response = answer.http_response
-            call.begun(response.headers)
-            chunks = response.iter_bytes()
-            message = _pass_on(response, chunks, stream, params["model"])
-            call.answered(message, response.headers)
-            stream.end(json.dumps(message).encode())
-            _drain(chunks)
+        with unlogged():
+            arguments = {**sdk_arguments(params), "stream": True, "timeout": call_timeout(timeout)}
+            opening = partial(api.with_streaming_response.create, **arguments)
+            message, headers = run(lambda: _passed_on(opening, call, stream, params["model"]), timeout)
+        call.answered(message, headers)
+        stream.end(json.dumps(message).encode())
     except BaseException:
         stream.flush()  # what the next attempt writes has to come behind
         raise
     return message
+
+
+async def _passed_on(
+    opening: Callable[[], AbstractAsyncContextManager[Any]], call: Call, stream: RelayedStream, model: str
+) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """Pass a stream on; return its message, and the headers of the answer."""
+    async with AsyncExitStack() as answer:
+        response = (await answer.enter_async_context(opening())).http_response
+        # Redis is asked by a thread: no other stream waits for it.
+        heard = asyncio.get_running_loop().run_in_executor(None, call.begun, response.headers)
+        chunks = response.aiter_bytes()
+        message = await _pass_on(response, chunks, stream, model)
+        await heard
+        _drained(chunks, answer.pop_all())
+    return message, response.headers
 
 
 def _relayed(job: Job) -> RelayedStream:
@@ -63,7 +74,7 @@ def _relayed(job: Job) -> RelayedStream:
     return RelayedStream(relay_for(job.app), key, anew=anew)
 
 
-def _pass_on(response: Any, chunks: Iterator[bytes], stream: RelayedStream, model: str) -> dict[str, Any]:
+async def _pass_on(response: Any, chunks: AsyncIterator[bytes], stream: RelayedStream, model: str) -> dict[str, Any]:
     """Pass the events on until the message is complete; what an API may send behind it is nobody's business.
 
     Raises:
@@ -75,9 +86,9 @@ def _pass_on(response: Any, chunks: Iterator[bytes], stream: RelayedStream, mode
     from tasks.incoming import STREAM_TYPE, Incoming  # brings redis-py along
 
     if STREAM_TYPE not in response.headers.get("content-type", "").lower():
-        return _pass_on_whole(response, b"".join(chunks), stream, model)
+        return _pass_on_whole(response, b"".join([chunk async for chunk in chunks]), stream, model)
     incoming, has_begun = Incoming(response, model), False
-    for chunk in chunks:
+    async for chunk in chunks:
         lines = list(incoming.feed(chunk))
         if lines:
             # The first token goes at once, and what the API says before it.
@@ -100,12 +111,23 @@ def _pass_on_whole(response: Any, body: bytes, stream: RelayedStream, model: str
     return message
 
 
-def _drain(chunks: Iterator[bytes]) -> None:
-    """Read what ends the answer, so that its connection can serve the next call; an API that keeps it open loses it."""
+#: Tasks that read the ends of answers: a loop alone does not keep them.
+_draining: set[asyncio.Task[None]] = set()
+
+
+def _drained(chunks: AsyncIterator[bytes], answer: AsyncExitStack) -> None:
+    """Read what ends an answer, so that its connection can serve the next call; its job does not wait for that."""
+    task = asyncio.ensure_future(_drain(chunks, answer))
+    _draining.add(task)
+    task.add_done_callback(_draining.discard)
+
+
+async def _drain(chunks: AsyncIterator[bytes], answer: AsyncExitStack) -> None:
+    """Read to the end and close; an API that keeps it open loses the connection."""
     import httpx2
 
-    from tasks.deadline import deadline
-
-    with deadline(DRAIN_SECONDS), suppress(httpx2.HTTPError, httpx2.StreamError):
-        for _ in chunks:
-            pass
+    async with answer:
+        with suppress(httpx2.HTTPError, httpx2.StreamError, TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                async for _ in chunks:
+                    pass

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
@@ -11,6 +12,7 @@ from celery import bootsteps, signals
 from celery_app.errors import UnsupportedWorker
 from celery_app.settings import settings_of
 from celery_app.worker import lanes_of
+from tasks.loop import OutOfTime, close_loop, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,6 +65,7 @@ def _ready_worker(worker: Any) -> None:
 
         signals.worker_process_init.connect(ready_child, weak=False)
         ready(keys, settings.base_url, 1)
+        close_loop()  # what is forked now has a loop and connections of its own
     else:
         ready(keys, settings.base_url, min(worker.concurrency, FIRST_CONNECTIONS))
 
@@ -73,25 +76,27 @@ def ready(keys: Iterable[str], base_url: str, connections: int) -> None:
     Raises:
         UnsupportedWorker: if the API says that a key is wrong.
     """
-    from tasks.clients import client_for, forget_clients
+    from tasks.clients import client_for
 
-    forget_clients()
     for key in keys:
         client = client_for(key, base_url)
-        with ThreadPoolExecutor(connections) as pool:
-            list(pool.map(_knock, [client] * connections))
+        try:
+            run(partial(_knock_all, client, connections), PATIENCE)
+        except OutOfTime:
+            logger.warning("the API at %s has not answered within %.0f s", base_url, PATIENCE)
 
 
-def _knock(client: Any) -> None:
+async def _knock_all(client: Any, connections: int) -> None:
+    await asyncio.gather(*(_knock(client) for _ in range(connections)))
+
+
+async def _knock(client: Any) -> None:
     """Ask for something that costs nothing, for the sake of the connection."""
     import anthropic
     import httpx2
 
-    from tasks.deadline import deadline
-
     try:
-        with deadline(PATIENCE):
-            client.get("/v1/models", cast_to=httpx2.Response, options={"params": {"limit": 1}})
+        await client.get("/v1/models", cast_to=httpx2.Response, options={"params": {"limit": 1}})
     except anthropic.APIStatusError as exc:
         _judge(client, exc)
     except (anthropic.APIError, httpx2.HTTPError) as exc:

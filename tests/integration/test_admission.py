@@ -18,7 +18,7 @@ from celery_app.errors import ApiError, Cancelled, DeadlineExceeded
 from celery_app.lanes import CRITICAL
 from demo.simulator import Limits as ApiLimits, running
 from tasks import create_message
-from tasks.clients import client_for, forget_clients
+from tasks.loop import close_loop
 from tests.conftest import close
 
 if TYPE_CHECKING:
@@ -161,8 +161,7 @@ def test_a_call_without_a_worker_waits_for_the_budget_where_it_is(up: Rig, monke
 
     assert [result.get()["type"] for result in results] == ["message"] * 5
     assert time.monotonic() - begun > 1.0
-    client_for(up.env["EZAI_API_KEY"], up.env["EZAI_BASE_URL"]).close()
-    forget_clients()
+    close_loop()
     close(app)
 
 

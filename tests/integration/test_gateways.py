@@ -19,7 +19,7 @@ from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, LanesError, NotAMessage
 from tasks import create_message
-from tasks.clients import client_for
+from tasks.loop import close_loop
 from tasks.warmup import ready
 from tests.conftest import close
 
@@ -345,7 +345,7 @@ def test_a_key_that_may_call_but_not_list_models_starts_a_worker(
     """Only what is certainly a wrong key is a reason to refuse; a doubtful one is told of."""
     with gateway(models) as behind, caplog.at_level("WARNING"):
         ready(["sk-secret-0123"], behind.url, 1)
-        client_for("sk-secret-0123", behind.url).close()
+        close_loop()
 
     assert word in caplog.text
     assert word or "did not list" not in caplog.text

@@ -10,7 +10,8 @@ from worker_process import worker
 
 from celery_app.client import Client
 from demo.simulator import running
-from tasks import clients
+from tasks.clients import client_for
+from tasks.loop import close_loop
 from tests.conftest import close
 
 if TYPE_CHECKING:
@@ -81,10 +82,9 @@ def test_what_the_environment_switches_off_stays_off(
 ) -> None:
     """Content is the only thing that it cannot have."""
     monkeypatch.setenv(variable, value)
-    clients.forget_clients()
-    with clients.client_for("k", "http://127.0.0.1:9") as client:
-        options = client.open_telemetry
-    clients.forget_clients()
+    close_loop()
+    options = client_for("k", "http://127.0.0.1:9").open_telemetry
+    close_loop()
 
     assert options["traces"]["content_mode"] == "metadata_only"
     assert (options["traces"]["enabled"], options["propagation"]) == (enabled, propagation)
