@@ -15,7 +15,8 @@ from celery_app.stand_in import refuse_eager
 from tasks.admission import admitted
 from tasks.cancelling import cancellable
 from tasks.endings import cancelled, dead, report, requeued
-from tasks.failures import LIMITED_PAUSE, Failure, backoff, failure_of
+from tasks.failure import LIMITED_PAUSE, Failure, backoff
+from tasks.failures import failure_of
 from tasks.log_lines import say_refused
 
 if TYPE_CHECKING:

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from celery_app.errors import NotAMessage
+from tasks.blocks import PIECES, Block, Json, nonsense, opening, without_nulls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-Json: TypeAlias = dict[str, Any]
-
-#: Kind of a delta -> its field with a piece of the block's text, and the kind of the block.
-_PIECES = {
-    "text_delta": ("text", "text"),
-    "thinking_delta": ("thinking", "thinking"),
-    "input_json_delta": ("partial_json", "tool_use"),
-}
-
-#: Kind of a delta that is no piece of text -> the kind of its block.
-_OTHERS = {"signature_delta": "thinking", "citations_delta": "text"}
+    from collections.abc import Callable
 
 #: The kinds of events that a message is made of.
 KINDS = frozenset(
@@ -60,7 +48,7 @@ class Assembly:
         """Start with nothing; `model` is what a message without a start was asked from."""
         self.begun = self.complete = False
         self._message: Json = _envelope(model)
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: dict[int, Block] = {}
         self._last = -1
         self._takers: dict[str, Callable[[Json], list[Json]]] = {
             "message_start": self._start,
@@ -86,7 +74,7 @@ class Assembly:
         try:
             return [event] if taker is None else taker(event)
         except RecursionError:
-            raise _nonsense("one that is nested too deep") from None
+            raise nonsense("one that is nested too deep") from None
 
     def end(self, *, said: bool) -> list[Json]:
         """Complete the message of a stream that has ended in good order, if nothing but ``message_stop`` is missing.
@@ -115,14 +103,14 @@ class Assembly:
     def _start(self, event: Json) -> list[Json]:
         message = _fields(event.get("message"))
         if message.get("type") not in (None, "message"):
-            raise _nonsense("a start of something else")
+            raise nonsense("a start of something else")
         if self.begun:
             if self._blocks and message.get("id") != self._message["id"]:
-                raise _nonsense("two messages in one stream")
+                raise nonsense("two messages in one stream")
             return []  # said twice
         said = {name: value for name, value in message.items() if value is not None}
         if not isinstance(said.get("content", []), list):
-            raise _nonsense("content that is no list")
+            raise nonsense("content that is no list")
         made_up = {name: said.get(name, self._message[name]) for name in _NEEDED}
         self._message, self.begun = {**self._message, **message, **made_up}, True
         if said.keys() >= _NEEDED:
@@ -134,7 +122,7 @@ class Assembly:
         before = self._begin()
         if block is None:
             return before  # its first delta says what it is
-        fields = _without_nulls(_fields(block))
+        fields = without_nulls(_fields(block))
         if fields != block:
             event = {**event, "content_block": dict(fields)}
         known = self._blocks.get(-1 if index is None else index)
@@ -151,8 +139,8 @@ class Assembly:
         delta = _fields(event["delta"])
         kind = delta.get("type")
         if not isinstance(kind, str):
-            raise _nonsense("a delta without a type")
-        if kind in _PIECES and delta.get(_PIECES[kind][0]) is None:
+            raise nonsense("a delta without a type")
+        if kind in PIECES and delta.get(PIECES[kind][0]) is None:
             return []
         before, index = self._block_for(event, kind)
         self._blocks[index].extend(kind, delta)
@@ -166,7 +154,7 @@ class Assembly:
         """Return the index of a delta's block, and what the readers lack before the delta."""
         index, before = self._index_of(event), self._begin()
         if index not in self._blocks:
-            block = _opening(kind)
+            block = opening(kind)
             self._open(index, block)
             before.append({"type": "content_block_start", "index": index, "content_block": dict(block)})
         return before, index
@@ -178,7 +166,7 @@ class Assembly:
         return self._last
 
     def _open(self, index: int, fields: Json) -> None:
-        self._blocks[index], self._last = _Block(fields), index
+        self._blocks[index], self._last = Block(fields), index
 
     def _begin(self) -> list[Json]:
         """Make up for a start that was never sent."""
@@ -204,98 +192,9 @@ class Assembly:
 
     def _stop(self, event: Json) -> list[Json]:
         if not self.begun:
-            raise _nonsense("the end of something else")
+            raise nonsense("the end of something else")
         self.complete = True
         return [event]
-
-
-class _Block:
-    """One block of a message's content."""
-
-    def __init__(self, fields: Json) -> None:
-        self._fields, self._start = dict(fields), fields
-        self._pieces: dict[str, list[str]] = {}
-
-    def is_new(self, fields: Json) -> bool:
-        """Whether nothing has been added to a block that began with these fields."""
-        return not self._pieces and self._fields == self._start == fields
-
-    def extend(self, kind: str, delta: Json) -> None:
-        """Add a delta.
-
-        Raises:
-            NotAMessage: its piece of text is none.
-        """
-        if self._fields.get("type") is None:
-            self._fields["type"] = _opening(kind)["type"]
-        if kind in _PIECES:
-            field = _PIECES[kind][0]
-            if not isinstance(delta[field], str):
-                raise _nonsense("a piece of text that is none")
-            self._pieces.setdefault(field, []).append(delta[field])
-        elif kind == "signature_delta":
-            self._fields["signature"] = delta.get("signature")
-        elif kind == "citations_delta":
-            known = self._fields.get("citations")
-            self._fields["citations"] = [*(known if isinstance(known, list) else []), delta.get("citation")]
-        else:
-            self._merge(delta)
-
-    def _merge(self, delta: Json) -> None:
-        """Keep the data of a delta that we do not know: text and lists grow, anything else is said anew."""
-        for name, value in delta.items():
-            known = self._fields.get(name)
-            if name == "type" or value is None:
-                continue
-            if isinstance(value, str) and (known is None or isinstance(known, str)):
-                self._pieces.setdefault(name, []).append(value)
-            elif isinstance(value, list) and isinstance(known, list):
-                self._fields[name] = [*known, *value]
-            elif isinstance(value, Mapping) and isinstance(known, Mapping):
-                self._fields[name] = {**known, **value}
-            else:
-                self._fields[name] = value
-
-    def whole(self) -> Json:
-        """Return the block with all its text."""
-        for field, pieces in self._pieces.items():
-            text, known = "".join(pieces), self._fields.get(field)
-            if field == "partial_json":
-                self._fields["input"] = _tool_input(text) if text else self._fields.get("input", {})
-            else:
-                self._fields[field] = known + text if isinstance(known, str) else text
-        return self._fields
-
-
-def events_of(message: Json) -> Iterator[Json]:
-    """Give the events of a message that came as a whole, for readers who expect a stream."""
-    content = message.get("content")
-    blocks = [block for block in content if isinstance(block, Mapping)] if isinstance(content, list) else []
-    yield {"type": "message_start", "message": {**message, "content": [], "stop_reason": None, "stop_sequence": None}}
-    for index, block in enumerate(blocks):
-        fields, deltas = _opened(dict(block))
-        yield {"type": "content_block_start", "index": index, "content_block": fields}
-        for delta in deltas:
-            yield {"type": "content_block_delta", "index": index, "delta": delta}
-        yield {"type": "content_block_stop", "index": index}
-    delta = {"stop_reason": message.get("stop_reason"), "stop_sequence": message.get("stop_sequence")}
-    yield {"type": "message_delta", "delta": delta, "usage": message.get("usage") or {}}
-    yield {"type": "message_stop"}
-
-
-def _opened(block: Json) -> tuple[Json, list[Json]]:
-    """Return a block as it begins in a stream, and the deltas that follow; of unknown ones the beginning is all."""
-    kind = block.get("type")
-    if kind == "text" and isinstance(block.get("text"), str):
-        return {**block, "text": ""}, [{"type": "text_delta", "text": block["text"]}]
-    if kind == "tool_use" and isinstance(block.get("input"), Mapping):
-        text = json.dumps(block["input"])
-        return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": text}]
-    if kind == "thinking" and isinstance(block.get("thinking"), str):
-        signature = {"type": "signature_delta", "signature": block.get("signature")}
-        thought = {"type": "thinking_delta", "thinking": block["thinking"]}
-        return {**block, "thinking": "", "signature": ""}, [thought, *([signature] if signature["signature"] else [])]
-    return block, []
 
 
 def _envelope(model: str) -> Json:
@@ -310,23 +209,6 @@ def _envelope(model: str) -> Json:
         "stop_sequence": None,
         "usage": {},
     }
-
-
-def _opening(kind: str) -> Json:
-    """Return a block as it would have begun, by the kind of its first delta."""
-    if kind in _PIECES:
-        field, block = _PIECES[kind]
-        return {"type": block, **({"input": {}} if field == "partial_json" else {field: ""})}
-    return {"type": _OTHERS.get(kind, kind.removesuffix("_delta"))}
-
-
-def _without_nulls(block: Json) -> Json:
-    """Return a block that has text, or an input, where readers add to it."""
-    for field, kind in _PIECES.values():
-        name, nothing = ("input", {}) if field == "partial_json" else (field, "")
-        if block.get("type") == kind and name in block and block[name] is None:
-            return {**block, name: nothing}
-    return block
 
 
 def _numbered(event: Json, index: int) -> Json:
@@ -349,24 +231,7 @@ def _fields(value: Any) -> Json:
         return value
     if value is None:
         return {}
-    raise _nonsense("a part that is no object")
-
-
-def _nonsense(what: str) -> NotAMessage:
-    return NotAMessage(status=200, content_type=f"an event without meaning: {what}")
-
-
-def _tool_input(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        from jiter import from_json  # the SDK's own parser
-
-    try:
-        # An answer that was cut off by max_tokens: the SDK, too, takes what there is.
-        return from_json(text.encode(errors="replace"), partial_mode=True)
-    except ValueError:
-        raise NotAMessage(status=200, content_type="a tool's input that is no JSON") from None
+    raise nonsense("a part that is no object")
 
 
 #: Digits of an index: a message has some blocks.

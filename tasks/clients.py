@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from tasks.failures import CONNECT_SECONDS
 from tasks.loop import call_loop
 
 if TYPE_CHECKING:
@@ -26,6 +25,9 @@ KEEPALIVE_EXPIRY = 120.0
 
 #: More than any worker has slots: a call must never wait for a connection of its own process.
 MAX_CONNECTIONS = 10_000
+
+#: Seconds to open a connection to the API; more means that it is down, not slow.
+CONNECT_SECONDS = 5.0
 
 #: The part of its time after which a call that has no connection yet gets none.
 CONNECT_SHARE = 0.95

@@ -7,14 +7,16 @@ import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_app.errors import NotAMessage
-from tasks.assembly import KINDS, Assembly, Json
-from tasks.failures import STATUS_OF_TYPE, StreamCutShort
+from tasks.assembly import KINDS, Assembly
+from tasks.failures import StreamCutShort
 from tasks.redaction import content_type_of
+from tasks.refusals import STATUS_OF_TYPE
 from tasks.sse import EventParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tasks.blocks import Json
     from tasks.sse import ServerEvent
 
 #: The content type of a stream.

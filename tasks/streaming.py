@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from celery import shared_task
 
 from celery_app.job_keys import STREAM_TASK
-from tasks.assembly import events_of
 from tasks.messages import MessageTask, api_of, perform, sdk_arguments
+from tasks.whole_events import events_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -121,7 +121,7 @@ class Lanes:
 
 def api_error(status: int, text: str) -> ApiError:
     """Return the API's refusal with a status."""
-    from tasks.failures import STATUS_OF_TYPE
+    from tasks.refusals import STATUS_OF_TYPE
 
     types = {each: kind for kind, each in STATUS_OF_TYPE.items()}
     return ApiError(status=status, type=types.get(status, "error"), text=text)

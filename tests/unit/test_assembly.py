@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from celery_app.errors import NotAMessage
-from tasks.assembly import Assembly, events_of
+from tasks.assembly import Assembly
+from tasks.whole_events import events_of
 
 Json = dict[str, Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import anthropic
 import httpx2
@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from celery_app.errors import ApiError, ApiUnreachable, LanesError, NotAMessage
-from tasks.failures import Failure, StreamCutShort, failure_of
+from tasks.failures import StreamCutShort, failure_of
 from tasks.incoming import Incoming, message_in
+
+if TYPE_CHECKING:
+    from tasks.failure import Failure
 
 Json = dict[str, Any]
 
