@@ -1,0 +1,136 @@
+"""The event loop of a process: what a call on it may take, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import warnings
+from contextvars import ContextVar
+
+import pytest
+
+from tasks.cancelling import Running, Watch
+from tasks.loop import HungUp, OutOfTime, call_loop, close_loop, run
+
+#: Seconds after which something hangs.
+PATIENCE = 30.0
+
+said: ContextVar[str] = ContextVar("said", default="nothing")
+
+
+async def forever() -> None:
+    """Wait for what never comes."""
+    await asyncio.Event().wait()
+
+
+async def thread() -> str:
+    """Return the name of the thread that runs this."""
+    return threading.current_thread().name
+
+
+def test_calls_share_one_thread() -> None:
+    """Whoever makes a call waits in his own thread; all calls run in one."""
+    assert {run(thread, PATIENCE) for _ in range(3)} == {"lanes-calls"}
+
+
+def test_a_call_knows_the_context_of_its_slot() -> None:
+    """A span that a worker has opened is the parent of the call's, and what a task sets for its calls is seen."""
+    said.set("hello")
+
+    async def hear() -> str:
+        await asyncio.sleep(0)
+        return said.get()
+
+    assert run(hear, PATIENCE) == "hello"
+
+
+def test_a_call_takes_no_longer_than_it_may() -> None:
+    """Its deadline is a total: no step of it begins anew."""
+    with pytest.raises(OutOfTime):
+        run(forever, 0.05)
+
+
+def test_a_timeout_of_its_own_is_a_calls_own() -> None:
+    """Only the deadline is a reason to say that the time is over."""
+
+    async def impatient() -> None:
+        raise TimeoutError("mine")
+
+    with pytest.raises(TimeoutError, match="mine"):
+        run(impatient, PATIENCE)
+
+
+def test_a_call_can_be_cancelled_from_another_thread() -> None:
+    """It ends, having cleaned up, before its slot goes on."""
+    call, cleaned = Running([]), []
+
+    async def tidy() -> None:
+        threading.Timer(0.05, call.cancel).start()
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(True)
+
+    with Watch(None).over(call), pytest.raises(HungUp):  # type: ignore[arg-type]
+        run(tidy, PATIENCE)
+    assert cleaned == [True]
+
+
+def test_a_call_that_was_cancelled_before_does_not_begin() -> None:
+    """Nothing is sent that nobody wants."""
+    call = Running([])
+    call.cancel()
+
+    with Watch(None).over(call), pytest.raises(HungUp):  # type: ignore[arg-type]
+        run(lambda: pytest.fail("it began"), PATIENCE)
+
+
+def test_a_cancellation_after_the_end_is_none() -> None:
+    """Whatever the loop does by then."""
+    call = Running([])
+    with Watch(None).over(call):  # type: ignore[arg-type]
+        run(thread, PATIENCE)
+    close_loop()
+    call.cancel()
+    assert call.cancelled
+
+
+def test_closing_ends_what_runs() -> None:
+    """A process that is over waits for no call, and a later one starts anew."""
+    begun, ended = threading.Event(), []
+
+    async def hang() -> None:
+        begun.set()
+        await forever()
+
+    def make() -> None:
+        with pytest.raises(HungUp):
+            run(hang, PATIENCE)
+        ended.append(True)
+
+    slot = threading.Thread(target=make)
+    slot.start()
+    assert begun.wait(PATIENCE)
+    close_loop()
+    slot.join(PATIENCE)
+
+    assert ended == [True]
+    assert run(thread, PATIENCE) == "lanes-calls"
+
+
+def test_a_forked_process_has_a_loop_of_its_own() -> None:
+    """The parent's thread is not there."""
+    before = call_loop()
+    with warnings.catch_warnings(action="ignore"):  # of threads, from Python 3.12 on: they are the point
+        pid = os.fork()
+    if pid == 0:  # what fails here must not run on into the other tests
+        try:
+            own = call_loop() is not before and run(thread, PATIENCE) == "lanes-calls"
+            os._exit(0 if own else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert call_loop() is before
+    close_loop()
