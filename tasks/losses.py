@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 #: somebody sends, it is told apart by its words alone.
 _HUNG_UP = ("Server disconnected", "peer closed connection")
 
+#: How it says that a connection was reset, behind other words.
+_RESET = "Connection reset by peer"
+
 #: How the HTTP library begins to say that an answer was cut off.
 _CUT_OFF = "Not enough data"
 
@@ -79,9 +82,11 @@ def _reason(exc: BaseException, keys: Collection[str]) -> str:
     """Name the cause below the SDK's "Connection error."."""
     import aiohttp
 
-    hung_up = aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError
-    if any(isinstance(each, hung_up) for each in _chain(exc)):
-        return "the server hung up"  # their own words show parts of the answer
+    for each in _chain(exc):  # whose own words show parts of the answer
+        if isinstance(each, aiohttp.ServerDisconnectedError):
+            return "the server disconnected"
+        if isinstance(each, aiohttp.ClientPayloadError):
+            return f"its answer is incomplete{', connection reset by peer' * (_RESET in str(each))}"
     cause = exc.__cause__ or exc
     return redacted(str(cause), _request_of(exc), keys) or type(cause).__name__
 

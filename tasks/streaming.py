@@ -15,7 +15,7 @@ from tasks.messages import MessageTask, api_of, perform, sdk_arguments
 from tasks.whole_events import events_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from tasks.call import Call
@@ -89,17 +89,26 @@ async def _pass_on(response: Any, chunks: AsyncIterator[bytes], stream: RelayedS
         return _pass_on_whole(response, b"".join([chunk async for chunk in chunks]), stream, model)
     incoming, has_begun = Incoming(response, model), False
     async for chunk in chunks:
-        lines = list(incoming.feed(chunk))
-        if lines:
-            # The first token goes at once, and what the API says before it.
-            stream.write(lines, at_once=not has_begun)
-            has_begun = has_begun or any(b"content_block_delta" in line for line in lines)
+        # The first token goes at once, and what the API says before it.
+        lines = _write(stream, incoming.feed(chunk), at_once=not has_begun)
+        has_begun = has_begun or any(b"content_block_delta" in line for line in lines)
         if incoming.complete:
             return incoming.message()
-    stream.write(list(incoming.end()))
+    _write(stream, incoming.end())
     if incoming.complete:
         return incoming.message()
     return _pass_on_whole(response, incoming.body(), stream, model)
+
+
+def _write(stream: RelayedStream, lines: Iterable[bytes], *, at_once: bool = False) -> list[bytes]:
+    """Pass lines on, those before an error, too; return them."""
+    ready: list[bytes] = []
+    try:
+        ready.extend(lines)
+    finally:
+        if ready:
+            stream.write(ready, at_once=at_once)
+    return ready
 
 
 def _pass_on_whole(response: Any, body: bytes, stream: RelayedStream, model: str) -> dict[str, Any]:
