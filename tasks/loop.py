@@ -10,7 +10,7 @@ import atexit
 import os
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tasks.cancelling import running
 
@@ -107,12 +107,48 @@ def run(call: Callable[[], Awaitable[T]], seconds: float) -> T:
         HungUp: it was cancelled.
         Exception: what the call raises.
     """
-    future = asyncio.run_coroutine_threadsafe(_bounded(call, seconds, running()), call_loop().loop)
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()  # a signal has interrupted this thread: nobody waits for the call any more
-        raise
+    return _Waiting(call, seconds, running()).result(call_loop().loop)
+
+
+class _Waiting(Generic[T]):
+    """A thread that waits for its call: a lock is all that has to wake it."""
+
+    def __init__(self, call: Callable[[], Awaitable[T]], seconds: float, of: Running | None) -> None:
+        self._call, self._seconds, self._of = call, seconds, of
+        self._over = threading.Lock()
+        self._over.acquire()
+        self._task: asyncio.Task[None] | None = None
+        self._answers: list[T] = []
+        self._error: BaseException | None = None
+
+    def result(self, loop: asyncio.AbstractEventLoop) -> T:
+        loop.call_soon_threadsafe(self._begin)  # the loop does it in this thread's context
+        try:
+            self._over.acquire()
+        except BaseException:
+            loop.call_soon_threadsafe(self._cancel)  # a signal: nobody waits for the call any more
+            raise
+        if self._error is None:
+            return self._answers.pop()
+        try:
+            raise self._error
+        finally:
+            self._error = None  # it knows this frame
+
+    def _begin(self) -> None:
+        self._task = asyncio.ensure_future(self._run())
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            self._answers.append(await _bounded(self._call, self._seconds, self._of))
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, it is the waiting thread's
+            self._error = exc
+        finally:
+            self._over.release()
 
 
 async def _bounded(call: Callable[[], Awaitable[T]], seconds: float, of: Running | None) -> T:

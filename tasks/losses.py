@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from celery_app.errors import ApiUnreachable, CallTimeout
@@ -85,6 +86,8 @@ def _reason(exc: BaseException, keys: Collection[str]) -> str:
     for each in _chain(exc):  # whose own words show parts of the answer
         if isinstance(each, aiohttp.ServerDisconnectedError):
             return "the server disconnected"
+        if isinstance(each, aiohttp.ClientOSError) and (each.errno or 0) > 0:
+            return f"[Errno {each.errno}] {os.strerror(each.errno or 0)}"
         if isinstance(each, aiohttp.ClientPayloadError):
             return f"its answer is incomplete{', connection reset by peer' * (_RESET in str(each))}"
     cause = exc.__cause__ or exc
