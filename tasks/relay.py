@@ -40,7 +40,7 @@ Command: TypeAlias = tuple[Any, ...]
 
 
 class RelayedStream:
-    """The events of one attempt at a job; to be used by one thread."""
+    """The events of one attempt at a job; written by the loop of its calls, ended by its slot."""
 
     def __init__(self, relay: Relay, key: str, *, anew: bool) -> None:
         """Begin an attempt.
