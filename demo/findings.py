@@ -45,7 +45,7 @@ def findings(run: Run, calls: Iterable[Mapping[str, Any]], seconds: float) -> Js
         for lane, jobs in run.jobs.items()
     }
     jobs = while_queued(run.jobs[CRITICAL.name], run.jobs[BATCH.name], BACKLOG)
-    beside = {"queued_at_least": BACKLOG, "jobs": len(jobs), "wait_ms": summary(waits_ms(jobs))}
+    beside: Json = {"queued_at_least": BACKLOG, "jobs": len(jobs), "wait_ms": summary(waits_ms(jobs))}
     errors = Counter(job.error for jobs in run.jobs.values() for job in jobs if job.error is not None)
     found = {"seconds": round(seconds, 1), "lanes": lanes, "critical_beside_batch": beside, "errors": dict(errors)}
     return {**found, "sentence": sentence(beside["wait_ms"])}

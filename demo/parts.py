@@ -49,7 +49,7 @@ def valkey(binary: Path, directory: Path) -> Part:
     """Return an embedded broker that keeps nothing, with a password in a directory that only this user can read."""
     password, port, config = secrets.token_urlsafe(PASSWORD_BYTES), free_port(), directory / "valkey.conf"
     config.write_text(f'requirepass {password}\nsave ""\n')  # a command line is for everybody to see
-    command = [binary, config, "--bind", LOCALHOST, "--port", str(port), "--dir", directory]
+    command: list[str | Path] = [binary, config, "--bind", LOCALHOST, "--port", str(port), "--dir", directory]
     url = f"redis://:{password}@{LOCALHOST}:{port}/0"
     return Part("broker (embedded Valkey)", "broker", command, lambda: _listens(port), url)
 

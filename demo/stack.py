@@ -48,7 +48,7 @@ class Stack:
         children: name of the log -> the process, in the order of their start.
     """
 
-    _simulator: RunningServer | None = None
+    simulator: RunningServer | None = None
     command: Part | None = None
 
     def __init__(
@@ -67,7 +67,8 @@ class Stack:
 
         Args:
             settings: without a key in them the API is a simulated one, with their limits.
-            interrupts, console: are looked at, and told what it waits for.
+            interrupts: are looked at while it waits.
+            console: shows for what.
             slots: concurrent jobs of the worker that only critical may use, and of the worker for all lanes.
             flower_port: 0 takes a free one; None leaves Flower out.
             behaviour: of the simulated API, as fields of its `Behaviour`.
@@ -116,10 +117,6 @@ class Stack:
             self._exits.close()
             self.group.close()
 
-    def simulated_calls(self) -> list[dict[str, Any]]:
-        """Return the log of the simulated API; nothing where there is none."""
-        return self._simulator.calls() if self._simulator else []
-
     def check(self) -> None:
         """Raise KeyboardInterrupt where somebody wants it to end, `ChildEnded` where a process is gone."""
         self._interrupts.check()
@@ -140,8 +137,8 @@ class Stack:
                 pattern: Limits(rpm=each.rpm, itpm=each.itpm, otpm=each.otpm, in_flight=each.concurrency)
                 for pattern, each in {**self.settings.model_limits, "*": self.settings.limits}.items()
             }
-            self._simulator = self._exits.enter_context(running(Behaviour(**self._behaviour), limits=limits))
-            self.settings = replace(self.settings, base_url=self._simulator.url)
+            self.simulator = self._exits.enter_context(running(Behaviour(**self._behaviour), limits=limits))
+            self.settings = replace(self.settings, base_url=self.simulator.url)
         self._start(*(parts.worker(self.app, node, runs=self._runs, **each) for node, each in self.workers.items()))
         if self.flower:
             # After the workers: it asks at its start which there are.

@@ -39,9 +39,9 @@ def demo(count: int, flower: bool, as_json: bool) -> None:
     # The demo waits for its results, so they go where it can be sure of them: to the broker.
     os.environ.pop("CELERY_RESULT_BACKEND", None)
     settings = replace(Settings.from_environment(), api_keys={})
-    console, plan = Console(stderr=True), {"flower_port": 0 if flower else None, "behaviour": BEHAVIOUR}
+    console, port = Console(stderr=True), 0 if flower else None
     with interruptible() as interrupts:
-        with Stack(settings, interrupts, console, slots=SLOTS, **plan) as stack:
+        with Stack(settings, interrupts, console, slots=SLOTS, flower_port=port, behaviour=BEHAVIOUR) as stack:
             if stack.flower and console.is_terminal:
                 login = f"user {FLOWER_USER}, password {stack.flower.password}"
                 click.echo(f"Flower, for as long as this runs: {stack.flower.url}  {login}", err=True)
@@ -50,7 +50,8 @@ def demo(count: int, flower: bool, as_json: bool) -> None:
                 for _ in run.until_answered():
                     if console.is_terminal:
                         status.update(progress(run, stack.app))
-            found = findings(run, stack.simulated_calls(), time.monotonic() - begun)
+            calls = stack.simulator.calls() if stack.simulator else []
+            found = findings(run, calls, time.monotonic() - begun)
         if as_json:
             click.echo(json.dumps(found))
         else:

@@ -16,10 +16,7 @@ from demo.simulator.behaviour import Behaviour, InvalidChange
 from demo.simulator.limits import Limits
 from demo.simulator.server import running
 
-# How soon the server notices that its parent has died.
-PARENT_CHECK_S = 0.25
-
-OPTIONS = "Each attribute below is an option, too: --tokens-per-second 30, --no-headers, --outage."
+PARENT_CHECK_S = 0.25  # how soon the server notices that its parent has died
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,7 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     text = "A simulated Messages API on 127.0.0.1. Prints its URL as one line of JSON when it is ready."
-    epilog = f"{OPTIONS}\n\n{inspect.getdoc(Behaviour)}\n\n{inspect.getdoc(Limits)}"
+    options = "Each attribute below is an option, too: --tokens-per-second 30, --no-headers, --outage."
+    epilog = f"{options}\n\n{inspect.getdoc(Behaviour)}\n\n{inspect.getdoc(Limits)}"
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m demo.simulator", None, text, epilog, formatter_class=raw)
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")

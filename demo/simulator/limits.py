@@ -139,7 +139,7 @@ def ratelimit_headers(account: Account, now: float, wall: float) -> dict[str, st
     if tokens:
         # `tokens` shows the most restrictive limit in effect.
         told["tokens"] = min(tokens, key=lambda bucket: bucket.level / bucket.capacity)
-    found = {}
+    found: dict[str, str] = {}
     for name, bucket in told.items():
         remaining, head = max(0.0, bucket.level), f"anthropic-ratelimit-{name}"
         full = datetime.fromtimestamp(math.ceil(wall + (bucket.capacity - bucket.level) / bucket.rate), UTC)

@@ -14,22 +14,18 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-# "Maximum request size is 32 MB" (platform.claude.com, errors).
-MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_BODY_BYTES = 32 * 1024 * 1024  # "Maximum request size is 32 MB" (platform.claude.com, errors)
 # Enough of the prompt to tell any two callers apart, and little enough to keep answers small.
 SAID_CHARS = 60
 # How a prompt asks for one of some classes: "… one word out of: web, data, other."
 CLASSES = re.compile(r"\bone (?:word )?(?:out )?of(?: these(?: \w+)?)?: *([^.\n]+)", re.IGNORECASE)
-# Models that do not exist, for testing 404.
-UNKNOWN_MODEL = "unknown-"
-# Anthropic's rule of thumb for English text.
-CHARS_PER_TOKEN = 4
+UNKNOWN_MODEL = "unknown-"  # models that do not exist, for testing 404
+CHARS_PER_TOKEN = 4  # Anthropic's rule of thumb for English text
 # An image of 1092 x 1092 pixels (platform.claude.com, vision: width x height / 750).
 IMAGE_CHARS = 1_590 * CHARS_PER_TOKEN
 # A page of PDF is "1,500 to 3,000 tokens"; the simulator does not open the file.
 DOCUMENT_CHARS = 3_000 * CHARS_PER_TOKEN
-# Cached prefixes remembered per key; a benchmark uses a handful.
-PREFIXES = 10_000
+PREFIXES = 10_000  # cached ones remembered per key; a benchmark uses a handful
 
 
 class Usage(NamedTuple):

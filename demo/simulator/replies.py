@@ -103,7 +103,7 @@ def reply(prompt: Prompt, usage: Usage, wanted: int) -> Reply:
     else:
         pieces = (f"You said: {prompt.said}…", *filler(tokens - 1))
         stop_reason = "end_turn" if wanted <= prompt.max_tokens else "max_tokens"
-    envelope = {
+    envelope: Json = {
         "id": f"msg_sim{number:021}",
         "type": "message",
         "role": "assistant",

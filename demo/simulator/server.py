@@ -24,12 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A simulated API is nobody else's business.
-ADDRESS = "127.0.0.1"
-# Callers that connect in the same instant, as the threads of several workers do.
-BACKLOG = 1_024
-# Starting and stopping take milliseconds; a machine that needs longer is broken.
-PATIENCE_S = 10.0
+ADDRESS = "127.0.0.1"  # a simulated API is nobody else's business
+BACKLOG = 1_024  # callers that connect in the same instant, as the threads of several workers do
+PATIENCE_S = 10.0  # starting and stopping take milliseconds; a machine that needs longer is broken
 # Above the API's own 32 MB, so that a body that is too large gets its 413 instead of a closed connection.
 MAX_BUFFER_BYTES = 64 * 1024 * 1024
 
@@ -94,7 +91,7 @@ class RunningServer:
         """Answer until it is told to stop; then close every connection, open streams included."""
         handlers = [(path, handler, {"simulator": self._simulator}) for path, handler in (API | OPERATORS).items()]
         # Without tornado's log: the log of calls is /_calls.
-        application = Application(handlers, log_function=lambda _: None)  # type: ignore[arg-type]
+        application = Application(handlers, log_function=lambda _: None)
         http = HTTPServer(application, max_buffer_size=MAX_BUFFER_BYTES)
         http.add_socket(self._socket)
         self._loop.set_result(asyncio.get_running_loop())
