@@ -52,7 +52,7 @@ class ControlHandler(ApiHandler):
         try:
             self.simulator.change(json.loads(self.request.body))
         except (AttributeError, InvalidChange, TypeError, ValueError) as error:
-            raise ApiError(400, str(error)) from error
+            raise ApiError(400, f"{type(error).__name__}: {error}") from error
         self.get()
 
 
