@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from celery_app.away import say_away
-from celery_app.broker.claims import DECIDED, REFUSED_AT, TICKET, VERDICT, claim_of, is_claimed
+from celery_app.broker.claims import DECIDED, REFUSED_AT, RESERVED_FOR, TICKET, VERDICT, claim_of, is_claimed
 from celery_app.broker.entry import cost_header
 from celery_app.broker.lease import call_leases
 from celery_app.budget import Budget, Cost, Outcome, Settlement, Usage, budget_for
@@ -185,18 +185,19 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
     task.seconds_left()
     ticket = _ticket_of(task, model)
     if ticket:
+        setattr(task.request, CALLED, True)
         return Call(budget, client, ticket, task)
     return _waited_for(task, budget, client, cost)
 
 
 def _ticket_of(task: LaneTask, model: str) -> str:
-    """Return the ticket that a job came with, once: for the model that it said it would call.
+    """Return the ticket that a job came with, once, if it is for this model.
 
     Raises:
         LanesError: why it came without one, if it can only fail.
     """
     properties = task.request.properties or {}
-    if task.request.get(USED) or model != task.model:
+    if task.request.get(USED) or model != properties.get(RESERVED_FOR):
         return ""
     setattr(task.request, USED, True)
     verdict, _, rest = str(properties.get(VERDICT) or "").partition(" ")

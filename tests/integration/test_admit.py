@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             "EZAI_API_KEY": "sk-test",
             "EZAI_BASE_URL": NOWHERE,
             "EZAI_RPM": "6000",
+            "EZAI_LIMITS": json.dumps({"scarce": {"rpm": 120}}),
             "LANES_CRITICAL_ATTEMPTS": str(ATTEMPTS),
             "OWN_KEY": OWN_KEY,
             "OWN_URL": api.url,
@@ -174,6 +176,24 @@ def test_two_calls_in_one_task_are_two_calls(up: Rig) -> None:
 
     assert [call["status"] for call in up.api.calls()] == [200, 500] * ATTEMPTS
     wait_until(lambda: not calls_in_flight(up), "the calls are settled")
+
+
+def test_jobs_that_find_no_room_come_out_again_with_their_reservations(up: Rig) -> None:
+    """Each is run twice at most, and none draws twice: the second delivery's call is paid for already."""
+    jobs = [send(up, "ask", model="scarce") for _ in range(6)]
+    assert ["hello" in job.get(timeout=PATIENCE) for job in jobs] == [True] * 6
+
+    assert up.api.summary()["total"] == 6
+    assert up.worker.output().count("OutOfBudget(") <= 6
+    wait_until(lambda: not calls_in_flight(up), "the calls are settled")
+
+
+def test_a_second_call_that_finds_no_room_waits_in_its_slot(up: Rig) -> None:
+    """Also behind one that came with its reservation: a job that went back would make the first call again."""
+    jobs = [send(up, "twice", model="scarce") for _ in range(3)]
+    assert [len(job.get(timeout=PATIENCE)) for job in jobs] == [2] * 3
+
+    assert up.api.summary()["total"] == 6
 
 
 def test_a_call_within_the_block_of_another_is_judged_once(up: Rig) -> None:
