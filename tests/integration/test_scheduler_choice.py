@@ -134,7 +134,9 @@ class TestOrder:
         put(yard, FREE, BATCH, "free")
         assert "free" in [name for _ in range(60) for name in yard.names(1)]
 
-    @pytest.mark.parametrize("model", ['quo"te', "back\\slash", "модель", "new\nline", "a:b", "{a}|b", "", "%s *?["])
+    @pytest.mark.parametrize(
+        "model", ["calls", "lapsed", 'quo"te', "back\\slash", "модель", "new\nline", "a:b", "{a}|b", "", "%s *?["]
+    )
     def test_a_model_of_any_name_has_a_line_and_a_budget(self, yard: Yard, model: str) -> None:
         """It waits for its own budget, holds up no other, and goes in its time."""
         slow = budget(model, ONE_A_SECOND)

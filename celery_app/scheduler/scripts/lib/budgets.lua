@@ -33,7 +33,7 @@ local function homes_of(name, limits, model, mixed)
     append(home, {dimension .. '_level', dimension .. '_at', dimension .. '_limit'})
   end
   append(mixed and limits.requests == 0 and own or shared, PACE)
-  return {[name] = shared, [name .. ':' .. model] = own}
+  return {[name] = shared, [name .. ':model:' .. model] = own} -- a model may be called as anything else that is kept there
 end
 
 -- A budget for a model. terms: name, model, requests, input_tokens, output_tokens, calls (limits per minute and in flight; 0:
