@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import redis
+from celery.exceptions import Ignore
 
 from celery_app.away import say_away
 from celery_app.broker.claims import DECIDED, REFUSED_AT, RESERVED_FOR, TICKET, VERDICT, claim_of, is_claimed
@@ -66,7 +67,7 @@ class Call:
     def __init__(
         self, budget: Budget, client: redis.Redis, ticket: str, task: LaneTask, release: Callable[[], Any] | None = None
     ) -> None:
-        """Keep what settling needs; `release` ends the lease of a call without a job."""
+        """Keep what settling needs; `release` ends the lease of a call that a job did not come with."""
         self.usage: Usage | None = None
         self.headers: Mapping[str, str] | None = None
         self.outcome: Outcome = "answered"
@@ -191,36 +192,48 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
 
 
 def _ticket_of(task: LaneTask, model: str) -> str:
-    """Return the ticket that a job came with, once, if it is for this model.
+    """Return the ticket that a job came with, once; one for another model is given back.
 
     Raises:
         LanesError: why it came without one, if it can only fail.
     """
     properties = task.request.properties or {}
-    if task.request.get(USED) or model != properties.get(RESERVED_FOR):
+    if task.request.get(USED):
         return ""
     setattr(task.request, USED, True)
+    ticket, reserved_for = str(properties.get(TICKET) or ""), str(properties.get(RESERVED_FOR) or "")
+    if model != reserved_for:
+        if ticket:
+            other = budget_for(settings_of(task.app), task.lane, reserved_for, key_prefix(task.app))
+            unsent = Call(other, redis_client(task.app), ticket, task)
+            unsent.failed("unsent")
+            unsent.settle()
+        return ""
     verdict, _, rest = str(properties.get(VERDICT) or "").partition(" ")
     if verdict == "account":
         raise _account_refused(rest)
     if verdict == "large":
         tokens, limit = rest.split()
         raise PromptTooLarge(tokens=int(tokens), limit=int(limit))
-    return str(properties.get(TICKET) or "")
+    return ticket
 
 
 def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
     """Ask for a reservation; the first call of a job waits for it in its lane, any other in its slot."""
-    has_job = is_claimed(task.request.properties)
-    claim = claim_of(task.request.properties["delivery_tag"]) if has_job else _call_claim(budget, client)
+    has_job, leases = is_claimed(task.request.properties), call_leases(budget.prefix, client)
+    job = claim_of(task.request.properties["delivery_tag"]) if has_job else ("", "")
+    claim = (f"call-{uuid.uuid4().hex}", f"{leases.process}:call")
     may_return = has_job and not task.request.get(CALLED)
     while True:
-        answer = _ask(task, budget, client, cost, claim, waits=not may_return)
+        answer = _ask(task, lambda: budget.reserve(client, task.lane, cost, claim=claim, job=job, waits=not may_return))
         if answer is None:
             _pause(task, AWAY_PAUSE)
         elif answer.granted:
             setattr(task.request, CALLED, True)
-            return Call(budget, client, answer.ticket, task, None if has_job else _held(budget, client, claim))
+            leases.hold(*claim)
+            return Call(budget, client, answer.ticket, task, lambda: leases.ack(*claim))
+        elif answer.lost:
+            raise Ignore  # its lease was over, and another worker does it
         elif (hopeless := _hopeless(task, answer, has_job=has_job)) is not None:
             raise hopeless
         elif may_return:
@@ -235,26 +248,11 @@ def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost)
 CALLED = "lanes_called"
 
 
-def _call_claim(budget: Budget, client: redis.Redis) -> tuple[str, str]:
-    """Return id and token for a call without a job."""
-    return f"call-{uuid.uuid4().hex}", f"{call_leases(budget.prefix, client).process}:call"
-
-
-def _held(budget: Budget, client: redis.Redis, claim: tuple[str, str]) -> Callable[[], Any]:
-    """Keep the lease of a call without a job alive; return what ends it."""
-    leases = call_leases(budget.prefix, client)
-    leases.hold(*claim)
-    return lambda: leases.ack(*claim)
-
-
-def _ask(
-    task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost, claim: tuple[str, str], *, waits: bool
-) -> Reservation | None:
+def _ask(task: LaneTask, reserve: Callable[[], Reservation]) -> Reservation | None:
     """Ask the budget; None: Redis is away, and what cannot be accounted for does not leave."""
     task.seconds_left()
-    has_job = is_claimed(task.request.properties)
     try:
-        return budget.reserve(client, task.lane, cost, claim=claim, has_job=has_job, waits=waits)
+        return reserve()
     except redis.RedisError as exc:
         say_away("the budget cannot be asked, the call waits", exc)
         return None

@@ -257,7 +257,7 @@ def leases_for(key: tuple[Any, ...], make: Callable[[], Leases]) -> Leases:
 
 
 def call_leases(prefix: str, client: redis.Redis) -> Leases:
-    """Return this process's leases of calls that are made without a job: in a web process, or eagerly."""
+    """Return this process's leases of calls that no job was claimed with."""
     return leases_for(("calls", prefix, id(client)), lambda: Leases(client, prefix))
 
 

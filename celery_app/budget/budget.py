@@ -85,7 +85,7 @@ class Budget:
         cost: Cost,
         *,
         claim: tuple[str, str],
-        has_job: bool = False,
+        job: tuple[str, str] = ("", ""),
         waits: bool = False,
         counts: bool = True,
     ) -> Reservation:
@@ -95,9 +95,8 @@ class Budget:
             client: one that puts no prefix before the keys.
             lane: one of `lanes`.
             cost: of the call.
-            claim: the id of a job in hand and the token of its claim; of a call without a job, an id that was never
-                used before and a token that is renewed by `Leases`.
-            has_job: which of the two.
+            claim: an id that no call had before, and the token under which `Leases` keep this one alive.
+            job: id of the job in hand and token of its claim: the call waits at its place. Empty: there is none.
             waits: whether it will ask again, within two seconds, and its place is to be kept.
             counts: whether to refuse input tokens above the limit of a minute, instead of going into debt for them.
 
@@ -107,9 +106,8 @@ class Budget:
         Raises:
             redis.exceptions.RedisError: if Redis is away or full; nothing is reserved then.
         """
-        own, token = claim
         whole = int(counts and not cost.cached)
-        asking = (self.prefix, f"{token}|{own}", lane.name, self.terms, own if has_job else "", token)
+        asking = (self.prefix, *claim, lane.name, self.terms, *job)
         args = (*asking, *_cost_args(cost), whole, int(waits), *_lane_args(self.lanes))
         ticket, wait_us, short, shut_us, reason, account, tokens, limit = RESERVE.run(client, (), args)
         dimension: Any = _text(short) or None

@@ -11,9 +11,12 @@ from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, wait_until, web_
 from worker_process import worker
 
 from celery_app.broker.dead_letters import dead_letters
+from celery_app.broker.entry import cost_header
+from celery_app.budget import Cost
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, Cancelled, NotAMessage
+from celery_app.routing import COST, MODEL
 from demo.simulator import running
 from tasks import LaneTask
 from tests.conftest import close
@@ -180,11 +183,12 @@ def test_two_calls_in_one_task_are_two_calls(up: Rig) -> None:
 
 def test_jobs_that_find_no_room_come_out_again_with_their_reservations(up: Rig) -> None:
     """Each is run twice at most, and none draws twice: the second delivery's call is paid for already."""
+    denied = up.worker.output().count("OutOfBudget(")
     jobs = [send(up, "ask", model="scarce") for _ in range(6)]
     assert ["hello" in job.get(timeout=PATIENCE) for job in jobs] == [True] * 6
 
     assert up.api.summary()["total"] == 6
-    assert up.worker.output().count("OutOfBudget(") <= 6
+    assert up.worker.output().count("OutOfBudget(") <= denied + len(jobs)
     wait_until(lambda: not calls_in_flight(up), "the calls are settled")
 
 
@@ -194,6 +198,18 @@ def test_a_second_call_that_finds_no_room_waits_in_its_slot(up: Rig) -> None:
     assert [len(job.get(timeout=PATIENCE)) for job in jobs] == [2] * 3
 
     assert up.api.summary()["total"] == 6
+
+
+def test_a_reservation_for_another_model_is_given_back(up: Rig) -> None:
+    """Its budget has room again while the task calls the model that it did not speak of."""
+    up.api.control(latency=1.0)
+    stated = {MODEL: "other", COST: cost_header(Cost())}
+    result = up.app.send_task("own.ask", queue="critical", headers=stated)
+    wait_until(lambda: up.api.summary()["in_flight"], "the call is at the API")
+    assert calls_in_flight(up) == 1
+    assert result.get(timeout=PATIENCE)
+
+    wait_until(lambda: not calls_in_flight(up), "the call is settled")
 
 
 def test_a_call_within_the_block_of_another_is_judged_once(up: Rig) -> None:
