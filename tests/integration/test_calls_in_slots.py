@@ -138,3 +138,14 @@ def test_two_calls_of_a_job_at_a_time_are_two_calls(yard: Yard) -> None:
     slot.claim = claim
     slot.end(drawn_on, first)
     assert len(in_flight(yard)) == 2
+
+
+def test_a_record_that_says_that_its_job_stands_elsewhere_is_handed_out_by_nobody(yard: Yard) -> None:
+    """Whoever has written it: else each claim would hand it out again, as often as it has room."""
+    drawn_on, other = budget("m"), budget("other")
+    yard.put(drawn_on, BATCH, "broken")
+    yard.put(other, BATCH, "fine")
+    yard.raw.hset("lanes:jobs", "broken", yard.raw.hget("lanes:jobs", "fine"))
+    yard.put(drawn_on, BATCH, "behind")
+    assert sorted(yard.names()) == ["behind", "fine"]
+    assert yard.hand.places("batch") == 0

@@ -108,10 +108,10 @@ local function head_of(lane, model)
       local line = line_key({lane = lane, model = model, tenant = tenant})
       local entry = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')
       local job = entry[1] and read_job(entry[1])
-      if job then
+      if job and line_key(job) == line then
         return {id = entry[1], job = job, start = start, place = tonumber(entry[2])}
       elseif entry[1] then
-        redis.call('ZREM', line, entry[1]) -- somebody has deleted its record
+        redis.call('ZREM', line, entry[1]) -- somebody has deleted its record, or it says that the job stands elsewhere
         count(lane, 'queued', -1)
       else
         forget_tenant(lane, model, tenant)
