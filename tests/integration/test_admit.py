@@ -17,6 +17,7 @@ from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, Cancelled, NotAMessage
 from celery_app.routing import COST, MODEL
+from celery_app.scheduler.verbs import EXTEND
 from demo.simulator import running
 from tasks import LaneTask
 from tests.conftest import close
@@ -198,6 +199,19 @@ def test_a_second_call_that_finds_no_room_waits_in_its_slot(up: Rig) -> None:
     assert [len(job.get(timeout=PATIENCE)) for job in jobs] == [2] * 3
 
     assert up.api.summary()["total"] == 6
+
+
+def test_a_job_that_another_worker_has_by_now_makes_no_further_call(up: Rig) -> None:
+    """Its lease was over while its first call was under way: it is run again, and paid for once more, not twice."""
+    up.api.control(latency=1.0)
+    result, redis = send(up, "twice"), redis_client(up.app)
+    wait_until(lambda: up.api.summary()["in_flight"], "the first call is at the API")
+    redis.zadd("lanes:leases", {result.id: 1}, xx=True)
+    EXTEND.run(redis, (), ("", 15_000))
+    assert len(result.get(timeout=PATIENCE)) == 2
+
+    wait_until(lambda: not calls_in_flight(up), "the calls are settled")
+    assert up.api.summary()["total"] == 3
 
 
 def test_a_reservation_for_another_model_is_given_back(up: Rig) -> None:
