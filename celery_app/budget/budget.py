@@ -263,7 +263,8 @@ def _plausible(tokens: float) -> float:
 
 
 def _lane_args(lanes: tuple[Lane, ...]) -> _Args:
-    return tuple(part for lane in lanes for part in (*lane.arguments, "2"))
+    """Return the lanes for the script: whoever asks says nothing of which have a worker."""
+    return tuple(part for lane in lanes for part in (*lane.arguments, "0"))
 
 
 def _header_args(said: RateLimits) -> _Args:

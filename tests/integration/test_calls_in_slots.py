@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from budget_kit.clock import START_S, ClockedRedis
 from budget_kit.yard import REQUEST, Yard
 
 from celery_app.budget import Budget
-from celery_app.lanes import BATCH, LANES
+from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
 from celery_app.scheduler.verbs import ACK
 from celery_app.settings import Limits
 
@@ -20,9 +21,19 @@ if TYPE_CHECKING:
     from broker_kit.hand import Held
 
     from celery_app.budget import Reservation
+    from celery_app.lanes import Lane
 
 #: Under which the calls here are held.
 TOKEN = "slots:call"  # noqa: S105 - the name of a claim
+
+#: A budget that lets one call a second leave, and the seconds in which it fills up.
+ONE_A_SECOND, REFILL = 60, 1.1
+
+#: Calls that leave while lanes race for them.
+SLOTS = 300
+
+#: Seconds for which a worker's sign of life counts.
+SIGN_LASTS = 15
 
 #: Seconds after which a lease without a sign of life is over, and a little.
 LOST = 16.0
@@ -49,14 +60,16 @@ class Slot:
     def __init__(self, yard: Yard, held: Held) -> None:
         """Have the job."""
         self.yard, self.held = yard, held
-        self.claim = ("", "")
+        self.claim, self.waits = ("", ""), False
 
-    def ask(self, drawn_on: Budget, *, again: bool = False, **options: Any) -> Reservation:
-        """Ask for a call; `again`: for the one that was asked for before."""
-        self.claim = self.claim if again else (f"call-{next(self._numbers)}", TOKEN)
+    def ask(self, drawn_on: Budget, **options: Any) -> Reservation:
+        """Ask for a call, the one that waits if one does."""
+        self.claim = self.claim if self.waits else (f"call-{next(self._numbers)}", TOKEN)
         job = (self.held.tag, self.held.token)
         lane = next(lane for lane in LANES if lane.name == self.held.queue)
-        return drawn_on.reserve(self.yard.client, lane, REQUEST, claim=self.claim, job=job, **options)
+        reservation = drawn_on.reserve(self.yard.client, lane, REQUEST, claim=self.claim, job=job, **options)
+        self.waits = not reservation.granted and options.get("waits", False)
+        return reservation
 
     def end(self, drawn_on: Budget, reservation: Reservation) -> None:
         """The call was answered; its process lets go of it."""
@@ -64,14 +77,20 @@ class Slot:
         assert ACK.run(self.yard.client, (), ("", *self.claim)) == 1
 
 
+def sign(yard: Yard, *lanes: Lane) -> None:
+    """Have a worker of these lanes give a sign of life."""
+    for lane in lanes:
+        yard.raw.zadd(f"lanes:workers:{lane.name}", {"w": (START_S + yard.client.now) * 1_000})
+
+
 def in_flight(yard: Yard) -> set[bytes]:
     """Return the calls that are taken for unsettled."""
     return {call for key in yard.raw.keys("lanes:budget:*:calls") for call in yard.raw.smembers(key)}
 
 
-def taken(yard: Yard, drawn_on: Budget) -> Slot:
+def taken(yard: Yard, drawn_on: Budget, **facts: Any) -> Slot:
     """Have a worker take a job of a budget."""
-    yard.put(drawn_on, BATCH, "job")
+    yard.put(drawn_on, BATCH, "job", **facts)
     (held,) = yard.claim()
     return Slot(yard, held)
 
@@ -138,6 +157,40 @@ def test_two_calls_of_a_job_at_a_time_are_two_calls(yard: Yard) -> None:
     slot.claim = claim
     slot.end(drawn_on, first)
     assert len(in_flight(yard)) == 2
+
+
+def test_a_call_of_a_lane_that_has_waited_gets_the_lanes_share(yard: Yard) -> None:
+    """Beside endless normal: one in twenty, and nothing is lost for that."""
+    drawn_on = budget("m", ONE_A_SECOND)
+    slot = taken(yard, drawn_on, age=60)
+    for n in range(SLOTS):
+        yard.put(drawn_on, NORMAL, f"n{n}")
+    served: Counter[str] = Counter()
+    for _ in range(SLOTS):
+        sign(yard, *LANES)
+        reservation = slot.ask(drawn_on, waits=True)
+        if reservation.granted:
+            slot.end(drawn_on, reservation)
+            served["slot"] += 1
+        for held in yard.claim():
+            served["normal"] += 1
+            yard.settle(drawn_on, held)
+            yard.hand.ack(held)
+        yard.client.now += REFILL
+    assert served["slot"] == pytest.approx(0.05 * SLOTS, abs=4)
+    assert served.total() >= SLOTS - 10
+
+
+def test_a_call_leaves_room_for_lanes_that_somebody_serves(yard: Yard) -> None:
+    """What is left for a job that nobody takes would be lost."""
+    drawn_on = budget("m", ONE_A_SECOND)
+    slot = taken(yard, drawn_on)
+    yard.put(drawn_on, CRITICAL, "c")
+    yard.client.now += REFILL
+    sign(yard, CRITICAL)
+    assert not slot.ask(drawn_on).granted
+    yard.client.now += SIGN_LASTS
+    assert slot.ask(drawn_on).granted
 
 
 def test_a_record_that_says_that_its_job_stands_elsewhere_is_handed_out_by_nobody(yard: Yard) -> None:

@@ -36,18 +36,17 @@ end
 -- It goes before what is queued in its lane. Of those that wait in slots, the order is that of their jobs; a call without one
 -- is the youngest.
 local function place_of()
-  local kept = redis.call('HGET', WAITERS, id)
-  if kept then
-    return cmsgpack.unpack(kept).place
-  end
   return job and job.step * STEP + job.number or 9 * STEP + redis.call('INCR', key('number'))
 end
 
-local asker = {id = id, lane = lane, model = terms.model, cost = cost, start = 0, place = place_of(), slot = true,
-  seconds = NOMINAL, asks = true}
+local kept, seconds = redis.call('HGET', WAITERS, id), seconds_of(budget, cost)
+kept = kept and cmsgpack.unpack(kept) or {since = job and job.submitted or NOW, place = place_of()}
+local asker = {id = id, lane = lane, model = terms.model, cost = cost, start = 0, place = kept.place, slot = true,
+  seconds = seconds > 0 and seconds or NOMINAL, asks = true}
 for _, each in ipairs(lanes) do
   read_heads(each)
 end
+boost(lane, asker, kept.since)
 local waiters = {asker}
 for _, waiter in ipairs(read_waiters(lanes)) do
   if waiter.id ~= id then
@@ -72,7 +71,7 @@ if wait > 0 then
   if ARGV[14] == '1' then
     -- It asks again within a second, whatever it was told; one that does not has gone.
     redis.call('HSET', WAITERS, id, cmsgpack.pack({lane = lane.name, model = terms.model, cost = cost, start = 0,
-      place = asker.place, seconds = NOMINAL, till = NOW + 2000}))
+      place = kept.place, seconds = asker.seconds, since = kept.since, till = NOW + 2000}))
   end
   local shut = short == 'closed'
   return {'', math.ceil(wait), short, shut and math.ceil(shut_for(state)) or 0, shut and state.closed_reason or '',
@@ -80,6 +79,7 @@ if wait > 0 then
 end
 redis.call('HDEL', WAITERS, id)
 local ticket = reserve(budget, cost, text_alone(asked), id)
+share_out(lanes, asker, asker.seconds)
 write_job(own, {budget = budget.name, claim = token})
 redis.call('ZADD', LEASES, NOW, own)
 return {ticket, 0, '', 0, '', 0, 0, 0}
