@@ -15,6 +15,7 @@ from celery_app.away import say_away
 from celery_app.broker.claims import DECIDED, REFUSED_AT, RESERVED_FOR, TICKET, VERDICT, claim_of, is_claimed
 from celery_app.broker.entry import cost_header
 from celery_app.broker.lease import call_leases
+from celery_app.broker.returns import settle_later
 from celery_app.budget import Budget, Cost, Outcome, Settlement, Usage, budget_for
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.budget.shut import SHUT, reasons_of
@@ -29,6 +30,7 @@ from tasks.cancelling import running
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from celery_app.broker.lease import Leases
     from celery_app.budget import Reservation
     from tasks.base import LaneTask
 
@@ -65,14 +67,14 @@ class Call:
     ends_job = False
 
     def __init__(
-        self, budget: Budget, client: redis.Redis, ticket: str, task: LaneTask, release: Callable[[], Any] | None = None
+        self, budget: Budget, client: redis.Redis, ticket: str, task: LaneTask, leases: Leases | None = None
     ) -> None:
-        """Keep what settling needs; `release` ends the lease of a call that a job did not come with."""
+        """Keep what settling needs; `leases` hold a call that its job did not come with."""
         self.usage: Usage | None = None
         self.headers: Mapping[str, str] | None = None
         self.outcome: Outcome = "answered"
         self._budget, self._client, self._ticket, self._task = budget, client, ticket, task
-        self._release = release
+        self._leases = leases
 
     def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
         """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers.
@@ -103,31 +105,29 @@ class Call:
         return self.settlement is not None and self.settlement.own
 
     @property
+    def _claim(self) -> tuple[str, str]:
+        """Id and token under which it is held: at the end of its ticket."""
+        return claim_of(self._ticket.split(" ", 8)[8])
+
+    @property
     def sent_at(self) -> int:
         """When it left: µs since the epoch, by Redis' clock."""
         return self._budget.sent_at(self._ticket)
 
     def settle(self) -> None:
-        """Replace the estimate in the budget; where Redis is away it stands, and its lease ends the call."""
-        ends = self._ends()
+        """Replace the estimate in the budget; where Redis is away that is done before the job ends."""
+        ends, refused_at = self._ends(), self._task.request.get(REFUSED_AT) or 0
+        said = (self._ticket, self.usage, self.headers, self.outcome, self.reason, refused_at)
         try:
-            self.settlement = self._budget.conclude(
-                self._client,
-                self._ticket,
-                self.usage,
-                self.headers,
-                self.outcome,
-                reason=self.reason,
-                refused_at=self._task.request.get(REFUSED_AT) or 0,
-                ends=ends or ("", "", 0),
-            )
+            self.settlement = self._budget.conclude(self._client, *said, ends=ends or ("", "", 0))
             if ends is not None:
                 setattr(self._task.request, DECIDED, not self.settlement.cancelled)
             say_settled(self._budget, self)
         except redis.RedisError as exc:
             say_away("a call could not be settled with the budget", exc)
-        if self._release is not None:
-            self._release()
+            settle_later(self._task.app, self._claim, self._budget.settling(*said))
+        if self._leases is not None:
+            self._leases.ack(*self._claim)
 
     def _ends(self) -> tuple[str, str, int] | None:
         """Return which job ends with the answer, if one does."""
@@ -231,7 +231,7 @@ def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost)
         elif answer.granted:
             setattr(task.request, CALLED, True)
             leases.hold(*claim)
-            return Call(budget, client, answer.ticket, task, lambda: leases.ack(*claim))
+            return Call(budget, client, answer.ticket, task, leases)
         elif answer.lost:
             raise Ignore  # its lease was over, and another worker does it
         elif (hopeless := _hopeless(task, answer, has_job=has_job)) is not None:

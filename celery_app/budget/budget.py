@@ -143,7 +143,7 @@ class Budget:
             Whether the ticket was open: False if it was settled before, or its lease was over an hour ago.
 
         Raises:
-            redis.exceptions.RedisError: if Redis is away; the estimate stands then, and the lease ends the call.
+            redis.exceptions.RedisError: if Redis is away; see `Leases.owe`.
         """
         return self.conclude(client, ticket, usage, headers, outcome).known
 
@@ -154,9 +154,9 @@ class Budget:
         usage: Usage | None,
         headers: Mapping[str, str] | None,
         outcome: Outcome | Literal["begun"],
-        *,
         reason: str = "",
         refused_at: int = 0,
+        *,
         ends: tuple[str, str, int] = ("", "", 0),
     ) -> Settlement:
         """Do as `settle` does, and tell what a refusal means.
@@ -174,10 +174,24 @@ class Budget:
         Raises:
             redis.exceptions.RedisError: as `settle`.
         """
+        call = self.settling(ticket, usage, headers, outcome, reason, refused_at, ends=ends)
+        return Settlement(*map(bool, SETTLE.run(client, (), call)))
+
+    def settling(
+        self,
+        ticket: str,
+        usage: Usage | None,
+        headers: Mapping[str, str] | None,
+        outcome: Outcome | Literal["begun"],
+        reason: str = "",
+        refused_at: int = 0,
+        *,
+        ends: tuple[str, str, int] = ("", "", 0),
+    ) -> _Args:
+        """Return the arguments of the script by which `conclude` settles a call."""
         said = self._said(headers or {})
         used = (usage.input_tokens, usage.output_tokens) if usage else (_UNKNOWN, _UNKNOWN)
-        call = (self.prefix, self.terms, ticket, outcome, *used, *_header_args(said), reason, refused_at, *ends)
-        return Settlement(*map(bool, SETTLE.run(client, (), call)))
+        return (self.prefix, self.terms, ticket, outcome, *used, *_header_args(said), reason, refused_at, *ends)
 
     @staticmethod
     def sent_at(ticket: str) -> int:

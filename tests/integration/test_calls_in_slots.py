@@ -159,6 +159,18 @@ def test_two_calls_of_a_job_at_a_time_are_two_calls(yard: Yard) -> None:
     assert len(in_flight(yard)) == 2
 
 
+def test_a_reservation_whose_answer_was_lost_is_not_made_twice(yard: Yard) -> None:
+    """Who asks again gets the ticket of before, and the budget has paid once."""
+    drawn_on = budget("m", rpm=600)
+    slot = taken(yard, drawn_on)
+    first = slot.ask(drawn_on)
+    level = yard.raw.hget("lanes:budget:{key:m}", "requests_level")
+    slot.waits = True
+    assert slot.ask(drawn_on) == first
+    assert yard.raw.hget("lanes:budget:{key:m}", "requests_level") == level
+    slot.end(drawn_on, first)
+
+
 def test_a_call_of_a_lane_that_has_waited_gets_the_lanes_share(yard: Yard) -> None:
     """Beside endless normal: one in twenty, and nothing is lost for that."""
     drawn_on = budget("m", ONE_A_SECOND)

@@ -1,5 +1,5 @@
 -- Reserve: take a call's cost out of its budget if it may leave now, or say for how long it has to wait. For calls that are made by a task in its
--- slot, or outside of a worker; a job whose cost is known is claimed with its reservation.
+-- slot, or outside of a worker; a job whose cost is known is claimed with its reservation. Repeating it reserves nothing twice.
 --
 -- KEYS: none.
 -- ARGV[1] string: prefix of all keys
@@ -17,6 +17,10 @@
 
 local own, token, lanes = ARGV[2], ARGV[3], read_lanes(15)
 local id = token .. '|' .. own
+local call = read_job(own)
+if call and call.claim == token then
+  return {call.ticket, 0, '', 0, '', 0, 0, 0} -- it was reserved for, and the answer was lost
+end
 local lane, terms = lanes[ARGV[4]], cjson.decode(ARGV[5])
 local asked = {requests = tonumber(ARGV[8]), input_tokens = tonumber(ARGV[9]), characters = tonumber(ARGV[10]),
   output_tokens = tonumber(ARGV[11]), max_tokens = tonumber(ARGV[12]), whole = tonumber(ARGV[13])}
@@ -80,6 +84,6 @@ end
 redis.call('HDEL', WAITERS, id)
 local ticket = reserve(budget, cost, text_alone(asked), id)
 share_out(lanes, asker, asker.seconds)
-write_job(own, {budget = budget.name, claim = token})
+write_job(own, {budget = budget.name, claim = token, ticket = ticket})
 redis.call('ZADD', LEASES, NOW, own)
 return {ticket, 0, '', 0, '', 0, 0, 0}
