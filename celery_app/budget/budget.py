@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from celery_app.budget.headers import RateLimits
 from celery_app.budget.reservation import Reservation, Settlement
-from celery_app.budget.usage import MOST_TOKENS
 from celery_app.budget.variant import MARK, split_model
 from celery_app.scheduler.verbs import RESERVE, SETTLE
 from celery_app.settings import Limits
@@ -265,15 +264,8 @@ def _pattern_of(settings: Settings, model: str, variant: str) -> str | None:
 
 
 def _cost_args(cost: Cost) -> _Args:
-    output, most = (
-        _UNKNOWN if tokens is None else _plausible(tokens) for tokens in (cost.output_tokens, cost.max_tokens)
-    )
-    return cost.requests, _plausible(cost.input_tokens), cost.characters, output, most
-
-
-def _plausible(tokens: float) -> float:
-    """Return what a call may cost: a task of the user's own may have counted wrong, and everybody would pay for it."""
-    return min(max(0, tokens), MOST_TOKENS)
+    output, most = (_UNKNOWN if tokens is None else tokens for tokens in (cost.output_tokens, cost.max_tokens))
+    return cost.requests, cost.input_tokens, cost.characters, output, most
 
 
 def _lane_args(lanes: tuple[Lane, ...]) -> _Args:
