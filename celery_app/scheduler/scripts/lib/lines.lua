@@ -134,7 +134,14 @@ local function unsuspected_behind(head)
   end
 end
 
-local WEIGHTS = key('weights')
+-- Hash: tenant -> weight. A turn that is longer by more than a thousand times would move the lane's time past what numbers
+-- can tell apart, and nobody would have turns any more.
+local WEIGHTS, LEAST_WEIGHT, MOST_WEIGHT = key('weights'), 0.001, 1000
+
+local function weight_of(tenant)
+  local weight = tenant ~= '' and tonumber(redis.call('HGET', WEIGHTS, tenant) or '') or 1
+  return math.min(math.max(LEAST_WEIGHT, weight), MOST_WEIGHT)
+end
 
 -- Seconds of a budget that a job counts for where no limit is known.
 local NOMINAL = 0.05
@@ -151,8 +158,7 @@ end
 -- A job has been served: move its tenant's tag on. seconds: of its budget, 0 where no limit is known.
 local function take_turn(head, seconds)
   local lane, tenant = head.job.lane, head.job.tenant
-  local weight = tenant ~= '' and tonumber(redis.call('HGET', WEIGHTS, tenant) or '1') or 1
-  local turn = head.start + (seconds > 0 and seconds or NOMINAL) / weight
+  local turn = head.start + (seconds > 0 and seconds or NOMINAL) / weight_of(tenant)
   local present = math.max(head.start, tonumber(redis.call('HGET', CLOCKS, lane) or '0'))
   redis.call('HSET', CLOCKS, lane, string.format('%.17g', present))
   redis.call('ZADD', turns_key(lane), turn, tenant)
