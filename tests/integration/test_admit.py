@@ -193,6 +193,27 @@ def test_jobs_that_find_no_room_come_out_again_with_their_reservations(up: Rig) 
     wait_until(lambda: not calls_in_flight(up), "the calls are settled")
 
 
+def test_a_task_that_declares_model_and_cost_never_finds_no_room(up: Rig) -> None:
+    """Each of its jobs comes with its reservation, so none takes a slot to learn that there is nothing for it."""
+    denied = up.worker.output().count("OutOfBudget(")
+
+    class Declared(LaneTask):
+        abstract = True
+        model = "scarce"
+
+        def cost_of(self, args: Any, kwargs: Any) -> Cost:
+            return Cost(characters=len(args), max_tokens=len(kwargs))
+
+    @up.app.task(base=Declared, shared=False, name="own.ask")
+    def ask(model: str) -> str:
+        return model
+
+    jobs = [ask.apply_async(kwargs={"model": "scarce"}, queue="critical") for _ in range(6)]
+    assert ["hello" in job.get(timeout=PATIENCE) for job in jobs] == [True] * 6
+
+    assert up.worker.output().count("OutOfBudget(") == denied
+
+
 def test_a_second_call_that_finds_no_room_waits_in_its_slot(up: Rig) -> None:
     """Also behind one that came with its reservation: a job that went back would make the first call again."""
     jobs = [send(up, "twice", model="scarce") for _ in range(3)]
