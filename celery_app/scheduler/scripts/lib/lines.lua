@@ -125,10 +125,11 @@ local MOST_PASSED = 64
 
 -- The first job behind a head in its line that is no suspect, as a head, or nil.
 local function unsuspected_behind(head)
-  local entries = redis.call('ZRANGE', line_key(head.job), 1, MOST_PASSED, 'WITHSCORES')
+  local line = line_key(head.job)
+  local entries = redis.call('ZRANGE', line, 1, MOST_PASSED, 'WITHSCORES')
   for i = 1, #entries, 2 do
     local job = read_job(entries[i])
-    if job and not is_suspect(job) then
+    if job and not is_suspect(job) and line_key(job) == line then
       return {id = entries[i], job = job, start = head.start, place = tonumber(entries[i + 1])}
     end
   end
