@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import redis
+from celery.exceptions import Ignore
 
 from celery_app.away import say_away
-from celery_app.broker.claims import DECIDED, REFUSED_AT, TICKET, VERDICT, claim_of, is_claimed
+from celery_app.broker.claims import DECIDED, REFUSED_AT, RESERVED_FOR, TICKET, VERDICT, claim_of, is_claimed
 from celery_app.broker.entry import cost_header
 from celery_app.broker.lease import call_leases
+from celery_app.broker.returns import settle_later
 from celery_app.budget import Budget, Cost, Outcome, Settlement, Usage, budget_for
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.budget.shut import SHUT, reasons_of
@@ -28,6 +30,7 @@ from tasks.cancelling import running
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from celery_app.broker.lease import Leases
     from celery_app.budget import Reservation
     from tasks.base import LaneTask
 
@@ -64,14 +67,14 @@ class Call:
     ends_job = False
 
     def __init__(
-        self, budget: Budget, client: redis.Redis, ticket: str, task: LaneTask, release: Callable[[], Any] | None = None
+        self, budget: Budget, client: redis.Redis, ticket: str, task: LaneTask, leases: Leases | None = None
     ) -> None:
-        """Keep what settling needs; `release` ends the lease of a call without a job."""
+        """Keep what settling needs; `leases` hold a call that its job did not come with."""
         self.usage: Usage | None = None
         self.headers: Mapping[str, str] | None = None
         self.outcome: Outcome = "answered"
         self._budget, self._client, self._ticket, self._task = budget, client, ticket, task
-        self._release = release
+        self._leases = leases
 
     def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
         """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers.
@@ -102,31 +105,29 @@ class Call:
         return self.settlement is not None and self.settlement.own
 
     @property
+    def _claim(self) -> tuple[str, str]:
+        """Id and token under which it is held: at the end of its ticket."""
+        return claim_of(self._ticket.split(" ", 8)[8])
+
+    @property
     def sent_at(self) -> int:
         """When it left: µs since the epoch, by Redis' clock."""
         return self._budget.sent_at(self._ticket)
 
     def settle(self) -> None:
-        """Replace the estimate in the budget; where Redis is away it stands, and its lease ends the call."""
-        ends = self._ends()
+        """Replace the estimate in the budget; where Redis is away that is done before the job ends."""
+        ends, refused_at = self._ends(), self._task.request.get(REFUSED_AT) or 0
+        said = (self._ticket, self.usage, self.headers, self.outcome, self.reason, refused_at)
         try:
-            self.settlement = self._budget.conclude(
-                self._client,
-                self._ticket,
-                self.usage,
-                self.headers,
-                self.outcome,
-                reason=self.reason,
-                refused_at=self._task.request.get(REFUSED_AT) or 0,
-                ends=ends or ("", "", 0),
-            )
+            self.settlement = self._budget.conclude(self._client, *said, ends=ends or ("", "", 0))
             if ends is not None:
                 setattr(self._task.request, DECIDED, not self.settlement.cancelled)
             say_settled(self._budget, self)
         except redis.RedisError as exc:
             say_away("a call could not be settled with the budget", exc)
-        if self._release is not None:
-            self._release()
+            settle_later(self._task.app, self._claim, self._budget.settling(*said))
+        if self._leases is not None:
+            self._leases.ack(*self._claim)
 
     def _ends(self) -> tuple[str, str, int] | None:
         """Return which job ends with the answer, if one does."""
@@ -185,41 +186,54 @@ def admitted(task: LaneTask, cost: Cost, model: str) -> Call:
     task.seconds_left()
     ticket = _ticket_of(task, model)
     if ticket:
+        setattr(task.request, CALLED, True)
         return Call(budget, client, ticket, task)
     return _waited_for(task, budget, client, cost)
 
 
 def _ticket_of(task: LaneTask, model: str) -> str:
-    """Return the ticket that a job came with, once: for the model that it said it would call.
+    """Return the ticket that a job came with, once; one for another model is given back.
 
     Raises:
         LanesError: why it came without one, if it can only fail.
     """
     properties = task.request.properties or {}
-    if task.request.get(USED) or model != task.model:
+    if task.request.get(USED):
         return ""
     setattr(task.request, USED, True)
+    ticket, reserved_for = str(properties.get(TICKET) or ""), str(properties.get(RESERVED_FOR) or "")
+    if model != reserved_for:
+        if ticket:
+            other = budget_for(settings_of(task.app), task.lane, reserved_for, key_prefix(task.app))
+            unsent = Call(other, redis_client(task.app), ticket, task)
+            unsent.failed("unsent")
+            unsent.settle()
+        return ""
     verdict, _, rest = str(properties.get(VERDICT) or "").partition(" ")
     if verdict == "account":
         raise _account_refused(rest)
     if verdict == "large":
         tokens, limit = rest.split()
         raise PromptTooLarge(tokens=int(tokens), limit=int(limit))
-    return str(properties.get(TICKET) or "")
+    return ticket
 
 
 def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
     """Ask for a reservation; the first call of a job waits for it in its lane, any other in its slot."""
-    has_job = is_claimed(task.request.properties)
-    claim = claim_of(task.request.properties["delivery_tag"]) if has_job else _call_claim(budget, client)
+    has_job, leases = is_claimed(task.request.properties), call_leases(budget.prefix, client)
+    job = claim_of(task.request.properties["delivery_tag"]) if has_job else ("", "")
+    claim = (f"call-{uuid.uuid4().hex}", f"{leases.process}:call")
     may_return = has_job and not task.request.get(CALLED)
     while True:
-        answer = _ask(task, budget, client, cost, claim, waits=not may_return)
+        answer = _ask(task, lambda: budget.reserve(client, task.lane, cost, claim=claim, job=job, waits=not may_return))
         if answer is None:
             _pause(task, AWAY_PAUSE)
         elif answer.granted:
             setattr(task.request, CALLED, True)
-            return Call(budget, client, answer.ticket, task, None if has_job else _held(budget, client, claim))
+            leases.hold(*claim)
+            return Call(budget, client, answer.ticket, task, leases)
+        elif answer.lost:
+            raise Ignore  # its lease was over, and another worker does it
         elif (hopeless := _hopeless(task, answer, has_job=has_job)) is not None:
             raise hopeless
         elif may_return:
@@ -234,26 +248,11 @@ def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost)
 CALLED = "lanes_called"
 
 
-def _call_claim(budget: Budget, client: redis.Redis) -> tuple[str, str]:
-    """Return id and token for a call without a job."""
-    return f"call-{uuid.uuid4().hex}", f"{call_leases(budget.prefix, client).process}:call"
-
-
-def _held(budget: Budget, client: redis.Redis, claim: tuple[str, str]) -> Callable[[], Any]:
-    """Keep the lease of a call without a job alive; return what ends it."""
-    leases = call_leases(budget.prefix, client)
-    leases.hold(*claim)
-    return lambda: leases.ack(*claim)
-
-
-def _ask(
-    task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost, claim: tuple[str, str], *, waits: bool
-) -> Reservation | None:
+def _ask(task: LaneTask, reserve: Callable[[], Reservation]) -> Reservation | None:
     """Ask the budget; None: Redis is away, and what cannot be accounted for does not leave."""
     task.seconds_left()
-    has_job = is_claimed(task.request.properties)
     try:
-        return budget.reserve(client, task.lane, cost, claim=claim, has_job=has_job, waits=waits)
+        return reserve()
     except redis.RedisError as exc:
         say_away("the budget cannot be asked, the call waits", exc)
         return None

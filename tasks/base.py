@@ -14,6 +14,7 @@ from celery.exceptions import MaxRetriesExceededError, Retry, TaskPredicate
 from celery.states import REVOKED
 
 from celery_app.broker.claims import DECIDED, is_claimed, queue_of
+from celery_app.broker.entry import cost_header
 from celery_app.descriptions import description_of, store_descriptions
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, LanesError
 from celery_app.identity import identity
@@ -25,7 +26,7 @@ from celery_app.publishing import noting_found
 from celery_app.queues import refuse
 from celery_app.results import backend_of, unsubscribed
 from celery_app.room import waiting_for_room
-from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
+from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT
 from celery_app.settings import settings_of
 from celery_app.stand_in import refuse_eager, stand_in
 from celery_app.task_limits import LIMITS, annotated, refuse_limits
@@ -101,6 +102,13 @@ class LaneTask(Task):
         """
         return description_of(self, args, kwargs)
 
+    def cost_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Cost | None:
+        """Return what a job will cost; where the class declares its ``model``, that is reserved before the job starts.
+
+        By default None: nobody knows before the job's first `admit`.
+        """
+        return None
+
     @classmethod
     def annotate(cls) -> None:
         """Take what ``task_annotations`` says of this task by name; its limits for all tasks end before the lanes."""
@@ -136,13 +144,20 @@ class LaneTask(Task):
         if isinstance(queue, str):
             self._check_queue(queue)
         names = identity(*(options.pop(name, None) for name in ("tenant", "unique", "unique_for")))
-        options["headers"] = {**(options.get("headers") or {}), **names}
+        stated = self._stated(args or (), kwargs or {})
+        options["headers"] = {**stated, **(options.get("headers") or {}), **names}
         waiting = waiting_for_room(options.pop("wait", None))
         with waiting, broker_errors(self.app), unsubscribed(self.app), noting_found() as found:
             if standing_in is not None:
                 return standing_in.send(self, args, kwargs, options)
             result = super().apply_async(args, kwargs, **options)
         return self.AsyncResult(found[0]) if found else result
+
+    def _stated(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the headers that say what a job will call, as far as its task declares that."""
+        model: Any = type(self).model
+        cost = self.cost_of(args, kwargs) if isinstance(model, str) else None
+        return {} if cost is None else {MODEL: model, COST: cost_header(cost)}
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run a job in this process, on the budget; where `celery_app.testing` stands in, with its answer."""

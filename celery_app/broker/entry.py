@@ -129,8 +129,11 @@ def cost_arguments(header: Any) -> list[float]:
 
 
 def _is_amount(part: Any) -> bool:
-    return type(part) is int or (type(part) is float and math.isfinite(part))
+    return type(part) in {int, float} and UNKNOWN <= part <= _MOST
 
+
+#: More than a job can have of anything: it has fewer bytes.
+_MOST = 1e9
 
 _NO_COST = (0, 0, 0, UNKNOWN, UNKNOWN, 0)
 

@@ -9,7 +9,17 @@ from kombu.utils.json import loads
 
 from celery_app.broker import entry
 from celery_app.broker.claimed import ClaimedJob
-from celery_app.broker.claims import CANCELLED, CLAIM, QUEUE, REFUSED_AT, TICKET, TIMEOUTS, VERDICT, delivery_of
+from celery_app.broker.claims import (
+    CANCELLED,
+    CLAIM,
+    QUEUE,
+    REFUSED_AT,
+    RESERVED_FOR,
+    TICKET,
+    TIMEOUTS,
+    VERDICT,
+    delivery_of,
+)
 from celery_app.broker.dead_letters import say_buried
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.routing import DEADLINE_AT, SUBMITTED_AT
@@ -82,7 +92,8 @@ class Inbox:
             properties["delivery_tag"] = delivery_of(job.id, self._token)
             if job.queue in LANE_NAMES:
                 _check_eta(headers)
-                properties.update({CANCELLED: job.cancelled, TICKET: job.ticket, VERDICT: job.verdict})
+                properties.update({CANCELLED: job.cancelled, VERDICT: job.verdict})
+                properties.update({TICKET: job.ticket, RESERVED_FOR: job.model})
                 headers.update(_told(job))
             if job.out:
                 _tell_of_redelivery(message)

@@ -16,6 +16,7 @@ from celery_app.broker.claims import (
     CLAIM,
     QUEUE,
     REFUSED_AT,
+    RESERVED_FOR,
     TICKET,
     TIMEOUTS,
     VERDICT,
@@ -365,7 +366,7 @@ def test_a_prompt_cannot_forge_facts(lanes_app: Any, hand: Hand, client: Redis, 
     told = {"eta": None, "retries": 4, TIMEOUTS: 0, REFUSED_AT: 0, "redelivered": True}
     expected["headers"].update(told)
     expected["properties"]["delivery_info"]["redelivered"] = True
-    held = {CLAIM: forger.token, QUEUE: "batch", CANCELLED: False, TICKET: "", VERDICT: ""}
+    held = {CLAIM: forger.token, QUEUE: "batch", CANCELLED: False, TICKET: "", VERDICT: "", RESERVED_FOR: ""}
     expected["properties"].update(held, delivery_tag=delivery_of("j1", forger.token))
     assert message == expected
     assert hand.ack(forger) == 1

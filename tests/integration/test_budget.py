@@ -317,7 +317,7 @@ class TestWaiters:
     def ask_for(desk: Desk, held: Any) -> Reservation:
         """Ask for a call of a job in its slot."""
         claim = (held.tag, held.token)
-        return desk.budget.reserve(desk.client, BATCH, REQUEST, claim=claim, has_job=True, waits=True)
+        return desk.budget.reserve(desk.client, BATCH, REQUEST, claim=("call", TOKEN), job=claim, waits=True)
 
     def test_a_call_that_never_comes_back_holds_nobody_up_for_long(self, desk: Desk) -> None:
         """Its worker may be dead."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,9 @@ class TestOrder:
         put(yard, FREE, BATCH, "free")
         assert "free" in [name for _ in range(60) for name in yard.names(1)]
 
-    @pytest.mark.parametrize("model", ['quo"te', "back\\slash", "модель", "new\nline", "a:b", "{a}|b", "", "%s *?["])
+    @pytest.mark.parametrize(
+        "model", ["calls", "lapsed", 'quo"te', "back\\slash", "модель", "new\nline", "a:b", "{a}|b", "", "%s *?["]
+    )
     def test_a_model_of_any_name_has_a_line_and_a_budget(self, yard: Yard, model: str) -> None:
         """It waits for its own budget, holds up no other, and goes in its time."""
         slow = budget(model, ONE_A_SECOND)
@@ -184,6 +187,18 @@ class TestRoom:
         for lane, number in ((BATCH, 4), (NORMAL, 7), (CRITICAL, 9)):
             put(yard, budget(lane.name, 600), lane, *(f"{lane.name}-{n}" for n in range(20)))
             assert len(yard.names()) == number
+
+    @pytest.mark.parametrize("tokens", [-100_000, 10**400, -math.inf, math.nan])
+    def test_a_cost_that_makes_no_sense_gives_the_budget_nothing(self, yard: Yard, tokens: float) -> None:
+        """Nor does it take from it: a foreign producer's header may say anything."""
+        drawn_on, half = budget("m", itpm=6_000), Cost(input_tokens=700, output_tokens=0)
+        put(yard, drawn_on, CRITICAL, "one", "two", "three", cost=half)
+        assert yard.names() == ["one", "two"]
+        put(yard, drawn_on, NORMAL, "foreign", cost=Cost(input_tokens=tokens))  # type: ignore[arg-type]
+        assert yard.names() == ["foreign"]
+        assert yard.names() == []
+        wait(yard, 7.1)
+        assert yard.names() == ["three"]
 
     def test_a_lane_above_counts_while_a_live_worker_serves_it(self, yard: Yard) -> None:
         """What is left for a job that nobody takes would be lost: 15 s after its last sign of life nothing is left."""

@@ -86,11 +86,23 @@ def test_weights_say_how_many_turns_a_tenant_gets(app: Any, client: Client, hand
     assert served(hand, jobs, 40).count("acme") in {29, 30, 31}
 
 
-def test_the_weights_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("weight", ["0.001", "1000", "1e-300"])
+def test_a_weight_of_any_size_leaves_the_others_their_turns(app: Any, client: Client, hand: Hand, weight: str) -> None:
+    """The lane's time goes on, and the tenants' turns are told apart by it."""
+    redis_client(app).hset("lanes:weights", "acme", weight)
+    jobs = {**submit_for(client, "acme", 3), **submit_for(client, "other", 3)}
+    served(hand, jobs, 6)
+    jobs = {**submit_for(client, "one", 8), **submit_for(client, "two", 8)}
+
+    assert served(hand, jobs, 12).count("one") in {5, 6, 7}
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "1e-300", "1e300", '"x"'])
+def test_the_weights_are_a_setting(monkeypatch: pytest.MonkeyPatch, weight: str) -> None:
     """``LANES_TENANT_WEIGHTS`` is JSON; nonsense is refused by name."""
     monkeypatch.setenv("LANES_TENANT_WEIGHTS", '{"acme": 3}')
     assert Settings.from_environment().tenant_weights == {"acme": 3}
-    monkeypatch.setenv("LANES_TENANT_WEIGHTS", '{"acme": 0}')
+    monkeypatch.setenv("LANES_TENANT_WEIGHTS", f'{{"acme": {weight}}}')
     with pytest.raises(Exception, match="LANES_TENANT_WEIGHTS"):
         Settings.from_environment()
 

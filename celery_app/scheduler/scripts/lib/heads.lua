@@ -3,7 +3,7 @@
 -- The order is total, so that nobody waits for one who waits for him: the most important lane; then the heads that are owed
 -- a share, by lane; then the other lanes; within a lane by turn, then by place.
 
--- Calls that wait in a slot: hash of id -> packed lane, model, place, cost, when they lapse (ms). They stand in the order like heads, but
+-- Calls that wait in a slot: hash of id -> packed lane, model, place, cost, since when they wait and when they lapse (ms). They stand in the order like heads, but
 -- nobody is handed them: they ask again themselves.
 local WAITERS = key('waiters')
 
@@ -91,20 +91,23 @@ local function read_beside(lane)
   end
 end
 
--- Read the heads of a lane, and whether one of them has waited for long.
+-- Note since when a head waits, in ms: once that is long, its lane is boosted.
+local function boost(lane, head, since)
+  lane.most = math.max(lane.most, head.seconds)
+  if not lane.boosted and lane.share > 0 and lane.boost_after >= 0 and NOW - since >= lane.boost_after then
+    lane.boosted, lane.credit = true, tonumber(redis.call('HGET', CREDITS, lane.name) or '0')
+  end
+end
+
 local function read_heads(lane)
-  lane.heads, lane.beside, lane.boosted = {}, {}, false
+  lane.heads, lane.beside, lane.boosted, lane.credit = {}, {}, false, 0
   for _, model in ipairs(models_of(lane.name)) do
     local head = read_head(lane, model)
     if head then
       lane.heads[model] = head
-      lane.most = math.max(lane.most, head.seconds)
-      if lane.share > 0 and lane.boost_after >= 0 and NOW - head.job.submitted >= lane.boost_after then
-        lane.boosted = true
-      end
+      boost(lane, head, head.job.submitted)
     end
   end
-  lane.credit = lane.boosted and tonumber(redis.call('HGET', CREDITS, lane.name) or '0') or 0
 end
 
 -- Signs of life of workers: a sorted set for each lane, by time in ms, and how long one counts.
@@ -139,6 +142,7 @@ local function read_waiters(lanes)
       redis.call('HDEL', WAITERS, entries[i])
     else
       waiters[#waiters + 1] = waiter
+      boost(waiter.lane, waiter, waiter.since)
     end
   end
   return waiters
@@ -150,7 +154,6 @@ local function in_order(lanes, waiters)
   for _, lane in ipairs(lanes) do
     for _, those in ipairs(has_worker(lane) and {lane.heads, lane.beside} or {}) do
       for _, head in pairs(those) do
-        head.owed = lane.boosted and lane.rank > 1 and lane.credit >= head.seconds
         heads[#heads + 1] = head
       end
     end
@@ -159,6 +162,7 @@ local function in_order(lanes, waiters)
     heads[#heads + 1] = waiter
   end
   for _, head in ipairs(heads) do
+    head.owed = head.lane.boosted and head.lane.rank > 1 and head.lane.credit >= head.seconds
     head.class = head.lane.rank == 1 and 0 or head.owed and 1 or 2
   end
   table.sort(heads, precedes)

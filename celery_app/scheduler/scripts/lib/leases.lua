@@ -85,7 +85,7 @@ local function held_by_dead(lease)
   local processes = {}
   local function add(id)
     local job = read_job(id)
-    local process = job and string.match(job.claim, '^[^:]*')
+    local process = job and string.match(job.claim, '^[^:]+') -- nil: nobody holds it
     if not process then
       redis.call('ZREM', LEASES, id)
       return

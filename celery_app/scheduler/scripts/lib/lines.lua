@@ -108,10 +108,10 @@ local function head_of(lane, model)
       local line = line_key({lane = lane, model = model, tenant = tenant})
       local entry = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')
       local job = entry[1] and read_job(entry[1])
-      if job then
+      if job and line_key(job) == line then
         return {id = entry[1], job = job, start = start, place = tonumber(entry[2])}
       elseif entry[1] then
-        redis.call('ZREM', line, entry[1]) -- somebody has deleted its record
+        redis.call('ZREM', line, entry[1]) -- somebody has deleted its record, or it says that the job stands elsewhere
         count(lane, 'queued', -1)
       else
         forget_tenant(lane, model, tenant)
@@ -125,16 +125,24 @@ local MOST_PASSED = 64
 
 -- The first job behind a head in its line that is no suspect, as a head, or nil.
 local function unsuspected_behind(head)
-  local entries = redis.call('ZRANGE', line_key(head.job), 1, MOST_PASSED, 'WITHSCORES')
+  local line = line_key(head.job)
+  local entries = redis.call('ZRANGE', line, 1, MOST_PASSED, 'WITHSCORES')
   for i = 1, #entries, 2 do
     local job = read_job(entries[i])
-    if job and not is_suspect(job) then
+    if job and not is_suspect(job) and line_key(job) == line then
       return {id = entries[i], job = job, start = head.start, place = tonumber(entries[i + 1])}
     end
   end
 end
 
-local WEIGHTS = key('weights')
+-- Hash: tenant -> weight. A turn that is longer by more than a thousand times would move the lane's time past what numbers
+-- can tell apart, and nobody would have turns any more.
+local WEIGHTS, LEAST_WEIGHT, MOST_WEIGHT = key('weights'), 0.001, 1000
+
+local function weight_of(tenant)
+  local weight = tenant ~= '' and tonumber(redis.call('HGET', WEIGHTS, tenant) or '') or 1
+  return math.min(math.max(LEAST_WEIGHT, weight), MOST_WEIGHT)
+end
 
 -- Seconds of a budget that a job counts for where no limit is known.
 local NOMINAL = 0.05
@@ -151,8 +159,7 @@ end
 -- A job has been served: move its tenant's tag on. seconds: of its budget, 0 where no limit is known.
 local function take_turn(head, seconds)
   local lane, tenant = head.job.lane, head.job.tenant
-  local weight = tenant ~= '' and tonumber(redis.call('HGET', WEIGHTS, tenant) or '1') or 1
-  local turn = head.start + (seconds > 0 and seconds or NOMINAL) / weight
+  local turn = head.start + (seconds > 0 and seconds or NOMINAL) / weight_of(tenant)
   local present = math.max(head.start, tonumber(redis.call('HGET', CLOCKS, lane) or '0'))
   redis.call('HSET', CLOCKS, lane, string.format('%.17g', present))
   redis.call('ZADD', turns_key(lane), turn, tenant)
