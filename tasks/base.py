@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import contextmanager
 from datetime import datetime
@@ -25,7 +24,7 @@ from celery_app.publishing import noting_found
 from celery_app.queues import refuse
 from celery_app.results import backend_of, unsubscribed
 from celery_app.room import waiting_for_room
-from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
+from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT, seconds
 from celery_app.settings import settings_of
 from celery_app.stand_in import refuse_eager, stand_in
 from celery_app.task_limits import LIMITS, annotated, refuse_limits
@@ -166,12 +165,12 @@ class LaneTask(Task):
     @property
     def submitted_at(self) -> float:
         """Seconds since the epoch at which the job was submitted; now, where a stock producer did not say."""
-        return _seconds(self.request.get(SUBMITTED_AT)) or time.time()
+        return seconds(self.request.get(SUBMITTED_AT)) or time.time()
 
     @property
     def deadline_at(self) -> float | None:
         """Seconds since the epoch after which the job is pointless, or None."""
-        return _seconds(self.request.get(DEADLINE_AT))
+        return seconds(self.request.get(DEADLINE_AT))
 
     @property
     def model(self) -> str:
@@ -460,8 +459,3 @@ class LaneTask(Task):
             bury(self.app, self.request.properties, reason)
             setattr(self.request, DEAD_LETTER, True)
         raise error
-
-
-def _seconds(header: Any) -> float | None:
-    """A stock producer may have written anything; what is no time counts as not said."""
-    return float(header) if isinstance(header, int | float) and math.isfinite(header) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 import uuid
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from kombu.utils.json import dumps
 
 from celery_app.errors import JobTooLarge
 from celery_app.job_keys import BATCH_HEADER, PUBLISH_HEADER
-from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR
+from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +27,9 @@ LARGE = 64 * 1024
 
 #: Characters of a token, a model, a tenant, a task or an id at most: a foreign producer's header may be anything.
 LONGEST = 256
+
+#: Retries that a header may speak of, and units of a budget that a job may cost: what goes beyond makes no sense.
+MOST_RETRIES, MOST_UNITS = 1_000_000, 1e12
 
 #: Headers that are facts of the submission and nothing to a worker.
 _TAKEN_OUT = (PUBLISH_HEADER, UNIQUE, UNIQUE_FOR, COST)
@@ -129,7 +131,7 @@ def cost_arguments(header: Any) -> list[float]:
 
 
 def _is_amount(part: Any) -> bool:
-    return type(part) is int or (type(part) is float and math.isfinite(part))
+    return type(part) in {int, float} and UNKNOWN <= part <= MOST_UNITS
 
 
 _NO_COST = (0, 0, 0, UNKNOWN, UNKNOWN, 0)
@@ -151,14 +153,9 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def seconds(header: Any) -> float | None:
-    """Return a header as a time or a duration; what is none counts as not said."""
-    return float(header) if isinstance(header, int | float) and math.isfinite(header) else None
-
-
 def _retries(headers: Mapping[str, Any]) -> int:
     retries = headers.get("retries")
-    return retries if type(retries) is int and retries > 0 else 0
+    return retries if type(retries) is int and 0 < retries <= MOST_RETRIES else 0
 
 
 def _ms(duration: float) -> int:

@@ -81,6 +81,8 @@ GARBAGE: dict[str, Callable[[str], Any]] = {
     "half a JSON": lambda tag: json.dumps(message(tag))[:-30],
     "half a JSON with a tag": lambda tag: json.dumps(message(tag))[:-1],
     "no tag": lambda tag: message(tag, properties={"delivery_info": {}}),
+    "a tag that is no text": lambda tag: with_properties(tag + "x", delivery_tag="\ud800") | {"body": 7},
+    "nested without end": lambda _: "[" * 100_000,
     "a list": lambda tag: json.dumps([TEXT, {"delivery_tag": tag}]),
     "headers that are a list": lambda tag: message(tag, headers=[TEXT]),
     "headers that are text": lambda tag: message(tag, headers=TEXT),
@@ -134,6 +136,49 @@ def test_garbage_goes_to_the_dead_letters(yard: Yard, worker: Worker, kind: str)
     letters = [records.facts(yard.client, job_id) for job_id in records.ids_in(yard.client, "dead")]
     assert all(letter["lane"] == "normal" and len(letter["reason"]) > len("rejected") for letter in letters)
     assert not any(TEXT in letter["reason"] for letter in letters)
+    assert worker.process.poll() is None
+
+
+#: Numbers that make no sense, as JSON has them.
+STRANGE = ("1.7976931348623157e308", f"1{'0' * 400}", "-1e308", "NaN", "Infinity", "-5", "true", '"soon"', "[1]")
+    "1.7976931348623157e308",
+    f"1{'0' * 400}",
+    "-1e308",
+    "NaN",
+    "Infinity",
+    "-5",
+    "true",
+    '"soon"',
+    "[1]",
+    "null",
+)
+
+#: Headers and properties that are numbers; each is given each of these.
+NUMBERS = (
+    '"headers": {"deadline_at": STRANGE, ',
+    '"headers": {"submitted_at": STRANGE, ',
+    '"headers": {"retries": STRANGE, "lanes_timeouts": STRANGE, "lanes_refused_at": STRANGE, ',
+    '"headers": {"lanes_unique": "NAME", "lanes_unique_for": STRANGE, ',
+    '"headers": {"lanes_model": "m", "lanes_cost": [STRANGE, STRANGE, 0, -1, -1, 0], ',
+    '"headers": {"lanes_batch": "no batch of ours", "lanes_tenant": STRANGE, "lanes_reply": STRANGE, ',
+    '"properties": {"priority": STRANGE, ',
+)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_numbers_that_make_no_sense_are_not_said(yard: Yard, worker: Worker, number: str) -> None:
+    """A job of a stock producer runs whatever its headers have for numbers, and its worker lives."""
+    dead = yard.client.zcard("lanes:dead")
+    names = [f"{NUMBERS.index(number)}-{strange:.12}" for strange in STRANGE]
+    for name, strange in zip(names, STRANGE, strict=True):
+        made = message(f"number-{name}", body=encoded([[name], {}, {}]))
+        del made["headers"]["retries"], made["properties"]["priority"]
+        place = number.partition("{")[0]
+        said = number.replace("STRANGE", strange).replace("NAME", name)
+        yard.client.lpush("normal\x06\x163", json.dumps(made).replace(place + "{", said, 1))
+    yard.diary.wait_for("end", names, IN_TIME_S)
+    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
+    assert yard.client.zcard("lanes:dead") == dead
     assert worker.process.poll() is None
 
 

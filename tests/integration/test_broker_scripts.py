@@ -28,7 +28,7 @@ from celery_app.broker.lease import Leases
 from celery_app.broker.returns import requeue
 from celery_app.client.cancelling import mark
 from celery_app.job_keys import BATCH_HEADER, PUBLISHED_KEPT
-from celery_app.routing import MODEL, SUBMITTED_AT
+from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -362,7 +362,7 @@ def test_a_prompt_cannot_forge_facts(lanes_app: Any, hand: Hand, client: Redis, 
     expected = json.loads(text)
     submitted_at = message["headers"].pop(SUBMITTED_AT)
     assert abs(submitted_at - expected["headers"].pop(SUBMITTED_AT)) < SOON_S
-    told = {"eta": None, "retries": 4, TIMEOUTS: 0, REFUSED_AT: 0, "redelivered": True}
+    told = {DEADLINE_AT: None, "eta": None, "retries": 4, TIMEOUTS: 0, REFUSED_AT: 0, "redelivered": True}
     expected["headers"].update(told)
     expected["properties"]["delivery_info"]["redelivered"] = True
     held = {CLAIM: forger.token, QUEUE: "batch", CANCELLED: False, TICKET: "", VERDICT: ""}
