@@ -32,7 +32,8 @@ def take_in(client: redis.Redis, prefix: str, lane: str, lists: Iterable[str], s
     """Take the next messages in a lane's lists into its lines.
 
     Any number of workers may do so at once, and any of them may die: a message is in a list until its job is in its
-    line, and a job enters its line once.
+    line, and a job enters its line once. The one comes after the other, not in one transaction with it: of that, a
+    server that is full refuses what adds, and does what removes.
 
     Args:
         client: without a key prefix of its own.
@@ -71,14 +72,11 @@ def _enter(
     # The same for each worker that has the message in hand; its text, for a message without a tag of its own.
     token = entry.token or entry.id
     upload = upload_of(prefix, entry)
-    with client.pipeline(transaction=True) as pipeline:
-        if upload is not None:
-            pipeline.set(*upload, ex=UPLOAD_KEPT)
-        PUBLISH.add_to(
-            pipeline, (), (prefix, lane, _NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, "", "", *facts)
-        )
-        pipeline.lrem(arrived, -1, text)  # type: ignore[arg-type]
-        pipeline.execute()
+    if upload is not None:
+        client.set(*upload, ex=UPLOAD_KEPT)
+    submission = (prefix, lane, _NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, "", "")
+    PUBLISH.run(client, (), (*submission, *facts))
+    client.lrem(arrived, -1, text)  # type: ignore[arg-type]
 
 
 def _entry(text: bytes, step_of: Callable[[Any], int]) -> tuple[Entry, list[Any]]:

@@ -9,8 +9,10 @@ import pytest
 from broker_kit.hand import MAX_DEATHS, Hand, Held
 from broker_kit.waiting import eventually
 from hypothesis import HealthCheck, given, settings, strategies as st
+from redis.exceptions import OutOfMemoryError
 
 from celery_app.broker import entry
+from celery_app.broker.arrivals import MOST_MESSAGES
 from celery_app.broker.claims import (
     CANCELLED,
     CLAIM,
@@ -460,6 +462,20 @@ def test_what_a_dead_worker_was_taking_in_is_taken_in_once(lanes_app: Any, hand:
     take_in_from(lanes_app, "batch")
     assert hand.names() == ["j"]
     assert not client.exists("lanes:arrived:batch")
+
+
+def test_arrivals_outlast_a_server_that_is_full(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """What a full server will not take in stays where it was, and is taken in once there is room."""
+    client.lpush("lanes:arrived:batch", *(json.dumps(message_of(f"j{n}")) for n in range(MOST_MESSAGES)))
+    client.config_set("maxmemory", 1)
+    try:
+        for _ in range(2):
+            with pytest.raises(OutOfMemoryError):
+                take_in_from(lanes_app, "batch")
+    finally:
+        client.config_set("maxmemory", 0)
+    take_in_from(lanes_app, "batch")
+    assert hand.names() == [f"j{n}" for n in range(MOST_MESSAGES)]
 
 
 def test_arrivals_are_taken_in_by_the_handful(lanes_app: Any, hand: Hand, client: Redis) -> None:
