@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import redis
 from celery import bootsteps
 from celery.app.task import Context
 from celery.backends.base import DisabledBackend
@@ -44,6 +45,9 @@ LOOK_EVERY = 1.0
 
 #: Seconds until another worker takes what this one has taken and not finished.
 TAKEN_FOR = 60.0
+
+#: Times that a job is taken, once a minute: a result backend may be away for a day, and what fails for longer always will.
+MOST_TAKES = 1_440
 
 #: Jobs that are taken at once; while there are as many, nobody pauses.
 MOST_AT_ONCE = 20
@@ -118,10 +122,11 @@ def _tell(app: Any, client: Any, prefix: str, row: list[Any]) -> None:
             task, task_id = ended.request.task, ended.request.id
             ended.tell(app)
     except Exception as exc:  # noqa: BLE001 - one that cannot be told of, for whatever reason, holds up no other
-        logger.warning(
-            "%s[%s] has ended (%s), and nobody can be told yet: %s", task, task_id, ending, type(exc).__name__
-        )
-        return
+        last = row[6] >= MOST_TAKES
+        words = "will be told" if last else "can be told yet"
+        logger.warning("%s[%s] has ended (%s), and nobody %s: %s", task, task_id, ending, words, type(exc).__name__)
+        if not last:
+            return
     DONE_ENDED.run(client, (), (prefix, job_id))
     if ending == BURIED:
         say_buried(queue, task, task_id, reason)
@@ -174,11 +179,22 @@ class EndedJob:
             if state not in READY_STATES:
                 stored = not (request.ignore_result or getattr(task, "ignore_result", False))
                 backend.mark_as_failure(request.id, self.error, request=request, store_result=stored)
-            if in_lanes:
-                teller.on_failure(self.error, request.id, request.args, request.kwargs, None)
-            else:
+            if not in_lanes or not _called(teller, self.error):
                 tell_outcome(teller, "failed")
             teller.send_event("task-failed", exception=repr(self.error), traceback="")
+
+
+def _called(task: LaneTask, error: Exception) -> bool:
+    """Call a task's ``on_failure``; return whether it went well: a project's own has nothing to end any more."""
+    request = task.request
+    try:
+        task.on_failure(error, request.id, request.args, request.kwargs, None)
+    except redis.RedisError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it would be called every minute
+        logger.warning("%s[%s]: its on_failure raised %s", task.name, request.id, type(exc).__name__)
+        return False
+    return True
 
 
 def _error_of(app: Any, queue: str, ending: str, reason: str, allowed: float) -> LanesError | None:

@@ -50,7 +50,10 @@ def _reply(task: LaneTask, text: str) -> None:
 
 
 def _tally(task: LaneTask, outcome: Outcome) -> None:
-    batch_id, index = batch_id_of(task.request.id)
+    try:
+        batch_id, index = batch_id_of(task.request.id)
+    except ValueError:
+        return  # a stock producer's header: no job of a batch has such an id
     key = f"{key_prefix(task.app)}{BATCH}{batch_id}"
     keys = (key, f"{key}:seen", f"{key}:ended")
     TALLY.run(redis_client(task.app), keys, (index, outcome, BATCH_KEPT))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.hand import Hand
 from broker_kit.records import ids_in
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
@@ -22,10 +23,13 @@ from celery_app.broker.dead_letters import dead_letters
 from celery_app.broker.lease import Leases
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.errors import Cancelled, KilledItsWorker
+from celery_app.errors import Cancelled, DeadlineExceeded, KilledItsWorker
+from celery_app.job_keys import BATCH_HEADER
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from demo.simulator import Behaviour, running
+from tasks import LaneTask, ended
+from tasks.ended import work_off
 from tests.conftest import close, close_backend
 
 if TYPE_CHECKING:
@@ -365,6 +369,45 @@ def test_a_burial_that_a_dead_worker_had_taken_is_told_by_another(deadly: Rig) -
     wait_until(lambda: again.state == "FAILURE", "another has ended it")
     wait_until(lambda: not redis.zcard("lanes:ended"), "it is told")
     assert job_id in ids_in(redis, "dead")
+
+
+def test_a_hook_that_raises_is_called_once(lanes_app: Any) -> None:
+    """A project's own on_failure may have a defect: the job has ended all the same, and its batch and caller are told."""
+    called = []
+
+    @lanes_app.task(base=LaneTask, bind=True, name="own.hook")
+    def hooked(self: Any) -> None:
+        """Never run."""
+
+    def on_failure(self: Any, exc: Exception, task_id: str, *_: Any) -> None:
+        called.append((task_id, type(exc)))
+        raise KeyError(task_id)
+
+    task = lanes_app.tasks["own.hook"]
+    type(task).on_failure = on_failure
+    headers = {"deadline_at": time.time(), BATCH_HEADER: "batch"}
+    job = task.apply_async(queue="critical", task_id="batch-0", headers=headers)
+    hand, client = Hand(redis_client(lanes_app)), redis_client(lanes_app)
+    eventually(lambda: hand.claim() == [] and ids_in(client, "ended"), PATIENCE, "it has ended")
+    for _ in range(2):
+        work_off(lanes_app)
+        client.zadd("lanes:ended", {"batch-0": 0}, xx=True)  # a minute later
+    assert called == [(job.id, DeadlineExceeded)]
+    assert (job.state, ids_in(client, "ended"), client.hlen("lanes:jobs")) == ("FAILURE", [], 0)
+    assert client.hget("lanes:batch:batch", "failed") == b"1"
+
+
+def test_what_nobody_can_be_told_of_is_given_up(lanes_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ending that fails each time is not tried for ever."""
+    monkeypatch.setattr(ended, "MOST_TAKES", 3)
+    client, hand = redis_client(lanes_app), Hand(redis_client(lanes_app))
+    job = lanes_app.send_task("some.task", queue="critical", headers={"deadline_at": time.time()})
+    eventually(lambda: hand.claim() == [] and ids_in(client, "ended"), PATIENCE, "it has ended")
+    client.lpush(f"celery-task-meta-{job.id}", "no result")  # the backend refuses it each time
+    for left in (1, 1, 0):
+        client.zadd("lanes:ended", {job.id: 0}, xx=True)
+        work_off(lanes_app)
+        assert client.zcard("lanes:ended") == left
 
 
 def test_what_ended_is_taken_by_one_worker_at_a_time(lanes_app: Any) -> None:
