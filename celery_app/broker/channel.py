@@ -14,7 +14,6 @@ from kombu.transport import redis as kombu_redis
 
 from celery_app.broker.arrivals import ARRIVED, take_in
 from celery_app.broker.claims import claim_of
-from celery_app.broker.dead_letters import say_message_buried
 from celery_app.broker.inbox import Inbox
 from celery_app.broker.lease import Leases, leases_for
 from celery_app.broker.outbox import LanePublishBatch, Outbox
@@ -280,9 +279,7 @@ class Channel(kombu_redis.Channel):
         except Exception as exc:
             if not held or not self.is_lane(queue):
                 raise
-            reason = f"no worker can take it up: {type(exc).__name__}"
-            say_message_buried(queue, message.get("headers"), reason)
-            self.leases.bury(*claim_of(delivery), reason)
+            self.leases.bury(*claim_of(delivery), f"no worker can take it up: {type(exc).__name__}")
             if delivery in self.qos._delivered:
                 self.qos._free_slot(delivery)
 

@@ -10,7 +10,6 @@ from kombu.utils.json import loads
 from celery_app.broker import entry
 from celery_app.broker.claimed import ClaimedJob
 from celery_app.broker.claims import CANCELLED, CLAIM, QUEUE, REFUSED_AT, TICKET, TIMEOUTS, VERDICT, delivery_of
-from celery_app.broker.dead_letters import say_buried
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.routing import DEADLINE_AT, SUBMITTED_AT
 
@@ -73,7 +72,9 @@ class Inbox:
     def _message(self, job: ClaimedJob, text: bytes | None) -> dict[str, Any] | None:
         size = len(text or b"")
         if job.queue in LANE_NAMES and size > entry.MAX_MESSAGE_BYTES:
-            self._bury(job, f"too large: {size} bytes")  # of a stock producer: ours are refused where they are sent
+            self._leases.bury(
+                job.id, self._token, f"too large: {size} bytes"
+            )  # of a stock producer: ours are refused where they are sent
             return None
         try:
             message: dict[str, Any] = loads((text or b"").decode())
@@ -87,20 +88,17 @@ class Inbox:
             if job.out:
                 _tell_of_redelivery(message)
         except Exception as exc:  # noqa: BLE001 - whatever it is: it would end this worker, and then the next
-            self._bury(job, f"undecodable: {type(exc).__name__}")
+            self._leases.bury(job.id, self._token, f"undecodable: {type(exc).__name__}")
             return None
         return message
-
-    def _bury(self, job: ClaimedJob, reason: str) -> None:
-        say_buried(job.queue, "?", job.id, reason)
-        self._leases.bury(job.id, self._token, reason)
 
 
 def _told(job: ClaimedJob) -> dict[str, Any]:
     """Return what the scheduler knows of a job, in place of what its producer said; times by this machine's clock."""
     now = time.time()
-    deadline = now + job.left_ms / _MS_PER_S if job.left_ms >= 0 else None
-    times = {SUBMITTED_AT: now - job.waited_ms / _MS_PER_S, DEADLINE_AT: deadline}
+    times = {SUBMITTED_AT: now - job.waited_ms / _MS_PER_S}
+    if job.left_ms >= 0:
+        times[DEADLINE_AT] = now + job.left_ms / _MS_PER_S
     return {**times, "eta": None, "retries": job.tries, TIMEOUTS: job.timeouts, REFUSED_AT: job.refused_at}
 
 

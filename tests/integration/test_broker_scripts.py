@@ -30,7 +30,8 @@ from celery_app.broker.lease import Leases
 from celery_app.broker.returns import requeue
 from celery_app.client.cancelling import mark
 from celery_app.job_keys import BATCH_HEADER, PUBLISHED_KEPT
-from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT
+from celery_app.routing import MODEL, SUBMITTED_AT
+from celery_app.scheduler.verbs import TAKE_ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +156,15 @@ def test_a_job_is_in_exactly_one_place(lanes_app: Any, hand: Hand, client: Redis
     assert records(client, "j") == (True, True)
     (dead,) = dead_letters(client)
     assert (dead.id, dead.lane, dead.task, dead.reason) == ("j", "batch", "kit.job", "why")
+
+
+def test_a_burial_and_its_telling_are_one_step(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """A worker that dies after it has buried a job leaves it to others to tell those who wait."""
+    put(lanes_app, "j")
+    (held,) = hand.claim()
+    assert Leases(client, "").bury(held.tag, held.token, "why")
+    assert sorted(places(client, "j")) == ["lanes:dead", "lanes:ended"]
+    assert [row[2:4] for row in TAKE_ENDED.run(client, (), ("", 20, 60_000))] == [[b"buried", b"why"]]
 
 
 def test_a_job_that_is_done_leaves_nothing(lanes_app: Any, hand: Hand, client: Redis) -> None:
@@ -364,7 +374,7 @@ def test_a_prompt_cannot_forge_facts(lanes_app: Any, hand: Hand, client: Redis, 
     expected = json.loads(text)
     submitted_at = message["headers"].pop(SUBMITTED_AT)
     assert abs(submitted_at - expected["headers"].pop(SUBMITTED_AT)) < SOON_S
-    told = {DEADLINE_AT: None, "eta": None, "retries": 4, TIMEOUTS: 0, REFUSED_AT: 0, "redelivered": True}
+    told = {"eta": None, "retries": 4, TIMEOUTS: 0, REFUSED_AT: 0, "redelivered": True}
     expected["headers"].update(told)
     expected["properties"]["delivery_info"]["redelivered"] = True
     held = {CLAIM: forger.token, QUEUE: "batch", CANCELLED: False, TICKET: "", VERDICT: ""}

@@ -372,7 +372,7 @@ def test_a_burial_that_a_dead_worker_had_taken_is_told_by_another(deadly: Rig) -
 
 
 def test_a_hook_that_raises_is_called_once(lanes_app: Any) -> None:
-    """A project's own on_failure may have a defect: the job has ended all the same, and its batch and caller are told."""
+    """A project's own on_failure may have a defect: the job has ended all the same, and who waits for it is told."""
     called = []
 
     @lanes_app.task(base=LaneTask, bind=True, name="own.hook")
