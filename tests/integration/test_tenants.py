@@ -192,6 +192,20 @@ class TestExplain:
         assert client.explain(jobs[0])["state"] == "running"
         close(app)
 
+    def test_it_tells_of_a_second_message_of_an_id(self, app: Any, client: Client, hand: Hand) -> None:
+        """A task may replace itself, or be repeated with other arguments, while it runs: that one is found, too."""
+        send = app.tasks[create_message.name].apply_async
+        first = send(kwargs=params(), queue="batch", task_id="j")
+        (held,) = hand.claim()
+        send(kwargs=params("other"), queue="batch", task_id="j")
+        assert hand.ack(held)
+        assert client.explain(first)["state"] == "queued"
+        assert client.cancel(first)
+        assert hand.claim() == []
+        assert client.explain(first)["state"] == "ended"
+        send(kwargs=params("again"), queue="batch", task_id="j")
+        assert client.explain(first)["state"] == "queued"
+
     def test_it_tells_what_it_does_not_know(self, client: Client) -> None:
         """A job without a worker, one that waits for its time, and one that nobody has submitted."""
         queued = client.submit(lane="batch", **params())

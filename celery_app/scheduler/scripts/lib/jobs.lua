@@ -74,6 +74,23 @@ local function write_job(id, job)
   redis.call('HSET', JOBS, id, packed(job))
 end
 
+-- The names that a record may have: a task that replaces or repeats itself by a message of its own id still runs then.
+local function names_of(id)
+  return {id, id .. '~', id .. '~~', id .. '~~~'}
+end
+
+-- The records of a task's messages, each with `id` and `job`.
+local function records_of(task_id)
+  local records = {}
+  for _, id in ipairs(names_of(task_id)) do
+    local job = read_job(id)
+    if job and (id == task_id or job.task_id == task_id) then
+      records[#records + 1] = {id = id, job = job}
+    end
+  end
+  return records
+end
+
 local function text_key(id)
   return key('text:' .. id)
 end
