@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kombu.utils.json import dumps
 
 from celery_app.errors import JobTooLarge
+from celery_app.identity import LONGEST_KEPT
 from celery_app.job_keys import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
 
@@ -71,7 +72,6 @@ class Entry(NamedTuple):
         headers, now = self.headers, time.time()
         deadline, kept = seconds(headers.get(DEADLINE_AT)), seconds(headers.get(UNIQUE_FOR))
         text: bytes = b"" if self.is_large else self.text
-        unique = word(headers.get(UNIQUE))
         facts = [
             self.id,
             self.step,
@@ -81,8 +81,8 @@ class Entry(NamedTuple):
             _ms(self.not_before - now),
             *cost_arguments(headers.get(COST)),
             _retries(headers),
-            f"{word(headers.get('task'))}:{unique}" if unique else "",
-            _ms(kept or 0),
+            _unique_name(headers),
+            min(_ms(kept or 0), LONGEST_KEPT * _MS_PER_S),
         ]
         return [text, _encode(facts)]
 
@@ -156,6 +156,12 @@ def _is_text(value: str) -> bool:
 def _retries(headers: Mapping[str, Any]) -> int:
     retries = headers.get("retries")
     return retries if type(retries) is int and 0 < retries <= MOST_RETRIES else 0
+
+
+def _unique_name(headers: Mapping[str, Any]) -> str:
+    """Return the name under which a job is the only one; the length keeps one tenant's names from another's."""
+    task, tenant, unique = (word(headers.get(name)) for name in ("task", TENANT, UNIQUE))
+    return f"{task}:{len(tenant)}:{tenant}:{unique}" if unique else ""
 
 
 def _ms(duration: float) -> int:
