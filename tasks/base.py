@@ -119,8 +119,8 @@ class LaneTask(Task):
         """Submit a job; besides Celery's options there are four of the lanes.
 
         ``wait``: seconds to wait for room in a full lane. ``tenant``: whose job it is; tenants take turns.
-        ``unique``: while a job of this task, tenant and name is queued or runs, and for ``unique_for`` seconds after its
-        end, its result comes back and nothing is queued.
+        ``unique``: while a job of this task, tenant and name is queued or runs, and for ``unique_for`` seconds after
+        its end, its result comes back and nothing is queued.
 
         Raises:
             InvalidRequest: naming the one of these that is wrong.

@@ -554,6 +554,17 @@ def test_a_message_of_ones_own_queue_is_held_like_a_job(hand: Hand, client: Redi
     assert not client.exists("own", "lanes:jobs", "lanes:texts", "lanes:leases")
 
 
+def test_a_job_may_be_called_like_a_message_of_ones_own_queue(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """A producer chooses his jobs' ids: neither loses its text to the other."""
+    put(lanes_app, "own-1", "own-2")
+    client.lpush("own", json.dumps(message_of("m")))
+    (own,) = hand.claim(queues=("own",))
+    put(lanes_app, own.tag)
+    assert hand.names() == ["own-1", "own-2", own.tag]
+    assert hand.ack(own) == 1
+    assert own.name == "m"
+
+
 def test_ones_own_queues_come_after_the_lanes_and_by_priority(lanes_app: Any, hand: Hand, client: Redis) -> None:
     """A claim takes from them what the lanes have left of it, the most important list first."""
     client.lpush("own\x06\x169", json.dumps(message_of("own-late")))
