@@ -393,6 +393,24 @@ def test_a_claim_tells_which_jobs_were_cancelled(lanes_app: Any, hand: Hand) -> 
     assert said == {"b-1": False, "b-2": True, "c-1": False, "d": True, "e": False}
 
 
+@pytest.mark.parametrize("how", ["requeue", "delay", "reap"])
+def test_a_job_that_was_cancelled_meanwhile_ends_as_it_comes_back(
+    lanes_app: Any, hand: Hand, client: Redis, how: str
+) -> None:
+    """It does not stand in line again, where it would wait for a budget and draw on it; nor does one of a batch."""
+    put(lanes_app, "j")
+    put(lanes_app, "of-a-batch", headers={BATCH_HEADER: "b"})
+    held = hand.claim(2)
+    for each in ("j", "b"):
+        mark(lanes_app, each)
+    for each in held if how != "reap" else ():
+        assert hand.requeue(each, delay_ms=60_000 if how == "delay" else 0)
+    if how == "reap":
+        client.zadd("lanes:leases", {each.tag: 0 for each in held})
+    assert hand.names() == []
+    assert [places(client, name) for name in ("j", "of-a-batch")] == [["lanes:ended"], ["lanes:ended"]]
+
+
 def test_an_eta_is_forgotten_once_it_was_waited_for(lanes_app: Any, hand: Hand, client: Redis) -> None:
     """A job with a countdown reaches the worker without an ETA, whatever its other headers hold."""
     put(lanes_app, "j", countdown=1, headers={"note": LARGE})

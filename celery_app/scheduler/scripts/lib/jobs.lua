@@ -99,6 +99,12 @@ local function bytes_of(id, job)
   return job.large == 1 and redis.call('STRLEN', text_key(id)) or redis.call('HSTRLEN', TEXTS, id)
 end
 
+-- Whether a job was cancelled, or all of its batch ('': it has none).
+local function is_marked(task_id, batch)
+  return redis.call('EXISTS', key('cancel:' .. task_id)) == 1
+    or batch ~= '' and redis.call('EXISTS', key('cancel:' .. batch)) == 1
+end
+
 -- How many jobs of a lane are `queued`, `scheduled` or `held`. Queues that are no lanes are not counted.
 local function count(lane, place, by)
   if LANES[lane] then
