@@ -201,7 +201,8 @@ def _called(task: LaneTask, error: Exception) -> bool:
 
 def _error_of(app: Any, queue: str, ending: str, reason: str, allowed: float) -> Exception | None:
     if ending == BURIED and reason.startswith(_UNKNOWN):
-        return NotRegistered(reason)
+        unknown: Exception = NotRegistered(reason)
+        return unknown
     if ending == BURIED:
         return (KilledItsWorker if reason.startswith(_KILLED) else Buried)(reason=reason)
     if ending == OVERDUE:

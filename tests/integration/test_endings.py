@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +196,28 @@ def test_a_chord_with_a_cancelled_part_ends(up: Rig, queued: bool) -> None:
     assert isinstance(body.result, ChordError)
     with pytest.raises(Cancelled):
         body.get(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("how", ["running", "queued", "last", "revoked"])
+def test_the_errback_of_a_chord_hears_of_a_cancelled_part(up: Rig, how: str) -> None:
+    """That of its body runs, once, and the body never; whether the part was running, queued, or the last to end."""
+    up.api.control(latency=1.0)
+    part_id = uuid.uuid4().hex
+    parts = [call_of(up, str(number)) for number in range(2 if how == "running" else 6)]
+    parts[-1].set(task_id=part_id, **({"countdown": 60} if how == "last" else {}))
+    chord(group(parts), call_of(up, "body").on_error(call_of(up, "errback"))).apply_async()
+    if how == "last":
+        wait_until(lambda: up.api.summary()["statuses"].get("200") == len(parts) - 1, "the others are done")
+    else:
+        wait_until(lambda: up.api.summary()["in_flight"] == min(len(parts), 4), "its parts are at the API")
+    if how == "revoked":
+        up.app.control.revoke(part_id)
+    else:
+        assert up.client.cancel(part_id)
+    expected = len(parts) - (how != "running") + 1
+    wait_until(lambda: up.api.summary()["total"] >= expected, "the errback has run")
+    wait_until(lambda: not get_queue_stats(up.app)["lanes"]["critical"]["in_flight"], "all has ended")
+    assert up.api.summary()["total"] == expected
 
 
 def revoked_by(up: Rig, how: str, result: Any) -> None:
