@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import pickle
 import time
@@ -176,6 +177,42 @@ def test_numbers_that_make_no_sense_are_not_said(yard: Yard, worker: Worker, num
     yard.diary.wait_for("end", names, IN_TIME_S)
     eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
     assert yard.client.zcard("lanes:dead") == dead
+    assert worker.process.poll() is None
+
+
+#: Whatever else a message has, with what stands before it.
+FIELDS = (
+    *(
+        f'"headers": {{"{name}": '
+        for name in (
+            *("eta", "expires", "timelimit", "group", "group_index", "root_id", "parent_id", "argsrepr", "kwargsrepr"),
+            *("origin", "shadow", "stamps", "stamped_headers", "ignore_result", "replaced_task_nesting", "lang"),
+            *("lanes_publish", "lanes_unique", "lanes_model", "lanes_claim", "lanes_queue", "compression"),
+        )
+    ),
+    *(
+        f'"properties": {{"{name}": '
+        for name in (
+            *("delivery_tag", "delivery_info", "delivery_mode", "reply_to", "correlation_id", "body_encoding"),
+            *("lanes_claim", "lanes_queue", "lanes_ticket", "lanes_verdict", "lanes_cancelled"),
+        )
+    ),
+)
+
+
+def test_a_message_with_any_field_that_makes_no_sense_ends(yard: Yard, worker: Worker) -> None:
+    """It is worked on or buried, nothing stays claimed, and its worker lives."""
+    for number, (field, strange) in enumerate(itertools.product(FIELDS, (*STRANGE, "{}", '"\\ud800"'))):
+        made = message(f"field-{number}")
+        place, _, key = field.partition("{")
+        part = made[place.strip('": ')]
+        part.pop(key.strip('": '), None)
+        text = json.dumps(made).replace(place + "{", f"{field}{strange}, ", 1)
+        yard.client.lpush("normal\x06\x163", text)
+    yard.send("kit.job", "after nonsense", queue="batch", ignore_result=True)
+    yard.diary.wait_for("end", ["after nonsense"], 3 * IN_TIME_S)
+    left = ("normal\x06\x163", "lanes:arrived:normal", "lanes:models:normal", "lanes:leases", "lanes:ended")
+    eventually(lambda: not yard.client.exists(*left), 3 * IN_TIME_S, "all have ended, and are told")
     assert worker.process.poll() is None
 
 
