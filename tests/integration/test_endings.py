@@ -420,6 +420,18 @@ def test_a_hook_that_raises_is_called_once(lanes_app: Any) -> None:
     assert client.hget("lanes:batch:batch", "failed") == b"1"
 
 
+@pytest.mark.parametrize("index", ["x", "", "4294967295", "9" * 200])
+def test_a_made_up_batch_takes_no_memory(lanes_app: Any, index: str) -> None:
+    """A stock producer's header may name a batch for an id that is none of a batch's: its job ends like any other."""
+    headers = {"deadline_at": time.time(), BATCH_HEADER: "b"}
+    lanes_app.send_task("some.task", queue="critical", task_id=f"b-{index}", headers=headers)
+    hand, client = Hand(redis_client(lanes_app)), redis_client(lanes_app)
+    eventually(lambda: hand.claim() == [] and ids_in(client, "ended"), PATIENCE, "it has ended")
+    work_off(lanes_app)
+    assert lanes_app.AsyncResult(f"b-{index}").state == "FAILURE"
+    assert client.keys("lanes:batch:*") == []
+
+
 def test_what_nobody_can_be_told_of_is_given_up(lanes_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ending that fails each time is not tried for ever."""
     monkeypatch.setattr(ended, "MOST_TAKES", 3)
