@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,10 +9,10 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task
-from celery.exceptions import MaxRetriesExceededError, Retry, TaskPredicate
+from celery.exceptions import Ignore, MaxRetriesExceededError, Retry, TaskPredicate
 from celery.states import REVOKED
 
-from celery_app.broker.claims import DECIDED, is_claimed, queue_of
+from celery_app.broker.claims import DECIDED, claim_of, is_claimed, queue_of
 from celery_app.broker.entry import cost_header
 from celery_app.descriptions import description_of, store_descriptions
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, LanesError
@@ -26,13 +25,13 @@ from celery_app.publishing import noting_found
 from celery_app.queues import refuse
 from celery_app.results import backend_of, unsubscribed
 from celery_app.room import waiting_for_room
-from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT
+from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, seconds
 from celery_app.settings import settings_of
 from celery_app.stand_in import refuse_eager, stand_in
 from celery_app.task_limits import LIMITS, annotated, refuse_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from celery.result import AsyncResult
@@ -72,6 +71,13 @@ class LaneTask(Task):
     resultrepr_maxsize = 0
     #: Describes the arguments of a job that comes from a producer without this code.
     Request = "celery_app.broker.request:LaneRequest"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Have a project's own `on_failure` keep the job that is to be kept, whether it calls ours or not."""
+        super().__init_subclass__(**options)
+        kind: Any = cls
+        if "on_failure" in vars(cls):
+            kind.on_failure = _keeping(kind.on_failure)
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
@@ -121,8 +127,8 @@ class LaneTask(Task):
         """Submit a job; besides Celery's options there are four of the lanes.
 
         ``wait``: seconds to wait for room in a full lane. ``tenant``: whose job it is; tenants take turns.
-        ``unique``: while a job of this task with this name is queued or runs, and for ``unique_for`` seconds after its
-        end, its result comes back and nothing is queued.
+        ``unique``: while a job of this task, tenant and name is queued or runs, and for ``unique_for`` seconds after
+        its end, its result comes back and nothing is queued.
 
         Raises:
             InvalidRequest: naming the one of these that is wrong.
@@ -181,12 +187,12 @@ class LaneTask(Task):
     @property
     def submitted_at(self) -> float:
         """Seconds since the epoch at which the job was submitted; now, where a stock producer did not say."""
-        return _seconds(self.request.get(SUBMITTED_AT)) or time.time()
+        return seconds(self.request.get(SUBMITTED_AT)) or time.time()
 
     @property
     def deadline_at(self) -> float | None:
         """Seconds since the epoch after which the job is pointless, or None."""
-        return _seconds(self.request.get(DEADLINE_AT))
+        return seconds(self.request.get(DEADLINE_AT))
 
     @property
     def model(self) -> str:
@@ -259,7 +265,7 @@ class LaneTask(Task):
         try:
             self.seconds_left()
         except DeadlineExceeded as exc:
-            if not self._may_end():
+            if not self._may_end(fails=True):
                 self.end_cancelled()
             if not is_claimed(self.request.properties):
                 raise
@@ -313,7 +319,7 @@ class LaneTask(Task):
             except TaskPredicate:
                 raise
             except Exception:
-                if self._may_end():
+                if self._may_end(fails=True):
                     raise
             else:
                 if self._may_end():
@@ -322,7 +328,7 @@ class LaneTask(Task):
 
         task.run, task.lanes_ends_once = run_once, True
 
-    def _may_end(self) -> bool:
+    def _may_end(self, *, fails: bool = False) -> bool:
         from celery_app.broker.verdict import may_end  # brings redis-py along
 
         if self.request.called_directly or self.request.is_eager or stand_in() is not None:
@@ -330,7 +336,9 @@ class LaneTask(Task):
         decided: bool | None = self.request.get(DECIDED)
         if decided is not None:
             return decided
-        return may_end(self.app, self.request.id, self.request.get(BATCH_HEADER))
+        request = self.request
+        claim = claim_of(request.properties["delivery_tag"]) if fails and is_claimed(request.properties) else ("", "")
+        return may_end(self.app, request.id, request.get(BATCH_HEADER), claim)
 
     def on_end(self, error: Exception) -> None:
         """Do what a kind of task has to do when one of its jobs ends without a result."""
@@ -345,7 +353,7 @@ class LaneTask(Task):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Count the job, and tell who waits for it."""
-        from tasks.endings import say_failed
+        from tasks.endings import keep_dead_letter, say_failed
         from tasks.outcome import tell_outcome
 
         if not isinstance(exc, Buried):
@@ -354,6 +362,7 @@ class LaneTask(Task):
         tell_outcome(self, "failed")
         self.on_end(exc)
         super().on_failure(exc, task_id, args, kwargs, einfo)
+        keep_dead_letter(self)
 
     def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Have the state RETRY not outlast a cancellation that came while it was stored."""
@@ -449,7 +458,8 @@ class LaneTask(Task):
         if is_marked(self):
             self.end_cancelled()
         self.report("returned")
-        requeue(self.app, self.request.properties, delay=delay, retries=retries, facts=facts)
+        if not requeue(self.app, self.request.properties, delay=delay, retries=retries, facts=facts):
+            raise Ignore  # its lease was over, and somebody else has it
         return Retry(exc=error, when=delay)
 
     def _check_time_for(self, delay: float, error: BaseException | None) -> None:
@@ -465,18 +475,23 @@ class LaneTask(Task):
         Raises:
             BaseException: `error`, always.
         """
-        if is_claimed(self.request.properties):
-            from celery_app.broker.returns import bury
-            from tasks.endings import DEAD_LETTER
+        from tasks.endings import keep_if_failed
 
-            tried = f"{type(error).__name__} after {self.request.retries + 1} attempts"
-            # Only our own errors are known to show nothing of the prompt.
-            reason = f"{tried}: {error}" if isinstance(error, LanesError) else tried
-            bury(self.app, self.request.properties, reason)
-            setattr(self.request, DEAD_LETTER, True)
+        attempts = self.request.retries + 1
+        tried = f"{type(error).__name__} after {attempts} attempts"
+        # Only our own errors are known to show nothing of the prompt.
+        keep_if_failed(self, f"{tried}: {error}" if isinstance(error, LanesError) else tried, attempts)
         raise error
 
 
-def _seconds(header: Any) -> float | None:
-    """A stock producer may have written anything; what is no time counts as not said."""
-    return float(header) if isinstance(header, int | float) and math.isfinite(header) else None
+def _keeping(on_failure: Callable[..., None]) -> Callable[..., None]:
+    @wraps(on_failure)
+    def fail(task: LaneTask, *args: Any, **kwargs: Any) -> None:
+        from tasks.endings import keep_dead_letter
+
+        try:
+            on_failure(task, *args, **kwargs)
+        finally:
+            keep_dead_letter(task)
+
+    return fail

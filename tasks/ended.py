@@ -1,7 +1,7 @@
 """What ends in Redis ends for whoever waits, too: any worker that serves a lane sees to it.
 
 A job that kills its workers is buried by a script, a deadline passes in the queue, a queued job is cancelled: no worker
-has it in hand.
+has it in hand. What no worker can take up is buried before any task has it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import redis
 from celery import bootsteps
 from celery.app.task import Context
 from celery.backends.base import DisabledBackend
+from celery.exceptions import NotRegistered
 from celery.states import PENDING, READY_STATES, SUCCESS
-from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.serialization import loads
 
 from celery_app.broker.dead_letters import say_buried
 from celery_app.broker.verdict import may_end
 from celery_app.connection import key_prefix, redis_client
-from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker, LanesError
+from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker
 from celery_app.job_keys import BATCH_HEADER
 from celery_app.results import backend_of
 from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
@@ -45,6 +46,9 @@ LOOK_EVERY = 1.0
 #: Seconds until another worker takes what this one has taken and not finished.
 TAKEN_FOR = 60.0
 
+#: Times that a job is taken, once a minute: a result backend may be away for a day. What fails for longer always will.
+MOST_TAKES = 1_440
+
 #: Jobs that are taken at once; while there are as many, nobody pauses.
 MOST_AT_ONCE = 20
 
@@ -56,6 +60,9 @@ JSON = frozenset({"application/json"})
 
 #: How the broker's scripts begin the reason of a job that took its worker along.
 _KILLED = ("its worker died", "rejected ")
+
+#: Likewise of one for a task that a worker did not know.
+_UNKNOWN = "unknown task "
 
 
 class EndedJobs(bootsteps.StartStopStep):
@@ -118,10 +125,11 @@ def _tell(app: Any, client: Any, prefix: str, row: list[Any]) -> None:
             task, task_id = ended.request.task, ended.request.id
             ended.tell(app)
     except Exception as exc:  # noqa: BLE001 - one that cannot be told of, for whatever reason, holds up no other
-        logger.warning(
-            "%s[%s] has ended (%s), and nobody can be told yet: %s", task, task_id, ending, type(exc).__name__
-        )
-        return
+        last = row[6] >= MOST_TAKES
+        words = "will be told" if last else "can be told yet"
+        logger.warning("%s[%s] has ended (%s), and nobody %s: %s", task, task_id, ending, words, type(exc).__name__)
+        if not last:
+            return
     DONE_ENDED.run(client, (), (prefix, job_id))
     if ending == BURIED:
         say_buried(queue, task, task_id, reason)
@@ -137,7 +145,7 @@ class EndedJob:
     """
 
     request: Any
-    error: LanesError | None
+    error: Exception | None
 
     @classmethod
     def read(
@@ -145,10 +153,9 @@ class EndedJob:
     ) -> EndedJob | None:
         """Return the job of a message; None for one that is no job."""
         try:
-            request = _request_in(json.loads(text or b""))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            request = _request_in(json.loads(text or b""), queue)
+        except Exception:  # noqa: BLE001 - a stock producer may have written anything
             return None
-        request["delivery_info"] = {**(request.get("delivery_info") or {}), "routing_key": queue}
         return cls(
             Context(request, called_directly=False, is_eager=False), _error_of(app, queue, ending, reason, allowed)
         )
@@ -174,14 +181,28 @@ class EndedJob:
             if state not in READY_STATES:
                 stored = not (request.ignore_result or getattr(task, "ignore_result", False))
                 backend.mark_as_failure(request.id, self.error, request=request, store_result=stored)
-            if in_lanes:
-                teller.on_failure(self.error, request.id, request.args, request.kwargs, None)
-            else:
+            if not in_lanes or not _called(teller, self.error):
                 tell_outcome(teller, "failed")
             teller.send_event("task-failed", exception=repr(self.error), traceback="")
 
 
-def _error_of(app: Any, queue: str, ending: str, reason: str, allowed: float) -> LanesError | None:
+def _called(task: LaneTask, error: Exception) -> bool:
+    """Call a task's ``on_failure``; return whether it went well: a project's own has nothing to end any more."""
+    request = task.request
+    try:
+        task.on_failure(error, request.id, request.args, request.kwargs, None)
+    except redis.RedisError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it would be called every minute
+        logger.warning("%s[%s]: its on_failure raised %s", task.name, request.id, type(exc).__name__)
+        return False
+    return True
+
+
+def _error_of(app: Any, queue: str, ending: str, reason: str, allowed: float) -> Exception | None:
+    if ending == BURIED and reason.startswith(_UNKNOWN):
+        unknown: Exception = NotRegistered(reason)
+        return unknown
     if ending == BURIED:
         return (KilledItsWorker if reason.startswith(_KILLED) else Buried)(reason=reason)
     if ending == OVERDUE:
@@ -207,14 +228,20 @@ def _end_cancelled(task: LaneTask) -> None:
         return
 
 
-def _request_in(message: Any) -> dict[str, Any]:
+def _request_in(message: Any, queue: str) -> dict[str, Any]:
     """Return what a task would see of a message of kombu's, as Celery's worker puts it together."""
-    headers, properties, body = message["headers"], message["properties"], message["body"]
-    if properties.get("body_encoding") == "base64":
-        body = base64.b64decode(body)
+    headers, properties = message["headers"], message["properties"]
     try:
+        body = message["body"]
+        if properties.get("body_encoding") == "base64":
+            body = base64.b64decode(body)
         args, kwargs, embed = loads(body, message["content-type"], message["content-encoding"], accept=JSON)
-    except (ContentDisallowed, DecodeError, ValueError):
-        args, kwargs, embed = (), {}, {}  # the headers say enough for a result
+        embed = dict(embed or {})
+    except Exception:  # noqa: BLE001 - the headers say enough for a result
+        args, kwargs, embed = (), {}, {}
     known = {"args": args, "kwargs": kwargs, "properties": properties, "reply_to": properties.get("reply_to")}
-    return {**headers, **known, "id": headers["id"], "task": headers["task"], **(embed or {})}
+    info = {**(properties.get("delivery_info") or {}), "routing_key": queue}
+    if not isinstance(headers["id"], str):
+        raise TypeError  # nobody waits for it
+    task = headers["task"] if isinstance(headers["task"], str) else "?"
+    return {**headers, **known, "delivery_info": info, "task": task, **embed}

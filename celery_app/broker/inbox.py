@@ -20,7 +20,6 @@ from celery_app.broker.claims import (
     VERDICT,
     delivery_of,
 )
-from celery_app.broker.dead_letters import say_buried
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.routing import DEADLINE_AT, SUBMITTED_AT
 
@@ -83,7 +82,9 @@ class Inbox:
     def _message(self, job: ClaimedJob, text: bytes | None) -> dict[str, Any] | None:
         size = len(text or b"")
         if job.queue in LANE_NAMES and size > entry.MAX_MESSAGE_BYTES:
-            self._bury(job, f"too large: {size} bytes")  # of a stock producer: ours are refused where they are sent
+            self._leases.bury(
+                job.id, self._token, f"too large: {size} bytes"
+            )  # of a stock producer: ours are refused where they are sent
             return None
         try:
             message: dict[str, Any] = loads((text or b"").decode())
@@ -97,14 +98,10 @@ class Inbox:
                 headers.update(_told(job))
             if job.out:
                 _tell_of_redelivery(message)
-        except (ValueError, TypeError, LookupError, AttributeError) as exc:
-            self._bury(job, f"undecodable: {type(exc).__name__}")
+        except Exception as exc:  # noqa: BLE001 - whatever it is: it would end this worker, and then the next
+            self._leases.bury(job.id, self._token, f"undecodable: {type(exc).__name__}")
             return None
         return message
-
-    def _bury(self, job: ClaimedJob, reason: str) -> None:
-        say_buried(job.queue, "?", job.id, reason)
-        self._leases.bury(job.id, self._token, reason)
 
 
 def _told(job: ClaimedJob) -> dict[str, Any]:

@@ -127,9 +127,12 @@ class Leases:
         noted = (part for fact in (facts or {}).items() for part in fact)
         return self._let_go(tag, token, REQUEUE, (self._prefix, tag, token, *options, *noted))
 
-    def bury(self, tag: str, token: str, reason: str) -> bool:
-        """Put a job among the dead letters."""
-        return self._let_go(tag, token, BURY, (self._prefix, tag, token, reason))
+    def bury(self, tag: str, token: str, reason: str, retries: int = -1, *, told: bool = False) -> bool:
+        """Put a job among the dead letters; arguments and result as with `requeue`.
+
+        Unless whoever waits for it has been `told`, any worker does so.
+        """
+        return self._let_go(tag, token, BURY, (self._prefix, tag, token, reason, retries, int(told)))
 
     def owe(self, tag: str, token: str, settling: tuple[Any, ...]) -> None:
         """Settle a call before its claim is ended: what is not settled by then is taken for a call that never left.

@@ -47,9 +47,9 @@ def requeue(
     )
 
 
-def bury(app: Any, properties: Mapping[str, Any], reason: str) -> bool:
-    """Put a task's own job among the dead letters; arguments and result as with `requeue`."""
-    return _with_leases(app, properties, lambda leases, tag, token: leases.bury(tag, token, reason))
+def bury(app: Any, properties: Mapping[str, Any], reason: str, retries: int) -> bool:
+    """Put a task's own job, of whose end has been told, among the dead letters; the rest as with `requeue`."""
+    return _with_leases(app, properties, lambda leases, tag, token: leases.bury(tag, token, reason, retries, told=True))
 
 
 def settle_later(app: Any, claim: tuple[str, str], settling: tuple[Any, ...]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
+from broker_kit.worker import TO_START
 from broker_kit.yard import Yard
 from client_rig import params, web_app
 from kombu.exceptions import OperationalError
@@ -269,6 +270,22 @@ def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how
             started.process.send_signal(how)
             started.process.wait(IN_TIME_S + LAST_TRIES)
         close(app)
+
+
+def test_a_worker_outlives_a_server_that_refuses_to_write(valkey: Any, tmp_path: Path) -> None:
+    """For whatever reason it does, as the worker starts or connects again; once it writes, the worker goes on."""
+    with Server(tmp_path) as server, Yard(tmp_path, server.url, valkey.url(11)) as yard, server.client() as control:
+        control.config_set("min-replicas-to-write", 1)
+        worker = yard.starting("w")
+        for name in ("at its start", "connecting again"):
+            said = worker.text().count("NOREPLICAS")
+            eventually(lambda said=said: worker.text().count("NOREPLICAS") > said + 1, TO_START, f"refused {name}")
+            control.config_set("min-replicas-to-write", 0)
+            yard.send("kit.job", name, ignore_result=True)
+            yard.diary.wait_for("end", [name], IN_TIME_S)
+            control.config_set("min-replicas-to-write", 1)
+            control.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        assert worker.process.poll() is None
 
 
 @pytest.mark.slow

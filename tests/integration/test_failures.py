@@ -158,6 +158,7 @@ def ended(shared: Rig) -> dict[str, Ended]:
     }
     errors = {model: error_of(result) for model, result in results.items()}
     calls = Counter(call["model"] for call in shared.api.calls())
+    wait_until(lambda: len(reasons_of(shared)) == len(results), "the last is buried, once it has been told")
     reasons, slowed = reasons_of(shared), slowed_models(shared)
     return {
         model: Ended(errors[model], calls[model], reasons.get(result.id), model in slowed)

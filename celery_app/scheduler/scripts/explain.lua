@@ -76,8 +76,19 @@ local function place_of(id, job)
   return 'ended'
 end
 
-local function explain_job(id)
-  local job = read_job(id)
+-- Of several messages of a task, one that has not ended.
+local function record_of(task_id)
+  local records = records_of(task_id)
+  for _, record in ipairs(records) do
+    if record.job.ending == '' and record.job.reason == '' then
+      return record.id, record.job
+    end
+  end
+  return task_id, records[1] and records[1].job
+end
+
+local function explain_job(task_id)
+  local id, job = record_of(task_id)
   local lane = job and lanes[job.lane]
   if not lane then
     return {}

@@ -36,10 +36,12 @@ local function numbers_for(jobs)
   return redis.call('INCRBY', key('number'), jobs) - jobs
 end
 
--- Write a job down; a second live message of an id gets another one. Returns its id.
+-- Write a job down, by the first of its names that is free; of more than these, nobody looks for it. Returns its id.
 local function write_new(id, job)
-  if redis.call('HSETNX', JOBS, id, packed(job)) == 1 then
-    return id
+  for _, name in ipairs(names_of(id)) do
+    if redis.call('HSETNX', JOBS, name, packed(job)) == 1 then
+      return name
+    end
   end
   id = id .. '~' .. job.number
   write_job(id, job)

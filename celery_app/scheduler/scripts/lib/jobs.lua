@@ -26,14 +26,14 @@ local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 --   large                  1 if its text has a key of its own
 --   claim, budget, ticket  while it is held: token of the claim, key of the budget it draws on, the reservation
 --   list                   of a message that came from a queue that is no lane: its list
---   ending, reason         once nobody will work on it: why
+--   ending, reason, told   once nobody will work on it: why, and how often a worker took it to tell those who wait
 local FACTS = {'lane', 'step', 'number', 'model', 'tenant', 'task', 'task_id', 'batch', 'submitted', 'deadline', 'requests',
   'input_tokens', 'characters', 'output_tokens', 'max_tokens', 'whole', 'tries', 'timeouts', 'refused_at', 'out', 'deaths',
-  'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason'}
+  'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason', 'told'}
 local UNSAID = {lane = '', step = 0, number = 0, model = '', tenant = '', task = '', task_id = '', batch = '', submitted = 0,
   deadline = 0, requests = 0, input_tokens = 0, characters = 0, output_tokens = -1, max_tokens = -1, whole = 0, tries = 0,
   timeouts = 0, refused_at = 0, out = 0, deaths = 0, suspect = 0, unique = '', kept = 0, large = 0, claim = '', budget = '',
-  ticket = '', list = '', ending = '', reason = ''}
+  ticket = '', list = '', ending = '', reason = '', told = 0}
 
 -- A job of which only this is known.
 local function new_job(known)
@@ -74,12 +74,35 @@ local function write_job(id, job)
   redis.call('HSET', JOBS, id, packed(job))
 end
 
+-- The names that a record may have: a task that replaces or repeats itself by a message of its own id still runs then.
+local function names_of(id)
+  return {id, id .. '~', id .. '~~', id .. '~~~'}
+end
+
+-- The records of a task's messages, each with `id` and `job`.
+local function records_of(task_id)
+  local records = {}
+  for _, id in ipairs(names_of(task_id)) do
+    local job = read_job(id)
+    if job and (id == task_id or job.task_id == task_id) then
+      records[#records + 1] = {id = id, job = job}
+    end
+  end
+  return records
+end
+
 local function text_key(id)
   return key('text:' .. id)
 end
 
 local function bytes_of(id, job)
   return job.large == 1 and redis.call('STRLEN', text_key(id)) or redis.call('HSTRLEN', TEXTS, id)
+end
+
+-- Whether a job was cancelled, or all of its batch ('': it has none).
+local function is_marked(task_id, batch)
+  return redis.call('EXISTS', key('cancel:' .. task_id)) == 1
+    or batch ~= '' and redis.call('EXISTS', key('cancel:' .. batch)) == 1
 end
 
 -- How many jobs of a lane are `queued`, `scheduled` or `held`. Queues that are no lanes are not counted.
