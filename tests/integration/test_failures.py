@@ -243,7 +243,7 @@ def test_a_429_closes_the_budget_for_everybody_and_costs_no_attempt(up: Rig) -> 
     teach_limits(up)
     fault = "429;retry-after=1"
     limited = submit(up, fault)
-    wait_until(lambda: arrivals(up, fault), "the first call")
+    wait_until(lambda: redis_client(up.app).exists("lanes:budget:shut"), "the budget has heard of the first call")
     other = submit(up, lane="normal")
     wait_until(lambda: len(arrivals(up, fault)) > ATTEMPTS, "more calls than the lane has attempts")
     assert up.client.cancel(limited)
