@@ -23,6 +23,7 @@ from celery.states import PENDING, READY_STATES, SUCCESS
 from kombu.serialization import loads
 
 from celery_app.broker.dead_letters import say_buried
+from celery_app.broker.entry import is_text
 from celery_app.broker.verdict import may_end
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker
@@ -241,7 +242,7 @@ def _request_in(message: Any, queue: str) -> dict[str, Any]:
         args, kwargs, embed = (), {}, {}
     known = {"args": args, "kwargs": kwargs, "properties": properties, "reply_to": properties.get("reply_to")}
     info = {**(properties.get("delivery_info") or {}), "routing_key": queue}
-    if not isinstance(headers["id"], str):
+    if not is_text(headers["id"]):
         raise TypeError  # nobody waits for it
     task = headers["task"] if isinstance(headers["task"], str) else "?"
     return {**headers, **known, "delivery_info": info, "task": task, **embed}

@@ -29,8 +29,8 @@ LARGE = 64 * 1024
 #: Characters of a token, a model, a tenant, a task or an id at most: a foreign producer's header may be anything.
 LONGEST = 256
 
-#: Retries that a header may speak of, and units of a budget that a job may cost: what goes beyond makes no sense.
-MOST_RETRIES, MOST_UNITS = 1_000_000, 1e12
+#: Retries that a header may speak of: what goes beyond makes no sense.
+MOST_RETRIES = 1_000_000
 
 #: Headers that are facts of the submission and nothing to a worker.
 _TAKEN_OUT = (PUBLISH_HEADER, UNIQUE, UNIQUE_FOR, COST)
@@ -131,8 +131,11 @@ def cost_arguments(header: Any) -> list[float]:
 
 
 def _is_amount(part: Any) -> bool:
-    return type(part) in {int, float} and UNKNOWN <= part <= MOST_UNITS
+    return type(part) in {int, float} and UNKNOWN <= part <= _MOST
 
+
+#: More than a job can have of anything: it has fewer bytes.
+_MOST = 1e9
 
 _NO_COST = (0, 0, 0, UNKNOWN, UNKNOWN, 0)
 
@@ -141,16 +144,12 @@ def word(value: Any) -> str:
     """Return a header as a name; a stock producer may have written anything."""
     if not isinstance(value, str) or len(value) > LONGEST:
         return ""
-    return value if value.isascii() or _is_text(value) else ""
+    return value if value.isascii() or is_text(value) else ""
 
 
-def _is_text(value: str) -> bool:
-    """Whether it can be written in UTF-8, which half of a pair of surrogates cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def is_text(value: Any) -> bool:
+    """Whether it is a text that can be written in UTF-8, which half of a pair of surrogates cannot."""
+    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
 
 
 def _retries(headers: Mapping[str, Any]) -> int:
