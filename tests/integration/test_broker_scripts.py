@@ -168,7 +168,7 @@ def test_a_job_that_is_done_leaves_nothing(lanes_app: Any, hand: Hand, client: R
     assert len(published) == 3
     assert all(0 < client.ttl(key) <= PUBLISHED_KEPT for key in published)
     left = {key.decode() for key in client.keys("*") if not key.startswith(b"_kombu.") and key not in published}
-    assert left <= {"lanes:counts", "lanes:number", "lanes:clocks", "lanes:turns:batch"}
+    assert left <= {"lanes:counts", "lanes:number", "lanes:clocks", "lanes:turns:batch", "lanes:time"}
     assert set(client.hvals("lanes:counts")) == {b"0"}
     assert client.zcard("lanes:turns:batch") <= 1
 

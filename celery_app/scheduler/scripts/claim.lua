@@ -171,9 +171,7 @@ local function note_unknown()
   end
 end
 
-if tonumber(ARGV[4]) > 0 then
-  reap(tonumber(ARGV[4]))
-end
+reap(tonumber(ARGV[4]))
 wake_due()
 end_overdue()
 for _, lane in ipairs(lanes) do

@@ -102,7 +102,11 @@ end
 -- Jobs whose worker gave no sign of life for `lease` ms return. Whose fault it was, nobody knows. A first death says little:
 -- a machine was lost, and all of its jobs are to be back at once. What was there for a second one is a suspect from then on,
 -- and no process gets two of them at a time (claim.lua). So of a death that a suspect was there for, it is to blame.
+-- lease: 0: leave leases alone.
 local function reap(lease)
+  if not note_time() or lease == 0 then
+    return
+  end
   for _, jobs in pairs(held_by_dead(lease)) do
     local suspects = 0
     for _, job in pairs(jobs) do
