@@ -10,7 +10,7 @@ _BUDGETS = ("state", "pace", "bucket", "model", "calls", "shut", "budgets")
 _ENDINGS = ("dead", "ended")
 _HOLDING = (*_PLACES, *_ENDINGS, "own", "leases")
 _RETURNING = (*_HOLDING, *_BUDGETS, "tickets", "unsent")
-_CHOOSING = ("share", "heads", "choice")
+_CHOOSING = ("share", "heads", "waiters", "choice")
 
 
 def _verb(name: str, *libraries: str) -> Script:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.hand import Hand
+from budget_kit.clock import ClockedRedis
+from budget_kit.yard import REQUEST, Yard
 
+from celery_app.budget import Budget
+from celery_app.lanes import BATCH, LANES
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
+from celery_app.settings import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redis import Redis
 
 #: As large as README's own example sends them.
@@ -92,16 +100,46 @@ def test_a_claim_costs_the_same_however_many_wait(lanes_app: Any, client: Redis,
     assert cost_of_a_claim(lanes_app, client, **{"tenants": 1, "jobs": 1, **others}) < 2 * few
 
 
+#: One call a minute: all others wait.
+FEW = Budget("key:m", "m", Limits(rpm=1), LANES, sharers=("batch",))
+
+
+def ask(yard: Yard, number: int) -> bool:
+    """Ask for a call that will ask again; say whether it may leave."""
+    claim = (f"call-{number}", "slots:call")
+    return FEW.reserve(yard.client, BATCH, REQUEST, claim=claim, waits=True).granted
+
+
+def test_waiting_in_a_slot_costs_the_same_however_many_wait(client: Redis) -> None:
+    """A thousand calls that wait for a budget slow down neither each other nor a worker's claim."""
+    yard, costs = Yard(ClockedRedis(client)), []
+    assert ask(yard, 0)
+    for last in (50, 1_000):
+        for number in range(1, last + 1):
+            assert not ask(yard, number)
+        costs.append([least_us(client, partial(ask, yard, last)), least_us(client, yard.claim)])
+
+    (few_ask, few_claim), (many_ask, many_claim) = costs
+    assert many_ask < 2 * few_ask
+    assert many_claim < 2 * few_claim
+
+
+def least_us(client: Redis, action: Callable[[], Any]) -> float:
+    """Return what the server spends on an action, the least of some rounds."""
+    costs = []
+    for _ in range(ROUNDS):
+        before = server_us(client)
+        action()
+        costs.append(server_us(client) - before)
+    return min(costs)
+
+
 def cost_of_a_claim(app: Any, client: Redis, tenants: int, jobs: int) -> float:
     """Return what the server spends on claiming a job, where so many tenants have so many jobs each."""
-    hand, costs = Hand(client), []
+    hand = Hand(client)
     with app.producer_or_acquire() as producer, producer.batch():
         for tenant in range(tenants):
             for _ in range(max(jobs, ROUNDS if tenants == 1 else 1)):
                 headers = {MODEL: "m", TENANT: f"tenant-{tenant}"}
                 app.send_task("kit.job", queue="batch", ignore_result=True, headers=headers, producer=producer)
-    for _ in range(ROUNDS):
-        before = server_us(client)
-        (_,) = hand.claim()
-        costs.append(server_us(client) - before)
-    return min(costs)
+    return least_us(client, lambda: hand.claim()[0])

@@ -43,8 +43,8 @@ local function place_of()
   return job and job.step * STEP + job.number or 9 * STEP + redis.call('INCR', key('number'))
 end
 
-local kept, seconds = redis.call('HGET', WAITERS, id), seconds_of(budget, cost)
-kept = kept and cmsgpack.unpack(kept) or {since = job and job.submitted or NOW, place = place_of()}
+local queue, seconds = queue_of(lane, budget), seconds_of(budget, cost)
+local kept = read_waiter(queue, id) or {since = job and job.submitted or NOW, place = place_of()}
 local asker = {id = id, lane = lane, model = terms.model, cost = cost, start = 0, place = kept.place, slot = true,
   seconds = seconds > 0 and seconds or NOMINAL, asks = true}
 for _, each in ipairs(lanes) do
@@ -73,15 +73,13 @@ if wait > 0 then
   end
   remember(state)
   if ARGV[14] == '1' then
-    -- It asks again within a second, whatever it was told; one that does not has gone.
-    redis.call('HSET', WAITERS, id, cmsgpack.pack({lane = lane.name, model = terms.model, cost = cost, start = 0,
-      place = kept.place, seconds = asker.seconds, since = kept.since, till = NOW + 2000}))
+    keep_waiter(queue, id, {model = terms.model, cost = cost, place = kept.place, seconds = asker.seconds, since = kept.since})
   end
   local shut = short == 'closed'
   return {'', math.ceil(wait), short, shut and math.ceil(shut_for(state)) or 0, shut and state.closed_reason or '',
     shut and state.account or 0, 0, 0}
 end
-redis.call('HDEL', WAITERS, id)
+forget_waiter(queue, id)
 local ticket = reserve(budget, cost, text_alone(asked), id)
 share_out(lanes, asker, asker.seconds)
 write_job(own, {budget = budget.name, claim = token, ticket = ticket})

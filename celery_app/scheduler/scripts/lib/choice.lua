@@ -1,4 +1,4 @@
--- Library (uses heads): the decision. A job may go when its lane, a slot and its budget have room for it.
+-- Library (uses heads, waiters): the decision. A job may go when its lane, a slot and its budget have room for it.
 --
 -- A head that may not go shuts only its own model in its lane, and all behind it leave room for what it waits for: so a large
 -- prompt is never starved by small ones, and one model never holds up another.

@@ -3,10 +3,6 @@
 -- The order is total, so that nobody waits for one who waits for him: the most important lane; then the heads that are owed
 -- a share, by lane; then the other lanes; within a lane by turn, then by place.
 
--- Calls that wait in a slot: hash of id -> packed lane, model, place, cost, since when they wait and when they lapse (ms). They stand in the order like heads, but
--- nobody is handed them: they ask again themselves.
-local WAITERS = key('waiters')
-
 -- Lanes from ARGV[first…], as claim.lua has them.
 local function read_lanes(first)
   local lanes = {}
@@ -130,22 +126,6 @@ local function precedes(one, other)
     return one.start < other.start
   end
   return one.place < other.place
-end
-
--- Calls that wait in slots, as heads; those whose time is over have lapsed.
-local function read_waiters(lanes)
-  local waiters, entries = {}, redis.call('HGETALL', WAITERS)
-  for i = 1, #entries, 2 do
-    local waiter = cmsgpack.unpack(entries[i + 1])
-    waiter.id, waiter.lane, waiter.slot = entries[i], lanes[waiter.lane], true
-    if waiter.till < NOW or not waiter.lane then
-      redis.call('HDEL', WAITERS, entries[i])
-    else
-      waiters[#waiters + 1] = waiter
-      boost(waiter.lane, waiter, waiter.since)
-    end
-  end
-  return waiters
 end
 
 -- All heads in their order. A lane without a worker is left out: what is left for it nobody would ever take.
