@@ -282,3 +282,14 @@ def test_a_dead_broker_is_one_error() -> None:
     app = celery_app.create_app(Settings(broker_url="redis://127.0.0.1:1/0", result_backend="redis://127.0.0.1:1/0"))
     with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1:1"):
         get_queue_stats(app)
+
+
+def test_the_oldest_job_is_found_at_any_priority_and_behind_many_tenants(lanes_app: Any) -> None:
+    """A line is in the order of priority, and a tenant who is served for long has his turn last."""
+    submit(lanes_app, "batch", headers={"submitted_at": time.time() - 500, "lanes_tenant": "large"}, priority=9)
+    for number in range(100):
+        submit(lanes_app, "batch", headers={"lanes_tenant": f"tenant-{number:02}"})
+    submit(lanes_app, "batch", headers={"lanes_tenant": "large"})
+    redis_client(lanes_app).zadd("lanes:tenants:batch:", {"large": 1.0})
+
+    assert 500 <= get_queue_stats(lanes_app)["lanes"]["batch"]["oldest_s"] < 500 + SLACK_S

@@ -127,13 +127,13 @@ class TestOrder:
         assert yard.names(1) == ["free"]
 
     def test_of_many_models_that_wait_none_is_forgotten(self, yard: Yard) -> None:
-        """A claim looks at 64 models of a lane; of more, at others each time."""
+        """A claim looks at 32 models of a lane; of more, at others each time."""
         for n in range(200):
             put(yard, budget(f"slow-{n}", ONE_A_SECOND), BATCH, f"first-{n}", f"second-{n}")
         for _ in range(100):
             yard.claim(100)
         put(yard, FREE, BATCH, "free")
-        assert "free" in [name for _ in range(60) for name in yard.names(1)]
+        assert "free" in [name for _ in range(120) for name in yard.names(1)]
 
     @pytest.mark.parametrize(
         "model", ["calls", "lapsed", 'quo"te', "back\\slash", "модель", "new\nline", "a:b", "{a}|b", "", "%s *?["]
@@ -414,7 +414,7 @@ class TestLimitedJobs:
         assert hand.names() == []
 
     def test_jobs_of_many_models_are_purged(self, lanes_app: Any, client: Redis) -> None:
-        """All of them, although no script looks at more than 64 models of a lane in one go."""
+        """All of them, although no script looks at more than 32 models of a lane in one go."""
         for n in range(200):
             lanes_app.send_task("kit.job", queue="batch", ignore_result=True, headers={MODEL: f"model-{n}"})
         lanes_app.send_task("kit.job", queue="batch", ignore_result=True, countdown=60)

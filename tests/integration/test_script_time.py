@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -122,6 +124,18 @@ def test_waiting_in_a_slot_costs_the_same_however_many_wait(client: Redis) -> No
     (few_ask, few_claim), (many_ask, many_claim) = costs
     assert many_ask < 2 * few_ask
     assert many_claim < 2 * few_claim
+
+
+def test_counting_a_lanes_jobs_costs_the_same_however_many_lines_it_has(client: Redis) -> None:
+    """The oldest job is looked for in some lines only."""
+    yard, costs = Yard(client), []
+    for models, tenants in ((1, 32), (8, 60)):
+        for model, tenant in product(range(models), range(tenants)):
+            yard.put(replace(FEW, model=f"m{model}"), BATCH, tenant=f"tenant-{tenant}")
+        costs.append(least_us(client, lambda: Hand(client).places("batch")))
+
+    few, many = costs
+    assert many < 3 * few
 
 
 def least_us(client: Redis, action: Callable[[], Any]) -> float:

@@ -9,7 +9,7 @@
 local STEP = 1e13
 
 -- Models of a lane that one claim looks at; of more, as many at random, so that none is forgotten.
-local MOST_MODELS = 64
+local MOST_MODELS = 32
 
 -- Entries that are put right at once, at most.
 local MOST_MENDED = 64
@@ -149,10 +149,14 @@ local NOMINAL = 0.05
 
 -- Tags below the lane's present time say nothing any more; they are dropped now and then. So are the least of too many: of
 -- a crowd of tenants with a job each.
-local CLEAN_EVERY, MOST_TURNS = 64, 10000
+local CLEAN_EVERY, MOST_TURNS, MOST_CLEANED = 64, 10000, 256
 
 local function clean_turns(lane, present)
-  redis.call('ZREMRANGEBYSCORE', turns_key(lane), '-inf', '(' .. string.format('%.17g', present))
+  local below = '(' .. string.format('%.17g', present)
+  local stale = redis.call('ZRANGEBYSCORE', turns_key(lane), '-inf', below, 'LIMIT', 0, MOST_CLEANED)
+  if stale[1] then
+    redis.call('ZREM', turns_key(lane), unpack(stale))
+  end
   redis.call('ZREMRANGEBYRANK', turns_key(lane), 0, -MOST_TURNS - 1)
 end
 
