@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 from celery_app.lanes import LANES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from redis import Redis
     from redis.client import Pipeline
@@ -100,10 +100,36 @@ class Script:
             return connection.read_response(**patience)
 
     def add_to(self, pipe: Pipeline, keys: Keys = (), args: Args = ()) -> None:
-        """Queue the script on a pipeline, as text: there, an unknown digest would come to light too late."""
+        """Queue the script on the pipeline of `run_together`."""
         keys = tuple(keys)
         execute: Any = pipe.execute_command
-        execute("EVAL", self.source, len(keys), *keys, *args)
+        execute("EVALSHA", self.sha, len(keys), *keys, *args)
+
+
+def run_together(client: Redis, scripts: Iterable[Script], fill: Callable[[Pipeline], None]) -> list[Any]:
+    """Run commands, scripts among them, in one round trip; in two, where the server does not know a script yet.
+
+    Args:
+        client: one that puts no prefix before the keys.
+        scripts: which ones are among them.
+        fill: puts the commands on a pipeline. They do no harm when they are run twice.
+
+    Returns:
+        The replies.
+
+    Raises:
+        redis.exceptions.RedisError: if the server is away or a script failed.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        fill(pipe)
+        try:
+            return pipe.execute()
+        except NoScriptError:
+            sources = [script.source for script in scripts]
+            for source in sources:
+                pipe.script_load(source)
+            fill(pipe)
+            return pipe.execute()[len(sources) :]
 
 
 #: What a library declares for those behind it: ``local function name(…)``, ``local NAME = …``, ``local NAME``.

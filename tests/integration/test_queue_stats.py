@@ -293,3 +293,20 @@ def test_the_oldest_job_is_found_at_any_priority_and_behind_many_tenants(lanes_a
     redis_client(lanes_app).zadd("lanes:tenants:batch:", {"large": 1.0})
 
     assert 500 <= get_queue_stats(lanes_app)["lanes"]["batch"]["oldest_s"] < 500 + SLACK_S
+
+
+def test_the_scripts_are_sent_once(lanes_app: Any) -> None:
+    """A status page that asks every second sends their digests; a server that has forgotten them gets them again."""
+    client = redis_client(lanes_app)
+
+    def sent() -> int:
+        before = client.info("stats")["total_net_input_bytes"]
+        assert get_queue_stats(lanes_app)["queue_depth"] == 1
+        return int(client.info("stats")["total_net_input_bytes"] - before)
+
+    submit(lanes_app, "batch")
+    client.script_flush()
+    first = sent()
+    assert sent() < first / 10
+    client.script_flush()
+    assert sent() == pytest.approx(first, rel=0.1)
