@@ -52,9 +52,8 @@ end
 local reply = {}
 for i = 4, #ARGV do
   local lane = ARGV[i]
-  local counts = redis.call('HMGET', COUNTS, lane .. ':queued', lane .. ':held', lane .. ':scheduled')
   local dead = redis.call('HGET', key('dead_totals'), lane .. ':dead') or '0'
-  local known = redis.call('EXISTS', JOBS) == 1 and function(n) return tonumber(counts[n] or '0') end or function() return 0 end
-  reply[#reply + 1] = {known(1) + arrived(lane), oldest_age(lane) or false, known(2), known(3), tonumber(dead)}
+  reply[#reply + 1] = {number_of(lane, 'queued') + arrived(lane), oldest_age(lane) or false, number_of(lane, 'held'),
+    number_of(lane, 'scheduled'), tonumber(dead)}
 end
 return reply

@@ -1,5 +1,5 @@
 -- Present: a worker gives a sign of life for the lanes that it serves. Dead letters that are too old go, whether others come or
--- not.
+-- not, and jobs that have lost their place have one again.
 --
 -- KEYS: none.
 -- ARGV[1] string: prefix of all keys
@@ -17,3 +17,4 @@ for i = 4, #ARGV do
   redis.call('PEXPIRE', workers, kept)
 end
 trim_dead()
+mend_some()

@@ -8,8 +8,8 @@
 local function walk(lanes, waiters, visit)
   local ahead = {}
   for _, head in ipairs(in_order(lanes, waiters)) do
-    if not head.unknown then
-      head.verdict, head.budget = nil, head.cost and budget_of(head.lane.name, head.model)
+    head.verdict, head.budget = nil, head.cost and budget_of(head.lane.name, head.model)
+    if not head.unknown and (head.budget or not head.cost) then -- nil: a call waits in its slot whose terms are gone
       local wait, short = wait_of(head, lanes, ahead)
       if visit(head, wait, short) then
         return head

@@ -23,9 +23,12 @@ local function job_in(at, lane)
   return facts[1], job, ARGV[at], facts[10]
 end
 
--- The task id of the job that has this one's name, or nil.
+-- The task id of the job that has this one's name, or nil. A name is free whose job was deleted by hand: it has no lifetime yet.
 local function name_taken(job)
-  return job.unique ~= '' and redis.call('GET', key('unique:' .. job.unique)) or nil
+  local name = key('unique:' .. job.unique)
+  local other = job.unique ~= '' and redis.call('GET', name)
+  local is_left = other and redis.call('HEXISTS', JOBS, other) == 0 and redis.call('TTL', name) == -1
+  return other and not is_left and other or nil
 end
 
 -- Numbers in the order of arrival for so many jobs; returns the one before the first.

@@ -84,20 +84,27 @@ end
 
 -- How many jobs of a lane are `queued`, `scheduled` or `held`. Queues that are no lanes are not counted.
 local function count(lane, place, by)
-  if LANES[lane] then
-    redis.call('HINCRBY', COUNTS, lane .. ':' .. place, by)
+  if LANES[lane] and redis.call('HINCRBY', COUNTS, lane .. ':' .. place, by) < 0 then
+    redis.call('HDEL', COUNTS, lane .. ':' .. place) -- somebody has deleted the numbers; from here on they are right again
   end
+end
+
+-- Where jobs are that are counted so.
+local WHERE = {queued = 'models:', scheduled = 'scheduled', held = 'leases'}
+
+local function number_of(lane, place)
+  local number = tonumber(redis.call('HGET', COUNTS, lane .. ':' .. place) or '0')
+  local where = key(WHERE[place] .. (place == 'queued' and lane or ''))
+  if number > 0 and redis.call('EXISTS', JOBS, where) < 2 then
+    redis.call('HDEL', COUNTS, lane .. ':' .. place) -- whoever deleted the jobs by hand has left their number
+    return 0
+  end
+  return number
 end
 
 -- Jobs that no worker holds, which is what a lane's capacity bounds.
 local function depth_of(lane)
-  local counts = redis.call('HMGET', COUNTS, lane .. ':queued', lane .. ':scheduled')
-  local depth = tonumber(counts[1] or '0') + tonumber(counts[2] or '0')
-  if depth > 0 and redis.call('EXISTS', JOBS) == 0 then
-    redis.call('DEL', COUNTS) -- whoever deleted the jobs by hand has left their number
-    return 0
-  end
-  return depth
+  return number_of(lane, 'queued') + number_of(lane, 'scheduled')
 end
 
 -- A name is free again: at once, or when it was asked to last.

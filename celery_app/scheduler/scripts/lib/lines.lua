@@ -28,8 +28,12 @@ local function turns_key(lane)
   return key('turns:' .. lane)
 end
 
--- Hash: lane -> its present time.
+-- Hash: lane -> its present time; where somebody has deleted it, that is the least tag that is known.
 local CLOCKS = key('clocks')
+
+local function present_of(lane)
+  return tonumber(redis.call('HGET', CLOCKS, lane) or redis.call('ZRANGE', turns_key(lane), 0, 0, 'WITHSCORES')[2] or '0')
+end
 
 local function models_key(lane)
   return key('models:' .. lane)
@@ -44,8 +48,7 @@ local function models_of(lane)
 end
 
 local function start_tag(lane, tenant)
-  local present, own = redis.call('HGET', CLOCKS, lane), redis.call('ZSCORE', turns_key(lane), tenant)
-  return math.max(tonumber(present or '0'), tonumber(own or '0'))
+  return math.max(present_of(lane), tonumber(redis.call('ZSCORE', turns_key(lane), tenant) or '0'))
 end
 
 local DEADLINES = key('deadlines')
@@ -56,9 +59,11 @@ local there = {}
 -- Put a job into its line; nobody is woken.
 local function enter_line(id, job)
   local line = line_key(job)
-  if not there[line] and redis.call('EXISTS', line) == 0 then
-    redis.call('ZADD', tenants_key(job.lane, job.model), start_tag(job.lane, job.tenant), job.tenant)
-    redis.call('SADD', models_key(job.lane), job.model)
+  if not there[line] then
+    if not redis.call('ZSCORE', tenants_key(job.lane, job.model), job.tenant) then
+      redis.call('ZADD', tenants_key(job.lane, job.model), start_tag(job.lane, job.tenant), job.tenant)
+    end
+    redis.call('SADD', models_key(job.lane), job.model) -- whatever has become of these keys, the line is found
   end
   redis.call('ZADD', line, job.step * STEP + job.number, id)
   there[line] = true
@@ -164,7 +169,7 @@ end
 local function take_turn(head, seconds)
   local lane, tenant = head.job.lane, head.job.tenant
   local turn = head.start + (seconds > 0 and seconds or NOMINAL) / weight_of(tenant)
-  local present = math.max(head.start, tonumber(redis.call('HGET', CLOCKS, lane) or '0'))
+  local present = math.max(head.start, present_of(lane))
   redis.call('HSET', CLOCKS, lane, string.format('%.17g', present))
   redis.call('ZADD', turns_key(lane), turn, tenant)
   redis.call('ZADD', tenants_key(lane, head.job.model), 'XX', turn, tenant)
