@@ -37,7 +37,7 @@ class Script:
 
     __slots__ = ("name", "sha", "source")
 
-    def __init__(self, name: str, *libraries: str, package: str = "celery_app.broker") -> None:
+    def __init__(self, name: str, *libraries: str, package: str) -> None:
         """Read the script.
 
         Args:

@@ -44,7 +44,7 @@ def counted(yard: Yard) -> tuple[int, int]:
 
 def sign(yard: Yard) -> None:
     """Have a worker say that it is here, as each does every 5 s."""
-    PRESENT.run(yard.client, (), ("", "worker", 15_000, "batch"))
+    PRESENT.run(yard.client, (), ("", "worker", "batch"))
 
 
 @pytest.mark.parametrize("key", ["lanes:line:batch:1:m:", "lanes:models:batch", "lanes:tenants:batch:m"])

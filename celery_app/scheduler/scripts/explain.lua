@@ -44,15 +44,15 @@ local function refill_of(head)
   return head.cost and seconds_of(head.budget, head.cost) * SECOND or 0
 end
 
--- Lines that are looked into; of more, as many jobs are taken to be in each of the others.
-local MOST_LINES = 64
+-- Lines of other tenants that are looked into; of more, as many jobs are taken to be in each of the others.
+local MOST_RIVALS = 64
 
 -- The place of a job among those of its lane and model: one of each other tenant goes for each before it in its own line.
 local function position_of(id, job)
   local tenants = tenants_key(job.lane, job.model)
   local before, turn = redis.call('ZRANK', line_key(job), id), redis.call('ZRANK', tenants, job.tenant) or 0
   local others, counted = 0, 0
-  for rank, tenant in ipairs(redis.call('ZRANGE', tenants, 0, MOST_LINES - 1)) do
+  for rank, tenant in ipairs(redis.call('ZRANGE', tenants, 0, MOST_RIVALS - 1)) do
     if tenant ~= job.tenant then
       local line = line_key({lane = job.lane, model = job.model, tenant = tenant})
       others = others + math.min(redis.call('ZCARD', line), before + (rank <= turn and 1 or 0))

@@ -190,9 +190,6 @@ heed_remaining(in_flight(budget.calls))
 for _, bucket in pairs(budget.buckets) do
   keep_bucket(state, bucket)
 end
-if not begun then
-  end_probe(state, ticket.id)
-end
 local shut = not own and close()
 if not own and heed_refusal(told) then
   empty_bucket()

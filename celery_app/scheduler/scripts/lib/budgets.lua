@@ -126,7 +126,7 @@ local function reserve(budget, cost, characters, id)
   end
   count_sent(budget.state, cost.requests)
   if is_shut(budget.state) then
-    begin_probe(budget.state, id)
+    begin_probe(budget.state)
   end
   local ticket = ticket_of(budget, cost, characters, id)
   save_budget(budget)

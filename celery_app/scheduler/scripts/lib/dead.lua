@@ -10,14 +10,10 @@ local MOST_DROPPED = 100
 -- Sorted set of ids by the time of death, and what they sum up to: "bytes", "dropped", "<lane>:dead".
 local DEAD, DEAD_TOTALS = key('dead'), key('dead_totals')
 
--- Take a job out of the dead letters; returns whether it was there.
 local function leave_dead(id, job)
-  if redis.call('ZREM', DEAD, id) == 0 then
-    return false
-  end
+  redis.call('ZREM', DEAD, id)
   redis.call('HINCRBY', DEAD_TOTALS, job.lane .. ':dead', -1)
   redis.call('HINCRBY', DEAD_TOTALS, 'bytes', -bytes_of(id, job))
-  return true
 end
 
 local function oldest_beyond()

@@ -1,4 +1,4 @@
--- Library (uses jobs, lines, budgets): the jobs that are next, in the order in which they may go.
+-- Library (uses jobs, lines, budgets, workers): the jobs that are next, in the order in which they may go.
 --
 -- The order is total, so that nobody waits for one who waits for him: the most important lane; then the heads that are owed
 -- a share, by lane; then the other lanes; within a lane by turn, then by place.
@@ -106,13 +106,9 @@ local function read_heads(lane)
   end
 end
 
--- Signs of life of workers: a sorted set for each lane, by time in ms, and how long one counts.
-local SIGN_LASTS = 15000
-
 local function has_worker(lane)
   if lane.has_worker == nil then
-    lane.has_worker = lane.served
-      or redis.call('ZCOUNT', key('workers:' .. lane.name), '(' .. text_of(NOW - SIGN_LASTS), '+inf') > 0
+    lane.has_worker = lane.served or workers_of(lane.name) > 0
   end
   return lane.has_worker
 end
