@@ -438,3 +438,22 @@ class TestLimitedJobs:
             queue.declare()
             queue.delete(if_empty=True)
         assert hand.places("batch") == 2
+
+
+@pytest.mark.parametrize("suspects", [3, 100])
+def test_suspects_of_one_tenant_hide_no_others_jobs(yard: Yard, suspects: int) -> None:
+    """Two processes have died while they held them; one that holds one of them works on beside it."""
+    yard.raw.hset("lanes:weights", "killer", 1_000)
+    put(yard, FREE, BATCH, *(f"served-{n}" for n in range(5)), tenant="other")
+    assert all(yard.hand.ack(held) for held in yard.claim(5))
+    wait(yard, 11)  # from then on there is no limit
+    put(yard, FREE, BATCH, *(f"killer-{n}" for n in range(suspects)), tenant="killer")
+    for _ in range(2):
+        assert len(yard.names(suspects, hand=yard.worker())) == suspects
+        for _ in range(6):
+            wait(yard, 3)
+            yard.worker().extend()
+    put(yard, FREE, BATCH, "other", tenant="other")
+
+    assert yard.names(1, hand=yard.worker()) == ["killer-0"]
+    assert yard.names(1, hand=yard.worker(), has_suspect=True) == ["other"]

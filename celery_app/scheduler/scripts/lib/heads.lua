@@ -78,11 +78,11 @@ local function read_head(lane, model)
   return head and weighed(lane, model, head)
 end
 
--- A process with a suspect gets no other, and works on all the same: what may pass a suspect stands beside it.
+-- A process with a suspect gets no other, and works on all the same: what may pass the suspects stands beside them.
 local function read_beside(lane)
   lane.beside = {}
   for model, head in pairs(lane.heads) do
-    local other = is_suspect(head.job) and unsuspected_behind(head)
+    local other = is_suspect(head.job) and unsuspected(lane.name, model)
     lane.beside[model] = other and weighed(lane, model, other) or nil
   end
 end

@@ -125,17 +125,22 @@ local function head_of(lane, model)
   end
 end
 
--- Jobs behind a head that are looked at for one that may pass it.
-local MOST_PASSED = 64
+-- Jobs of a lane's model that are looked at for one that is no suspect, at most half of what is left in each line: many suspects
+-- of one tenant hide no other's jobs.
+local MOST_PASSED = 128
 
--- The first job behind a head in its line that is no suspect, as a head, or nil.
-local function unsuspected_behind(head)
-  local line = line_key(head.job)
-  local entries = redis.call('ZRANGE', line, 1, MOST_PASSED, 'WITHSCORES')
-  for i = 1, #entries, 2 do
-    local job = read_job(entries[i])
-    if job and not is_suspect(job) and line_key(job) == line then
-      return {id = entries[i], job = job, start = head.start, place = tonumber(entries[i + 1])}
+-- The first job by turns that is no suspect, as a head, or nil.
+local function unsuspected(lane, model)
+  local left = MOST_PASSED
+  for _, tenant in ipairs(redis.call('ZRANGE', tenants_key(lane, model), 0, MOST_PASSED)) do
+    left = math.floor(left / 2)
+    local line = line_key({lane = lane, model = model, tenant = tenant})
+    local entries = left > 0 and redis.call('ZRANGE', line, 0, left - 1, 'WITHSCORES') or {}
+    for i = 1, #entries, 2 do
+      local job = read_job(entries[i])
+      if job and not is_suspect(job) and line_key(job) == line then
+        return {id = entries[i], job = job, start = start_tag(lane, tenant), place = tonumber(entries[i + 1])}
+      end
     end
   end
 end
