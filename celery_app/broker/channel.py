@@ -43,7 +43,7 @@ REFUSED_PAUSE = 0.5
 
 
 #: Jobs that `purge` drops in one step: the server is busy with them for some milliseconds.
-MOST_PURGED = 1_000
+MOST_PURGED = 250
 
 #: Jobs claimed at once by a consumer without a prefetch limit, or without acknowledgements: it may take one and close.
 ONE = 1
@@ -321,12 +321,12 @@ class Channel(kombu_redis.Channel):
         if not self.is_lane(queue):
             return int(super()._purge(queue))
         lists = [*self._lists_of(queue), f"{ARRIVED}{queue}"]
-        purged = 0
-        while True:
-            dropped = int(PURGE.run(self._plain_client(), (), (self.global_keyprefix, queue, MOST_PURGED, *lists)))
+        purged, cursor = 0, b"0"
+        while cursor:
+            arguments = (self.global_keyprefix, queue, MOST_PURGED, cursor, *lists)
+            dropped, cursor = PURGE.run(self._plain_client(), (), arguments)
             purged += dropped
-            if dropped < MOST_PURGED:
-                return purged
+        return purged
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> None:
         """Delete a queue; kombu looks for what is left of it in its lists only."""

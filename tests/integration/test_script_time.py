@@ -138,6 +138,31 @@ def test_counting_a_lanes_jobs_costs_the_same_however_many_lines_it_has(client: 
     assert many < 3 * few
 
 
+def test_purging_a_lane_blocks_the_server_no_longer_however_many_jobs_of_others_wait(
+    lanes_app: Any, client: Redis
+) -> None:
+    """What is scheduled is looked through in pieces."""
+    costs, put = [], 0
+    with lanes_app.connection_for_write() as connection:
+        connection.default_channel.queue_purge("batch")  # the server knows the script from then on
+    for others in (1_000, 10_000):
+        with lanes_app.producer_or_acquire() as producer, producer.batch():
+            options: dict[str, Any] = {"ignore_result": True, "producer": producer, "countdown": 600}
+            for _ in range(others - put):
+                lanes_app.send_task("kit.job", queue="normal", **options)
+            for _ in range(3):
+                lanes_app.send_task("kit.job", queue="batch", **options)
+        put = others
+        client.config_resetstat()
+        with lanes_app.connection_for_write() as connection:
+            assert connection.default_channel.queue_purge("batch") == 3
+        costs.append(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
+
+    few, many = costs
+    assert many < 3 * few
+    assert client.zcard("lanes:scheduled") == put
+
+
 def least_us(client: Redis, action: Callable[[], Any]) -> float:
     """Return what the server spends on an action, the least of some rounds."""
     costs = []
