@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import NoScriptError
 
 from celery_app.lanes import LANES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from redis import Redis
     from redis.client import Pipeline
@@ -136,20 +136,56 @@ def run_together(client: Redis, scripts: Iterable[Script], fill: Callable[[Pipel
 _DECLARED = re.compile(r"^local (?:function (\w+)|([\w, ]+?))(?=\(| =|$)", re.MULTILINE)
 
 
-def _joined(parts: list[str]) -> Iterator[str]:
-    """Put a script together; Lua allows 200 local names, so a library keeps to itself what no part behind it uses."""
-    for i, part in enumerate(parts[:-1]):
-        words = set(re.findall(r"\w+", "\n".join(parts[i + 1 :])))
-        exported = [
-            names
-            for match in _DECLARED.finditer(part)
-            if words.intersection(names := re.findall(r"\w+", match[1] or match[2]))
-        ]
-        shown = {name for names in exported for name in names}
-        if shown:
-            yield f"local {', '.join(sorted(shown))}"
-        yield f"do\n{_DECLARED.sub(partial(_shown, shown), part)}\nend"
-    yield parts[-1]
+#: A function of a library, with the comment before it.
+_FUNCTION = re.compile(r"((?:^--[^\n]*\n)*^local function \w+\(.*?^end\n)", re.MULTILINE | re.DOTALL)
+
+
+class _Chunk(NamedTuple):
+    """A function of a library, or what stands between two of them."""
+
+    text: str
+    name: str
+    words: frozenset[str]
+
+
+@cache
+def _chunks_of(library: str) -> tuple[_Chunk, ...]:
+    """Return a library's chunks, the last one first."""
+    texts = [text for text in _FUNCTION.split(library) if text]
+    names = (
+        re.search(r"^local function (\w+)", text, re.MULTILINE) if _FUNCTION.match(text) else None for text in texts
+    )
+    chunks = [
+        _Chunk(text, name[1] if name else "", frozenset(re.findall(r"\w+", text)))
+        for text, name in zip(texts, names, strict=True)
+    ]
+    return tuple(reversed(chunks))
+
+
+def _joined(parts: list[str]) -> list[str]:
+    """Put a script together.
+
+    Of a library a script gets the functions that it uses: the server builds each anew whenever it runs. Lua allows 200
+    local names, so a library keeps to itself what no part behind it uses.
+    """
+    *libraries, verb = parts
+    joined, words = [verb], set(re.findall(r"\w+", verb))
+    for library in reversed(libraries):
+        behind, needed = set(words), []
+        for chunk in _chunks_of(library):
+            if not chunk.name or chunk.name in words:
+                needed.append(chunk.text)
+                words |= chunk.words
+        joined.append(_block("".join(reversed(needed)), behind))
+    return joined[::-1]
+
+
+def _block(library: str, words: set[str]) -> str:
+    """Return a library as a block that declares outside of it what words behind it name."""
+    declared = (re.findall(r"\w+", match[1] or match[2]) for match in _DECLARED.finditer(library))
+    shown = {name for names in declared if words.intersection(names) for name in names}
+    outside = f"local {', '.join(sorted(shown))}\n" if shown else ""
+    return f"{outside}do\n{_DECLARED.sub(partial(_shown, shown), library)}\nend"
 
 
 def _shown(shown: set[str], match: re.Match[str]) -> str:
