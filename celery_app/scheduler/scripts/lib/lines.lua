@@ -40,11 +40,7 @@ local function models_key(lane)
 end
 
 local function models_of(lane)
-  local name = models_key(lane)
-  if redis.call('SCARD', name) > MOST_MODELS then
-    return redis.call('SRANDMEMBER', name, MOST_MODELS)
-  end
-  return redis.call('SMEMBERS', name)
+  return redis.call('SRANDMEMBER', models_key(lane), MOST_MODELS)
 end
 
 local function start_tag(lane, tenant)
