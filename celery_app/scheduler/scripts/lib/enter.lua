@@ -31,9 +31,14 @@ local function name_taken(job)
   return other and not is_left and other or nil
 end
 
--- Numbers in the order of arrival for so many jobs; returns the one before the first.
+-- Numbers in the order of arrival for so many jobs; returns the one before the first. Where somebody has deleted the last one, they
+-- go on above all that were given: fewer than one a ms.
 local function numbers_for(jobs)
-  return redis.call('INCRBY', key('number'), jobs) - jobs
+  local before = redis.call('INCRBY', key('number'), jobs) - jobs
+  if before == 0 and redis.call('EXISTS', JOBS) == 1 then
+    before = redis.call('INCRBY', key('number'), NOW) - jobs
+  end
+  return before
 end
 
 -- Write a job down; a second live message of an id gets another one. Returns its id.
