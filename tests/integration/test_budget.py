@@ -621,9 +621,9 @@ class TestCalls:
             assert desk.yard.names() == ["job"]
         else:
             assert desk.ask().granted
-        desk.wait_beside(LEASE - 1)
+        desk.yard.wait_beside(LEASE - 1)
         assert not desk.ask().granted
-        desk.wait_beside(1.1)
+        desk.yard.wait_beside(1.1)
         assert [held.name for held in desk.yard.claim(hand=desk.yard.worker())] == ["job"] * has_job
         assert desk.ask().granted is not has_job
 
@@ -645,7 +645,7 @@ class TestCalls:
         """Its process was cut off for a while; what it used is not lost, and counts once."""
         desk.on(itpm=6_000)
         ticket = desk.ask(input_tokens=1_400).ticket
-        desk.wait_beside(60)
+        desk.yard.wait_beside(60)
         desk.ask(input_tokens=1_400)
         assert desk.settle(ticket, Usage(0, 0))
         assert desk.granted(input_tokens=140) == 10
@@ -658,7 +658,7 @@ class TestCalls:
         for _ in range(30):
             desk.put(BATCH)
         assert len(desk.yard.claim(30)) == 30
-        desk.wait_beside(LEASE + 0.1)
+        desk.yard.wait_beside(LEASE + 0.1)
         assert desk.ask().granted
         assert desk.redis.client.scard(f"{desk.key}:calls") == 1
         assert desk.redis.client.zcard("lanes:leases") == 1

@@ -99,8 +99,7 @@ def test_a_worker_that_lost_its_job_gets_no_call_for_it(yard: Yard) -> None:
     """The job waits for another worker, once, and is that one's."""
     drawn_on, other = budget("m"), yard.worker()
     slot = taken(yard, drawn_on)
-    yard.client.now += LOST
-    other.extend()
+    yard.wait_beside(LOST, other)
     assert slot.ask(drawn_on).lost
     assert [held.tag for held in yard.claim(4)] == ["job"]
     assert slot.ask(drawn_on).lost
@@ -111,8 +110,7 @@ def test_the_worker_that_has_the_job_by_now_keeps_it(yard: Yard) -> None:
     """It extends its lease, ends the job, and nothing is left."""
     drawn_on, other = budget("m"), yard.worker()
     slot = taken(yard, drawn_on)
-    yard.client.now += LOST
-    other.extend()
+    yard.wait_beside(LOST, other)
     (held,) = yard.claim(hand=other)
     assert slot.ask(drawn_on).lost
     assert other.extend(held) == []

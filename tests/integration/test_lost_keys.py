@@ -71,6 +71,27 @@ def test_a_later_job_finds_its_line_at_once(yard: Yard, key: str) -> None:
     assert yard.names() == ["old", "new"]
 
 
+def test_jobs_go_behind_those_that_wait_when_the_last_number_is_gone(yard: Yard) -> None:
+    """Numbered anew from 1 they would go first, as long as some come."""
+    for number in range(5):
+        yard.put(FREE, BATCH, f"old-{number}")
+    yard.raw.delete("lanes:number")
+    yard.put(FREE, BATCH, "new")
+
+    assert yard.names()[-1] == "new"
+
+
+def test_whoever_waits_for_a_job_that_ended_is_told_though_the_list_of_those_is_gone(yard: Yard) -> None:
+    """Its record says so for as long as nobody was told."""
+    yard.put(FREE, BATCH, "late", left=1)
+    yard.client.now += 2
+    assert yard.names() == []
+    assert yard.raw.delete("lanes:ended") == 1
+    sign(yard)
+
+    assert yard.raw.zrange("lanes:ended", 0, -1) == [b"late"]
+
+
 def test_a_deadline_that_is_not_found_passes_all_the_same(yard: Yard) -> None:
     """Whoever waits is told."""
     yard.put(FREE, BATCH, "late", left=100)

@@ -450,9 +450,7 @@ def test_suspects_of_one_tenant_hide_no_others_jobs(yard: Yard, suspects: int) -
     put(yard, FREE, BATCH, *(f"killer-{n}" for n in range(suspects)), tenant="killer")
     for _ in range(2):
         assert len(yard.names(suspects, hand=yard.worker())) == suspects
-        for _ in range(6):
-            wait(yard, 3)
-            yard.worker().extend()
+        yard.wait_beside(18)
     put(yard, FREE, BATCH, "other", tenant="other")
 
     assert yard.names(1, hand=yard.worker()) == ["killer-0"]

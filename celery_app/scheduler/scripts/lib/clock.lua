@@ -2,12 +2,17 @@
 -- only durations. Where it is put back (NTP, a machine that was paused, a failover), this one goes on: whatever was
 -- written down as a time would else be waited for once more.
 
+-- Every script has the prefix of all keys as its first argument.
+local function key(name)
+  return ARGV[1] .. 'lanes:' .. name
+end
+
 -- Microseconds.
 local SECOND = 1000000
 
 -- Hash, written once a second: `at`, the time then; `ahead`, µs by which the server's clock has been put back so far;
 -- `gap_at`, when nobody had noted the time for long.
-local CLOCK = ARGV[1] .. 'lanes:time'
+local CLOCK = key('time')
 
 -- Now: µs and ms since the epoch; Lua's numbers are exact up to 2^53, which is far away. AHEAD: µs before the server's clock.
 local NOW_US, NOW, AHEAD, NOTED_AT, GAP_AT

@@ -27,13 +27,18 @@ end
 local function name_taken(job)
   local name = key('unique:' .. job.unique)
   local other = job.unique ~= '' and redis.call('GET', name)
-  local is_left = other and redis.call('HEXISTS', JOBS, other) == 0 and redis.call('TTL', name) == -1
+  local is_left = other and not records_of(other)[1] and redis.call('TTL', name) == -1
   return other and not is_left and other or nil
 end
 
--- Numbers in the order of arrival for so many jobs; returns the one before the first.
+-- Numbers in the order of arrival for so many jobs; returns the one before the first. Where somebody has deleted the last one, they
+-- go on above all that were given: fewer than one a ms.
 local function numbers_for(jobs)
-  return redis.call('INCRBY', key('number'), jobs) - jobs
+  local before = redis.call('INCRBY', key('number'), jobs) - jobs
+  if before == 0 and redis.call('EXISTS', JOBS) == 1 then
+    before = redis.call('INCRBY', key('number'), NOW) - jobs
+  end
+  return before
 end
 
 -- Write a job down, by the first of its names that is free; of more than these, nobody looks for it. Returns its id.

@@ -4,11 +4,6 @@
 -- A job is in exactly one place: a line (lines.lua), `scheduled`, `leases`, `ended` or `dead`. It leaves all of them when it
 -- is finished.
 
--- Every script has the prefix of all keys as its first argument.
-local function key(name)
-  return ARGV[1] .. 'lanes:' .. name
-end
-
 local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 
 -- The facts, in the order in which they are packed, and what each is where nobody says. Times in ms since the epoch.

@@ -15,7 +15,11 @@ local function mend(id, job)
   if job.claim ~= '' then
     redis.call('ZADD', key('leases'), 'NX', NOW, id)
   elseif job.ending ~= '' or job.reason ~= '' then
-    if not redis.call('ZSCORE', ENDED, id) and not redis.call('ZSCORE', DEAD, id) then
+    if redis.call('ZSCORE', ENDED, id) or redis.call('ZSCORE', DEAD, id) then
+      return
+    elseif job.ending == 'deadline' or job.ending == 'cancelled' then
+      redis.call('ZADD', ENDED, NOW, id) -- nobody has been told: its record would be gone
+    else
       finish(id, job)
     end
   elseif LANES[job.lane] and not redis.call('ZSCORE', SCHEDULED, id) and not is_found(id, job) then
