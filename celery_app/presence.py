@@ -22,16 +22,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two signs of life: one command for each worker process.
+#: Seconds between two signs of life: one command for each worker process. One lasts for three (lib/workers.lua).
 SIGN_EVERY = 5.0
-
-#: Seconds that a sign lasts: two may fail. A worker that stops takes its sign away.
-SIGN_LASTS = 15.0
 
 #: Sorted set of the workers that serve a lane, by the time of their last sign of life: ``lanes:workers:<lane>``.
 WORKERS = "lanes:workers:"
-
-_LASTS_MS = round(SIGN_LASTS * 1000)
 
 
 class Presence(bootsteps.StartStopStep):
@@ -81,12 +76,12 @@ class Presence(bootsteps.StartStopStep):
                 return
 
     def _give_sign(self, app: Any) -> None:
-        PRESENT.run(redis_client(app), (), [key_prefix(app), self._name, _LASTS_MS, *_served(app)])
+        PRESENT.run(redis_client(app), (), [key_prefix(app), self._name, *_served(app)])
 
 
 def serving_call(lanes: Iterable[str], prefix: str) -> tuple[list[str], list[str]]:
     """Return KEYS and ARGV of `SERVING`, which counts the workers of each lane."""
-    return [], [prefix, str(_LASTS_MS), *lanes]
+    return [], [prefix, *lanes]
 
 
 def unserved(lane: str) -> str:

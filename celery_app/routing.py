@@ -28,6 +28,9 @@ COST = "lanes_cost"
 #: Name under which a job is to be the only one of its task, and the seconds for which that lasts after its end.
 UNIQUE, UNIQUE_FOR = "lanes_unique", "lanes_unique_for"
 
+#: Seconds below which a number is a time or a duration (the year 5138); beyond, it is milliseconds, or nonsense.
+_LAST_SECOND = 1e11
+
 _PRIORITIES = {lane.name: lane.priority for lane in LANES}
 
 
@@ -78,10 +81,16 @@ def _home(task: Any, options: Mapping[str, Any]) -> str | None:
     return NORMAL.name
 
 
+def seconds(header: Any) -> float | None:
+    """Return a header as a time or a duration; a stock producer may have written anything, and what is none is None."""
+    is_number = isinstance(header, int | float) and not isinstance(header, bool)
+    return float(header) if is_number and 0 <= header < _LAST_SECOND else None
+
+
 def stamped(lane: Lane, headers: Mapping[str, Any] | None, now: float) -> dict[str, Any]:
     """Return the headers with the times of a job submitted at `now`; times already there stay."""
     stamps: dict[str, Any] = {SUBMITTED_AT: now, **(headers or {})}
-    if not isinstance(stamps[SUBMITTED_AT], int | float):
+    if seconds(stamps[SUBMITTED_AT]) is None:
         stamps[SUBMITTED_AT] = now
     if lane.deadline is not None:
         stamps.setdefault(DEADLINE_AT, stamps[SUBMITTED_AT] + lane.deadline)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import NoScriptError
 
 from celery_app.lanes import LANES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from redis import Redis
     from redis.client import Pipeline
@@ -37,7 +37,7 @@ class Script:
 
     __slots__ = ("name", "sha", "source")
 
-    def __init__(self, name: str, *libraries: str, package: str = "celery_app.broker") -> None:
+    def __init__(self, name: str, *libraries: str, package: str) -> None:
         """Read the script.
 
         Args:
@@ -100,30 +100,92 @@ class Script:
             return connection.read_response(**patience)
 
     def add_to(self, pipe: Pipeline, keys: Keys = (), args: Args = ()) -> None:
-        """Queue the script on a pipeline, as text: there, an unknown digest would come to light too late."""
+        """Queue the script on the pipeline of `run_together`."""
         keys = tuple(keys)
         execute: Any = pipe.execute_command
-        execute("EVAL", self.source, len(keys), *keys, *args)
+        execute("EVALSHA", self.sha, len(keys), *keys, *args)
+
+
+def run_together(client: Redis, scripts: Iterable[Script], fill: Callable[[Pipeline], None]) -> list[Any]:
+    """Run commands, scripts among them, in one round trip; in two, where the server does not know a script yet.
+
+    Args:
+        client: one that puts no prefix before the keys.
+        scripts: which ones are among them.
+        fill: puts the commands on a pipeline. They do no harm when they are run twice.
+
+    Returns:
+        The replies.
+
+    Raises:
+        redis.exceptions.RedisError: if the server is away or a script failed.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        fill(pipe)
+        try:
+            return pipe.execute()
+        except NoScriptError:
+            sources = [script.source for script in scripts]
+            for source in sources:
+                pipe.script_load(source)
+            fill(pipe)
+            return pipe.execute()[len(sources) :]
 
 
 #: What a library declares for those behind it: ``local function name(…)``, ``local NAME = …``, ``local NAME``.
 _DECLARED = re.compile(r"^local (?:function (\w+)|([\w, ]+?))(?=\(| =|$)", re.MULTILINE)
 
 
-def _joined(parts: list[str]) -> Iterator[str]:
-    """Put a script together; Lua allows 200 local names, so a library keeps to itself what no part behind it uses."""
-    for i, part in enumerate(parts[:-1]):
-        words = set(re.findall(r"\w+", "\n".join(parts[i + 1 :])))
-        exported = [
-            names
-            for match in _DECLARED.finditer(part)
-            if words.intersection(names := re.findall(r"\w+", match[1] or match[2]))
-        ]
-        shown = {name for names in exported for name in names}
-        if shown:
-            yield f"local {', '.join(sorted(shown))}"
-        yield f"do\n{_DECLARED.sub(partial(_shown, shown), part)}\nend"
-    yield parts[-1]
+#: A function of a library, with the comment before it.
+_FUNCTION = re.compile(r"((?:^--[^\n]*\n)*^local function \w+\(.*?^end\n)", re.MULTILINE | re.DOTALL)
+
+
+class _Chunk(NamedTuple):
+    """A function of a library, or what stands between two of them."""
+
+    text: str
+    name: str
+    words: frozenset[str]
+
+
+@cache
+def _chunks_of(library: str) -> tuple[_Chunk, ...]:
+    """Return a library's chunks, the last one first."""
+    texts = [text for text in _FUNCTION.split(library) if text]
+    names = (
+        re.search(r"^local function (\w+)", text, re.MULTILINE) if _FUNCTION.match(text) else None for text in texts
+    )
+    chunks = [
+        _Chunk(text, name[1] if name else "", frozenset(re.findall(r"\w+", text)))
+        for text, name in zip(texts, names, strict=True)
+    ]
+    return tuple(reversed(chunks))
+
+
+def _joined(parts: list[str]) -> list[str]:
+    """Put a script together.
+
+    Of a library a script gets the functions that it uses: the server builds each anew whenever it runs. Lua allows 200
+    local names, so a library keeps to itself what no part behind it uses.
+    """
+    *libraries, verb = parts
+    joined, words = [verb], set(re.findall(r"\w+", verb))
+    for library in reversed(libraries):
+        behind, needed = set(words), []
+        for chunk in _chunks_of(library):
+            if not chunk.name or chunk.name in words:
+                needed.append(chunk.text)
+                words |= chunk.words
+        joined.append(_block("".join(reversed(needed)), behind))
+    return joined[::-1]
+
+
+def _block(library: str, words: set[str]) -> str:
+    """Return a library as a block that declares outside of it what words behind it name."""
+    declared = (re.findall(r"\w+", match[1] or match[2]) for match in _DECLARED.finditer(library))
+    shown = {name for names in declared if words.intersection(names) for name in names}
+    outside = f"local {', '.join(sorted(shown))}\n" if shown else ""
+    return f"{outside}do\n{_DECLARED.sub(partial(_shown, shown), library)}\nend"
 
 
 def _shown(shown: set[str], match: re.Match[str]) -> str:

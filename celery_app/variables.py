@@ -51,6 +51,8 @@ def _api_key(key: SecretStr) -> SecretStr:
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# scheduler/scripts/lib/lines.lua has the reason.
+Weight = Annotated[float, Field(ge=0.001, le=1000)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 
@@ -118,7 +120,7 @@ class LanesFields(BaseModel):
     normal: LaneFields = Field(default_factory=LaneFields)
     batch: LaneFields = Field(default_factory=LaneFields)
     # Tenant -> how much more than another's its jobs count; one that is not named has 1.
-    tenant_weights: Annotated[dict[str, Seconds], BeforeValidator(_json)] = Field(default_factory=dict)
+    tenant_weights: Annotated[dict[str, Weight], BeforeValidator(_json)] = Field(default_factory=dict)
 
 
 class Fields(BaseModel):

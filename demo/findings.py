@@ -1,20 +1,24 @@
-"""Findings: the figures of a run, and the one sentence that follows from them."""
+"""Findings: the figures of a run, the one sentence that follows from them, and the table that shows them."""
 
 from __future__ import annotations
 
-import json
-import time
-import urllib.request
+import bisect
+import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from celery_app.lanes import BATCH, CRITICAL
 from celery_app.metrics.stats import get_queue_stats
-from demo.waits import first_arrivals, summary, waits_ms, while_queued
 
 if TYPE_CHECKING:
-    from demo.job import Job
-    from demo.run import Run
-    from demo.stack import Stack
+    from collections.abc import Iterable, Mapping
+
+    from demo.run import Job, Run
 
 Json = dict[str, Any]
 
@@ -23,73 +27,36 @@ BACKLOG = 100
 #: ms that a person does not notice. Source: R. B. Miller, "Response time in man-computer conversational transactions",
 #: 1968: up to 0.1 s an answer seems immediate.
 UNNOTICED_MS = 100
-#: Seconds for the simulator's log of calls.
-CALLS_SECONDS = 5.0
-#: Seconds of waits that `get_queue_stats` can look back.
-LOOK_BACK = 600
-#: Seconds until the workers, which write once a second, must have written what they did last.
-WRITTEN_SECONDS = 3.0
-#: Seconds between two looks.
-TICK = 0.1
+RATE_LIMITED = 429
+COLUMNS = ("p50", "p95", "p99", "max")
 
 
-def findings(stack: Stack, run: Run, seconds: float, before: Json) -> Json:
-    """Return the figures of a run that is over.
-
-    Args:
-        stack: that it ran on, still up.
-        run: with every job ended.
-        seconds: that it took.
-        before: `lane_stats` from before the run.
-    """
-    stats = _written_stats(stack, run, seconds, before)
+def findings(run: Run, calls: Iterable[Mapping[str, Any]], seconds: float) -> Json:
+    """Return the figures of a run that is over after some seconds, by the simulated API's own, independent log."""
+    limited = note_arrivals({job.user_id: job for jobs in run.jobs.values() for job in jobs}, calls)
     lanes = {
         lane: {
             "jobs": len(jobs),
             "failed": sum(job.error is not None for job in jobs),
-            "wait_ms": {name: stats[lane]["wait_ms"][name] for name in ("p50", "p95", "p99", "max")},
-            "throughput_per_s": _throughput(jobs),
-            "limited": stats[lane]["limited"] - before[lane]["limited"],
+            "wait_ms": summary(waits_ms(jobs)),
+            "throughput_per_s": round(len(jobs) / (max(job.ended for job in jobs) - jobs[0].submitted), 2),
+            "limited": sum(limited[job.user_id] for job in jobs),
         }
         for lane, jobs in run.jobs.items()
     }
-    found: Json = {"seconds": round(seconds, 1), "simulated": stack.simulated, "lanes": lanes}
-    found["critical_beside_batch"] = _beside_batch(stack.settings.base_url, run) if stack.simulated else None
-    return {**found, "sentence": sentence(found), "errors": _errors(run)}
+    jobs = while_queued(run.jobs[CRITICAL.name], run.jobs[BATCH.name], BACKLOG)
+    beside: Json = {"queued_at_least": BACKLOG, "jobs": len(jobs), "wait_ms": summary(waits_ms(jobs))}
+    errors = Counter(job.error for jobs in run.jobs.values() for job in jobs if job.error is not None)
+    found = {"seconds": round(seconds, 1), "lanes": lanes, "critical_beside_batch": beside, "errors": dict(errors)}
+    return {**found, "sentence": sentence(beside["wait_ms"])}
 
 
-def lane_stats(stack: Stack, seconds: float = 1.0) -> Json:
-    """Return what `get_queue_stats` says of each lane, with the waits of the last `seconds`."""
-    lanes: Json = get_queue_stats(stack.app, min(LOOK_BACK, seconds))["lanes"]
-    return lanes
-
-
-def _written_stats(stack: Stack, run: Run, seconds: float, before: Json) -> Json:
-    """Wait until the stats have every job of the run."""
-    deadline = time.monotonic() + WRITTEN_SECONDS
-    while True:
-        stats = lane_stats(stack, seconds + WRITTEN_SECONDS)
-        complete = all(_ended(stats[lane]) - _ended(before[lane]) >= len(jobs) for lane, jobs in run.jobs.items())
-        if complete or time.monotonic() > deadline:
-            return stats
-        time.sleep(TICK)
-
-
-def _ended(lane: Json) -> int:
-    return int(lane["processed"] + lane["failed"])
-
-
-def sentence(found: Json) -> str:
-    """Say in plain words what the figures mean for somebody who asks a chat question."""
-    beside = found["critical_beside_batch"]
-    if beside is None:
-        waits, when = found["lanes"][CRITICAL.name]["wait_ms"], "Beside the batch"
-    else:
-        waits, when = beside["wait_ms"], f"While {BACKLOG}+ documents were queued"
+def sentence(waits: Json) -> str:
+    """Say in plain words what the waits beside a batch mean for somebody who asks a chat question."""
     if waits["p50"] is None:
         return f"No chat question was asked while {BACKLOG}+ documents were queued, so this run says nothing about one."
-    left = f"a chat question left for the API after {_words(waits['p50'])} (median), {_words(waits['max'])} at worst"
-    return f"{when}, {left}: {_verdict(waits)}."
+    told = f"{waits['p50']:,.0f} ms (median), {waits['max']:,.0f} ms at worst: {_verdict(waits)}"
+    return f"While {BACKLOG}+ documents were queued, a chat question reached the API after {told}."
 
 
 def _verdict(waits: Json) -> str:
@@ -97,32 +64,80 @@ def _verdict(waits: Json) -> str:
         return "it never waited behind the batch"
     if waits["p95"] <= UNNOTICED_MS:
         return f"at least 95 in 100 went within {UNNOTICED_MS} ms, but not all"
-    if waits["p50"] <= UNNOTICED_MS:
-        return f"most went within {UNNOTICED_MS} ms, but more than 5 in 100 had to wait"
-    return "it did have to wait"
+    return f"more than 5 in 100 had to wait for over {UNNOTICED_MS} ms"
 
 
-def _beside_batch(base_url: str, run: Run) -> Json:
-    """Take the waits from the simulator's own log of calls, an independent witness."""
-    with urllib.request.urlopen(f"{base_url}/_calls", timeout=CALLS_SECONDS) as answer:  # noqa: S310 - our own URL
-        arrivals = first_arrivals(json.load(answer)["calls"])
-    jobs = while_queued(run.jobs[CRITICAL.name], run.jobs[BATCH.name], arrivals, BACKLOG)
-    return {"queued_at_least": BACKLOG, "jobs": len(jobs), "wait_ms": summary(waits_ms(jobs, arrivals))}
+def note_arrivals(jobs: Mapping[str, Job], calls: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Note in each job, by its user id, when its first call arrived; return how many of its calls got 429.
+
+    A call that was turned away with 429 does not count: its job waits on.
+    """
+    limited: Counter[str] = Counter()
+    for call in calls:
+        job = jobs.get(call["user_id"])
+        if call["status"] == RATE_LIMITED:
+            limited[call["user_id"]] += 1
+        elif job is not None:
+            job.arrived = job.arrived or call["arrived"]
+    return limited
 
 
-def _throughput(jobs: list[Job]) -> float | None:
-    ends = [job.ended for job in jobs if job.ended is not None]
-    begun = min((job.submitted for job in jobs), default=0.0)
-    return round(len(ends) / (max(ends) - begun), 2) if ends else None
+def waits_ms(jobs: Iterable[Job]) -> list[float]:
+    """Return the wait of each job that reached the API, in ms."""
+    return [1_000 * (job.arrived - job.submitted) for job in jobs if job.arrived]
 
 
-def _errors(run: Run) -> dict[str, int]:
-    """Return each error -> how many jobs it ended."""
-    errors: dict[str, int] = {}
-    for error in (job.error for jobs in run.jobs.values() for job in jobs if job.error is not None):
-        errors[error] = errors.get(error, 0) + 1
-    return errors
+def while_queued(jobs: Iterable[Job], others: Iterable[Job], at_least: int) -> list[Job]:
+    """Return those jobs during whose whole wait at least so many others were queued: submitted, and not at the API.
+
+    The others are submitted once and then only leave, so it is enough to look at a wait's beginning and its end.
+    """
+    came = sorted(job.submitted for job in others)
+    left = sorted(job.arrived for job in others if job.arrived)
+
+    def queued(at: float) -> int:
+        return bisect.bisect_right(came, at) - bisect.bisect_right(left, at)
+
+    return [job for job in jobs if job.arrived and min(queued(job.submitted), queued(job.arrived)) >= at_least]
 
 
-def _words(ms: float) -> str:
-    return f"{ms:,.0f} ms"
+def summary(values: Iterable[float]) -> dict[str, float | None]:
+    """Return p50, p95, p99 (by nearest rank) and max; None where there is no value."""
+    ordered = sorted(values)
+    ranks = {f"p{percent}": math.ceil(percent / 100 * len(ordered)) - 1 for percent in (50, 95, 99)}
+    ranks["max"] = len(ordered) - 1
+    return {name: round(ordered[rank], 1) if ordered else None for name, rank in ranks.items()}
+
+
+def report(found: Json) -> Group:
+    """Return a table with a row for each lane, and below it what the figures mean."""
+    lanes, beside = found["lanes"], found["critical_beside_batch"]
+    batch, normal, critical = (lanes[name]["jobs"] for name in ("batch", "normal", "critical"))
+    jobs = f"{batch} documents, {normal} summaries, {critical} chat questions"
+    title = f"{jobs}: all answered after {found['seconds']:.0f} s"
+    table = Table("lane", box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for name in ("jobs", *COLUMNS, "jobs/s", "429s"):
+        table.add_column(name, justify="right")
+    for lane, figures in lanes.items():
+        rest = f"{figures['throughput_per_s']:,.1f}", str(figures["limited"])
+        table.add_row(lane, str(figures["jobs"]), *_waits(figures), *rest)
+        if lane == CRITICAL.name:
+            label = f"  beside {beside['queued_at_least']}+*"
+            table.add_row(label, str(beside["jobs"]), *_waits(beside), "", "", style="dim")
+    errors = [Text(f"{count} failed: {error}", style="red") for error, count in found["errors"].items()]
+    meaning = "p50 to max: ms from submission until the call reached the API; * beside so many in batch"
+    return Group(table, Text(meaning, style="dim"), Text(f"\n{found['sentence']}", style="bold"), *errors)
+
+
+def _waits(figures: Json) -> list[str]:
+    return ["-" if value is None else f"{value:,.0f}" for value in figures["wait_ms"].values()]
+
+
+def progress(run: Run, app: Any) -> str:
+    """Return a line for each lane, of a run that goes on: what is answered, what is queued and how long it waits."""
+    lines = []
+    for lane, stats in get_queue_stats(app)["lanes"].items():
+        jobs, waits = f"{run.answered(lane):>4} of {len(run.jobs[lane]):<4} answered", stats["wait_ms"]
+        said = "" if waits["p50"] is None else f"wait {waits['p50']:,.0f} ms, worst {waits['max']:,.0f} ms"
+        lines.append(f"[bold]{lane:8}[/bold] {jobs} {stats['depth']:>4} queued  [dim]{said}[/dim]")
+    return "\n".join(lines)

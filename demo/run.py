@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
+from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
 from celery_app.results import backend_of
-from demo import requests
-from demo.job import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from demo.stack import Stack
 
-    #: From a user id to the arguments of `create_message`.
-    Request = Callable[[str], dict[str, Any]]
-
+#: Small and quick, as a person who only tries the lanes wants it.
+MODEL = "claude-haiku-4-5"
+#: Output tokens at most: a class is a word, a summary a sentence or two, a chat answer a short paragraph.
+CLASS_TOKENS, SUMMARY_TOKENS, ANSWER_TOKENS = 10, 100, 100
+CLASSES = ("web", "data", "testing", "tooling", "security", "language", "other")
+CLASSIFY = f"Classify the document. Answer with one word out of: {', '.join(CLASSES)}."
+SUMMARIZE = "Summarize the document in one sentence."
+QUESTIONS = (
+    "What is a priority queue?",
+    "Why is the sky blue?",
+    "How do I undo the last git commit?",
+    "What is the difference between a list and a tuple?",
+    "What does HTTP status 429 mean?",
+    "What is the capital of Australia?",
+)
 #: Summaries that a web hook might want meanwhile.
 SUMMARIES = 10
-#: Seconds between two questions: a busy chat.
-QUESTION_SECONDS = 0.5
-#: Questions at most, which bounds what a run costs where documents take long.
-MOST_QUESTIONS = 200
-#: Seconds between two looks at the results: often enough to watch, seldom enough to cost nothing.
-COLLECT_SECONDS = 0.5
+#: Seconds between two questions, of a busy chat, and two looks at the results: often enough to watch, and cheap.
+QUESTION_SECONDS = LOOK_SECONDS = 0.5
 #: Seconds of sleep in between: how late a question may be.
 TICK = 0.01
+
+
+@dataclass(slots=True)
+class Job:
+    """A submitted request and what became of it; times are seconds since the epoch, 0 is not yet."""
+
+    user_id: str  # in the request's metadata, by which the simulator's log of calls names it
+    submitted: float  # just before it was handed to Celery
+    arrived: float = 0.0  # when its first call reached the API
+    ended: float = 0.0  # when its result was seen
+    error: str | None = None  # what it failed with
 
 
 class Run:
@@ -38,87 +55,55 @@ class Run:
         jobs: lane name -> jobs, in the order of their submission.
     """
 
-    def __init__(self, stack: Stack, model: str, documents: list[str], show: Callable[[Run], None]) -> None:
-        """Prepare it; nothing is submitted yet.
-
-        Args:
-            stack: that it runs on.
-            model: that all requests name.
-            documents: to classify.
-            show: is called after every look at the results.
-        """
-        self.jobs: dict[str, list[Job]] = {lane.name: [] for lane in LANES}
-        self.documents = documents
-        self._model, self._stack, self._show = model, stack, show
-        self._pending: dict[str, Job] = {}
+    def __init__(self, stack: Stack, documents: list[str]) -> None:
+        """Prepare it; nothing is submitted yet."""
         import tasks
 
+        self.jobs: dict[str, list[Job]] = {lane.name: [] for lane in LANES}
+        self._pending: dict[str, Job] = {}
+        self._stack, self._documents = stack, documents
         self._task = stack.app.tasks[tasks.create_message.name]
-        self._next_question = self._next_collection = 0.0
+        self._next_question = self._next_look = 0.0
 
-    def until_answered(self) -> None:
-        """Submit everything, and return when everything is answered.
-
-        Raises:
-            LanesError: whatever stops the stack, or a full lane.
-        """
-        for lane, request in self._backlog():
-            self._submit(lane, request)
-            self._tick()
-        while self._waits_for(BATCH.name, NORMAL.name):
-            self._tick()
-            time.sleep(TICK)
+    def until_answered(self) -> Iterator[None]:
+        """Submit everything, and end when everything is answered; yield after every look at the results."""
+        for document in self._documents:
+            self._submit(BATCH, document, CLASS_TOKENS, system=CLASSIFY)
+            yield from self._tick(asking=True)
+        for document in self._documents[:SUMMARIES]:
+            self._submit(NORMAL, document, SUMMARY_TOKENS, system=SUMMARIZE)
         while self._pending:
-            self._look()
+            others = any(self.answered(lane.name) < len(self.jobs[lane.name]) for lane in (BATCH, NORMAL))
+            yield from self._tick(asking=others)
             time.sleep(TICK)
-
-    def planned(self, lane: str) -> int | None:
-        """Return how many jobs a lane will have got in the end, None where nobody knows."""
-        return {BATCH.name: len(self.documents), NORMAL.name: min(SUMMARIES, len(self.documents))}.get(lane)
 
     def answered(self, lane: str) -> int:
         """Return how many jobs of a lane have ended."""
-        return sum(job.ended is not None for job in self.jobs[lane])
+        return sum(job.ended > 0 for job in self.jobs[lane])
 
-    def _backlog(self) -> Iterator[tuple[str, Request]]:
-        for document in self.documents:
-            yield BATCH.name, partial(requests.classify, self._model, document)
-        for document in self.documents[:SUMMARIES]:
-            yield NORMAL.name, partial(requests.summarize, self._model, document)
+    def _submit(self, lane: Lane, text: str, max_tokens: int, **more: str) -> None:
+        job = Job(f"demo-{lane.name}-{len(self.jobs[lane.name])}", time.time())
+        params = {"model": MODEL, "max_tokens": max_tokens, "metadata": {"user_id": job.user_id}, **more}
+        params["messages"] = [{"role": "user", "content": text}]
+        self._pending[self._task.apply_async(kwargs=params, queue=lane.name).id] = job
+        self.jobs[lane.name].append(job)
 
-    def _submit(self, lane: str, request: Request) -> None:
-        user_id = f"demo-{lane}-{len(self.jobs[lane])}"
-        kwargs = request(user_id)
-        submitted = time.time()
-        result = self._task.apply_async(kwargs=kwargs, queue=lane)
-        job = Job(lane, user_id, submitted, result.id)
-        self.jobs[lane].append(job)
-        self._pending[result.id] = job
-
-    def _tick(self) -> None:
-        """Ask a question if it is time for one, and look at the results."""
+    def _tick(self, *, asking: bool) -> Iterator[None]:
+        """Ask a question if it is time for one, and look at the results if it is time for that."""
         number = len(self.jobs[CRITICAL.name])
-        if time.monotonic() >= self._next_question and number < MOST_QUESTIONS:
+        if asking and time.monotonic() >= self._next_question:
             self._next_question = time.monotonic() + QUESTION_SECONDS
-            self._submit(CRITICAL.name, partial(requests.answer, self._model, number))
-        self._look()
+            self._submit(CRITICAL, QUESTIONS[number % len(QUESTIONS)], ANSWER_TOKENS)
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_SECONDS
+            self._stack.check()
+            self._collect()
+            yield
 
-    def _look(self) -> None:
-        if time.monotonic() < self._next_collection:
-            return
-        self._next_collection = time.monotonic() + COLLECT_SECONDS
-        self._stack.check()
-        for task_id, state, error in self._results():
+    def _collect(self) -> None:
+        """Ask for all results at once: for each by itself would keep this process, and the broker, busy."""
+        found = backend_of(self._stack.app).get_many([*self._pending], interval=0, max_iterations=1)
+        for task_id, meta in list(found):
             job = self._pending.pop(task_id)
             job.ended = time.time()
-            job.error = None if state == "SUCCESS" else str(error)
-        self._show(self)
-
-    def _results(self) -> Iterator[tuple[str, str, Any]]:
-        """All at once: asking for each job by itself would keep this process, and the broker, busy."""
-        found = list(backend_of(self._stack.app).get_many(list(self._pending), interval=0, max_iterations=1))
-        for task_id, meta in found:
-            yield task_id, meta["status"], meta["result"]
-
-    def _waits_for(self, *lanes: str) -> bool:
-        return any(job.lane in lanes for job in self._pending.values())
+            job.error = None if meta["status"] == "SUCCESS" else str(meta["result"])

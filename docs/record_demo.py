@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from demo.report import report
+from demo.findings import report
 
 #: Columns: README's text is about as wide on a page.
 WIDTH = 112

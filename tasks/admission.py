@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import redis
+from celery.exceptions import Ignore
 
 from celery_app.away import say_away
 from celery_app.broker.claims import claim_of
@@ -57,19 +58,27 @@ def admitted(job: Job, cost: Cost, model: str) -> Call:
     job.seconds_left()
     ticket = _ticket_of(job, model)
     if ticket:
+        job.attempt.called = True
         return Call(budget, client, ticket, job)
     return _waited_for(job, budget, client, cost)
 
 
 def _ticket_of(job: Job, model: str) -> str:
-    """Return the ticket that a job came with, once: for the model that it said it would call.
+    """Return the ticket that a job came with, once; one for another model is given back.
 
     Raises:
         LanesError: why it came without one, if it can only fail.
     """
-    if job.attempt.drawn or model != job.model:
+    if job.attempt.drawn:
         return ""
     job.attempt.drawn = True
+    if model != job.reserved_for:
+        if job.ticket:
+            other = budget_for(settings_of(job.app), job.lane, job.reserved_for, key_prefix(job.app))
+            unsent = Call(other, redis_client(job.app), job.ticket, job)
+            unsent.failed("unsent")
+            unsent.settle()
+        return ""
     verdict, _, rest = job.verdict.partition(" ")
     if verdict == "account":
         raise _account_refused(rest)
@@ -81,15 +90,19 @@ def _ticket_of(job: Job, model: str) -> str:
 
 def _waited_for(job: Job, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
     """Ask for a reservation; the first call of a job waits for it in its lane, any other in its slot."""
-    claim = claim_of(job.claim) if job.claim else _call_claim(budget, client)
+    leases, held = call_leases(budget.prefix, client), claim_of(job.claim) if job.claim else ("", "")
+    claim = (f"call-{uuid.uuid4().hex}", f"{leases.process}:call")
     may_return = bool(job.claim) and not job.attempt.called
     while True:
-        answer = _ask(job, budget, client, cost, claim, waits=not may_return)
+        answer = _ask(job, lambda: budget.reserve(client, job.lane, cost, claim=claim, job=held, waits=not may_return))
         if answer is None:
             _pause(job, AWAY_PAUSE)
         elif answer.granted:
             job.attempt.called = True
-            return Call(budget, client, answer.ticket, job, None if job.claim else _held(budget, client, claim))
+            leases.hold(*claim)
+            return Call(budget, client, answer.ticket, job, leases)
+        elif answer.lost:
+            raise Ignore  # its lease was over, and another worker does it
         elif (hopeless := _hopeless(job, answer)) is not None:
             raise hopeless
         elif may_return:
@@ -100,25 +113,11 @@ def _waited_for(job: Job, budget: Budget, client: redis.Redis, cost: Cost) -> Ca
             _pause(job, min(answer.wait_s, LONGEST_GUESS))
 
 
-def _call_claim(budget: Budget, client: redis.Redis) -> tuple[str, str]:
-    """Return id and token for a call without a job."""
-    return f"call-{uuid.uuid4().hex}", f"{call_leases(budget.prefix, client).process}:call"
-
-
-def _held(budget: Budget, client: redis.Redis, claim: tuple[str, str]) -> Callable[[], Any]:
-    """Keep the lease of a call without a job alive; return what ends it."""
-    leases = call_leases(budget.prefix, client)
-    leases.hold(*claim)
-    return lambda: leases.ack(*claim)
-
-
-def _ask(
-    job: Job, budget: Budget, client: redis.Redis, cost: Cost, claim: tuple[str, str], *, waits: bool
-) -> Reservation | None:
+def _ask(job: Job, reserve: Callable[[], Reservation]) -> Reservation | None:
     """Ask the budget; None: Redis is away, and what cannot be accounted for does not leave."""
     job.seconds_left()
     try:
-        return budget.reserve(client, job.lane, cost, claim=claim, has_job=bool(job.claim), waits=waits)
+        return reserve()
     except redis.RedisError as exc:
         say_away("the budget cannot be asked, the call waits", exc)
         return None

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from celery import Task
 
+from celery_app.broker.entry import cost_header
 from celery_app.descriptions import description_of, store_descriptions
 from celery_app.errors import LanesError
 from celery_app.messaging import SERIALIZER
 from celery_app.results import backend_of
+from celery_app.routing import COST, MODEL
 from celery_app.stand_in import stand_in
 from celery_app.task_limits import LIMITS, annotated, refuse_limits
 from tasks.job import Job
 from tasks.submission import submission
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from celery.exceptions import Retry
     from celery.result import AsyncResult
 
+    from celery_app.budget import Cost
     from celery_app.lanes import Lane
     from tasks.call import Call
 
@@ -60,6 +64,13 @@ class LaneTask(Task):
     #: Describes the arguments of a job that comes from a producer without this code.
     Request = "celery_app.broker.request:LaneRequest"
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Have a project's own `on_failure` keep the job that is to be kept, whether it calls ours or not."""
+        super().__init_subclass__(**options)
+        kind: Any = cls
+        if "on_failure" in vars(cls):
+            kind.on_failure = _keeping(kind.on_failure)
+
     @classmethod
     def on_bound(cls, app: Any) -> None:
         """Keep our own errors among those that a task foresees when it names others."""
@@ -89,6 +100,13 @@ class LaneTask(Task):
         """
         return description_of(self, args, kwargs)
 
+    def cost_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Cost | None:
+        """Return what a job will cost; where the class declares its ``model``, that is reserved before the job starts.
+
+        By default None: nobody knows before the job's first `admit`.
+        """
+        return None
+
     @classmethod
     def annotate(cls) -> None:
         """Take what ``task_annotations`` says of this task by name; its limits for all tasks end before the lanes."""
@@ -101,8 +119,8 @@ class LaneTask(Task):
         """Submit a job; besides Celery's options there are four of the lanes.
 
         ``wait``: seconds to wait for room in a full lane. ``tenant``: whose job it is; tenants take turns.
-        ``unique``: while a job of this task with this name is queued or runs, and for ``unique_for`` seconds after its
-        end, its result comes back and nothing is queued.
+        ``unique``: while a job of this task, tenant and name is queued or runs, and for ``unique_for`` seconds after
+        its end, its result comes back and nothing is queued.
 
         Raises:
             InvalidRequest: naming the one of these that is wrong.
@@ -113,11 +131,17 @@ class LaneTask(Task):
         """
         refuse_limits(self, options)
         standing_in = stand_in()
-        with submission(self.app, options) as found:
+        with submission(self.app, options, self._stated(args or (), kwargs or {})) as found:
             if standing_in is not None:
                 return standing_in.send(self, args, kwargs, options)
             result = super().apply_async(args, kwargs, **options)
         return self.AsyncResult(found[0]) if found else result
+
+    def _stated(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the headers that say what a job will call, as far as its task declares that."""
+        model: Any = type(self).model
+        cost = self.cost_of(args, kwargs) if isinstance(model, str) else None
+        return {} if cost is None else {MODEL: model, COST: cost_header(cost)}
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run a job in this process, on the budget; where `celery_app.testing` stands in, with its answer."""
@@ -135,6 +159,11 @@ class LaneTask(Task):
     def lane(self) -> Lane:
         """The lane of the job in hand; `normal` for a job that came from another queue."""
         return self.job.lane
+
+    @property
+    def model(self) -> str:
+        """The model that the job said it would call; empty where it did not say."""
+        return self.job.model
 
     def seconds_left(self) -> float:
         """Return the seconds that one call may take, see `Job.seconds_left`; `DeadlineExceeded` if there are none."""
@@ -165,7 +194,7 @@ class LaneTask(Task):
         from tasks.admitted_block import admitted_block  # brings redis-py along
 
         cost = Cost(input_tokens=input_tokens, output_tokens=output_tokens)
-        return admitted_block(self.job, cost, model or self.job.model)
+        return admitted_block(self.job, cost, model or self.model)
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """End a job that was cancelled, or whose deadline passed, in the queue before it costs anything."""
@@ -194,10 +223,11 @@ class LaneTask(Task):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Count the job, and tell who waits for it."""
-        from tasks.endings import failed  # brings redis-py along
+        from tasks.endings import failed, keep_dead_letter  # brings redis-py along
 
         failed(self.job, exc)
         super().on_failure(exc, task_id, args, kwargs, einfo)
+        keep_dead_letter(self.job)
 
     def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Have the state RETRY not outlast a cancellation that came while it was stored."""
@@ -244,3 +274,16 @@ class LaneTask(Task):
         if throw:
             raise retry
         return retry
+
+
+def _keeping(on_failure: Callable[..., None]) -> Callable[..., None]:
+    @wraps(on_failure)
+    def fail(task: LaneTask, *args: Any, **kwargs: Any) -> None:
+        from tasks.endings import keep_dead_letter  # brings redis-py along
+
+        try:
+            on_failure(task, *args, **kwargs)
+        finally:
+            keep_dead_letter(task.job)
+
+    return fail

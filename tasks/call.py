@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from celery_app.away import say_away
+from celery_app.broker.claims import claim_of
+from celery_app.broker.returns import settle_later
 from celery_app.budget import Budget, Outcome, Settlement, Usage
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.errors import NotAMessage
 from celery_app.job_keys import ENDED_KEPT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from celery_app.broker.lease import Leases
     from tasks.job import Job
 
 logger = logging.getLogger(__name__)
@@ -39,14 +40,14 @@ class Call:
     ends_job = False
 
     def __init__(
-        self, budget: Budget, client: redis.Redis, ticket: str, job: Job, release: Callable[[], Any] | None = None
+        self, budget: Budget, client: redis.Redis, ticket: str, job: Job, leases: Leases | None = None
     ) -> None:
-        """Keep what settling needs; `release` ends the lease of a call without a job."""
+        """Keep what settling needs; `leases` hold a call that its job did not come with."""
         self.usage: Usage | None = None
         self.headers: Mapping[str, str] | None = None
         self.outcome: Outcome = "answered"
         self._budget, self._client, self._ticket, self._job = budget, client, ticket, job
-        self._release = release
+        self._leases = leases
 
     def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
         """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers.
@@ -77,31 +78,29 @@ class Call:
         return self.settlement is not None and self.settlement.own
 
     @property
+    def _claim(self) -> tuple[str, str]:
+        """Id and token under which it is held: at the end of its ticket."""
+        return claim_of(self._ticket.split(" ", 8)[8])
+
+    @property
     def sent_at(self) -> int:
         """When it left: µs since the epoch, by Redis' clock."""
         return self._budget.sent_at(self._ticket)
 
     def settle(self) -> None:
-        """Replace the estimate in the budget; where Redis is away it stands, and its lease ends the call."""
+        """Replace the estimate in the budget; where Redis is away that is done before the job ends."""
         ends = self._ends()
+        said = (self._ticket, self.usage, self.headers, self.outcome, self.reason, self._job.refused_at)
         try:
-            self.settlement = self._budget.conclude(
-                self._client,
-                self._ticket,
-                self.usage,
-                self.headers,
-                self.outcome,
-                reason=self.reason,
-                refused_at=self._job.refused_at,
-                ends=ends or ("", "", 0),
-            )
+            self.settlement = self._budget.conclude(self._client, *said, ends=ends or ("", "", 0))
             if ends is not None:
                 self._job.attempt.may_end = not self.settlement.cancelled
             say_settled(self._budget, self)
         except redis.RedisError as exc:
             say_away("a call could not be settled with the budget", exc)
-        if self._release is not None:
-            self._release()
+            settle_later(self._job.app, self._claim, self._budget.settling(*said))
+        if self._leases is not None:
+            self._leases.ack(*self._claim)
 
     def _ends(self) -> tuple[str, str, int] | None:
         """Return which job ends with the answer, if one does."""

@@ -1,7 +1,7 @@
 """What ends in Redis ends for whoever waits, too: any worker that serves a lane sees to it.
 
 A job that kills its workers is buried by a script, a deadline passes in the queue, a queued job is cancelled: no worker
-has it in hand.
+has it in hand. What no worker can take up is buried before any task has it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import redis
 from celery import bootsteps
 from celery.app.task import Context
 from celery.backends.base import DisabledBackend
+from celery.exceptions import NotRegistered
 from celery.states import PENDING, READY_STATES, SUCCESS
-from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.serialization import loads
 
 from celery_app.broker.dead_letters import say_buried
+from celery_app.broker.entry import is_text
 from celery_app.connection import key_prefix, redis_client
-from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker, LanesError
+from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker
 from celery_app.results import backend_of
 from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from celery_app.worker import lanes_of
@@ -44,6 +46,9 @@ LOOK_EVERY = 1.0
 #: Seconds until another worker takes what this one has taken and not finished.
 TAKEN_FOR = 60.0
 
+#: Times that a job is taken, once a minute: a result backend may be away for a day. What fails for longer always will.
+MOST_TAKES = 1_440
+
 #: Jobs that are taken at once; while there are as many, nobody pauses.
 MOST_AT_ONCE = 20
 
@@ -55,6 +60,9 @@ JSON = frozenset({"application/json"})
 
 #: How the broker's scripts begin the reason of a job that took its worker along.
 _KILLED = ("its worker died", "rejected ")
+
+#: Likewise of one for a task that a worker did not know.
+_UNKNOWN = "unknown task "
 
 
 class EndedJobs(bootsteps.StartStopStep):
@@ -117,10 +125,11 @@ def _tell(app: Any, client: Any, prefix: str, row: list[Any]) -> None:
             task, task_id = ended.request.task, ended.request.id
             ended.tell(app)
     except Exception as exc:  # noqa: BLE001 - one that cannot be told of, for whatever reason, holds up no other
-        logger.warning(
-            "%s[%s] has ended (%s), and nobody can be told yet: %s", task, task_id, ending, type(exc).__name__
-        )
-        return
+        last = row[6] >= MOST_TAKES
+        words = "will be told" if last else "can be told yet"
+        logger.warning("%s[%s] has ended (%s), and nobody %s: %s", task, task_id, ending, words, type(exc).__name__)
+        if not last:
+            return
     DONE_ENDED.run(client, (), (prefix, job_id))
     if ending == BURIED:
         say_buried(queue, task, task_id, reason)
@@ -136,7 +145,7 @@ class EndedJob:
     """
 
     request: Any
-    error: LanesError | None
+    error: Exception | None
 
     @classmethod
     def read(
@@ -144,10 +153,9 @@ class EndedJob:
     ) -> EndedJob | None:
         """Return the job of a message; None for one that is no job."""
         try:
-            request = _request_in(json.loads(text or b""))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            request = _request_in(json.loads(text or b""), queue)
+        except Exception:  # noqa: BLE001 - a stock producer may have written anything
             return None
-        request["delivery_info"] = {**(request.get("delivery_info") or {}), "routing_key": queue}
         return cls(
             Context(request, called_directly=False, is_eager=False), _error_of(app, queue, ending, reason, allowed)
         )
@@ -164,7 +172,7 @@ class EndedJob:
         elif self._fail(job, self.error):
             tell_monitors(job, "task-failed", exception=repr(self.error), traceback="")
 
-    def _fail(self, job: Job, error: LanesError) -> bool:
+    def _fail(self, job: Job, error: Exception) -> bool:
         """Fail the job; return False if another worker had its result stored after all."""
         task, request = job.app.tasks.get(job.task), self.request
         backend = backend_of(job.app) if task is None else task.backend
@@ -174,15 +182,28 @@ class EndedJob:
         if state not in READY_STATES:
             stored = not (request.ignore_result or getattr(task, "ignore_result", False))
             backend.mark_as_failure(job.id, error, request=request, store_result=stored)
-        if isinstance(task, LaneTask):
-            with _in_hand(task, request):
-                task.on_failure(error, job.id, request.args, request.kwargs, None)
-        else:
-            tell_ended(job, "failed", error)  # somebody may ask for it, too
+        if not (isinstance(task, LaneTask) and _called(task, request, error)):
+            tell_ended(job, "failed", error)  # of another task somebody may ask, too
         return True
 
 
-def _error_of(app: Any, queue: str, ending: str, reason: str, allowed: float) -> LanesError | None:
+def _called(task: LaneTask, request: Any, error: Exception) -> bool:
+    """Call a task's ``on_failure``; return whether it went well: a project's own has nothing to end any more."""
+    try:
+        with _in_hand(task, request):
+            task.on_failure(error, request.id, request.args, request.kwargs, None)
+    except redis.RedisError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it would be called every minute
+        logger.warning("%s[%s]: its on_failure raised %s", task.name, request.id, type(exc).__name__)
+        return False
+    return True
+
+
+def _error_of(app: Any, queue: str, ending: str, reason: str, allowed: float) -> Exception | None:
+    if ending == BURIED and reason.startswith(_UNKNOWN):
+        unknown: Exception = NotRegistered(reason)
+        return unknown
     if ending == BURIED:
         return (KilledItsWorker if reason.startswith(_KILLED) else Buried)(reason=reason)
     if ending == OVERDUE:
@@ -199,14 +220,20 @@ def _in_hand(task: LaneTask, request: Any) -> Iterator[None]:
         task.request_stack.pop()
 
 
-def _request_in(message: Any) -> dict[str, Any]:
+def _request_in(message: Any, queue: str) -> dict[str, Any]:
     """Return what a task would see of a message of kombu's, as Celery's worker puts it together."""
-    headers, properties, body = message["headers"], message["properties"], message["body"]
-    if properties.get("body_encoding") == "base64":
-        body = base64.b64decode(body)
+    headers, properties = message["headers"], message["properties"]
     try:
+        body = message["body"]
+        if properties.get("body_encoding") == "base64":
+            body = base64.b64decode(body)
         args, kwargs, embed = loads(body, message["content-type"], message["content-encoding"], accept=JSON)
-    except (ContentDisallowed, DecodeError, ValueError):
-        args, kwargs, embed = (), {}, {}  # the headers say enough for a result
+        embed = dict(embed or {})
+    except Exception:  # noqa: BLE001 - the headers say enough for a result
+        args, kwargs, embed = (), {}, {}
     known = {"args": args, "kwargs": kwargs, "properties": properties, "reply_to": properties.get("reply_to")}
-    return {**headers, **known, "id": headers["id"], "task": headers["task"], **(embed or {})}
+    info = {**(properties.get("delivery_info") or {}), "routing_key": queue}
+    if not is_text(headers["id"]):
+        raise TypeError  # nobody waits for it
+    task = headers["task"] if isinstance(headers["task"], str) else "?"
+    return {**headers, **known, "delivery_info": info, "task": task, **embed}

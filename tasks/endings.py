@@ -8,10 +8,11 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery.exceptions import MaxRetriesExceededError, Retry, TaskPredicate
+from celery.exceptions import Ignore, MaxRetriesExceededError, Retry, TaskPredicate
 from celery.states import REVOKED
 
 from celery_app.broker import verdict
+from celery_app.broker.claims import claim_of
 from celery_app.broker.returns import bury, requeue
 from celery_app.errors import Buried, Cancelled, LanesError
 from celery_app.metrics.events import JobEvent, Kind, emit
@@ -27,12 +28,17 @@ if TYPE_CHECKING:
     from tasks.job import Job
 
 
-def may_end(job: Job) -> bool:
-    """Decide, once, that a job ends with a result or an error; return False if it was cancelled before."""
+def may_end(job: Job, *, fails: bool = False) -> bool:
+    """Decide, once, that a job ends with a result or an error; return False if it was cancelled before.
+
+    Raises:
+        celery.exceptions.Ignore: it fails, and was given to somebody else meanwhile, whose failures count.
+    """
     if not job.is_sent or stand_in() is not None:
         return True
     if job.attempt.may_end is None:
-        return verdict.may_end(job.app, job.id, job.batch)
+        claim = claim_of(job.claim) if fails and job.claim else ("", "")
+        return verdict.may_end(job.app, job.id, job.batch, claim)
     return job.attempt.may_end
 
 
@@ -53,7 +59,7 @@ def once(run: Callable[..., Any], job_of: Callable[[], Job]) -> Callable[..., An
         except TaskPredicate:
             raise
         except Exception:
-            if may_end(job_of()):
+            if may_end(job_of(), fails=True):
                 raise
         else:
             if may_end(job_of()):
@@ -115,6 +121,7 @@ def requeued(
         BaseException: `error`, once the attempts are used up.
         DeadlineExceeded: if the job's deadline passes before it could start again.
         Cancelled: if the job was cancelled meanwhile.
+        celery.exceptions.Ignore: if somebody else has it by now.
     """
     if not job.claim:
         raise error or Retry(when=delay)
@@ -127,12 +134,13 @@ def requeued(
     if is_marked(job):
         cancelled(job)
     report(job, "returned")
-    requeue(job.app, job.request.properties, delay=delay, retries=job.tries + attempt_spent, facts=facts)
+    if not requeue(job.app, job.request.properties, delay=delay, retries=job.tries + attempt_spent, facts=facts):
+        raise Ignore  # its lease was over, and somebody else has it
     return Retry(exc=error, when=delay)
 
 
 def dead(job: Job, error: BaseException) -> NoReturn:
-    """Fail a job with `error`, and keep it among the dead letters.
+    """Fail a job with `error`, and have it kept among the dead letters, once whoever waits has been told.
 
     Raises:
         BaseException: `error`, always.
@@ -140,9 +148,16 @@ def dead(job: Job, error: BaseException) -> NoReturn:
     if job.claim:
         # Only our own errors are known to show nothing of the prompt.
         words = f": {error}" if isinstance(error, LanesError) else ""
-        bury(job.app, job.request.properties, f"{type(error).__name__} after {job.tries + 1} attempts{words}")
-        job.attempt.buried = True
+        reason = f"{type(error).__name__} after {job.tries + 1} attempts{words}"
+        job.attempt.dead_letter = (reason, job.tries + 1)
     raise error
+
+
+def keep_dead_letter(job: Job) -> None:
+    """Keep a job that is to be kept; it has failed, and whoever waits has been told: it may be replayed."""
+    kept, job.attempt.dead_letter = job.attempt.dead_letter, None
+    if kept and job.claim:
+        bury(job.app, job.request.properties, *kept)
 
 
 def report(job: Job, kind: Kind, seconds: float = 0.0) -> None:

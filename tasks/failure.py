@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 BACKOFF_BASE = 0.5
 BACKOFF_CAP = 60.0
 
+#: Failures from which on the backoff is at its cap, however many there were.
+MOST_DOUBLED = 10
+
 #: Seconds until the next try after a 429 that does not say when; the budget decides how long it really takes.
 LIMITED_PAUSE = 0.1
 
@@ -55,4 +58,4 @@ class Failure:
 
 def backoff(failures: int) -> float:
     """Return the seconds to wait after the n-th failure, counted from 0."""
-    return random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2**failures))
+    return random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(failures, MOST_DOUBLED)))

@@ -7,11 +7,20 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery_app.broker.claims import CANCELLED, REFUSED_AT, TICKET, TIMEOUTS, VERDICT, is_claimed, queue_of
+from celery_app.broker.claims import (
+    CANCELLED,
+    REFUSED_AT,
+    RESERVED_FOR,
+    TICKET,
+    TIMEOUTS,
+    VERDICT,
+    is_claimed,
+    queue_of,
+)
 from celery_app.errors import DeadlineExceeded
 from celery_app.job_keys import BATCH_HEADER, REPLY_HEADER
 from celery_app.lanes import NORMAL, Lane
-from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
+from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, seconds
 from celery_app.settings import settings_of
 
 #: Attribute of a request: the job that was read from it.
@@ -26,13 +35,13 @@ class Attempt:
         drawn: whether the reservation that it came with has been used: each further call asks for one.
         called: whether one of its calls has left, which would be made and paid for again if the job returned.
         may_end: whether the job ends by itself, once that is decided; False: it was cancelled before.
-        buried: whether the job is among the dead letters.
+        dead_letter: why the job is kept as a dead letter if it fails, and after how many tries; None: it is not.
     """
 
     drawn: bool = False
     called: bool = False
     may_end: bool | None = None
-    buried: bool = False
+    dead_letter: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,7 @@ class Job:
         attempts: that it has in all.
         claim: the delivery tag under which a worker holds it; empty: it was not claimed from a lane's broker.
         ticket: of what was reserved for it; empty: nothing was.
+        reserved_for: the model that it was reserved for.
         verdict: why it can only fail, see `celery_app.broker.claimed`; empty: there is no reason.
         timeouts: calls of it that took all of their time.
         refused_at: µs, by Redis' clock, at which its last call left that the API refused for now; 0: none was.
@@ -78,6 +88,7 @@ class Job:
     attempts: int
     claim: str
     ticket: str
+    reserved_for: str
     verdict: str
     timeouts: int
     refused_at: int
@@ -121,12 +132,13 @@ class Job:
             lane=lane,
             tenant=str(request.get(TENANT) or ""),
             model=str(request.get(MODEL) or ""),
-            submitted_at=_seconds(request.get(SUBMITTED_AT)) or time.time(),
-            deadline_at=_seconds(request.get(DEADLINE_AT)),
+            submitted_at=seconds(request.get(SUBMITTED_AT)) or time.time(),
+            deadline_at=seconds(request.get(DEADLINE_AT)),
             tries=retries,
             attempts=lane.attempts if max_retries is None else max_retries + 1,
             claim=properties["delivery_tag"] if claimed else "",
             ticket=str(properties.get(TICKET) or ""),
+            reserved_for=str(properties.get(RESERVED_FOR) or ""),
             verdict=str(properties.get(VERDICT) or ""),
             timeouts=request.get(TIMEOUTS) or 0,
             refused_at=request.get(REFUSED_AT) or 0,
@@ -165,8 +177,3 @@ class Job:
             where: it was by then.
         """
         return DeadlineExceeded(where=where, allowed=(self.deadline_at or self.submitted_at) - self.submitted_at)
-
-
-def _seconds(header: Any) -> float | None:
-    """A stock producer may have written anything; what is no time counts as not said."""
-    return float(header) if isinstance(header, int | float) and math.isfinite(header) else None

@@ -31,7 +31,7 @@ def say_failed(job: Job, error: BaseException) -> None:
     """Say that a job has failed for good; called eagerly, its caller has the error."""
     if job.is_eager:
         return
-    kept = ", kept as a dead letter" if job.attempt.buried else ""
+    kept = ", kept as a dead letter" if job.attempt.dead_letter else ""
     _failures.say(
         f"{job.lane.name}: jobs failed ({_kind(error)})",
         f"{_words(job)} failed after {_attempts(job.tries + 1)}{kept}: {reason_of(error)}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from celery import shared_task
 from celery.exceptions import TaskPredicate
 
+from celery_app.broker.entry import cost_header
 from celery_app.call_options import refuse_options
 from celery_app.errors import InvalidRequest, LanesError, UnforeseenFailure
 from celery_app.routing import COST, MODEL
@@ -40,8 +41,6 @@ class MessageTask(LaneTask):
             InvalidRequest: naming the first bad field; nothing has been queued then.
             EagerRefused: ``task_always_eager`` is set, and `celery_app.testing` does not stand in for the lanes.
         """
-        from celery_app.broker.entry import cost_header
-        from celery_app.budget import cost_of, metered_model
         from tasks.request import check_request
 
         if args:
@@ -51,9 +50,12 @@ class MessageTask(LaneTask):
         refuse_options(kwargs or {}, "apply_async")
         check_request(kwargs or {})
         refuse_eager(self.app)
-        stated = {MODEL: metered_model(kwargs), COST: cost_header(cost_of(kwargs or {}))}
-        options["headers"] = {**stated, **(options.get("headers") or {})}
         return super().apply_async(args, kwargs, **options)
+
+    def _stated(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        from celery_app.budget import cost_of, metered_model
+
+        return {MODEL: metered_model(kwargs), COST: cost_header(cost_of(kwargs))}
 
     def describe(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Return model, number of messages and max_tokens."""

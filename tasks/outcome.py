@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Outcome: TypeAlias = Literal["done", "failed", "cancelled"]
 
+#: The last job of a batch that is counted: each has a bit in Redis, so that a made up id takes 12 MB at most.
+LAST_INDEX = 100_000_000
+
 TALLY = Script("tally", package="celery_app.client")
 
 
@@ -60,7 +63,12 @@ def _reply(job: Job, text: str) -> None:
 
 
 def _tally(job: Job, outcome: Outcome) -> None:
-    batch_id, index = batch_id_of(job.id)
+    try:
+        batch_id, index = batch_id_of(job.id)
+    except ValueError:
+        return  # a stock producer's header: no job of a batch has such an id
+    if index > LAST_INDEX:
+        return
     key = f"{key_prefix(job.app)}{BATCH}{batch_id}"
     keys = (key, f"{key}:seen", f"{key}:ended")
     TALLY.run(redis_client(job.app), keys, (index, outcome, BATCH_KEPT))

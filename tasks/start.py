@@ -28,7 +28,7 @@ def check(job: Job) -> None:
     try:
         job.seconds_left()
     except DeadlineExceeded:
-        if not may_end(job):
+        if not may_end(job, fails=True):
             cancelled(job)
         if not job.claim:
             raise

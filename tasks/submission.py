@@ -15,16 +15,17 @@ from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 @contextmanager
-def submission(app: Any, options: dict[str, Any]) -> Iterator[list[str]]:
+def submission(app: Any, options: dict[str, Any], stated: Mapping[str, Any]) -> Iterator[list[str]]:
     """Submit one job within the block, which gives the ids of jobs that there were already by its name.
 
     Args:
         app: the Celery application.
         options: of ``apply_async``; those that are the lanes' own are taken out.
+        stated: headers that say what the job will call.
 
     Raises:
         InvalidRequest: naming the option that is wrong.
@@ -34,7 +35,7 @@ def submission(app: Any, options: dict[str, Any]) -> Iterator[list[str]]:
     """
     _check_place(app, options.get("queue"))
     names = identity(*(options.pop(name, None) for name in ("tenant", "unique", "unique_for")))
-    options["headers"] = {**(options.get("headers") or {}), **names}
+    options["headers"] = {**stated, **(options.get("headers") or {}), **names}
     with waiting_for_room(options.pop("wait", None)), broker_errors(app), unsubscribed(app), noting_found() as found:
         yield found
 

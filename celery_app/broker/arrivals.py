@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from celery_app.broker.entry import Entry, entry_of
+from celery_app.broker.entry import Entry, entry_of, word
 from celery_app.broker.outbox import UPLOAD_KEPT, upload_of
 from celery_app.job_keys import PUBLISHED_KEPT
 from celery_app.scheduler.verbs import PUBLISH
@@ -32,7 +32,8 @@ def take_in(client: redis.Redis, prefix: str, lane: str, lists: Iterable[str], s
     """Take the next messages in a lane's lists into its lines.
 
     Any number of workers may do so at once, and any of them may die: a message is in a list until its job is in its
-    line, and a job enters its line once.
+    line, and a job enters its line once. The one comes after the other, not in one transaction with it: of that, a
+    server that is full refuses what adds, and does what removes.
 
     Args:
         client: without a key prefix of its own.
@@ -67,30 +68,27 @@ def _texts(found: Any) -> list[bytes]:
 def _enter(
     client: redis.Redis, prefix: str, lane: str, arrived: str, text: bytes, step_of: Callable[[Any], int]
 ) -> None:
-    entry = _entry(text, step_of)
+    entry, facts = _entry(text, step_of)
     # The same for each worker that has the message in hand; its text, for a message without a tag of its own.
     token = entry.token or entry.id
     upload = upload_of(prefix, entry)
-    with client.pipeline(transaction=True) as pipeline:
-        if upload is not None:
-            pipeline.set(*upload, ex=UPLOAD_KEPT)
-        PUBLISH.add_to(
-            pipeline,
-            (),
-            (prefix, lane, _NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, "", "", *entry.arguments()),
-        )
-        pipeline.lrem(arrived, -1, text)  # type: ignore[arg-type]
-        pipeline.execute()
+    if upload is not None:
+        client.set(*upload, ex=UPLOAD_KEPT)
+    submission = (prefix, lane, _NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, "", "")
+    PUBLISH.run(client, (), (*submission, *facts))
+    client.lrem(arrived, -1, text)  # type: ignore[arg-type]
 
 
-def _entry(text: bytes, step_of: Callable[[Any], int]) -> Entry:
+def _entry(text: bytes, step_of: Callable[[Any], int]) -> tuple[Entry, list[Any]]:
     """Read a message; one that nobody can read, or that is too large, is for a worker to bury, who says why."""
     try:
         message = json.loads(text)
-        entry = entry_of(message, step_of(message), bounded=False)
+        token = word(message["properties"].get("delivery_tag")) or _digest(text)
+        entry = entry_of(message, step_of(message), bounded=False)._replace(token=token)
+        return entry, entry.arguments()
     except Exception:  # noqa: BLE001 - whatever it is
-        return Entry(_digest(text), text or _NOTHING, 0, {}, "", 0.0)
-    return entry._replace(token=str(message["properties"].get("delivery_tag") or _digest(text)))
+        entry = Entry(_digest(text), text or _NOTHING, 0, {}, "", 0.0)
+        return entry, entry.arguments()
 
 
 def _digest(text: bytes) -> str:

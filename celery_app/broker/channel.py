@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from kombu.transport import redis as kombu_redis
 
 from celery_app.broker.arrivals import ARRIVED, take_in
 from celery_app.broker.claims import claim_of
-from celery_app.broker.dead_letters import say_message_buried
 from celery_app.broker.inbox import Inbox
 from celery_app.broker.lease import Leases, leases_for
 from celery_app.broker.outbox import LanePublishBatch, Outbox
@@ -24,6 +23,8 @@ from celery_app.broker_urls import SENTINEL
 from celery_app.scheduler.verbs import CENSUS, CLAIM, PURGE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from celery_app.lanes import Lane
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ REFUSED_PAUSE = 0.5
 
 
 #: Jobs that `purge` drops in one step: the server is busy with them for some milliseconds.
-MOST_PURGED = 1_000
+MOST_PURGED = 250
 
 #: Jobs claimed at once by a consumer without a prefetch limit, or without acknowledgements: it may take one and close.
 ONE = 1
@@ -183,7 +184,8 @@ class Channel(kombu_redis.Channel):
 
     def _claim_arguments(self, queues: list[str], most: int, token: str) -> list[Any]:
         if self.rules is not None:
-            self.rules.keep_terms(self._plain_client(), self.global_keyprefix)
+            with _coming_back():
+                self.rules.keep_terms(self._plain_client(), self.global_keyprefix)
         sweep_after = round(self.leases.sweep_after() * 1000)
         steps = ",".join(map(str, self.priority_steps))
         own = [queue for queue in queues if not self.is_lane(queue)]
@@ -280,9 +282,7 @@ class Channel(kombu_redis.Channel):
         except Exception as exc:
             if not held or not self.is_lane(queue):
                 raise
-            reason = f"no worker can take it up: {type(exc).__name__}"
-            say_message_buried(queue, message.get("headers"), reason)
-            self.leases.bury(*claim_of(delivery), reason)
+            self.leases.bury(*claim_of(delivery), f"no worker can take it up: {type(exc).__name__}")
             if delivery in self.qos._delivered:
                 self.qos._free_slot(delivery)
 
@@ -321,12 +321,12 @@ class Channel(kombu_redis.Channel):
         if not self.is_lane(queue):
             return int(super()._purge(queue))
         lists = [*self._lists_of(queue), f"{ARRIVED}{queue}"]
-        purged = 0
-        while True:
-            dropped = int(PURGE.run(self._plain_client(), (), (self.global_keyprefix, queue, MOST_PURGED, *lists)))
+        purged, cursor = 0, b"0"
+        while cursor:
+            arguments = (self.global_keyprefix, queue, MOST_PURGED, cursor, *lists)
+            dropped, cursor = PURGE.run(self._plain_client(), (), arguments)
             purged += dropped
-            if dropped < MOST_PURGED:
-                return purged
+        return purged
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> None:
         """Delete a queue; kombu looks for what is left of it in its lists only."""
@@ -345,11 +345,8 @@ class Channel(kombu_redis.Channel):
         if self.rules is None or not self.rules.serving:
             super()._queue_bind(*args, **kwargs)
             return
-        try:
+        with _coming_back():
             super()._queue_bind(*args, **kwargs)
-        except (redis.exceptions.ReadOnlyError, redis.exceptions.OutOfMemoryError) as exc:
-            time.sleep(REFUSED_PAUSE)
-            raise redis.ConnectionError(str(exc)) from exc
 
     # The way in -------------------------------------------------------------------------------------------------
 
@@ -379,6 +376,17 @@ class Channel(kombu_redis.Channel):
         return client
 
     _plain: redis.Redis | None = None
+
+
+@contextmanager
+def _coming_back() -> Iterator[None]:
+    """Have the worker connect anew after a write that the server refuses, for whatever reason: it would end else."""
+    try:
+        yield
+    except redis.ResponseError as exc:
+        logger.warning("the broker refuses what a worker writes at its start: %s", exc)
+        time.sleep(REFUSED_PAUSE)
+        raise redis.ConnectionError(str(exc)) from exc
 
 
 #: Number the claims of a process.

@@ -19,7 +19,8 @@ class ClaimedJob(NamedTuple):
         left_ms: until its deadline; -1: it has none.
         timeouts: calls that took all of their time.
         refused_at: µs, by Redis' clock, at which its last call left that the API refused for now; 0: none was.
-        ticket: of its reservation; empty for none.
+        model: that it said it would call, or that its last call found no room for.
+        ticket: of what was reserved for that; empty for none.
         verdict: why it can only fail: ``account <reason>`` or ``large <tokens> <limit>``; empty otherwise.
         suspect: whether it was in hand when processes died; no process gets two of these at a time.
     """
@@ -34,6 +35,7 @@ class ClaimedJob(NamedTuple):
     left_ms: int
     timeouts: int
     refused_at: int
+    model: str
     ticket: str
     verdict: str
     suspect: bool
@@ -41,7 +43,8 @@ class ClaimedJob(NamedTuple):
     @classmethod
     def of(cls, row: list[Any]) -> ClaimedJob:
         """Read one row of the script's reply."""
-        queue, own, text, cancelled, tries, out, waited, left, timeouts, refused_at, ticket, verdict, suspect = row
+        queue, own, text, cancelled, tries, out, waited, left, timeouts, refused_at, *rest = row
+        model, ticket, verdict, suspect = rest
         return cls(
             queue.decode(),
             own.decode(),
@@ -53,6 +56,7 @@ class ClaimedJob(NamedTuple):
             left,
             timeouts,
             int(float(refused_at)),
+            model.decode(),
             ticket.decode(),
             verdict.decode(),
             bool(suspect),

@@ -14,8 +14,9 @@ CLAIM = "lanes_claim"
 #: Likewise, with whether the job had been cancelled when it was claimed.
 CANCELLED = "lanes_cancelled"
 
-#: Likewise, with the ticket of what was reserved for it; empty: nothing was.
-TICKET = "lanes_ticket"
+#: Likewise, with the ticket of what was reserved for it, empty: nothing was; and the model whose budget that is, which
+#: need not be the one that it said it would call.
+TICKET, RESERVED_FOR = "lanes_ticket", "lanes_reserved_for"
 
 #: Likewise, with the reason why it can only fail, see `celery_app.broker.claimed`; empty: there is none.
 VERDICT = "lanes_verdict"

@@ -1,4 +1,7 @@
-"""The worker's consumer: what Celery cannot work on is kept with its reason, and its text stays out of the log."""
+"""The worker's consumer: what Celery cannot work on is kept with its reason, and its text stays out of the log.
+
+Whoever waits for it is told like those of any job that ended in Redis, see `tasks.ended`.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,17 @@ from types import NoneType
 from typing import Any
 
 from celery import signals
-from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer
-from celery.worker.request import Context
-from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
 from celery_app.broker.claims import queue_of
-from celery_app.broker.dead_letters import say_message_buried
+from celery_app.broker.entry import is_text
 from celery_app.broker.request import LaneRequest
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.descriptions import BUILT_IN
 from celery_app.messaging import SERIALIZER
-from celery_app.results import backend_of
 from celery_app.settings import settings_of
 from celery_app.task_limits import RATE_REASON
 
@@ -92,13 +93,12 @@ class LaneConsumer(Consumer):
         signals.task_rejected.send(sender=self, message=message, exc=None)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Bury a job for a task that this worker does not know; whoever waits for its result is told."""
+        """Bury a job for a task that this worker does not know."""
         if not is_in_lane(message):
             super().on_unknown_task(body, message, exc)
             return
         name, task_id = message.headers.get("task", "?"), message.headers.get("id")
         _bury(message, f"unknown task {name!r}: import its module in the worker")
-        self._tell_caller(message, NotRegistered(name))
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
@@ -107,7 +107,6 @@ class LaneConsumer(Consumer):
             super().on_invalid_task(body, message, exc)
             return
         _bury(message, f"invalid task message: {type(exc).__name__}")
-        self._tell_caller(message, exc)
         signals.task_rejected.send(sender=self, message=message, exc=exc)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
@@ -116,18 +115,6 @@ class LaneConsumer(Consumer):
             super().on_decode_error(message, exc)
             return
         _bury(message, f"undecodable: {type(exc).__name__}, content type {message.content_type!r}")
-        self._tell_caller(message, DecodeError(f"{type(exc).__name__}, content type {message.content_type!r}"))
-
-    def _tell_caller(self, message: Any, error: Exception) -> None:
-        """Give whoever waits for the result a failure, if the message says whose."""
-        headers = message.headers if isinstance(message.headers, dict) else {}
-        task_id = headers.get("id")
-        if not task_id:
-            return
-        request = Context(headers, correlation_id=task_id, args=(), kwargs={})
-        backend_of(self.app).mark_as_failure(task_id, error, request=request)
-        if self.event_dispatcher:
-            self.event_dispatcher.send("task-failed", uuid=task_id, exception=repr(error))
 
 
 def is_in_lane(message: Any) -> bool:
@@ -140,12 +127,20 @@ def _checked(strategy: Any) -> Any:
         if is_in_lane(message):
             if not _is_call(message.payload):
                 raise InvalidTaskError("its body is no call")
+            # Celery stumbles over these in its pool, where nobody hears of it: the slot is lost.
+            if not is_text(_id_of(message)) or not isinstance(message.headers.get("shadow"), str | NoneType):
+                raise InvalidTaskError("its id or its name is no text")
             if isinstance(message.payload, list):
                 # A pool would decode it again, by the project's accept_content, and lose the job if that has no JSON.
                 message.body, message.content_type = message.payload, None
         return strategy(message, *args, **kwargs)
 
     return handle
+
+
+def _id_of(message: Any) -> Any:
+    headers = message.payload if isinstance(message.payload, dict) else message.headers
+    return headers.get("id")
 
 
 def _is_call(body: Any) -> bool:
@@ -157,6 +152,5 @@ def _is_call(body: Any) -> bool:
 
 
 def _bury(message: Any, reason: str) -> None:
-    say_message_buried(queue_of(message.properties, message.delivery_info), message.headers, reason)
     message.channel.qos.bury(message.delivery_tag, reason)
     message.ack_log_error(logger, message.channel.connection_errors)

@@ -81,12 +81,6 @@ def say_buried(lane: str, task: str, task_id: str, reason: str) -> None:
     _lines.say(f"{lane}: jobs went to the dead letters", line)
 
 
-def say_message_buried(queue: str, headers: Any, reason: str) -> None:
-    """Do so for a message, which may be anything."""
-    known = headers if isinstance(headers, dict) else {}
-    say_buried(queue, str(known.get("task") or "?"), str(known.get("id") or "?"), reason)
-
-
 def job_in_hand(tag: str) -> str:
     """Return name and id of the job of a delivery tag that this worker's pool is busy with; else the tag."""
     state = sys.modules.get("celery.worker.state")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 import uuid
 from datetime import UTC, datetime
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kombu.utils.json import dumps
 
 from celery_app.errors import JobTooLarge
+from celery_app.identity import LONGEST_KEPT
 from celery_app.job_keys import BATCH_HEADER, PUBLISH_HEADER
-from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR
+from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,9 @@ LARGE = 64 * 1024
 
 #: Characters of a token, a model, a tenant, a task or an id at most: a foreign producer's header may be anything.
 LONGEST = 256
+
+#: Retries that a header may speak of: what goes beyond makes no sense.
+MOST_RETRIES = 1_000_000
 
 #: Headers that are facts of the submission and nothing to a worker.
 _TAKEN_OUT = (PUBLISH_HEADER, UNIQUE, UNIQUE_FOR, COST)
@@ -69,7 +72,6 @@ class Entry(NamedTuple):
         headers, now = self.headers, time.time()
         deadline, kept = seconds(headers.get(DEADLINE_AT)), seconds(headers.get(UNIQUE_FOR))
         text: bytes = b"" if self.is_large else self.text
-        unique = word(headers.get(UNIQUE))
         facts = [
             self.id,
             self.step,
@@ -79,8 +81,8 @@ class Entry(NamedTuple):
             _ms(self.not_before - now),
             *cost_arguments(headers.get(COST)),
             _retries(headers),
-            f"{word(headers.get('task'))}:{unique}" if unique else "",
-            _ms(kept or 0),
+            _unique_name(headers),
+            min(_ms(kept or 0), LONGEST_KEPT * _MS_PER_S),
         ]
         return [text, _encode(facts)]
 
@@ -129,8 +131,11 @@ def cost_arguments(header: Any) -> list[float]:
 
 
 def _is_amount(part: Any) -> bool:
-    return type(part) is int or (type(part) is float and math.isfinite(part))
+    return type(part) in {int, float} and UNKNOWN <= part <= _MOST
 
+
+#: More than a job can have of anything: it has fewer bytes.
+_MOST = 1e9
 
 _NO_COST = (0, 0, 0, UNKNOWN, UNKNOWN, 0)
 
@@ -139,26 +144,23 @@ def word(value: Any) -> str:
     """Return a header as a name; a stock producer may have written anything."""
     if not isinstance(value, str) or len(value) > LONGEST:
         return ""
-    return value if value.isascii() or _is_text(value) else ""
+    return value if value.isascii() or is_text(value) else ""
 
 
-def _is_text(value: str) -> bool:
-    """Whether it can be written in UTF-8, which half of a pair of surrogates cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def seconds(header: Any) -> float | None:
-    """Return a header as a time or a duration; what is none counts as not said."""
-    return float(header) if isinstance(header, int | float) and math.isfinite(header) else None
+def is_text(value: Any) -> bool:
+    """Whether it is a text that can be written in UTF-8, which half of a pair of surrogates cannot."""
+    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
 
 
 def _retries(headers: Mapping[str, Any]) -> int:
     retries = headers.get("retries")
-    return retries if type(retries) is int and retries > 0 else 0
+    return retries if type(retries) is int and 0 < retries <= MOST_RETRIES else 0
+
+
+def _unique_name(headers: Mapping[str, Any]) -> str:
+    """Return the name under which a job is the only one; the length keeps one tenant's names from another's."""
+    task, tenant, unique = (word(headers.get(name)) for name in ("task", TENANT, UNIQUE))
+    return f"{task}:{len(tenant)}:{tenant}:{unique}" if unique else ""
 
 
 def _ms(duration: float) -> int:

@@ -9,8 +9,17 @@ from kombu.utils.json import loads
 
 from celery_app.broker import entry
 from celery_app.broker.claimed import ClaimedJob
-from celery_app.broker.claims import CANCELLED, CLAIM, QUEUE, REFUSED_AT, TICKET, TIMEOUTS, VERDICT, delivery_of
-from celery_app.broker.dead_letters import say_buried
+from celery_app.broker.claims import (
+    CANCELLED,
+    CLAIM,
+    QUEUE,
+    REFUSED_AT,
+    RESERVED_FOR,
+    TICKET,
+    TIMEOUTS,
+    VERDICT,
+    delivery_of,
+)
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.routing import DEADLINE_AT, SUBMITTED_AT
 
@@ -73,7 +82,9 @@ class Inbox:
     def _message(self, job: ClaimedJob, text: bytes | None) -> dict[str, Any] | None:
         size = len(text or b"")
         if job.queue in LANE_NAMES and size > entry.MAX_MESSAGE_BYTES:
-            self._bury(job, f"too large: {size} bytes")  # of a stock producer: ours are refused where they are sent
+            self._leases.bury(
+                job.id, self._token, f"too large: {size} bytes"
+            )  # of a stock producer: ours are refused where they are sent
             return None
         try:
             message: dict[str, Any] = loads((text or b"").decode())
@@ -82,18 +93,15 @@ class Inbox:
             properties["delivery_tag"] = delivery_of(job.id, self._token)
             if job.queue in LANE_NAMES:
                 _check_eta(headers)
-                properties.update({CANCELLED: job.cancelled, TICKET: job.ticket, VERDICT: job.verdict})
+                properties.update({CANCELLED: job.cancelled, VERDICT: job.verdict})
+                properties.update({TICKET: job.ticket, RESERVED_FOR: job.model})
                 headers.update(_told(job))
             if job.out:
                 _tell_of_redelivery(message)
-        except (ValueError, TypeError, LookupError, AttributeError) as exc:
-            self._bury(job, f"undecodable: {type(exc).__name__}")
+        except Exception as exc:  # noqa: BLE001 - whatever it is: it would end this worker, and then the next
+            self._leases.bury(job.id, self._token, f"undecodable: {type(exc).__name__}")
             return None
         return message
-
-    def _bury(self, job: ClaimedJob, reason: str) -> None:
-        say_buried(job.queue, "?", job.id, reason)
-        self._leases.bury(job.id, self._token, reason)
 
 
 def _told(job: ClaimedJob) -> dict[str, Any]:

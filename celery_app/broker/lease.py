@@ -15,7 +15,7 @@ import redis
 from celery_app.away import say_away
 from celery_app.bounded_log import BoundedLog
 from celery_app.broker.dead_letters import job_in_hand
-from celery_app.scheduler.verbs import ACK, BURY, EXTEND, REQUEUE
+from celery_app.scheduler.verbs import ACK, BURY, EXTEND, REQUEUE, SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -71,6 +71,7 @@ class Leases:
         self._held: dict[str, str] = {}
         self._suspects: set[str] = set()
         self._unsettled: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
+        self._owed: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._lock = threading.Lock()
         self._busy = threading.Event()
         self._thread: threading.Thread | None = None
@@ -126,9 +127,36 @@ class Leases:
         noted = (part for fact in (facts or {}).items() for part in fact)
         return self._let_go(tag, token, REQUEUE, (self._prefix, tag, token, *options, *noted))
 
-    def bury(self, tag: str, token: str, reason: str) -> bool:
-        """Put a job among the dead letters."""
-        return self._let_go(tag, token, BURY, (self._prefix, tag, token, reason))
+    def bury(self, tag: str, token: str, reason: str, retries: int = -1, *, told: bool = False) -> bool:
+        """Put a job among the dead letters; arguments and result as with `requeue`.
+
+        Unless whoever waits for it has been `told`, any worker does so.
+        """
+        return self._let_go(tag, token, BURY, (self._prefix, tag, token, reason, retries, int(told)))
+
+    def owe(self, tag: str, token: str, settling: tuple[Any, ...]) -> None:
+        """Settle a call before its claim is ended: what is not settled by then is taken for a call that never left.
+
+        Args:
+            tag: of the job, or of the call itself.
+            token: of its claim.
+            settling: arguments of ``scheduler/scripts/settle.lua``.
+        """
+        self._owed[tag, token] = settling
+
+    def _pay(self, tag: str, token: str) -> None:
+        settling = self._owed.get((tag, token))
+        if settling is None:
+            return
+        try:
+            SETTLE.run(self.client, (), settling)
+        except redis.ReadOnlyError:
+            raise
+        except redis.ResponseError as exc:
+            _refusals.say(
+                "the broker refuses to settle calls", f"{SETTLE.name} of a call: {exc}"
+            )  # its end cannot wait
+        self._owed.pop((tag, token), None)
 
     def sweep_after(self) -> float:
         """Return the age in seconds from which other workers' leases count as expired; 0: leave them alone."""
@@ -166,6 +194,7 @@ class Leases:
         """
         was_held = self._forget(tag, token)
         try:
+            self._pay(tag, token)
             return bool(script.run(self.client, (), arguments))
         except TRANSIENT as exc:
             if not self._repeats:
@@ -219,6 +248,7 @@ class Leases:
         """Try again what is not settled yet: each entry for itself, one that is refused holds up none behind it."""
         for (tag, token), (script, arguments) in list(self._unsettled.items()):
             try:
+                self._pay(tag, token)
                 script.run(self.client, (), arguments)
             except redis.ResponseError as exc:
                 # No sign that the broker is away: `_extend` would hear so, too.
@@ -257,7 +287,7 @@ def leases_for(key: tuple[Any, ...], make: Callable[[], Leases]) -> Leases:
 
 
 def call_leases(prefix: str, client: redis.Redis) -> Leases:
-    """Return this process's leases of calls that are made without a job: in a web process, or eagerly."""
+    """Return this process's leases of calls that no job was claimed with."""
     return leases_for(("calls", prefix, id(client)), lambda: Leases(client, prefix))
 
 

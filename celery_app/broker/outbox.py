@@ -55,13 +55,16 @@ class Outbox:
             LaneFull: nothing has been written.
         """
         submission = publishing_now()
+        upload = Upload.of(self._prefix, self._entry)
         start, pause, wait = time.monotonic(), FIRST_PAUSE, wait_for_room(self.submit_wait)
         while True:
-            answer = ask(pool, submission, PUBLISH, self._arguments(), upload=upload_of(self._prefix, self._entry))
+            answer = ask(pool, submission, PUBLISH, self._arguments(), upload)
             if not self.is_full(answer):
                 return
             waited = time.monotonic() - start
             if waited >= wait:
+                if upload is not None:
+                    upload.drop(pool)
                 raise LaneFull(lane=self.queue, depth=answer[1], capacity=self.capacity, waited=waited)
             # Jitter keeps a crowd of publishers from coming back all at once.
             time.sleep(min(pause * random.uniform(0.5, 1), wait - waited))
@@ -97,10 +100,34 @@ def upload_of(prefix: str, entry: Entry) -> tuple[str, bytes] | None:
     return (f"{prefix}lanes:upload:{entry.id}", entry.text) if entry.is_large else None
 
 
-def store(connection: Any, upload: tuple[str, bytes]) -> None:
-    """Put a large text where its job will take it up."""
-    connection.send_command("SET", *upload, "EX", UPLOAD_KEPT)
-    connection.read_response()
+class Upload:
+    """A large text on its way beside its job: it is sent once, and again only when Redis would soon forget it."""
+
+    def __init__(self, key: str, text: bytes) -> None:
+        """Send nothing yet."""
+        self._key, self._text = key, text
+        self._due = 0.0
+
+    @classmethod
+    def of(cls, prefix: str, entry: Entry) -> Upload | None:
+        """Return that of a job, None for one whose text goes with it."""
+        found = upload_of(prefix, entry)
+        return None if found is None else cls(*found)
+
+    def store(self, connection: Any) -> None:
+        """Put the text where its job will take it up."""
+        if time.monotonic() >= self._due:
+            connection.send_command("SET", self._key, self._text, "EX", UPLOAD_KEPT)
+            connection.read_response()
+            self._due = time.monotonic() + UPLOAD_KEPT / 2
+
+    def lose(self) -> None:
+        """Send it again next time: the connection was lost, and perhaps its server with it."""
+        self._due = 0.0
+
+    def drop(self, pool: redis.ConnectionPool) -> None:
+        """Take it back: its job is not sent."""
+        redis.Redis(connection_pool=pool).unlink(self._key)
 
 
 def ask(
@@ -108,17 +135,21 @@ def ask(
     submission: Publishing,
     script: Script,
     arguments: Args,
-    upload: tuple[str, bytes] | None = None,
+    upload: Upload | None = None,
 ) -> Any:
     """Run a script that puts jobs into a lane, and note on the way what is known of them."""
     connection = pool.get_connection()  # connects: of a server that is away, it is known that it has no job
     submission.sent()
     try:
         if upload is not None:
-            store(connection, upload)
+            upload.store(connection)
         answer = script.ask(connection, (), arguments, submission.seconds_left())
     except redis.ResponseError:
         submission.answered()
+        raise
+    except redis.RedisError:
+        if upload is not None:
+            upload.lose()
         raise
     finally:
         pool.release(connection)

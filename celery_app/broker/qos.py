@@ -10,7 +10,6 @@ import redis
 from kombu.transport import redis as kombu_redis, virtual
 
 from celery_app.broker.claims import claim_of, is_delivery, queue_of
-from celery_app.broker.dead_letters import say_message_buried
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +45,10 @@ class QoS(kombu_redis.QoS):
         if requeue:
             self.channel.leases.requeue(*claim, went_wrong=in_lane, to_back=not in_lane)
         elif in_lane:
-            self._say_rejected(delivery_tag)
             self.bury(delivery_tag, "rejected")
         else:
             self.channel.leases.ack(*claim)
         self._free_slot(delivery_tag)
-
-    def _say_rejected(self, delivery_tag: str) -> None:
-        message = self._delivered.get(delivery_tag)
-        if message is not None:
-            say_message_buried(queue_of(message.properties, message.delivery_info), message.headers, "rejected")
 
     def bury(self, delivery_tag: str, reason: str) -> None:
         """Put a job among the dead letters; it still counts until it is acknowledged."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import redis
 
 from celery_app.broker.claims import claim_of
 from celery_app.broker.lease import RETRY_EVERY, TRANSIENT, Leases, holder_of
+from celery_app.scheduler.verbs import SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,9 +47,19 @@ def requeue(
     )
 
 
-def bury(app: Any, properties: Mapping[str, Any], reason: str) -> bool:
-    """Put a task's own job among the dead letters; arguments and result as with `requeue`."""
-    return _with_leases(app, properties, lambda leases, tag, token: leases.bury(tag, token, reason))
+def bury(app: Any, properties: Mapping[str, Any], reason: str, retries: int) -> bool:
+    """Put a task's own job, of whose end has been told, among the dead letters; the rest as with `requeue`."""
+    return _with_leases(app, properties, lambda leases, tag, token: leases.bury(tag, token, reason, retries, told=True))
+
+
+def settle_later(app: Any, claim: tuple[str, str], settling: tuple[Any, ...]) -> None:
+    """Settle a call as soon as that is possible, and before its claim is ended; see `Leases.owe`."""
+    leases = holder_of(claim[0])
+    if leases is not None:
+        leases.owe(*claim, settling)
+        return
+    with suppress(*TRANSIENT):  # the estimate is lost, the answer must not be
+        _from_pool_process(app, lambda leases: bool(SETTLE.run(leases.client, (), settling)))
 
 
 def _with_leases(app: Any, properties: Mapping[str, Any], end: Callable[[Leases, str, str], bool]) -> bool:

@@ -6,12 +6,16 @@ import logging
 from typing import Any
 
 import redis
+from celery.exceptions import Ignore
 
 from celery_app.connection import key_prefix, redis_client
 from celery_app.job_keys import CANCEL_KEPT, ENDED, ENDED_KEPT
 from celery_app.scheduler.verbs import CANCEL, DECIDE
 
 logger = logging.getLogger(__name__)
+
+#: The script's answer for a failure of a job that is in other hands.
+_ELSEWHERE = 2
 
 
 def may_cancel(app: Any, task_id: str) -> bool:
@@ -23,16 +27,28 @@ def may_cancel(app: Any, task_id: str) -> bool:
     return bool(CANCEL.run(redis_client(app), (), (key_prefix(app), task_id, CANCEL_KEPT)))
 
 
-def may_end(app: Any, task_id: str, batch_id: str | None) -> bool:
+def may_end(app: Any, task_id: str, batch_id: str | None, claim: tuple[str, str] = ("", "")) -> bool:
     """Decide that a job has ended with a result or an error; return False if it was cancelled before.
 
     While Redis is away nobody can cancel, and what was paid for stands.
+
+    Args:
+        app: the Celery application.
+        task_id: the job's.
+        batch_id: of its batch, if it has one.
+        claim: of a job that fails, the id of its record and the token of the claim.
+
+    Raises:
+        celery.exceptions.Ignore: it was given to somebody else meanwhile, and that one's failures count.
     """
     try:
-        return bool(DECIDE.run(redis_client(app), (), (key_prefix(app), task_id, batch_id or "", ENDED_KEPT)))
+        verdict = DECIDE.run(redis_client(app), (), (key_prefix(app), task_id, batch_id or "", ENDED_KEPT, *claim))
     except redis.RedisError as exc:
         logger.warning("cancellations cannot be seen at the moment: %s", exc)
         return True
+    if verdict == _ELSEWHERE:
+        raise Ignore
+    return bool(verdict)
 
 
 def hold_end(app: Any, task_id: str) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from celery_app.budget.headers import RateLimits
 from celery_app.budget.reservation import Reservation, Settlement
-from celery_app.budget.usage import MOST_TOKENS
 from celery_app.budget.variant import MARK, split_model
 from celery_app.scheduler.verbs import RESERVE, SETTLE
 from celery_app.settings import Limits
@@ -85,7 +84,7 @@ class Budget:
         cost: Cost,
         *,
         claim: tuple[str, str],
-        has_job: bool = False,
+        job: tuple[str, str] = ("", ""),
         waits: bool = False,
         counts: bool = True,
     ) -> Reservation:
@@ -95,9 +94,8 @@ class Budget:
             client: one that puts no prefix before the keys.
             lane: one of `lanes`.
             cost: of the call.
-            claim: the id of a job in hand and the token of its claim; of a call without a job, an id that was never
-                used before and a token that is renewed by `Leases`.
-            has_job: which of the two.
+            claim: an id that no call had before, and the token under which `Leases` keep this one alive.
+            job: id of the job in hand and token of its claim: the call waits at its place. Empty: there is none.
             waits: whether it will ask again, within two seconds, and its place is to be kept.
             counts: whether to refuse input tokens above the limit of a minute, instead of going into debt for them.
 
@@ -107,9 +105,8 @@ class Budget:
         Raises:
             redis.exceptions.RedisError: if Redis is away or full; nothing is reserved then.
         """
-        own, token = claim
         whole = int(counts and not cost.cached)
-        asking = (self.prefix, f"{token}|{own}", lane.name, self.terms, own if has_job else "", token)
+        asking = (self.prefix, *claim, lane.name, self.terms, *job)
         args = (*asking, *_cost_args(cost), whole, int(waits), *_lane_args(self.lanes))
         ticket, wait_us, short, shut_us, reason, account, tokens, limit = RESERVE.run(client, (), args)
         dimension: Any = _text(short) or None
@@ -145,7 +142,7 @@ class Budget:
             Whether the ticket was open: False if it was settled before, or its lease was over an hour ago.
 
         Raises:
-            redis.exceptions.RedisError: if Redis is away; the estimate stands then, and the lease ends the call.
+            redis.exceptions.RedisError: if Redis is away; see `Leases.owe`.
         """
         return self.conclude(client, ticket, usage, headers, outcome).known
 
@@ -156,9 +153,9 @@ class Budget:
         usage: Usage | None,
         headers: Mapping[str, str] | None,
         outcome: Outcome | Literal["begun"],
-        *,
         reason: str = "",
         refused_at: int = 0,
+        *,
         ends: tuple[str, str, int] = ("", "", 0),
     ) -> Settlement:
         """Do as `settle` does, and tell what a refusal means.
@@ -176,10 +173,24 @@ class Budget:
         Raises:
             redis.exceptions.RedisError: as `settle`.
         """
+        call = self.settling(ticket, usage, headers, outcome, reason, refused_at, ends=ends)
+        return Settlement(*map(bool, SETTLE.run(client, (), call)))
+
+    def settling(
+        self,
+        ticket: str,
+        usage: Usage | None,
+        headers: Mapping[str, str] | None,
+        outcome: Outcome | Literal["begun"],
+        reason: str = "",
+        refused_at: int = 0,
+        *,
+        ends: tuple[str, str, int] = ("", "", 0),
+    ) -> _Args:
+        """Return the arguments of the script by which `conclude` settles a call."""
         said = self._said(headers or {})
         used = (usage.input_tokens, usage.output_tokens) if usage else (_UNKNOWN, _UNKNOWN)
-        call = (self.prefix, self.terms, ticket, outcome, *used, *_header_args(said), reason, refused_at, *ends)
-        return Settlement(*map(bool, SETTLE.run(client, (), call)))
+        return (self.prefix, self.terms, ticket, outcome, *used, *_header_args(said), reason, refused_at, *ends)
 
     @staticmethod
     def sent_at(ticket: str) -> int:
@@ -253,19 +264,13 @@ def _pattern_of(settings: Settings, model: str, variant: str) -> str | None:
 
 
 def _cost_args(cost: Cost) -> _Args:
-    output, most = (
-        _UNKNOWN if tokens is None else _plausible(tokens) for tokens in (cost.output_tokens, cost.max_tokens)
-    )
-    return cost.requests, _plausible(cost.input_tokens), cost.characters, output, most
-
-
-def _plausible(tokens: float) -> float:
-    """Return what a call may cost: a task of the user's own may have counted wrong, and everybody would pay for it."""
-    return min(max(0, tokens), MOST_TOKENS)
+    output, most = (_UNKNOWN if tokens is None else tokens for tokens in (cost.output_tokens, cost.max_tokens))
+    return cost.requests, cost.input_tokens, cost.characters, output, most
 
 
 def _lane_args(lanes: tuple[Lane, ...]) -> _Args:
-    return tuple(part for lane in lanes for part in (*lane.arguments, "2"))
+    """Return the lanes for the script: whoever asks says nothing of which have a worker."""
+    return tuple(part for lane in lanes for part in (*lane.arguments, "0"))
 
 
 def _header_args(said: RateLimits) -> _Args:

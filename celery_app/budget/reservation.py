@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: What a call may have to wait for: ``closed`` is the API's own ``retry-after`` or its refusal of the account,
-#: ``calls`` are the calls in flight.
-Dimension = Literal["requests", "input_tokens", "output_tokens", "calls", "closed"]
+#: ``calls`` are the calls in flight; ``lost`` is the job itself.
+Dimension = Literal["requests", "input_tokens", "output_tokens", "calls", "closed", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class Reservation:
     def granted(self) -> bool:
         """Whether it may."""
         return bool(self.ticket)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the job in hand is somebody else's by now, so that nothing is reserved for it here."""
+        return self.dimension == "lost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,8 @@ class Client:
             lane: where to.
             wait: seconds to wait for room in a full lane; None: the lane's ``submit_wait``.
             tenant: whose job it is: the tenants of a lane take turns. So with `ask` and `stream`.
-            unique: while a job of this name is queued or runs, its result comes back and nothing is queued.
-            unique_for: seconds for which that lasts after the job's end.
+            unique: while a job of this tenant and name is queued or runs, its result comes back and nothing is queued.
+            unique_for: seconds for which that lasts after the job's end, at most a year.
             params: of the Messages API.
         """
         from celery_app.call_options import refuse_options

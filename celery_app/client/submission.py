@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 import redis
 
 from celery_app.broker.entry import MAX_MESSAGE_BYTES, Entry
-from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE, ask, upload_of
+from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE, Upload, ask
 from celery_app.call_options import refuse_options
 from celery_app.client.batch import Batch
 from celery_app.client.envelope import Envelope
@@ -160,9 +160,11 @@ class Submission:
 
     def _put_all(self, entries: list[Entry]) -> None:
         """Put jobs into the lane, waiting for room as long as it moves."""
+        # Large texts come one by one, see `_chunks`.
+        upload = Upload.of(self._envelope.prefix, entries[0]) if len(entries) == 1 else None
         waiting_since, pause, patience = time.monotonic(), FIRST_PAUSE, wait_for_room(self._lane.submit_wait)
         while entries:
-            placed, depth = self._put_some(entries)
+            placed, depth = self._put_some(entries, upload)
             self._put += placed
             entries = entries[placed:]
             if placed:
@@ -170,15 +172,15 @@ class Submission:
             if entries:
                 waited = time.monotonic() - waiting_since
                 if waited >= patience:
+                    if upload is not None:
+                        upload.drop(self._client.connection_pool)
                     raise LaneFull(lane=self._lane.name, depth=depth, capacity=self._lane.capacity, waited=waited)
                 time.sleep(min(pause * random.uniform(0.5, 1), patience - waited))
                 pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _put_some(self, entries: list[Entry]) -> tuple[int, int]:
+    def _put_some(self, entries: list[Entry], upload: Upload | None) -> tuple[int, int]:
         """Put what there is room for; return how many are in their places, and the lane's depth."""
         prefix, pool = self._envelope.prefix, self._client.connection_pool
-        # Large texts come one by one, see `_chunks`.
-        upload = upload_of(prefix, entries[0]) if len(entries) == 1 else None
         head = (prefix, self._lane.name, self._lane.capacity, f"{BATCH}{self.batch.id}", BATCH_KEPT, self._put)
         with broker_errors(self._app), publishing(self._app.amqp.patience) as submission:
 

@@ -34,7 +34,7 @@ class Explanation(TypedDict):
     Attributes:
         state: ``queued``, ``scheduled``, ``running``, ``dead``, ``ended`` or ``unknown``.
         lane: its lane; None: not known.
-        position: jobs of its line that go before it, and itself; None: it is not queued.
+        position: its place among the jobs of its lane and model, as their tenants take turns; None: it is not queued.
         of: jobs queued or scheduled in its lane.
         waiting_for: what it waits for, in words; None: nothing but a slot.
         expected_s: seconds until it may leave, as far as the budget tells; None: nobody knows.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import _state
 
@@ -11,10 +11,14 @@ from celery_app.budget.shut import SHUT, reasons_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.metrics.explanation import Shortage, explain_arguments
 from celery_app.metrics.histogram import quantile
-from celery_app.metrics.store import SLOTS_KEPT, LaneActivity, activities, ask
+from celery_app.metrics.store import RECALL, SLOTS_KEPT, LaneActivity, activities, ask
 from celery_app.presence import serving_call, unserved
 from celery_app.scheduler.verbs import CENSUS, EXPLAIN, SERVING
+from celery_app.script import run_together
 from celery_app.settings import has_lanes, settings_of
+
+if TYPE_CHECKING:
+    from redis.client import Pipeline
 
 #: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
 WAIT_WINDOW = 300
@@ -77,14 +81,16 @@ def _lanes_app() -> Any:
 
 def _answers(app: Any, window_s: float) -> list[Any]:
     lanes, prefix = settings_of(app).lanes, key_prefix(app)
-    with redis_client(app).pipeline(transaction=False) as pipe:
+
+    def fill(pipe: Pipeline) -> None:
         SERVING.add_to(pipe, *serving_call((lane.name for lane in lanes), prefix))
         pipe.hgetall(f"{prefix}{SHUT}")
         pipe.time()
         EXPLAIN.add_to(pipe, (), explain_arguments(prefix, lanes))
         CENSUS.add_to(pipe, *census_call(lanes, prefix))
         ask(pipe, prefix, (lane.name for lane in lanes), THROUGHPUT_WINDOW, window_s)
-        return pipe.execute()
+
+    return run_together(redis_client(app), (SERVING, EXPLAIN, CENSUS, RECALL), fill)
 
 
 def _lane_stats(place: LaneCensus, happened: LaneActivity, nobody: str | None, shut: list[str]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ WAITS_SLOT = 30
 SLOTS_KEPT = 600
 
 _RECORD = Script("record", package="celery_app.metrics")
-_RECALL = Script("recall", package="celery_app.metrics")
+RECALL = Script("recall", package="celery_app.metrics")
 
 _MS_PER_S = 1000
 
@@ -88,7 +88,7 @@ def ask(pipe: Pipeline, prefix: str, lanes: Iterable[str], counts_window: float,
     """
     pipe.hgetall(f"{prefix}lanes:metrics:totals")
     for lane in lanes:
-        _RECALL.add_to(pipe, (), [prefix, lane, COUNTS_SLOT, counts_window, WAITS_SLOT, waits_window])
+        RECALL.add_to(pipe, (), [prefix, lane, COUNTS_SLOT, counts_window, WAITS_SLOT, waits_window])
 
 
 def activities(lanes: Iterable[str], answers: list[Any]) -> dict[str, LaneActivity]:

@@ -10,7 +10,7 @@ _BUDGETS = ("state", "pace", "bucket", "model", "calls", "shut", "budgets")
 _ENDINGS = ("dead", "ended")
 _HOLDING = (*_PLACES, *_ENDINGS, "own", "leases")
 _RETURNING = (*_HOLDING, *_BUDGETS, "tickets", "unsent")
-_CHOOSING = ("share", "heads", "choice")
+_CHOOSING = ("share", "workers", "heads", "waiters", "choice")
 
 
 def _verb(name: str, *libraries: str) -> Script:
@@ -33,6 +33,6 @@ DONE_ENDED = _verb("done_ended", *_RECORDS, *_ENDINGS)
 LIST_DEAD = _verb("list_dead", *_RECORDS, "dead")
 EXPLAIN = _verb("explain", *_PLACES, "dead", *_BUDGETS, *_CHOOSING)
 PURGE = _verb("purge", *_PLACES)
-PRESENT = _verb("present", *_RECORDS, "dead")
-SERVING = _verb("serving", *_RECORDS)
+PRESENT = _verb("present", *_PLACES, *_ENDINGS, "workers", "mend")
+SERVING = _verb("serving", *_RECORDS, "workers")
 CENSUS = _verb("census", *_PLACES)

@@ -4,11 +4,9 @@ In a test: `with running(Behaviour(latency=0.1), limits=Limits(rpm=60)) as serve
 On the command line: `python -m demo.simulator --port 0 --rpm 60 --latency 0.1`.
 """
 
-from demo.simulator.behaviour import Behaviour
-from demo.simulator.faults import Fault
-from demo.simulator.fields import InvalidChange
+from demo.simulator.behaviour import Behaviour, InvalidChange
 from demo.simulator.limits import Limits
-from demo.simulator.server import RunningServer, Server, running
+from demo.simulator.server import RunningServer, running
 from demo.simulator.simulator import Simulator
 
-__all__ = ["Behaviour", "Fault", "InvalidChange", "Limits", "RunningServer", "Server", "Simulator", "running"]
+__all__ = ["Behaviour", "InvalidChange", "Limits", "RunningServer", "Simulator", "running"]

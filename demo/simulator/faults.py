@@ -1,98 +1,138 @@
-"""Fault: one way in which a call can go wrong."""
+"""What can go wrong with a call: by request (`x-simulate: <name>`), and some of it by rate (`Behaviour`)."""
 
 from __future__ import annotations
 
-import difflib
-from enum import StrEnum
-from typing import NamedTuple
+import json
+from typing import TYPE_CHECKING, Any
 
+from tornado.web import HTTPError
 
-class Fault(StrEnum):
-    """What can be done to a call, by rate (`Behaviour.<fault>_rate`) or by request (`x-simulate: <fault>`).
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-    The mid-stream faults have no rate for calls that do not stream; forced upon such a call, the overload
-    is a plain 529, and the other two cut the body short.
-    """
+Json = dict[str, Any]
 
-    SERVER_ERROR = "server_error"  # 500 api_error, after the latency
-    OVERLOADED = "overloaded"  # 529 overloaded_error, at once
-    UNAVAILABLE = "unavailable"  # 503 with a gateway's HTML page, at once
-    DROP = "drop"  # the connection closes without an answer
-    HANG = "hang"  # the call is accepted and never answered
-    DRIP = "drip"  # the answer comes byte by byte, so that no single read ever times out
-    HTML = "html"  # 200 with an HTML page
-    BROKEN_JSON = "broken_json"  # 200 whose JSON (in a stream: whose first delta's JSON) is cut in half
-    DROP_MID_STREAM = "drop_mid_stream"  # the connection closes after half of the tokens
-    STREAM_OVERLOADED = "stream_overloaded"  # an overloaded_error event after half of the tokens
-    TRUNCATED = "truncated"  # the stream ends in good order, but without message_stop
-    # Only by request: a spend limit is a switch of Behaviour, a rate limit comes from Limits.
-    SPEND_LIMIT = "spend_limit"
-    RATE_LIMITED = "rate_limited"
-    CREDIT_USED_UP = "credit_used_up"  # 400 whose words alone say so
-    MODEL_FORBIDDEN = "model_forbidden"  # 403 for a model that the key may not call
-    # Only by request, too: they are not worse than others, but worse understood.
-    RESET = "reset"  # the connection is reset; a stream's after half of the tokens
-    STREAM_RATE_LIMITED = "stream_rate_limited"  # a rate_limit_error event after half of the tokens
-    STREAM_API_ERROR = "stream_api_error"  # likewise an api_error
-    STREAM_UNKNOWN_ERROR = "stream_unknown_error"  # likewise an error of a type that nobody knows yet
-    # What comes behind message_stop; the message is complete, and paid for.
-    DONE_BEHIND = "done_behind"  # `data: [DONE]`, as OpenAI's streams end
-    USAGE_BEHIND = "usage_behind"  # usage in an object that is no event
-    NULL_BEHIND = "null_behind"  # `data: null`
-    RESET_BEHIND = "reset_behind"  # the connection is reset
-    OPEN_BEHIND = "open_behind"  # nothing: the connection stays open
-    # Refusals that repeat what they refuse.
-    ECHO_INPUT = "echo_input"  # 422 with the whole request in it, as FastAPI makes them
-    ECHO_PROMPT = "echo_prompt"  # 400 whose message repeats the prompt
-    ECHO_PROMPT_AGAIN = "echo_prompt_again"  # 500 with the same body
-    ECHO_KEY = "echo_key"  # 401 whose message repeats the API key
-
-
-MID_STREAM = frozenset(
-    {
-        Fault.DROP_MID_STREAM,
-        Fault.STREAM_OVERLOADED,
-        Fault.TRUNCATED,
-        Fault.STREAM_RATE_LIMITED,
-        Fault.STREAM_API_ERROR,
-        Fault.STREAM_UNKNOWN_ERROR,
-    }
-)
-ECHOES = frozenset({Fault.ECHO_INPUT, Fault.ECHO_PROMPT, Fault.ECHO_PROMPT_AGAIN, Fault.ECHO_KEY})
-BY_RATE = tuple(Fault)[: tuple(Fault).index(Fault.SPEND_LIMIT)]
-# A request without `x-simulate` can carry its fault here: SDK users cannot always set headers.
-USER_ID_PREFIX = "simulate:"
-_STATUSES = range(300, 600)
+JSON_TYPE, HTML_TYPE = "application/json", "text/html"
+# `error.type` of each status (platform.claude.com, errors); of any other it is api_error.
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
 # Behind a status, what its retry-after says: "503;retry-after=2".
-_RETRY_AFTER = ";retry-after="
+RETRY_AFTER = ";retry-after="
+
+# What comes in the place of the rest of a stream, after half of its tokens.
+STREAM_ERRORS = {
+    "stream_overloaded": {"type": "overloaded_error", "message": "Overloaded"},
+    "stream_rate_limited": {"type": "rate_limit_error", "message": "Too many tokens"},
+    "stream_api_error": {"type": "api_error", "message": "Internal server error"},
+    "stream_unknown_error": {"type": "moon_phase_error", "message": "Wrong phase"},  # that nobody knows yet
+}
+# What comes behind message_stop, when the message is complete and paid for.
+BEHIND = {
+    "done_behind": b"data: [DONE]\n\n",  # as OpenAI's streams end
+    "usage_behind": b'data: {"usage": {"prompt_tokens": 3, "completion_tokens": 5}}\n\n',  # no event
+    "null_behind": b"data: null\n\n",
+    "reset_behind": b"",  # the connection is reset
+    "open_behind": b"",  # the connection stays open
+}
+# Faults of a stream. Asked for of a whole answer, the first cuts it short and an overload is a plain 529.
+MID_STREAM = frozenset({"drop_mid_stream", "truncated", *STREAM_ERRORS})
+# Faults of a call that was admitted, after its latency.
+FAULTS = {
+    "server_error",  # 500 api_error
+    "drop",  # the connection closes without an answer
+    "reset",  # the connection is reset; a stream's after half of the tokens
+    "hang",  # the call is accepted and never answered
+    "drip",  # the answer comes byte by byte, so that no single read ever times out
+    "html",  # 200 with an HTML page
+    "broken_json",  # 200 whose JSON (in a stream: whose first delta's JSON) is cut in half
+    *MID_STREAM,
+    *BEHIND,
+}
 
 
-class Status(NamedTuple):
-    """An answer with a status that is no success.
+class ApiError(HTTPError):
+    """The API refuses a call, or something in front of it does with a `raw` body of its own."""
 
-    Attributes:
-        number: 300 to 599; one of a redirection leads nowhere.
-        retry_after: what the header says, None for what is usual.
-    """
+    raw = b""
+    content_type = JSON_TYPE
 
-    number: int
-    retry_after: str | None = None
+    def __init__(self, status: int, message: str, *, retry_after: Any = None, code: str | None = None) -> None:
+        """Take what the error body says, `error.details.error_code` included, and the header if there is to be one."""
+        super().__init__(status)
+        self.message, self.retry_after, self.code = message, retry_after, code
 
-    def __str__(self) -> str:
-        """Give what the request asked for."""
-        return str(self.number) if self.retry_after is None else f"{self.number}{_RETRY_AFTER}{self.retry_after}"
+    def body(self, request_id: str) -> bytes:
+        """Give the body; the SDK finds `error_code` in `error.details`."""
+        if self.raw:
+            return self.raw
+        error: Json = {"type": TYPES.get(self.status_code, "api_error"), "message": self.message}
+        if self.code is not None:
+            error["details"] = {"error_code": self.code}
+        return json.dumps({"type": "error", "error": error, "request_id": request_id}).encode()
 
 
-def named(name: str) -> Fault | Status:
-    """Give the fault of a name, or the status of a number such as "409" or "503;retry-after=2".
+def page(title: str) -> bytes:
+    """Give an HTML page for people."""
+    return f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\r\n".encode()
 
-    Raises:
-        ValueError: no fault has this name; the nearest that exists is told.
-    """
-    number, separator, retry_after = name.partition(_RETRY_AFTER)
-    if number.isdecimal() and int(number) in _STATUSES:
-        return Status(int(number), retry_after if separator else None)
-    if name in set(Fault):
-        return Fault(name)
-    nearest = difflib.get_close_matches(name, list(Fault), n=1, cutoff=0.0)[0]
-    raise ValueError(f"x-simulate: there is no fault {name}; did you mean {nearest}?")
+
+def rate_limited(limit: str, retry_after: int) -> ApiError:
+    """Give the 429 of a used-up limit, such as "requests per minute"."""
+    message = f"This request would exceed your organization's rate limit of {limit}. Please try again later."
+    return ApiError(429, message, retry_after=retry_after)
+
+
+def _gateway(status: int, body: bytes, content_type: str) -> ApiError:
+    """Give what something in front of the API answers in its place."""
+    error = ApiError(status, "")
+    error.raw, error.content_type = body, content_type
+    return error
+
+
+def _echo_input(params: Json) -> bytes:
+    """Repeat the whole request, as FastAPI does."""
+    found = {"type": "extra_forbidden", "loc": ["body"], "msg": "Extra inputs", "input": params}
+    return json.dumps({"detail": [found]}).encode()
+
+
+# Refusals that never get as far as the limits, made of the request's JSON and the API key.
+REFUSALS: dict[str, Callable[[Json, str], ApiError]] = {
+    "overloaded": lambda *_: ApiError(529, "Overloaded"),
+    "unavailable": lambda *_: _gateway(503, page("503 Service Temporarily Unavailable"), HTML_TYPE),
+    "spend_limit": lambda *_: ApiError(
+        429, "You have reached the monthly API usage threshold of your tier.", code="enforced_spend_limit_reached"
+    ),
+    # Only its words tell it from a wrong request.
+    "credit_used_up": lambda *_: ApiError(
+        400, "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing."
+    ),
+    "model_forbidden": lambda *_: ApiError(403, "Your API key does not have permission to use this model."),
+    "echo_input": lambda params, _: _gateway(422, _echo_input(params), JSON_TYPE),
+    "echo_prompt": lambda params, _: ApiError(400, f"cannot process {json.dumps(params['messages'])}"),
+    "echo_prompt_again": lambda params, _: ApiError(500, f"cannot process {json.dumps(params['messages'])}"),
+    "echo_key": lambda _, key: ApiError(401, f"Invalid token: {key}"),
+}
+
+
+def refusal(name: str, params: Json, key: str, *, streaming: bool) -> ApiError | None:
+    """Give the refusal of a name or of a status such as "503;retry-after=2"; None for a fault that comes later."""
+    if name == "stream_overloaded" and not streaming:
+        name = "overloaded"
+    if name in REFUSALS:
+        return REFUSALS[name](params, key)
+    if name in FAULTS:
+        return None
+    number, separator, retry_after = name.partition(RETRY_AFTER)
+    if number.isdecimal() and 300 <= int(number) < 600:
+        usual = 1 if number == "429" else None
+        return ApiError(int(number), f"Simulated {number}", retry_after=retry_after if separator else usual)
+    return ApiError(400, f"x-simulate: no fault {name}; there are {', '.join(sorted({*REFUSALS, *FAULTS}))}")

@@ -1,63 +1,102 @@
-"""MessagesHandler: POST /v1/messages."""
+"""MessagesHandler: POST /v1/messages, answered whole or as a stream, well or broken; and what all handlers share."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import random
+import socket
+import struct
 import time
-from functools import partial
-from typing import TYPE_CHECKING, cast
+from itertools import count
+from typing import TYPE_CHECKING, Any, cast
 
-from demo.simulator.answers import AnswerHandler
-from demo.simulator.errors import (
-    ApiError,
-    GatewayError,
-    credit_used_up,
-    echo,
-    invalid,
-    model_forbidden,
-    overloaded,
-    rate_limited,
-    simulated,
-    spend_limited,
-)
-from demo.simulator.faults import ECHOES, USER_ID_PREFIX, Fault, Status, named
+from tornado.web import RequestHandler
+
+from demo.simulator.faults import BEHIND, HTML_TYPE, JSON_TYPE, ApiError, page, rate_limited, refusal
+from demo.simulator.limits import ratelimit_headers
 from demo.simulator.prompts import Prompt, prompt
-from demo.simulator.replies import reply
-from demo.simulator.usage import Usage, uncached
+from demo.simulator.replies import Events, Reply, reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tornado.http1connection import HTTP1Connection
 
-    from demo.simulator.accounts import Account
+    from demo.simulator.limits import Account
+    from demo.simulator.simulator import Call, Simulator
 
-# Shown of a key, so that calls of different keys can be told apart in the log.
-KEY_CHARS_SHOWN = 4
-INTERNAL_SERVER_ERROR = 500
-# The errors of a gateway, or of an API without capacity: neither asks for the limits of the key.
-ERRORS_AT_ONCE: dict[Fault, Callable[[], ApiError]] = {
-    Fault.OVERLOADED: overloaded,
-    Fault.UNAVAILABLE: GatewayError,
-    Fault.SPEND_LIMIT: spend_limited,
-    Fault.CREDIT_USED_UP: credit_used_up,
-    Fault.MODEL_FORBIDDEN: model_forbidden,
-    Fault.RATE_LIMITED: partial(rate_limited, "requests per minute", 1),
-}
+STREAM_TYPE = "text/event-stream; charset=utf-8"
+# A request without `x-simulate` can carry its fault here: SDK users cannot always set headers.
+USER_ID_PREFIX = "simulate:"
+# Seconds between the bytes of a dripping answer: below any read timeout in use, so that it outlives each of them.
+DRIP_INTERVAL_S = 0.05
+# Seconds between a complete message and what comes behind it.
+BEHIND_AFTER_S = 0.01
+# SO_LINGER on, for 0 s: the kernel resets the connection instead of closing it.
+LINGER_NOT = struct.pack("ii", 1, 0)
 
 
-class MessagesHandler(AnswerHandler):
+_numbers = count(1)
+
+
+class ApiHandler(RequestHandler):
+    """A path of the API: every answer has a request-id, every refusal the API's own error body."""
+
+    def initialize(self, simulator: Simulator) -> None:
+        """Take the state that all handlers of a server share."""
+        self.simulator = simulator
+
+    def set_default_headers(self) -> None:
+        """Give the answer its id."""
+        self.request_id = f"req_sim{next(_numbers):020}"
+        self.set_header("request-id", self.request_id)
+
+    def compute_etag(self) -> None:
+        """Leave out the hash that tornado would compute of each answer."""
+
+    def reply(self, value: Any) -> None:
+        """Answer 200 with JSON."""
+        self.set_header("Content-Type", JSON_TYPE)
+        self.finish(json.dumps(value))
+
+    def authenticate(self) -> str:
+        """Give the API key of the request, or raise 401: it is missing or not among those accepted."""
+        headers = self.request.headers
+        key = headers.get("x-api-key") or headers.get("Authorization", "").removeprefix("Bearer ")
+        if not key or (self.simulator.keys and key not in self.simulator.keys):
+            raise ApiError(401, "invalid x-api-key" if key else "x-api-key header is required")
+        return key
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Put an error into the API's form, whether it is the API's or one of tornado's own, such as 405."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        self.refuse(error if isinstance(error, ApiError) else ApiError(status_code, self._reason))
+
+    def refuse(self, error: ApiError) -> None:
+        """Answer with an error of the API."""
+        self.set_status(error.status_code)
+        self.set_header("Content-Type", error.content_type)
+        self.finish(error.body(self.request_id))
+
+
+class MessagesHandler(ApiHandler):
     """One request for a message, from its arrival to the last byte of its answer."""
 
+    call: Call
     task: asyncio.Task[None]
+    account: Account | None = None
 
     async def post(self) -> None:
         """Answer, and leave a record in the log whatever happens."""
-        self.call = self.simulator.log.begin(self.request_id)
+        self.call = self.simulator.log.begin()
         self.task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             await self._serve()
         except ApiError as error:
-            self.send_refusal(error)
+            self.call.status = error.status_code
+            if error.retry_after is not None:
+                self._tell_limits({"retry-after": str(error.retry_after)})
+            self.refuse(error)
         except asyncio.CancelledError:
             pass  # by on_connection_close: nobody listens any more
         finally:
@@ -66,99 +105,130 @@ class MessagesHandler(AnswerHandler):
     def on_connection_close(self) -> None:
         """Stop producing as soon as nobody listens."""
         if not self.simulator.stopping:
-            self.simulator.log.hung_up(self.call)
+            self.call.closed_by_client = time.time()
         self.task.cancel()
 
     async def _serve(self) -> None:
-        key = self.authenticate()
-        self.call.key = key[-KEY_CHARS_SHOWN:] if len(key) > KEY_CHARS_SHOWN else "…"
-        asked = prompt(self.body())
-        self.call.model, self.call.user_id, self.call.stream = asked.model, asked.user_id, asked.stream
-        fault = self._fault(asked, key)
+        key, call = self.authenticate(), self.call
+        # So that calls of different keys can be told apart in the log.
+        call.key = key[-4:] if len(key) > 4 else "…"
+        asked = prompt(self.request.body)
+        call.model, call.user_id, call.stream = asked.model, asked.user_id, asked.stream
+        call.fault = self._fault(asked)
+        if call.fault and (refused := refusal(call.fault, asked.params, key, streaming=asked.stream)):
+            raise refused
         account = self.account = self.simulator.account(key, asked.model)
-        usage = self._admit(account, key, asked)
-        account.in_flight += 1
-        try:
-            await self._produce(asked, usage, fault)
-        finally:
-            account.in_flight -= 1
-
-    def _fault(self, asked: Prompt, key: str) -> Fault | None:
-        """Give what is to go wrong once the call is admitted: what the request asks for, or what befalls it.
-
-        Raises:
-            ApiError: it goes wrong before the limits are asked.
-        """
-        fault = self._forced(asked) or self._befallen(asked)
-        if fault is None:
-            return None
-        self.call.fault = str(fault)
-        if fault in ECHOES:
-            raise echo(Fault(fault), asked.params, key)
-        if (error := _error_at_once(fault, streaming=asked.stream)) is not None:
-            raise error
-        return fault if isinstance(fault, Fault) else None
-
-    def _forced(self, asked: Prompt) -> Fault | Status | None:
-        name = self.request.headers.get("x-simulate")
-        if name is None and asked.user_id is not None and asked.user_id.startswith(USER_ID_PREFIX):
-            name = asked.user_id.removeprefix(USER_ID_PREFIX)
-        try:
-            return None if name is None else named(name)
-        except ValueError as error:
-            raise invalid(str(error)) from error
-
-    def _befallen(self, asked: Prompt) -> Fault | None:
-        behaviour = self.simulator.behaviour
-        if behaviour.outage:
-            return Fault.OVERLOADED
-        if behaviour.spend_limit:
-            return Fault.SPEND_LIMIT
-        if behaviour.model_forbidden:
-            return Fault.MODEL_FORBIDDEN
-        return behaviour.draw_fault(self.simulator.random, streaming=asked.stream)
-
-    def _admit(self, account: Account, key: str, asked: Prompt) -> Usage:
-        """Take the call's cost from its limits.
-
-        Raises:
-            ApiError: 429, one of them is used up.
-        """
-        cached = b'"cache_control"' in self.request.body
-        usage = self.simulator.cache(key).measure(asked.params) if cached else uncached(asked.params)
+        cache = self.simulator.caches[key]
+        usage, prefixes = cache.measure(asked.params)
         denial = account.admit(usage.counted, time.monotonic())
         if denial is not None:
             raise rate_limited(denial.limit, max(1, math.ceil(denial.wait)))
-        if cached:
-            self.simulator.cache(key).write(asked.params)
-        self.call.input_tokens = usage.counted
-        return usage
+        cache.remember(prefixes)
+        call.input_tokens = usage.counted
+        account.in_flight += 1
+        try:
+            behaviour = self.simulator.behaviour
+            await asyncio.sleep(max(0.0, behaviour.latency + random.uniform(-behaviour.jitter, behaviour.jitter)))
+            await self._answer(reply(asked, usage, behaviour.output_tokens), call.fault)
+        finally:
+            account.in_flight -= 1
 
-    async def _produce(self, asked: Prompt, usage: Usage, fault: Fault | None) -> None:
-        behaviour, random = self.simulator.behaviour, self.simulator.random
-        if delay := behaviour.draw_latency(random):
-            await asyncio.sleep(delay)
+    def _fault(self, asked: Prompt) -> str | None:
+        """Give what is to go wrong: what the request asks for, or what befalls it."""
+        if "x-simulate" in self.request.headers:
+            return self.request.headers["x-simulate"]
+        if asked.user_id is not None and asked.user_id.startswith(USER_ID_PREFIX):
+            return asked.user_id.removeprefix(USER_ID_PREFIX)
+        return self.simulator.behaviour.fault(streaming=asked.stream)
+
+    async def _answer(self, answer: Reply, fault: str | None) -> None:
+        stream = self.call.stream
         match fault:
-            case Fault.SERVER_ERROR:
-                raise simulated(INTERNAL_SERVER_ERROR)
-            case Fault.HANG:
+            case "server_error":
+                raise ApiError(500, "Simulated 500")
+            case "hang":
                 await asyncio.get_running_loop().create_future()  # until the client hangs up
-            case Fault.DROP:
-                self.connection.close()
-            case Fault.RESET if not asked.stream:
-                self.reset()
-            case Fault.HTML:
-                self.send_page()
+            case "drop":
+                self._connection.close()
+            case "reset" if not stream:
+                self._reset()
+            case "html":
+                await self._send(HTML_TYPE, Events(b"", [], page("Welcome")), fault)
+            case _ if stream:
+                await self._send(STREAM_TYPE, answer.events(fault), fault)
             case _:
-                answer = reply(asked, usage, behaviour.draw_output_tokens(random))
-                await (self.send_stream if asked.stream else self.send_message)(answer, fault)
+                self._produced(len(answer.pieces))
+                await self._send(JSON_TYPE, answer.whole(fault), fault)
 
+    async def _send(self, content_type: str, events: Events, fault: str | None) -> None:
+        """Send an answer, each token when it is due, and end as the fault wants it."""
+        self.call.status = 200
+        self.set_header("Content-Type", content_type)
+        self._tell_limits({})
+        if fault == "drip":
+            for byte in events.head + b"".join(events.deltas) + events.tail:
+                self.write(bytes([byte]))
+                await self.flush()
+                await asyncio.sleep(DRIP_INTERVAL_S)
+            return
+        if events.head:
+            # Otherwise a small event waits for the acknowledgement of the one before: 40 ms.
+            self._connection.stream.set_nodelay(True)
+            self.write(events.head)
+            await self.flush()
+            await self._send_tokens(events.deltas)
+        if fault == "drop_mid_stream":
+            self._connection.close()
+        elif fault == "reset":
+            self._reset()
+        elif fault in BEHIND and self.call.stream:
+            await self._send_behind(events.tail, str(fault))
+        else:
+            self.finish(events.tail)
 
-def _error_at_once(fault: Fault | Status, *, streaming: bool) -> ApiError | None:
-    """Give the error of a fault that never gets as far as the limits, None for any other."""
-    if isinstance(fault, Status):
-        return simulated(*fault)
-    if fault is Fault.STREAM_OVERLOADED and not streaming:
-        return overloaded()
-    make = ERRORS_AT_ONCE.get(fault)
-    return None if make is None else make()
+    async def _send_tokens(self, deltas: list[bytes]) -> None:
+        pace = self.simulator.behaviour.tokens_per_second
+        if not pace:
+            self._connection.write(b"".join(deltas))
+            self._produced(len(deltas))
+            return
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        for number, delta in enumerate(deltas, 1):
+            # From the beginning, not from the token before: delays must not add up.
+            await asyncio.sleep(max(0.0, begun + number / pace - loop.time()))
+            self._connection.write(delta)
+            self._produced(1)
+
+    async def _send_behind(self, tail: bytes, fault: str) -> None:
+        """Complete the message, and go on."""
+        self.write(tail)
+        await self.flush()
+        # A packet of its own: the client has read the message by then.
+        await asyncio.sleep(BEHIND_AFTER_S)
+        if fault == "reset_behind":
+            self._reset()
+        elif fault == "open_behind":
+            await asyncio.get_running_loop().create_future()  # until the client hangs up
+        else:
+            self.finish(BEHIND[fault])
+
+    @property
+    def _connection(self) -> HTTP1Connection:
+        """The connection of the call; its `close` is a fault as the client sees it."""
+        return cast("HTTP1Connection", self.request.connection)
+
+    def _reset(self) -> None:
+        self._connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+        self._connection.close()
+
+    def _produced(self, tokens: int) -> None:
+        self.call.output_tokens += tokens
+        if self.account is not None:
+            self.account.produce(tokens, time.monotonic())
+
+    def _tell_limits(self, headers: dict[str, str]) -> None:
+        if self.account is not None:
+            headers |= ratelimit_headers(self.account, time.monotonic(), time.time())
+        for name in headers if self.simulator.behaviour.headers else ():
+            self.set_header(name, headers[name])

@@ -1,179 +1,97 @@
-"""Prompt: a request to the Messages API, validated."""
+"""Prompt: a request to the Messages API, and how many tokens it has."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from demo.simulator.errors import ApiError, invalid
+from demo.simulator.faults import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Json = dict[str, Any]
 
-ROLES = frozenset({"user", "assistant"})
+MAX_BODY_BYTES = 32 * 1024 * 1024  # "Maximum request size is 32 MB" (platform.claude.com, errors)
 # Enough of the prompt to tell any two callers apart, and little enough to keep answers small.
 SAID_CHARS = 60
 # How a prompt asks for one of some classes: "… one word out of: web, data, other."
 CLASSES = re.compile(r"\bone (?:word )?(?:out )?of(?: these(?: \w+)?)?: *([^.\n]+)", re.IGNORECASE)
-# Models that do not exist, for testing 404.
-UNKNOWN_MODEL = "unknown-"
+UNKNOWN_MODEL = "unknown-"  # models that do not exist, for testing 404
+CHARS_PER_TOKEN = 4  # Anthropic's rule of thumb for English text
+# An image of 1092 x 1092 pixels (platform.claude.com, vision: width x height / 750).
+IMAGE_CHARS = 1_590 * CHARS_PER_TOKEN
+# A page of PDF is "1,500 to 3,000 tokens"; the simulator does not open the file.
+DOCUMENT_CHARS = 3_000 * CHARS_PER_TOKEN
+PREFIXES = 10_000  # cached ones remembered per key; a benchmark uses a handful
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What a caller asks.
+class Usage(NamedTuple):
+    """Tokens of a prompt, as `usage` reports them."""
 
-    Attributes:
-        params: the whole request body.
-        said: the first characters of the last text that the user wrote.
-        tool: the tool that must be used, None for an answer in text.
-        classes: of which the answer is to be one; none for an answer in its own words.
-    """
-
-    params: Json
-    said: str
-    tool: Json | None
-    classes: tuple[str, ...] = ()
+    input_tokens: int
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
 
     @property
-    def model(self) -> str:
-        """The model's name."""
-        return str(self.params["model"])
-
-    @property
-    def max_tokens(self) -> int:
-        """The most output tokens that the caller wants."""
-        return int(self.params["max_tokens"])
-
-    @property
-    def stream(self) -> bool:
-        """Whether the answer is to come as server-sent events."""
-        return bool(self.params.get("stream"))
-
-    @property
-    def thinking(self) -> bool:
-        """Whether the answer is to begin with a thinking block."""
-        thinking = self.params.get("thinking")
-        return isinstance(thinking, dict) and thinking.get("type") in {"enabled", "adaptive"}
-
-    @property
-    def user_id(self) -> str | None:
-        """What `metadata.user_id` says."""
-        metadata = self.params.get("metadata")
-        user_id = metadata.get("user_id") if isinstance(metadata, dict) else None
-        return user_id if isinstance(user_id, str) else None
+    def counted(self) -> int:
+        """Those that count against the limit: all but cache reads."""
+        return self.input_tokens + self.cache_creation_input_tokens
 
 
-def decoded(body: bytes) -> Json:
-    """Read a JSON object.
+class Prompt(NamedTuple):
+    """What a caller asks."""
 
-    Raises:
-        ApiError: 400, it is none.
-    """
-    try:
-        params = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise invalid(f"The request body is not valid JSON: {error}") from error
-    if not isinstance(params, dict):
-        raise invalid("The request body must be a JSON object")
-    return params
-
-
-def countable(body: bytes) -> Json:
-    """Read the body of a request to count_tokens.
-
-    Raises:
-        ApiError: 400 or 404, as the real API answers.
-    """
-    params = decoded(body)
-    _check_model(params)
-    _check_messages(params)
-    _check_tools(params)
-    return params
+    params: Json  # the whole request, of which the next five are fields
+    model: str
+    max_tokens: int
+    stream: bool
+    thinking: bool
+    user_id: str | None
+    said: str  # the first characters of the last text that the user wrote
+    tool: Json | None  # that must be used, None for an answer in text
+    classes: tuple[str, ...]  # of which the answer is to be one; none for an answer in its own words
 
 
 def prompt(body: bytes) -> Prompt:
-    """Read the body of a request for a message.
-
-    Raises:
-        ApiError: 400 or 404, as the real API answers.
-    """
-    params = countable(body)
-    _check_max_tokens(params)
-    if not isinstance(params.get("stream", False), bool):
-        raise invalid("stream: Input should be a valid boolean")
-    said = _said(params["messages"])
-    # An instruction is in the system prompt or in the first line; a document may say "one of: …" further down.
-    classes = _classes(_text(params.get("system", ""))) or _classes(said.partition("\n")[0])
-    return Prompt(params, said[:SAID_CHARS], _forced_tool(params), classes)
+    """Read a request, or raise the real API's 400, 404 or 413; nothing is checked that the answer does not need."""
+    if len(body) > MAX_BODY_BYTES:
+        raise ApiError(413, "Request exceeds the maximum size")
+    try:
+        return _read(json.loads(body))
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ApiError(400, f"The request cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _check_model(params: Json) -> None:
-    model = params.get("model")
-    if model is None:
-        raise invalid("model: Field required")
-    if not isinstance(model, str) or not model:
-        raise invalid("model: Input should be a valid string")
-    if model.startswith(UNKNOWN_MODEL):
-        raise ApiError(404, f"model: {model}")
-
-
-def _check_max_tokens(params: Json) -> None:
-    max_tokens = params.get("max_tokens")
-    if max_tokens is None:
-        raise invalid("max_tokens: Field required")
-    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
-        raise invalid("max_tokens: Input should be a valid integer")
-    if max_tokens < 1:
-        raise invalid("max_tokens: Input should be greater than or equal to 1")
-
-
-def _check_messages(params: Json) -> None:
-    messages = params.get("messages")
-    if messages is None:
-        raise invalid("messages: Field required")
-    if not isinstance(messages, list):
-        raise invalid("messages: Input should be a valid array")
-    if not messages:
-        raise invalid("messages: at least one message is required")
-    for place, message in enumerate(messages):
-        _check_message(f"messages.{place}", message)
-    if not _is_content(params.get("system", "")):
-        raise invalid("system: Input should be a valid string or array of blocks")
-
-
-def _check_message(place: str, message: object) -> None:
-    if not isinstance(message, dict):
-        raise invalid(f"{place}: Input should be an object")
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        raise invalid(f"{place}.role: Input should be 'user' or 'assistant'")
-    if content is None:
-        raise invalid(f"{place}.content: Field required")
-    if not _is_content(content):
-        raise invalid(f"{place}.content: Input should be a valid string or array of blocks")
-    if not content and role == "user":
-        raise invalid(f"{place}: user messages must have non-empty content")
-
-
-def _is_content(content: object) -> bool:
-    if isinstance(content, list):
-        return all(isinstance(block, dict) and isinstance(block.get("type"), str) for block in content)
-    return isinstance(content, str)
-
-
-def _said(messages: list[Json]) -> str:
-    """Give the last text that the user wrote, "" if there is none."""
-    written = (_text(message["content"]) for message in reversed(messages) if message["role"] == "user")
-    return next(filter(None, written), "")
+def _read(params: Json) -> Prompt:
+    for field in ("model", "max_tokens", "messages"):
+        if not params.get(field):
+            raise ApiError(400, f"{field}: Field required")
+    if params["model"].startswith(UNKNOWN_MODEL):
+        raise ApiError(404, f"model: {params['model']}")
+    texts = (_text(message["content"]) for message in reversed(params["messages"]) if message["role"] == "user")
+    said = next(filter(None, texts), "")
+    return Prompt(
+        params,
+        params["model"],
+        int(params["max_tokens"]),
+        stream=bool(params.get("stream")),
+        thinking=(params.get("thinking") or {}).get("type") in {"enabled", "adaptive"},
+        user_id=(params.get("metadata") or {}).get("user_id"),
+        said=said[:SAID_CHARS],
+        tool=_forced_tool(params),
+        # An instruction is in the system prompt or in the first line; a document may say "one of: …" further down.
+        classes=_classes(_text(params.get("system") or "")) or _classes(said.partition("\n")[0]),
+    )
 
 
 def _text(content: Any) -> str:
     """Give a content's text, the last one of several blocks."""
     if isinstance(content, str):
         return content
-    return next((text for block in reversed(content) if isinstance(text := block.get("text"), str)), "")
+    return next((block["text"] for block in reversed(content) if "text" in block), "")
 
 
 def _classes(instruction: str) -> tuple[str, ...]:
@@ -183,27 +101,63 @@ def _classes(instruction: str) -> tuple[str, ...]:
     return names if len(names) > 1 else ()
 
 
-def _check_tools(params: Json) -> None:
-    tools = params.get("tools") or []
-    if not isinstance(tools, list):
-        raise invalid("tools: Input should be a valid array")
-    for place, tool in enumerate(tools):
-        if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
-            raise invalid(f"tools.{place}: Input should be an object with a name")
-
-
 def _forced_tool(params: Json) -> Json | None:
-    match params.get("tool_choice"):
-        case {"type": "any"}:
-            name = None
-        case {"type": "tool", "name": str(name)}:
-            pass
-        case _:
-            return None
-    tools = params.get("tools")
-    if not tools:
-        raise invalid("tool_choice: may only be specified while providing tools")
-    for tool in tools:
-        if name in {None, tool["name"]}:
-            return dict(tool)
-    raise invalid(f"tool_choice.name: Tool '{name}' not found in provided tools")
+    choice = params.get("tool_choice") or {}
+    if choice.get("type") not in {"any", "tool"}:
+        return None
+    fitting: list[Json] = [tool for tool in params["tools"] if choice.get("name") in {None, tool["name"]}]
+    return fitting[0]
+
+
+class PromptCache:
+    """The prompt prefixes that one key has sent with `cache_control`. They do not expire."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._known: dict[bytes, None] = {}
+
+    def measure(self, params: Json) -> tuple[Usage, list[bytes]]:
+        """Measure a prompt: a read up to the longest known prefix, a creation from there to its last breakpoint.
+
+        Its prefixes come with its tokens, to `remember` once it is admitted.
+        """
+        digest, total, read, cached, prefixes = blake2b(params["model"].encode(), digest_size=16), 0, 0, 0, []
+        for block in _blocks(params):
+            total += _weight(block)
+            digest.update(json.dumps({**block, "cache_control": None}, sort_keys=True).encode())
+            if block.get("cache_control"):
+                prefixes.append(digest.digest())
+                cached = total
+                read = total if prefixes[-1] in self._known else read
+        usage = Usage(_tokens(total - cached), _tokens(cached - read), _tokens(read))
+        return (usage if any(usage) else Usage(1)), prefixes
+
+    def remember(self, prefixes: list[bytes]) -> None:
+        """Keep the prefixes of a prompt that was admitted."""
+        self._known |= dict.fromkeys(prefixes)
+        while len(self._known) > PREFIXES:
+            del self._known[next(iter(self._known))]
+
+
+def _blocks(params: Json) -> Iterator[Json]:
+    """Give the blocks of a prompt in the order in which they are cached: tools, system, messages."""
+    yield from params.get("tools") or ()
+    for content in (params.get("system") or "", *(message["content"] for message in params["messages"])):
+        yield from [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _weight(block: Json) -> int:
+    match block:
+        case {"type": "text", "text": str(text)} | {"type": "document", "source": {"type": "text", "data": str(text)}}:
+            return len(text)
+        case {"type": "image"}:
+            return IMAGE_CHARS
+        case {"type": "document"}:
+            return DOCUMENT_CHARS
+        case {"type": "tool_result", "content": list(parts)}:
+            return sum(map(_weight, parts))
+    return len(json.dumps(block))
+
+
+def _tokens(chars: int) -> int:
+    return -(-chars // CHARS_PER_TOKEN)

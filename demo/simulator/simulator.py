@@ -1,111 +1,120 @@
-"""Simulator: the state of one simulated API."""
+"""Simulator: the state of one simulated API, and the log of its calls, an independent witness of what reached it."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from dataclasses import asdict
-from random import Random
+from collections import Counter, defaultdict, deque
+from dataclasses import asdict, dataclass, fields
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
-from demo.simulator.accounts import Account, Accounts
-from demo.simulator.behaviour import Behaviour
-from demo.simulator.calls import CallLog
-from demo.simulator.fields import InvalidChange, changed, kinds, unknown
-from demo.simulator.limits import ANY_MODEL, Limits, LimitTable
-from demo.simulator.usage import PromptCache
+from demo.simulator.behaviour import Behaviour, InvalidChange, changed
+from demo.simulator.limits import ANY_MODEL, Account, Limits, LimitTable, pattern_of
+from demo.simulator.prompts import PromptCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-BEHAVIOUR_FIELDS = frozenset(kinds(Behaviour))
-LIMIT_FIELDS = frozenset(kinds(Limits))
-SECTIONS = frozenset({"behaviour", "limits"})
+LIMIT_FIELDS = frozenset(field.name for field in fields(Limits))
+CALLS_KEPT = 100_000  # a long benchmark; about 40 MB
+
+
+@dataclass(slots=True)
+class Call:
+    """One request for a message; times are seconds since the epoch."""
+
+    arrived: float
+    status: int | None = None  # of the answer; None while there is none, and for good if the connection was dropped
+    model: str | None = None
+    user_id: str | None = None  # of the request's metadata
+    key: str | None = None  # the last 4 characters of the API key, never all of it
+    stream: bool = False  # whether one was asked for
+    input_tokens: int = 0  # of the prompt, cache creation included, cache reads not
+    output_tokens: int = 0  # produced so far
+    fault: str | None = None  # what was done to the call on purpose
+    closed_by_client: float | None = None  # when the client hung up before the end
+
+
+_FIELDS = tuple(field.name for field in fields(Call))
+_values = attrgetter(*_FIELDS)
+
+
+class CallLog:
+    """The last calls in order of arrival, and a count of all of them."""
+
+    def __init__(self, kept: int = CALLS_KEPT) -> None:
+        """Start empty; `kept` calls are remembered, all are counted."""
+        self._going_on: dict[int, Call] = {}
+        # Plain tuples of plain values are left alone by the garbage collector; 100,000 objects would hold up
+        # every stream for 30 ms whenever it looks through all of them.
+        self._ended: deque[tuple[Any, ...]] = deque(maxlen=kept)
+        self._statuses: Counter[str] = Counter()
+
+    def clear(self) -> None:
+        """Forget all calls that have ended; those that go on stay."""
+        self._ended.clear()
+        self._statuses.clear()
+
+    def begin(self) -> Call:
+        """Note the arrival of a call."""
+        call = Call(time.time())
+        self._going_on[id(call)] = call
+        return call
+
+    def end(self, call: Call) -> None:
+        """Note that a call has got all that it will get."""
+        self._ended.append(_values(self._going_on.pop(id(call))))
+        self._statuses["no_answer" if call.status is None else str(call.status)] += 1
+
+    def summary(self) -> dict[str, Any]:
+        """Give the number of calls by status since the last clear, and of those that go on."""
+        total = self._statuses.total()
+        return {"statuses": dict(self._statuses), "total": total, "in_flight": len(self._going_on)}
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Give the calls that are remembered, in order of arrival (their first field), each as a JSON object."""
+        records = sorted([*self._ended, *map(_values, self._going_on.values())], key=itemgetter(0))
+        return [dict(zip(_FIELDS, record, strict=True)) for record in records]
 
 
 class Simulator:
     """How the API behaves now, what each key has used, and who has called."""
 
     def __init__(self, behaviour: Behaviour, limits: Limits | LimitTable, keys: Iterable[str] = ()) -> None:
-        """Start with unused limits.
-
-        Args:
-            behaviour: how to answer.
-            limits: one for all models, or one for each model pattern.
-            keys: API keys to accept; none means that any key is good.
-        """
+        """Start with unused limits, of all models or of each model pattern; no `keys` means that any key is good."""
         self.behaviour = behaviour
         self.limits: dict[str, Limits] = {ANY_MODEL: limits} if isinstance(limits, Limits) else dict(limits)
         self.keys = frozenset(keys)
-        self.random = Random(behaviour.seed)
         self.log = CallLog()
         self.stopping = False
-        self._accounts = Accounts(self.limits)
-        self._caches: defaultdict[str, PromptCache] = defaultdict(PromptCache)
+        self.caches: defaultdict[str, PromptCache] = defaultdict(PromptCache)
+        self._accounts: dict[tuple[str, str], Account] = {}
 
     def account(self, key: str, model: str) -> Account:
-        """Give the account of a key for a model."""
-        return self._accounts.find(key, model, time.monotonic())
-
-    def cache(self, key: str) -> PromptCache:
-        """Give the prompt cache of a key."""
-        return self._caches[key]
+        """Give the account of a key for a model; models of one pattern share one."""
+        pattern = pattern_of(model, self.limits)
+        if (key, pattern) not in self._accounts:
+            self._accounts[key, pattern] = Account(self.limits.get(pattern, Limits()), time.monotonic())
+        return self._accounts[key, pattern]
 
     def settings(self) -> dict[str, Any]:
-        """Give what can be changed, in the form in which `change` takes it."""
+        """Give what can be changed."""
         limits = {pattern: asdict(limits) for pattern, limits in self.limits.items()}
         return {"behaviour": asdict(self.behaviour), "limits": limits}
 
     def change(self, changes: Mapping[str, Any]) -> None:
-        """Change fields while running, all of them or none.
+        """Change fields of `Behaviour` or `Limits` while running, all of them or none, or raise InvalidChange.
 
-        Args:
-            changes: `behaviour`: its fields; `limits`: fields by model pattern, None drops the pattern. A field
-                of either may also stand at the top; a limit is then that of all other models.
-
-        Raises:
-            InvalidChange: naming each unknown field and the nearest known one.
+        `limits` in the changes has fields by model pattern; those at the top are of all models that no pattern names.
         """
-        behaviour, limits = _sorted_out(changes)
-        new_behaviour = changed(self.behaviour, behaviour)
-        new_limits = _merged(self.limits, limits)
-        if new_behaviour.seed != self.behaviour.seed:
-            self.random.seed(new_behaviour.seed)
-        self.behaviour, self.limits = new_behaviour, new_limits
-        self._accounts.reshape(new_limits, time.monotonic())
-
-
-def _sorted_out(changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split changes into those of the behaviour and those of the limits of each pattern."""
-    _refuse_unknown(changes)
-    behaviour, limits = dict(_object(changes, "behaviour")), dict(_object(changes, "limits"))
-    for name in changes.keys() - SECTIONS:
-        if name in BEHAVIOUR_FIELDS:
-            behaviour[name] = changes[name]
-        else:
-            limits[ANY_MODEL] = {**_object(limits, ANY_MODEL), name: changes[name]}
-    return behaviour, limits
-
-
-def _refuse_unknown(names: Iterable[str]) -> None:
-    known = {*BEHAVIOUR_FIELDS, *LIMIT_FIELDS, *SECTIONS}
-    strangers = [unknown(name, sorted(known)) for name in names if name not in known]
-    if strangers:
-        raise InvalidChange("; ".join(strangers))
-
-
-def _merged(table: Mapping[str, Limits], changes: Mapping[str, Any]) -> dict[str, Limits]:
-    merged = dict(table)
-    for pattern in changes:
-        if changes[pattern] is None:
-            merged.pop(pattern, None)
-        else:
-            merged[pattern] = changed(merged.get(pattern, Limits()), _object(changes, pattern))
-    return merged
-
-
-def _object(changes: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = changes.get(name, {})
-    if not isinstance(value, dict):
-        raise InvalidChange(f"{name}: {value!r} is not an object of fields")
-    return value
+        rest, table, limits = dict(changes), changes.get("limits", {}), dict(self.limits)
+        rest.pop("limits", None)
+        others = {name: rest.pop(name) for name in changes if name in LIMIT_FIELDS}
+        try:
+            for pattern, new in (*table.items(), (ANY_MODEL, others)):
+                limits[pattern] = changed(limits.get(pattern, Limits()), new)
+        except AttributeError as error:
+            raise InvalidChange("limits: an object of fields by model pattern") from error
+        self.behaviour, self.limits = changed(self.behaviour, rest), limits
+        for (_, pattern), account in self._accounts.items():
+            account.reshape(limits.get(pattern, Limits()), time.monotonic())

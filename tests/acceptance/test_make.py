@@ -17,14 +17,14 @@ ROOT = Path(__file__).parents[2]
 #: Seconds until everything runs, and until everything is gone, on a loaded CI machine.
 START_S, STOP_S = 90.0, 20.0
 
-#: Target -> its arguments, and how many processes it starts at least: the command, guard, broker, API, two workers,
-#: and the web server.
+#: Target -> its arguments, and how many processes it starts at least: the command, guard, broker, two workers, and the
+#: web server.
 TARGETS = {
-    "django-chat": ("", 7),
-    "django-chat-asgi": ("", 7),
-    "flask-chat": ("", 7),
-    "up": ("--no-flower", 6),
-    "demo": ("--no-flower", 6),
+    "django-chat": ("", 6),
+    "django-chat-asgi": ("", 6),
+    "flask-chat": ("", 6),
+    "up": ("--no-flower", 5),
+    "demo": ("--no-flower", 5),
 }
 SLOW = {"django-chat-asgi", "flask-chat", "up"}
 

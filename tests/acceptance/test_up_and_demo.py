@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
@@ -130,8 +128,8 @@ def arguments_of(pids: dict[str, int]) -> str:
 def test_the_demo_shows_what_chat_waits_beside_a_batch(environ: dict[str, str], tmp_path: Path) -> None:
     """`lanes demo --json` prints one object with every lane's waits, and leaves nothing behind."""
     with started(environ, "demo", "--json", "--count", "130") as command:
-        # The guard, the broker, the API, two workers and Flower.
-        until(lambda: len(children_of(command.pid)) == 6, START_S, "all children are there")
+        # The guard, the broker, two workers and Flower.
+        until(lambda: len(children_of(command.pid)) == 5, START_S, "all children are there")
         children = children_of(command.pid)
         stdout, stderr = command.communicate(timeout=START_S)
     assert (command.returncode, stderr) == (0, "")
@@ -184,7 +182,7 @@ def test_up_leaves_nothing_behind_when_killed(environ: dict[str, str]) -> None:
 def test_up_ends_while_it_starts(environ: dict[str, str]) -> None:
     """Ctrl-C in the middle of the start ends what was started by then."""
     with started(environ, "up", "--no-flower") as command:
-        until(lambda: len(children_of(command.pid)) >= 3, START_S, "some children are there")
+        until(lambda: len(children_of(command.pid)) >= 2, START_S, "some children are there")
         children = children_of(command.pid)
         command.send_signal(signal.SIGINT)
         stdout, stderr = command.communicate(timeout=STOP_S)
@@ -196,7 +194,7 @@ def test_up_ends_while_it_starts(environ: dict[str, str]) -> None:
     ("victim", "words"),
     [
         pytest.param("guard", "guard", marks=pytest.mark.slow),
-        ("worker-shared", "The worker shared@"),
+        ("worker-shared", "worker shared@"),
     ],
 )
 def test_up_ends_when_a_process_of_it_dies(environ: dict[str, str], victim: str, words: str) -> None:
@@ -301,15 +299,6 @@ def test_a_taken_flower_port_is_one_line(environ: dict[str, str]) -> None:
         assert_one_line(finished(environ, "up", "--flower-port", port), port, "--flower-port")
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00"])
-def test_bad_documents_are_one_line(environ: dict[str, str], tmp_path: Path, content: bytes | None) -> None:
-    """A documents file that is missing, empty or no text is told by name."""
-    path = tmp_path / "documents.txt"
-    if content is not None:
-        path.write_bytes(content)
-    assert_one_line(finished(environ, "demo", "--documents", str(path)), str(path))
-
-
 def test_a_broker_that_is_not_there_is_one_line(environ: dict[str, str], dead_port: int) -> None:
     """A wrong CELERY_BROKER_URL is told without its password, whether nobody answers there or it is no URL."""
     for url in (f"redis://:secret@127.0.0.1:{dead_port}/0", "http://:secret@127.0.0.1/"):
@@ -318,58 +307,25 @@ def test_a_broker_that_is_not_there_is_one_line(environ: dict[str, str], dead_po
         assert "secret" not in result.stderr
 
 
-@contextmanager
-def answering(status: int) -> Iterator[str]:
-    """A server that answers every GET with a status."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.mark.parametrize("command", ["up", "demo"])
-@pytest.mark.parametrize(("status", "words"), [(401, "EZAI_API_KEY"), (403, "EZAI_API_KEY"), (503, "503")])
-def test_a_real_key_is_checked_first(environ: dict[str, str], command: str, status: int, words: str) -> None:
-    """A key that the API refuses, or an API that is down, is one line before anything is started."""
-    with answering(status) as url:
-        result = finished({**environ, "EZAI_API_KEY": "the-key", "EZAI_BASE_URL": url}, command)
-    assert_one_line(result, words, url)
-    assert "the-key" not in result.stderr
-
-
-@pytest.mark.slow
-def test_a_real_key_needs_a_yes(environ: dict[str, str]) -> None:
-    """With a real key the demo makes no call that costs money unless somebody has said yes."""
-    with simulator() as api:
-        real = {**environ, "EZAI_API_KEY": "the-key", "EZAI_BASE_URL": api.url}
-        assert_one_line(finished(real, "demo", "--count", "5"), "--yes")
-        assert api.summary()["total"] == 0
-        result = finished(real, "demo", "--count", "5", "--yes", "--no-flower", "--json")
-        assert result.returncode == 0, result.stderr
-        found = json.loads(result.stdout)
-        assert (found["simulated"], found["critical_beside_batch"]) == (False, None)
-        assert api.summary()["total"] == sum(lane["jobs"] for lane in found["lanes"].values())
-
-
-@pytest.mark.slow
-def test_jobs_that_fail_are_told_and_fail_the_demo(environ: dict[str, str]) -> None:
-    """The demo counts what failed, says with which error, and ends with status 1."""
-    result = finished(environ, "demo", "--count", "3", "--no-flower", "--json", "--model", "unknown-model")
-    found = json.loads(result.stdout)
+@pytest.mark.parametrize(("lane", "words"), [("", "refused the key (401)"), ("_BATCH", "EZAI_API_KEY")])
+def test_a_refused_key_ends_it(environ: dict[str, str], lane: str, words: str) -> None:
+    """A key that the API refuses, or a lane without one, ends the start with the worker's own words, never the key."""
+    with simulator(keys=["another-key"]) as api:
+        result = finished({**environ, f"EZAI_API_KEY{lane}": "the-key", "EZAI_BASE_URL": api.url}, "up", "--no-flower")
     assert result.returncode == 1
-    assert found["lanes"]["batch"]["failed"] == 3
-    assert all("404" in error for error in found["errors"])
+    assert result.stdout == ""
+    assert words in result.stderr
+    assert "the-key" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_costs_nothing(environ: dict[str, str]) -> None:
+    """With a real key in the environment, too, the demo calls its simulated API alone."""
+    with simulator() as api:
+        real = {**environ, "EZAI_API_KEY": "the-key", "EZAI_API_KEY_BATCH": "the-key", "EZAI_BASE_URL": api.url}
+        result = finished(real, "demo", "--count", "5", "--no-flower", "--json")
+        assert api.summary()["total"] == 0
+    assert result.returncode == 0, result.stderr
+    lanes = json.loads(result.stdout)["lanes"]
+    assert [lanes[name]["jobs"] for name in ("normal", "batch")] == [5, 5]

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from processes import running, until
 
+from demo.simulator import running as simulator
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -161,21 +163,13 @@ def test_up_runs_it_where_it_is(environ: dict[str, str], folder: Path, how: str)
 
 
 def test_up_takes_the_key_from_the_applications_configuration(environ: dict[str, str], folder: Path) -> None:
-    """A key in the configuration is checked like one in the environment: it is not taken for a missing one."""
-    settings = '\napp.conf.ezai_api_key = "the-key"\napp.conf.ezai_base_url = "http://127.0.0.1:9/v1"\n'
-    (folder / "proj/celery.py").write_text(PROJ + settings)
-    result = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "proj", "lanes", "up", "--no-flower"],
-        env=environ,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=START_S,
-        check=False,
-    )
-    assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
-    assert "http://127.0.0.1:9:" in result.stderr
-    assert "the-key" not in result.stderr
+    """A key in the configuration is one: the workers call the API that stands beside it, and no simulated one."""
+    with simulator(keys=["the-key"]) as api:
+        settings = f"\napp.conf.ezai_api_key = 'the-key'\napp.conf.ezai_base_url = '{api.url}/v1'\n"
+        (folder / "proj/celery.py").write_text(PROJ + settings)
+        with up(environ, folder, "-A", "proj") as told:
+            assert (told["simulated"], told["base_url"]) == (False, api.url)
+            assert "EZAI_BASE_URL" not in told["environ"]
 
 
 def test_up_uses_the_broker_of_the_applications_configuration(

@@ -101,6 +101,16 @@ def _put_lane_jobs_on(app: Celery, lane_task: type) -> None:
         info = request.delivery_info
         return {"id": request.id, "lane": info["routing_key"], "priority": info["priority"], "retries": request.retries}
 
+    @app.task(name="kit.failing", bind=True, base=lane_task)
+    def failing(self: Any, n: Any, gate: str, retries: int | None) -> None:
+        """Fail at a gate's opening: with retries left, without any, or (None) at once."""
+        diary().write("start", n, self.request.hostname)
+        diary().wait_at_gate(gate, AT_GATE)
+        diary().write("end", n, self.request.hostname)
+        if retries is None:
+            raise ValueError
+        raise self.retry(countdown=0, max_retries=retries)
+
     @app.task(name="kit.returning", bind=True, base=lane_task, ignore_result=True)
     def returning(self: Any, n: Any, delay: float) -> None:
         """Return to the lane once, and note when it is due."""

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from budget_kit.yard import Yard
 from celery_app.lanes import LANES
-from demo.simulator.accounts import Account
-from demo.simulator.headers import ratelimit_headers
+from demo.simulator.limits import Account, ratelimit_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -212,7 +211,7 @@ class Fleet:
 
     def _told(self) -> Mapping[str, str]:
         now = self.redis.now
-        return dict(ratelimit_headers(self._account, now, now)) if self.headers else {}
+        return ratelimit_headers(self._account, now, now) if self.headers else {}
 
     def used(self, start: float, end: float, rate: float) -> float:
         """Give the fraction of a rate of requests that the API took in some seconds."""

@@ -87,6 +87,14 @@ class Yard:
             self._written.add((lane.name, budget.terms))
             self.raw.hset("lanes:terms", f"{lane.name}:{budget.model}", budget.terms)
 
+    def wait_beside(self, seconds: float, hand: Hand | None = None) -> None:
+        """Let time pass beside a worker, which gives a sign of life every 3 s and sees to what others left."""
+        hand = hand or self.worker()
+        while seconds > 0:
+            self.client.now += min(seconds, 3)
+            hand.extend()
+            seconds -= 3
+
     def claim(self, most: int = 1, hand: Hand | None = None, lanes: tuple[Lane, ...] = LANES, **options: Any) -> Any:
         """Claim jobs; the worker may sleep for as long as it is told."""
         hand = hand or self.hand

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from worker_process import Worker, worker
 
 from celery_app import LANES, create_app
+from celery_app.broker.dead_letters import DeadLetter, dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.settings import Settings
@@ -99,6 +100,12 @@ def drop_jobs(redis: Any) -> None:
         return not held
 
     wait_until(none_is_held, "no worker holds a job")
+
+
+def the_dead(rig: Rig, number: int = 1) -> list[DeadLetter]:
+    """Return the dead letters, which are so many: a job becomes one once whoever waits for it has been told."""
+    wait_until(lambda: len(dead_letters(redis_client(rig.app))) == number, f"{number} dead letters")
+    return dead_letters(redis_client(rig.app))
 
 
 def params(text: Any = "hello there", fault: str | None = None, **more: Any) -> dict[str, Any]:

@@ -25,9 +25,9 @@ def sdk(url: str) -> Anthropic:
     return Anthropic(api_key=os.environ["OWN_KEY"], base_url=url, max_retries=0)
 
 
-def call(task: LaneTask, fault: str | None, text: str = "hello", url: str = "") -> Any:
+def call(task: LaneTask, fault: str | None, text: str = "hello", url: str = "", model: str = "m") -> Any:
     """Make an admitted call that meets a fault at the API."""
-    with task.admit(input_tokens=10, model="m") as admitted:
+    with task.admit(input_tokens=10, model=model) as admitted:
         client = sdk(url or os.environ["OWN_URL"])
         message = client.messages.create(**params(text, fault), timeout=task.seconds_left())
         admitted.answered(message)
@@ -35,9 +35,9 @@ def call(task: LaneTask, fault: str | None, text: str = "hello", url: str = "") 
 
 
 @app.task(bind=True, base=LaneTask, name="own.ask")
-def ask(self: LaneTask, fault: str | None = None, text: str = "hello", url: str = "") -> str:
+def ask(self: LaneTask, fault: str | None = None, text: str = "hello", url: str = "", model: str = "m") -> str:
     """Ask, and leave a mark when the block has been left."""
-    answer: str = call(self, fault, text, url)
+    answer: str = call(self, fault, text, url, model)
     redis_client(self.app).incr("left the block")
     return answer
 
@@ -59,9 +59,9 @@ def broken(self: LaneTask) -> None:
 
 
 @app.task(bind=True, base=LaneTask, name="own.twice")
-def twice(self: LaneTask, fault: str | None = None) -> list[str]:
+def twice(self: LaneTask, fault: str | None = None, model: str = "m") -> list[str]:
     """Make two calls, one after the other."""
-    return [call(self, None, "first"), call(self, fault, "second")]
+    return [call(self, None, "first", model=model), call(self, fault, "second", model=model)]
 
 
 @app.task(bind=True, base=LaneTask, name="own.nested")

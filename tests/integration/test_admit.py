@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, wait_until, web_app
+from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, the_dead, wait_until, web_app
 from worker_process import worker
 
 from celery_app.broker.dead_letters import dead_letters
+from celery_app.broker.entry import cost_header
+from celery_app.budget import Cost
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, Cancelled, NotAMessage
+from celery_app.routing import COST, MODEL
+from celery_app.scheduler.verbs import EXTEND
 from demo.simulator import running
 from tasks import LaneTask
 from tests.conftest import close
@@ -48,6 +53,7 @@ def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             "EZAI_API_KEY": "sk-test",
             "EZAI_BASE_URL": NOWHERE,
             "EZAI_RPM": "6000",
+            "EZAI_LIMITS": json.dumps({"scarce": {"rpm": 120}}),
             "LANES_CRITICAL_ATTEMPTS": str(ATTEMPTS),
             "OWN_KEY": OWN_KEY,
             "OWN_URL": api.url,
@@ -78,9 +84,9 @@ def calls_in_flight(up: Rig) -> int:
     return sum(redis_client(up.app).scard(key) for key in redis_client(up.app).keys("lanes:budget:*:calls"))
 
 
-def dead(up: Rig) -> list[tuple[str, str]]:
-    """Return the lanes and the reasons of the dead letters."""
-    return [(letter.lane, letter.reason) for letter in dead_letters(redis_client(up.app))]
+def dead(up: Rig, number: int = 1) -> list[tuple[str, str]]:
+    """Return the lanes and the reasons of the dead letters, which are so many."""
+    return [(letter.lane, letter.reason) for letter in the_dead(up, number)]
 
 
 def test_a_success_is_settled(up: Rig) -> None:
@@ -123,8 +129,9 @@ def test_an_api_that_refuses_connections_is_tried_again(up: Rig) -> None:
     for result in (own, ours):
         with pytest.raises(ApiUnreachable, match="refused"):
             result.get(timeout=PATIENCE)
-    assert [lane for lane, _ in dead(up)] == ["critical"] * 2
-    assert [reason.startswith("ApiUnreachable after 2 attempts") for _, reason in dead(up)] == [True, True]
+    found = dead(up, 2)
+    assert [lane for lane, _ in found] == ["critical"] * 2
+    assert [reason.startswith("ApiUnreachable after 2 attempts") for _, reason in found] == [True, True]
 
 
 def test_a_refusal_fails_at_once(up: Rig) -> None:
@@ -176,6 +183,71 @@ def test_two_calls_in_one_task_are_two_calls(up: Rig) -> None:
     wait_until(lambda: not calls_in_flight(up), "the calls are settled")
 
 
+def test_jobs_that_find_no_room_come_out_again_with_their_reservations(up: Rig) -> None:
+    """Each is run twice at most, and none draws twice: the second delivery's call is paid for already."""
+    denied = up.worker.output().count("OutOfBudget(")
+    jobs = [send(up, "ask", model="scarce") for _ in range(6)]
+    assert ["hello" in job.get(timeout=PATIENCE) for job in jobs] == [True] * 6
+
+    assert up.api.summary()["total"] == 6
+    assert up.worker.output().count("OutOfBudget(") <= denied + len(jobs)
+    wait_until(lambda: not calls_in_flight(up), "the calls are settled")
+
+
+def test_a_task_that_declares_model_and_cost_never_finds_no_room(up: Rig) -> None:
+    """Each of its jobs comes with its reservation, so none takes a slot to learn that there is nothing for it."""
+    denied = up.worker.output().count("OutOfBudget(")
+
+    class Declared(LaneTask):
+        abstract = True
+        model = "scarce"
+
+        def cost_of(self, args: Any, kwargs: Any) -> Cost:
+            return Cost(characters=len(args), max_tokens=len(kwargs))
+
+    @up.app.task(base=Declared, shared=False, name="own.ask")
+    def ask(model: str) -> str:
+        return model
+
+    jobs = [ask.apply_async(kwargs={"model": "scarce"}, queue="critical") for _ in range(6)]
+    assert ["hello" in job.get(timeout=PATIENCE) for job in jobs] == [True] * 6
+
+    assert up.worker.output().count("OutOfBudget(") == denied
+
+
+def test_a_second_call_that_finds_no_room_waits_in_its_slot(up: Rig) -> None:
+    """Also behind one that came with its reservation: a job that went back would make the first call again."""
+    jobs = [send(up, "twice", model="scarce") for _ in range(3)]
+    assert [len(job.get(timeout=PATIENCE)) for job in jobs] == [2] * 3
+
+    assert up.api.summary()["total"] == 6
+
+
+def test_a_job_that_another_worker_has_by_now_makes_no_further_call(up: Rig) -> None:
+    """Its lease was over while its first call was under way: it is run again, and paid for once more, not twice."""
+    up.api.control(latency=1.0)
+    result, redis = send(up, "twice"), redis_client(up.app)
+    wait_until(lambda: up.api.summary()["in_flight"], "the first call is at the API")
+    redis.zadd("lanes:leases", {result.id: 1}, xx=True)
+    EXTEND.run(redis, (), ("", 15_000))
+    assert len(result.get(timeout=PATIENCE)) == 2
+
+    wait_until(lambda: not calls_in_flight(up), "the calls are settled")
+    assert up.api.summary()["total"] == 3
+
+
+def test_a_reservation_for_another_model_is_given_back(up: Rig) -> None:
+    """Its budget has room again while the task calls the model that it did not speak of."""
+    up.api.control(latency=1.0)
+    stated = {MODEL: "other", COST: cost_header(Cost())}
+    result = up.app.send_task("own.ask", queue="critical", headers=stated)
+    wait_until(lambda: up.api.summary()["in_flight"], "the call is at the API")
+    assert calls_in_flight(up) == 1
+    assert result.get(timeout=PATIENCE)
+
+    wait_until(lambda: not calls_in_flight(up), "the call is settled")
+
+
 def test_a_call_within_the_block_of_another_is_judged_once(up: Rig) -> None:
     """The job is given back by the inner block; the outer one only settles."""
     assert "inner" in send(up, "nested").get(timeout=PATIENCE)
@@ -196,7 +268,7 @@ def test_neither_prompt_nor_key_is_in_what_a_job_leaves_behind(up: Rig, fault: s
 
     redis = redis_client(up.app)
     left = [redis.get(key) for key in redis.keys("celery-task-meta-*")] + redis.hvals("lanes:jobs")
-    for place in (str(caught.value), up.worker.output(), str(left), str(dead(up))):
+    for place in (str(caught.value), up.worker.output(), str(left), str(dead_letters(redis_client(up.app)))):
         assert "Rumpelstiltskin" not in place
         assert OWN_KEY not in place
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from broker_kit import records
 from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
 from celery import chain, chord, group
+from client_rig import params
 
-from celery_app.broker.entry import MAX_MESSAGE_BYTES
+from celery_app.broker.entry import LARGE, MAX_MESSAGE_BYTES
 from celery_app.client import Client
 from celery_app.errors import InvalidItem, JobTooLarge, LaneFull
 from tasks import LaneTask
@@ -63,6 +65,22 @@ def publishers(yard: Yard) -> list[subprocess.Popen[str]]:
         subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(PUBLISHERS)
     ]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_large_text_is_sent_once_however_long_its_lane_is_full(yard: Yard, narrow: Any, many: bool) -> None:
+    """Its publisher asks for room again and again, with the facts alone; a job that is refused leaves nothing."""
+    for _ in range(3):
+        narrow.tasks["kit.later"].apply_async(("x",), queue="batch")
+    call, client = params("x" * 2 * LARGE), Client(narrow)
+    send = partial(client.submit_many, [call]) if many else partial(client.submit, "batch", **call)
+    yard.client.config_resetstat()
+    with pytest.raises(LaneFull):
+        send(wait=0.3)
+    commands = yard.client.info("commandstats")
+    assert commands["cmdstat_evalsha"]["calls"] > 3
+    assert commands["cmdstat_set"]["calls"] == 1
+    assert yard.client.keys("lanes:upload:*") == []
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import pickle
 import time
@@ -35,9 +36,9 @@ def worker(yard: Yard) -> Worker:
 
 
 def message(tag: str, **changes: Any) -> dict[str, Any]:
-    """Return a well-formed job of kombu's, with parts replaced; None removes one."""
+    """Return a well-formed job of kombu's that asks for a result, with parts replaced; None removes one."""
     body = base64.b64encode(json.dumps([[TEXT], {}, {"chord": None}]).encode()).decode()
-    headers = {"id": f"id-{tag}", "task": "kit.job", "retries": 0, "lang": "py", "argsrepr": f"('{TEXT}',)"}
+    headers = {"id": f"id-{tag}", "task": "kit.echo", "retries": 0, "lang": "py", "argsrepr": f"('{TEXT}',)"}
     properties = {
         "correlation_id": f"id-{tag}",
         "delivery_info": {"exchange": "", "routing_key": "normal"},
@@ -81,6 +82,8 @@ GARBAGE: dict[str, Callable[[str], Any]] = {
     "half a JSON": lambda tag: json.dumps(message(tag))[:-30],
     "half a JSON with a tag": lambda tag: json.dumps(message(tag))[:-1],
     "no tag": lambda tag: message(tag, properties={"delivery_info": {}}),
+    "a tag that is no text": lambda tag: with_properties(tag + "x", delivery_tag="\ud800") | {"body": 7},
+    "nested without end": lambda _: "[" * 100_000,
     "a list": lambda tag: json.dumps([TEXT, {"delivery_tag": tag}]),
     "headers that are a list": lambda tag: message(tag, headers=[TEXT]),
     "headers that are text": lambda tag: message(tag, headers=TEXT),
@@ -118,7 +121,10 @@ GARBAGE: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_garbage_goes_to_the_dead_letters(yard: Yard, worker: Worker, kind: str) -> None:
-    """Garbage of each kind is kept with a reason, nothing of it stays claimed, and the job behind it is done."""
+    """Garbage of each kind is kept with a reason, nothing of it stays claimed, and the job behind it is done.
+
+    Whoever waits for its result is told, if it says whose it is.
+    """
     made = GARBAGE[kind](f"tag-{kind}")
     text = json.dumps(made) if isinstance(made, dict) else made
     before = yard.client.zcard("lanes:dead")
@@ -134,6 +140,92 @@ def test_garbage_goes_to_the_dead_letters(yard: Yard, worker: Worker, kind: str)
     letters = [records.facts(yard.client, job_id) for job_id in records.ids_in(yard.client, "dead")]
     assert all(letter["lane"] == "normal" and len(letter["reason"]) > len("rejected") for letter in letters)
     assert not any(TEXT in letter["reason"] for letter in letters)
+    assert worker.process.poll() is None
+    eventually(lambda: not records.ids_in(yard.client, "ended"), IN_TIME_S, "those who wait are told")
+    headers = made.get("headers") if isinstance(made, dict) else None
+    if isinstance(headers, dict):
+        assert yard.app.AsyncResult(headers["id"]).state == "FAILURE"
+
+
+#: Numbers that make no sense, as JSON has them.
+STRANGE = ("1.7976931348623157e308", f"1{'0' * 400}", "-1e308", "NaN", "Infinity", "-5", "true", '"soon"', "[1]")
+
+#: Headers and properties that are numbers; each is given each of these.
+NUMBERS = (
+    '"headers": {"deadline_at": STRANGE, ',
+    '"headers": {"submitted_at": STRANGE, ',
+    '"headers": {"retries": STRANGE, "lanes_timeouts": STRANGE, "lanes_refused_at": STRANGE, ',
+    '"headers": {"lanes_unique": "NAME", "lanes_unique_for": STRANGE, ',
+    '"headers": {"lanes_model": "m", "lanes_cost": [STRANGE, STRANGE, 0, -1, -1, 0], ',
+    '"headers": {"lanes_batch": "no batch of ours", "lanes_tenant": STRANGE, "lanes_reply": STRANGE, ',
+    '"properties": {"priority": STRANGE, ',
+)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_numbers_that_make_no_sense_are_not_said(yard: Yard, worker: Worker, number: str) -> None:
+    """A job of a stock producer runs whatever its headers have for numbers, and its worker lives."""
+    dead = yard.client.zcard("lanes:dead")
+    names = [f"{NUMBERS.index(number)}-{at}" for at in range(len(STRANGE))]
+    for name, strange in zip(names, STRANGE, strict=True):
+        made = message(f"number-{name}", body=encoded([[name], {}, {}]))
+        made["headers"]["task"] = "kit.job"
+        del made["headers"]["retries"], made["properties"]["priority"]
+        place = number.partition("{")[0]
+        said = number.replace("STRANGE", strange).replace("NAME", name)
+        yard.client.lpush("normal\x06\x163", json.dumps(made).replace(place + "{", said, 1))
+    yard.diary.wait_for("end", names, IN_TIME_S)
+    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
+    assert yard.client.zcard("lanes:dead") == dead
+    assert worker.process.poll() is None
+
+
+#: Whatever else a message has, with what stands before it.
+FIELDS = (
+    *(
+        f'"headers": {{"{name}": '
+        for name in (
+            *(
+                "id",
+                "task",
+                "retries",
+                "eta",
+                "expires",
+                "timelimit",
+                "group",
+                "group_index",
+                "root_id",
+                "parent_id",
+                "argsrepr",
+                "kwargsrepr",
+            ),
+            *("origin", "shadow", "stamps", "stamped_headers", "ignore_result", "replaced_task_nesting", "lang"),
+            *("lanes_publish", "lanes_unique", "lanes_model", "lanes_claim", "lanes_queue", "compression"),
+        )
+    ),
+    *(
+        f'"properties": {{"{name}": '
+        for name in (
+            *("delivery_tag", "delivery_info", "delivery_mode", "reply_to", "correlation_id", "body_encoding"),
+            *("lanes_claim", "lanes_queue", "lanes_ticket", "lanes_verdict", "lanes_cancelled"),
+        )
+    ),
+)
+
+
+def test_a_message_with_any_field_that_makes_no_sense_ends(yard: Yard, worker: Worker) -> None:
+    """It is worked on or buried, nothing stays claimed, and its worker lives."""
+    for number, (field, strange) in enumerate(itertools.product(FIELDS, (*STRANGE, "{}", '"\\ud800"'))):
+        made = message(f"field-{number}", body=encoded([["an echo"], {}, {}]))
+        place, _, key = field.partition("{")
+        part = made[place.strip('": ')]
+        part.pop(key.strip('": '), None)
+        text = json.dumps(made).replace(place + "{", f"{field}{strange}, ", 1)
+        yard.client.lpush("normal\x06\x163", text)
+    yard.send("kit.job", "after nonsense", queue="batch", ignore_result=True)
+    yard.diary.wait_for("end", ["after nonsense"], 3 * IN_TIME_S)
+    left = ("normal\x06\x163", "lanes:arrived:normal", "lanes:models:normal", "lanes:leases", "lanes:ended")
+    eventually(lambda: not yard.client.exists(*left), 3 * IN_TIME_S, "all have ended, and are told")
     assert worker.process.poll() is None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
+from broker_kit.worker import TO_START
 from broker_kit.yard import Yard
 from client_rig import params, web_app
 from kombu.exceptions import OperationalError
@@ -18,6 +19,7 @@ from celery_app.client import Client
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.patience import LAST_TRIES
 from demo.simulator import Behaviour, running
+from demo.simulator.behaviour import OUTPUT_TOKENS
 from tests.conftest import close
 
 if TYPE_CHECKING:
@@ -221,22 +223,27 @@ def test_a_long_outage_is_waited_for(yard: Yard, server: Server, usable: str) ->
     assert "away" not in yard.diary.jobs("start")
 
 
-def test_a_result_outlives_a_broker_that_is_away_when_its_job_ends(tmp_path: Path) -> None:
-    """The worker keeps the answers until they can be stored; nothing is called twice, and nothing stays claimed."""
+@pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=pytest.mark.slow)])
+def test_a_result_outlives_a_broker_that_is_away_when_its_job_ends(tmp_path: Path, pool: str) -> None:
+    """The worker keeps the answers until they can be stored, and what they have cost; nothing is called twice."""
     with Server(tmp_path) as server, running(Behaviour(latency=2.0)) as api:
         app = web_app(server.url)
         env = {"CELERY_BROKER_URL": server.url, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url}
-        with worker_process(tmp_path, "-c", "2", **env):
+        with worker_process(tmp_path, "-c", "2", "-P", pool, **env) as started:
             results = [Client(app).submit("batch", **params()) for _ in range(2)]
             eventually(lambda: api.summary()["in_flight"] == 2, IN_TIME_S, "both calls are at the API")
             server.kill()
             eventually(lambda: api.summary()["statuses"].get("200") == 2, IN_TIME_S, "both are answered")
+            started.wait_until_it_says("could not be settled")
             server.start()
 
             assert [result.get(timeout=IN_TIME_S)["type"] for result in results] == ["message", "message"]
             lane = lambda: get_queue_stats(app)["lanes"]["batch"]  # noqa: E731
             eventually(lambda: lane()["in_flight"] == 0, IN_TIME_S, "nothing is claimed any more")
             assert api.summary()["total"] == 2
+            with server.client() as redis:
+                (known,) = redis.keys("lanes:budget:*:model:*")
+                assert float(redis.hget(known, "output") or 0) == pytest.approx(OUTPUT_TOKENS, rel=0.5)
         close(app)
 
 
@@ -263,6 +270,22 @@ def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how
             started.process.send_signal(how)
             started.process.wait(IN_TIME_S + LAST_TRIES)
         close(app)
+
+
+def test_a_worker_outlives_a_server_that_refuses_to_write(valkey: Any, tmp_path: Path) -> None:
+    """For whatever reason it does, as the worker starts or connects again; once it writes, the worker goes on."""
+    with Server(tmp_path) as server, Yard(tmp_path, server.url, valkey.url(11)) as yard, server.client() as control:
+        control.config_set("min-replicas-to-write", 1)
+        worker = yard.starting("w")
+        for name in ("at its start", "connecting again"):
+            said = worker.text().count("NOREPLICAS")
+            eventually(lambda said=said: worker.text().count("NOREPLICAS") > said + 1, TO_START, f"refused {name}")
+            control.config_set("min-replicas-to-write", 0)
+            yard.send("kit.job", name, ignore_result=True)
+            yard.diary.wait_for("end", [name], IN_TIME_S)
+            control.config_set("min-replicas-to-write", 1)
+            control.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        assert worker.process.poll() is None
 
 
 @pytest.mark.slow

@@ -47,6 +47,31 @@ def full(yard: Yard, worker: Worker, request: pytest.FixtureRequest) -> Iterator
     yard.diary.wait_for("end", jobs, IN_TIME_S)
 
 
+def test_who_has_lost_a_job_does_not_end_it(yard: Yard, worker: Worker) -> None:
+    """A worker whose lease was over neither fails a job nor returns it: it is in other hands, whose word counts."""
+    assert worker.process.poll() is None
+    ways = {"returned": 99, "given up": 0, "failed": None}
+    jobs = {way: yard.send("kit.failing", way, "lost", retries) for way, retries in ways.items()}
+    busy = yard.send("kit.gated", "busy", "lost", queue="critical")  # or the worker would claim them itself
+    yard.diary.wait_for("start", [*ways, "busy"], IN_TIME_S)
+    yard.client.zadd("lanes:leases", {job.id: 0 for job in jobs.values()}, xx=True)
+    held = yard.hand().claim(len(jobs))
+    assert sorted(each.tag for each in held) == sorted(job.id for job in jobs.values())
+    yard.diary.open_gate("lost")
+    assert busy.get(timeout=IN_TIME_S) == "busy"
+    yard.diary.wait_for("end", ways, IN_TIME_S)
+    eventually(lambda: "kit.failing" not in active(yard), IN_TIME_S, "its slots are free")
+    assert {way: job.state for way, job in jobs.items()} == dict.fromkeys(ways, "PENDING")
+    assert [yard.hand().ack(each) for each in held] == [1, 1, 1]
+    assert yard.client.zcard("lanes:dead") == 0
+
+
+def active(yard: Yard) -> list[str]:
+    """Return the names of the tasks that the workers are busy with."""
+    jobs = yard.app.control.inspect(timeout=1.0).active() or {}
+    return [job["name"] for of_worker in jobs.values() for job in of_worker]
+
+
 @pytest.mark.parametrize(("lane", "priority"), [("critical", 0), ("normal", 3), ("batch", 9)])
 def test_a_retry_keeps_what_the_job_is(yard: Yard, worker: Worker, lane: str, priority: int) -> None:
     """`self.retry` keeps id, lane and priority, counts its retries, and shows RETRY until the job is done."""

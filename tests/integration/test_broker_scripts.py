@@ -9,13 +9,16 @@ import pytest
 from broker_kit.hand import MAX_DEATHS, Hand, Held
 from broker_kit.waiting import eventually
 from hypothesis import HealthCheck, given, settings, strategies as st
+from redis.exceptions import OutOfMemoryError
 
 from celery_app.broker import entry
+from celery_app.broker.arrivals import MOST_MESSAGES
 from celery_app.broker.claims import (
     CANCELLED,
     CLAIM,
     QUEUE,
     REFUSED_AT,
+    RESERVED_FOR,
     TICKET,
     TIMEOUTS,
     VERDICT,
@@ -29,6 +32,7 @@ from celery_app.broker.returns import requeue
 from celery_app.client.cancelling import mark
 from celery_app.job_keys import BATCH_HEADER, PUBLISHED_KEPT
 from celery_app.routing import MODEL, SUBMITTED_AT
+from celery_app.scheduler.verbs import TAKE_ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +159,15 @@ def test_a_job_is_in_exactly_one_place(lanes_app: Any, hand: Hand, client: Redis
     assert (dead.id, dead.lane, dead.task, dead.reason) == ("j", "batch", "kit.job", "why")
 
 
+def test_a_burial_and_its_telling_are_one_step(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """A worker that dies after it has buried a job leaves it to others to tell those who wait."""
+    put(lanes_app, "j")
+    (held,) = hand.claim()
+    assert Leases(client, "").bury(held.tag, held.token, "why")
+    assert sorted(places(client, "j")) == ["lanes:dead", "lanes:ended"]
+    assert [row[2:4] for row in TAKE_ENDED.run(client, (), ("", 20, 60_000))] == [[b"buried", b"why"]]
+
+
 def test_a_job_that_is_done_leaves_nothing(lanes_app: Any, hand: Hand, client: Redis) -> None:
     """After it nothing is kept but bindings, the lane's numbers and turns, and for minutes the submission."""
     put(lanes_app, "j", "large", headers={"note": "x" * 100_000})
@@ -167,7 +180,7 @@ def test_a_job_that_is_done_leaves_nothing(lanes_app: Any, hand: Hand, client: R
     assert len(published) == 3
     assert all(0 < client.ttl(key) <= PUBLISHED_KEPT for key in published)
     left = {key.decode() for key in client.keys("*") if not key.startswith(b"_kombu.") and key not in published}
-    assert left <= {"lanes:counts", "lanes:number", "lanes:clocks", "lanes:turns:batch"}
+    assert left <= {"lanes:counts", "lanes:number", "lanes:clocks", "lanes:turns:batch", "lanes:time"}
     assert set(client.hvals("lanes:counts")) == {b"0"}
     assert client.zcard("lanes:turns:batch") <= 1
 
@@ -365,7 +378,7 @@ def test_a_prompt_cannot_forge_facts(lanes_app: Any, hand: Hand, client: Redis, 
     told = {"eta": None, "retries": 4, TIMEOUTS: 0, REFUSED_AT: 0, "redelivered": True}
     expected["headers"].update(told)
     expected["properties"]["delivery_info"]["redelivered"] = True
-    held = {CLAIM: forger.token, QUEUE: "batch", CANCELLED: False, TICKET: "", VERDICT: ""}
+    held = {CLAIM: forger.token, QUEUE: "batch", CANCELLED: False, TICKET: "", VERDICT: "", RESERVED_FOR: ""}
     expected["properties"].update(held, delivery_tag=delivery_of("j1", forger.token))
     assert message == expected
     assert hand.ack(forger) == 1
@@ -379,6 +392,24 @@ def test_a_claim_tells_which_jobs_were_cancelled(lanes_app: Any, hand: Hand) -> 
         mark(lanes_app, each)
     said = {held.name: held.cancelled for held in hand.claim(10)}
     assert said == {"b-1": False, "b-2": True, "c-1": False, "d": True, "e": False}
+
+
+@pytest.mark.parametrize("how", ["requeue", "delay", "reap"])
+def test_a_job_that_was_cancelled_meanwhile_ends_as_it_comes_back(
+    lanes_app: Any, hand: Hand, client: Redis, how: str
+) -> None:
+    """It does not stand in line again, where it would wait for a budget and draw on it; nor does one of a batch."""
+    put(lanes_app, "j")
+    put(lanes_app, "of-a-batch", headers={BATCH_HEADER: "b"})
+    held = hand.claim(2)
+    for each in ("j", "b"):
+        mark(lanes_app, each)
+    for each in held if how != "reap" else ():
+        assert hand.requeue(each, delay_ms=60_000 if how == "delay" else 0)
+    if how == "reap":
+        client.zadd("lanes:leases", {each.tag: 0 for each in held})
+    assert hand.names() == []
+    assert [places(client, name) for name in ("j", "of-a-batch")] == [["lanes:ended"], ["lanes:ended"]]
 
 
 def test_an_eta_is_forgotten_once_it_was_waited_for(lanes_app: Any, hand: Hand, client: Redis) -> None:
@@ -462,6 +493,20 @@ def test_what_a_dead_worker_was_taking_in_is_taken_in_once(lanes_app: Any, hand:
     assert not client.exists("lanes:arrived:batch")
 
 
+def test_arrivals_outlast_a_server_that_is_full(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """What a full server will not take in stays where it was, and is taken in once there is room."""
+    client.lpush("lanes:arrived:batch", *(json.dumps(message_of(f"j{n}")) for n in range(MOST_MESSAGES)))
+    client.config_set("maxmemory", 1)
+    try:
+        for _ in range(2):
+            with pytest.raises(OutOfMemoryError):
+                take_in_from(lanes_app, "batch")
+    finally:
+        client.config_set("maxmemory", 0)
+    take_in_from(lanes_app, "batch")
+    assert hand.names() == [f"j{n}" for n in range(MOST_MESSAGES)]
+
+
 def test_arrivals_are_taken_in_by_the_handful(lanes_app: Any, hand: Hand, client: Redis) -> None:
     """A worker has jobs to look after: it takes in 20 at a time, the most important list first, in their order."""
     client.lpush("batch\x06\x166", *(json.dumps(message_of(f"late-{n}")) for n in range(30)))
@@ -526,6 +571,17 @@ def test_a_message_of_ones_own_queue_is_held_like_a_job(hand: Hand, client: Redi
         (held,) = hand.claim(queues=("own",))
         assert hand.ack(held) == 1
     assert not client.exists("own", "lanes:jobs", "lanes:texts", "lanes:leases")
+
+
+def test_a_job_may_be_called_like_a_message_of_ones_own_queue(lanes_app: Any, hand: Hand, client: Redis) -> None:
+    """A producer chooses his jobs' ids: neither loses its text to the other."""
+    put(lanes_app, "own-1", "own-2")
+    client.lpush("own", json.dumps(message_of("m")))
+    (own,) = hand.claim(queues=("own",))
+    put(lanes_app, own.tag)
+    assert hand.names() == ["own-1", "own-2", own.tag]
+    assert hand.ack(own) == 1
+    assert own.name == "m"
 
 
 def test_ones_own_queues_come_after_the_lanes_and_by_priority(lanes_app: Any, hand: Hand, client: Redis) -> None:

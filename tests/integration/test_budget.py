@@ -81,6 +81,14 @@ class Desk:
         """Let time pass."""
         self.redis.now += seconds
 
+    def wait_beside(self, seconds: float) -> None:
+        """Let time pass beside another worker, which gives its signs of life every 3 s."""
+        worker = self.yard.worker()
+        while seconds > 0:
+            self.wait(min(seconds, 3))
+            worker.extend()
+            seconds -= 3
+
     def ask(self, lane: Lane = CRITICAL, waiter: str = "", **cost: Any) -> Reservation:
         """Ask for a cost; without one, for one request. A named waiter will ask again, and its place is kept."""
         asked = Cost(**{"output_tokens": 0, **cost})
@@ -317,7 +325,7 @@ class TestWaiters:
     def ask_for(desk: Desk, held: Any) -> Reservation:
         """Ask for a call of a job in its slot."""
         claim = (held.tag, held.token)
-        return desk.budget.reserve(desk.client, BATCH, REQUEST, claim=claim, has_job=True, waits=True)
+        return desk.budget.reserve(desk.client, BATCH, REQUEST, claim=("call", TOKEN), job=claim, waits=True)
 
     def test_a_call_that_never_comes_back_holds_nobody_up_for_long(self, desk: Desk) -> None:
         """Its worker may be dead."""
@@ -613,11 +621,9 @@ class TestCalls:
             assert desk.yard.names() == ["job"]
         else:
             assert desk.ask().granted
-        desk.wait(LEASE - 1)
-        desk.yard.worker().extend()
+        desk.yard.wait_beside(LEASE - 1)
         assert not desk.ask().granted
-        desk.wait(1.1)
-        desk.yard.worker().extend()
+        desk.yard.wait_beside(1.1)
         assert [held.name for held in desk.yard.claim(hand=desk.yard.worker())] == ["job"] * has_job
         assert desk.ask().granted is not has_job
 
@@ -639,8 +645,7 @@ class TestCalls:
         """Its process was cut off for a while; what it used is not lost, and counts once."""
         desk.on(itpm=6_000)
         ticket = desk.ask(input_tokens=1_400).ticket
-        desk.wait(60)
-        desk.yard.worker().extend()
+        desk.yard.wait_beside(60)
         desk.ask(input_tokens=1_400)
         assert desk.settle(ticket, Usage(0, 0))
         assert desk.granted(input_tokens=140) == 10
@@ -653,8 +658,7 @@ class TestCalls:
         for _ in range(30):
             desk.put(BATCH)
         assert len(desk.yard.claim(30)) == 30
-        desk.wait(LEASE + 0.1)
-        desk.yard.worker().extend()
+        desk.yard.wait_beside(LEASE + 0.1)
         assert desk.ask().granted
         assert desk.redis.client.scard(f"{desk.key}:calls") == 1
         assert desk.redis.client.zcard("lanes:leases") == 1

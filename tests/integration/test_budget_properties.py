@@ -143,7 +143,8 @@ def buckets_of(given: Limits) -> dict[str, Bucket]:
 def new_budget(redis: Redis, given: Limits) -> tuple[Any, Budget]:
     """Return a client with a clock, and a budget that nobody has used."""
     redis.flushdb()
-    return ClockedRedis(redis), budget_for(Settings(limits=given), CRITICAL, "m")
+    drawn_on = budget_for(Settings(limits=given), CRITICAL, "m")
+    return ClockedRedis(redis), dataclasses.replace(drawn_on, lanes=UNBOOSTED)
 
 
 def ask(client: Any, budget: Budget, lane: Lane, cost: Cost, name: str) -> Reservation:

@@ -289,6 +289,22 @@ def test_putting_again_what_was_put_adds_nothing(alone: Any) -> None:
     assert redis.hget("lanes:batch:b", "queued") == b"5"
 
 
+def test_putting_again_tells_again_what_was_left_out(alone: Any) -> None:
+    """A job that was left out because there is one of its name would be taken for queued, and waited for in vain."""
+    redis = redis_client(alone)
+    first = Client(alone).submit("batch", unique="1", **params())
+
+    def put(*names: str) -> list[Any]:
+        headers = [{"id": f"b-{at}", "task": "tasks.create_message", "lanes_unique": n} for at, n in enumerate(names)]
+        entries = [Entry(each["id"], b"{}", 6, each, "", 0.0) for each in headers]
+        arguments = (part for entry in entries for part in entry.arguments())
+        return PUBLISH_MANY.run(redis, (), ("", "batch", 9, "lanes:batch:b", 60, 0, *arguments))
+
+    assert put("0", "1", "0") == [3, 1, 1, first.id.encode(), 2, b"b-0"]
+    assert put("0", "1", "0") == [3, 2, 1, first.id.encode(), 2, b"b-0"]
+    assert redis.hget("lanes:batch:b", "queued") == b"1"
+
+
 def test_a_job_is_counted_once_however_often_it_is_done(alone: Any) -> None:
     """A lease that expired has a job done twice."""
     from tasks.outcome import TALLY

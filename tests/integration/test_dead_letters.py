@@ -3,10 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand
+from broker_kit.hand import MAX_DEATHS, Hand
 
 from celery_app.broker.dead_letters import dead_letters
-from celery_app.scheduler.verbs import PRESENT
+from celery_app.scheduler.verbs import DONE_ENDED, PRESENT, TAKE_ENDED
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -104,6 +104,22 @@ def test_dead_letters_are_bounded_by_bytes(lanes_app: Any, client: Redis) -> Non
     assert total(client, "bytes") == sum(letter.size for letter in dead_letters(client)) <= MOST_BYTES
     assert client.zrange("lanes:dead", -1, -1) == [b"large-7"]
     client.flushdb()
+
+
+def test_no_dead_letter_goes_before_it_is_told(lanes_app: Any, client: Redis) -> None:
+    """However large the others are: whoever waits for it would wait for ever. Once it is told, it makes room."""
+    hand = Hand(client)
+    for name in ("first", "second"):
+        lanes_app.send_task("kit.job", task_id=name, queue="batch")
+    client.hset("lanes:dead_totals", "bytes", 2 * MOST_BYTES)
+    client.zadd("lanes:dead", {"nothing": 0})
+    for _ in range(MAX_DEATHS):
+        for held in hand.claim(2):
+            hand.requeue(held, went_wrong=True)
+    assert [row[0] for row in TAKE_ENDED.run(client, (), ("", 20, 60_000))] == [b"first", b"second"]
+    DONE_ENDED.run(client, (), ("", "first"))
+    PRESENT.run(client, (), ("", "w@host", 15_000, "batch"))
+    assert client.zrange("lanes:dead", 0, -1) == [b"second"]
 
 
 def test_a_dead_letters_id_may_be_used_again(lanes_app: Any, client: Redis) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.hand import Hand
 from broker_kit.records import ids_in
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
@@ -22,10 +24,13 @@ from celery_app.broker.dead_letters import dead_letters
 from celery_app.broker.lease import Leases
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.errors import Cancelled, KilledItsWorker
+from celery_app.errors import Cancelled, DeadlineExceeded, KilledItsWorker
+from celery_app.job_keys import BATCH_HEADER
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from demo.simulator import Behaviour, running
+from tasks import LaneTask, ended
+from tasks.ended import work_off
 from tests.conftest import close, close_backend
 
 if TYPE_CHECKING:
@@ -191,6 +196,28 @@ def test_a_chord_with_a_cancelled_part_ends(up: Rig, queued: bool) -> None:
     assert isinstance(body.result, ChordError)
     with pytest.raises(Cancelled):
         body.get(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("how", ["running", "queued", "last", "revoked"])
+def test_the_errback_of_a_chord_hears_of_a_cancelled_part(up: Rig, how: str) -> None:
+    """That of its body runs, once, and the body never; whether the part was running, queued, or the last to end."""
+    up.api.control(latency=1.0)
+    part_id = uuid.uuid4().hex
+    parts = [call_of(up, str(number)) for number in range(2 if how == "running" else 6)]
+    parts[-1].set(task_id=part_id, **({"countdown": 60} if how == "last" else {}))
+    chord(group(parts), call_of(up, "body").on_error(call_of(up, "errback"))).apply_async()
+    if how == "last":
+        wait_until(lambda: up.api.summary()["statuses"].get("200") == len(parts) - 1, "the others are done")
+    else:
+        wait_until(lambda: up.api.summary()["in_flight"] == min(len(parts), 4), "its parts are at the API")
+    if how == "revoked":
+        up.app.control.revoke(part_id)
+    else:
+        assert up.client.cancel(part_id)
+    expected = len(parts) - (how != "running") + 1
+    wait_until(lambda: up.api.summary()["total"] >= expected, "the errback has run")
+    wait_until(lambda: not get_queue_stats(up.app)["lanes"]["critical"]["in_flight"], "all has ended")
+    assert up.api.summary()["total"] == expected
 
 
 def revoked_by(up: Rig, how: str, result: Any) -> None:
@@ -365,6 +392,57 @@ def test_a_burial_that_a_dead_worker_had_taken_is_told_by_another(deadly: Rig) -
     wait_until(lambda: again.state == "FAILURE", "another has ended it")
     wait_until(lambda: not redis.zcard("lanes:ended"), "it is told")
     assert job_id in ids_in(redis, "dead")
+
+
+def test_a_hook_that_raises_is_called_once(lanes_app: Any) -> None:
+    """A project's own on_failure may have a defect: the job has ended all the same, and who waits for it is told."""
+    called = []
+
+    @lanes_app.task(base=LaneTask, bind=True, name="own.hook")
+    def hooked(self: Any) -> None:
+        """Never run."""
+
+    def on_failure(self: Any, exc: Exception, task_id: str, *_: Any) -> None:
+        called.append((task_id, type(exc)))
+        raise KeyError(task_id)
+
+    task = lanes_app.tasks["own.hook"]
+    type(task).on_failure = on_failure
+    headers = {"deadline_at": time.time(), BATCH_HEADER: "batch"}
+    job = task.apply_async(queue="critical", task_id="batch-0", headers=headers)
+    hand, client = Hand(redis_client(lanes_app)), redis_client(lanes_app)
+    eventually(lambda: hand.claim() == [] and ids_in(client, "ended"), PATIENCE, "it has ended")
+    for _ in range(2):
+        work_off(lanes_app)
+        client.zadd("lanes:ended", {"batch-0": 0}, xx=True)  # a minute later
+    assert called == [(job.id, DeadlineExceeded)]
+    assert (job.state, ids_in(client, "ended"), client.hlen("lanes:jobs")) == ("FAILURE", [], 0)
+    assert client.hget("lanes:batch:batch", "failed") == b"1"
+
+
+@pytest.mark.parametrize("index", ["x", "", "4294967295", "9" * 200])
+def test_a_made_up_batch_takes_no_memory(lanes_app: Any, index: str) -> None:
+    """A stock producer's header may name a batch for an id that is none of a batch's: its job ends like any other."""
+    headers = {"deadline_at": time.time(), BATCH_HEADER: "b"}
+    lanes_app.send_task("some.task", queue="critical", task_id=f"b-{index}", headers=headers)
+    hand, client = Hand(redis_client(lanes_app)), redis_client(lanes_app)
+    eventually(lambda: hand.claim() == [] and ids_in(client, "ended"), PATIENCE, "it has ended")
+    work_off(lanes_app)
+    assert lanes_app.AsyncResult(f"b-{index}").state == "FAILURE"
+    assert client.keys("lanes:batch:*") == []
+
+
+def test_what_nobody_can_be_told_of_is_given_up(lanes_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ending that fails each time is not tried for ever."""
+    monkeypatch.setattr(ended, "MOST_TAKES", 3)
+    client, hand = redis_client(lanes_app), Hand(redis_client(lanes_app))
+    job = lanes_app.send_task("some.task", queue="critical", headers={"deadline_at": time.time()})
+    eventually(lambda: hand.claim() == [] and ids_in(client, "ended"), PATIENCE, "it has ended")
+    client.lpush(f"celery-task-meta-{job.id}", "no result")  # the backend refuses it each time
+    for left in (1, 1, 0):
+        client.zadd("lanes:ended", {job.id: 0}, xx=True)
+        work_off(lanes_app)
+        assert client.zcard("lanes:ended") == left
 
 
 def test_what_ended_is_taken_by_one_worker_at_a_time(lanes_app: Any) -> None:

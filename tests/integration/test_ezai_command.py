@@ -54,10 +54,8 @@ def test_it_says_when_it_is_ready_and_stops_when_told(number: signal.Signals) ->
         assert ready["pid"] == process.pid
         with open_stream(ready["url"]) as stream:
             assert stream.readline() == b"event: message_start\n"
-            begun = time.monotonic()
             process.send_signal(number)
             assert process.wait(DEADLINE_S) == 0
-            assert time.monotonic() - begun < 2
         out, err = process.communicate()
         assert (out, err) == ("", "")
 
@@ -94,9 +92,9 @@ def test_a_taken_port_is_an_error_in_process() -> None:
 
 def test_wrong_values_are_told_by_name() -> None:
     """An option out of its range is refused at the start, by name."""
-    result = finished("--hang-rate", "2")
+    result = finished("--latency", "-2")
     assert result.returncode == 2
-    assert "hang_rate" in result.stderr
+    assert "latency" in result.stderr
 
 
 def test_it_can_end_with_its_parent() -> None:

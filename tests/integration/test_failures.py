@@ -158,6 +158,7 @@ def ended(shared: Rig) -> dict[str, Ended]:
     }
     errors = {model: error_of(result) for model, result in results.items()}
     calls = Counter(call["model"] for call in shared.api.calls())
+    wait_until(lambda: len(reasons_of(shared)) == len(results), "the last is buried, once it has been told")
     reasons, slowed = reasons_of(shared), slowed_models(shared)
     return {
         model: Ended(errors[model], calls[model], reasons.get(result.id), model in slowed)
@@ -242,7 +243,7 @@ def test_a_429_closes_the_budget_for_everybody_and_costs_no_attempt(up: Rig) -> 
     teach_limits(up)
     fault = "429;retry-after=1"
     limited = submit(up, fault)
-    wait_until(lambda: arrivals(up, fault), "the first call")
+    wait_until(lambda: redis_client(up.app).exists("lanes:budget:shut"), "the budget has heard of the first call")
     other = submit(up, lane="normal")
     wait_until(lambda: len(arrivals(up, fault)) > ATTEMPTS, "more calls than the lane has attempts")
     assert up.client.cancel(limited)

@@ -282,3 +282,31 @@ def test_a_dead_broker_is_one_error() -> None:
     app = celery_app.create_app(Settings(broker_url="redis://127.0.0.1:1/0", result_backend="redis://127.0.0.1:1/0"))
     with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1:1"):
         get_queue_stats(app)
+
+
+def test_the_oldest_job_is_found_at_any_priority_and_behind_many_tenants(lanes_app: Any) -> None:
+    """A line is in the order of priority, and a tenant who is served for long has his turn last."""
+    submit(lanes_app, "batch", headers={"submitted_at": time.time() - 500, "lanes_tenant": "large"}, priority=9)
+    for number in range(100):
+        submit(lanes_app, "batch", headers={"lanes_tenant": f"tenant-{number:02}"})
+    submit(lanes_app, "batch", headers={"lanes_tenant": "large"})
+    redis_client(lanes_app).zadd("lanes:tenants:batch:", {"large": 1.0})
+
+    assert 500 <= get_queue_stats(lanes_app)["lanes"]["batch"]["oldest_s"] < 500 + SLACK_S
+
+
+def test_the_scripts_are_sent_once(lanes_app: Any) -> None:
+    """A status page that asks every second sends their digests; a server that has forgotten them gets them again."""
+    client = redis_client(lanes_app)
+
+    def sent() -> int:
+        before = client.info("stats")["total_net_input_bytes"]
+        assert get_queue_stats(lanes_app)["queue_depth"] == 1
+        return int(client.info("stats")["total_net_input_bytes"] - before)
+
+    submit(lanes_app, "batch")
+    client.script_flush()
+    first = sent()
+    assert sent() < first / 10
+    client.script_flush()
+    assert sent() == pytest.approx(first, rel=0.1)

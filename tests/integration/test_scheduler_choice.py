@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -126,15 +127,17 @@ class TestOrder:
         assert yard.names(1) == ["free"]
 
     def test_of_many_models_that_wait_none_is_forgotten(self, yard: Yard) -> None:
-        """A claim looks at 64 models of a lane; of more, at others each time."""
+        """A claim looks at 32 models of a lane; of more, at others each time."""
         for n in range(200):
             put(yard, budget(f"slow-{n}", ONE_A_SECOND), BATCH, f"first-{n}", f"second-{n}")
         for _ in range(100):
             yard.claim(100)
         put(yard, FREE, BATCH, "free")
-        assert "free" in [name for _ in range(60) for name in yard.names(1)]
+        assert "free" in [name for _ in range(120) for name in yard.names(1)]
 
-    @pytest.mark.parametrize("model", ['quo"te', "back\\slash", "модель", "new\nline", "a:b", "{a}|b", "", "%s *?["])
+    @pytest.mark.parametrize(
+        "model", ["calls", "lapsed", 'quo"te', "back\\slash", "модель", "new\nline", "a:b", "{a}|b", "", "%s *?["]
+    )
     def test_a_model_of_any_name_has_a_line_and_a_budget(self, yard: Yard, model: str) -> None:
         """It waits for its own budget, holds up no other, and goes in its time."""
         slow = budget(model, ONE_A_SECOND)
@@ -184,6 +187,18 @@ class TestRoom:
         for lane, number in ((BATCH, 4), (NORMAL, 7), (CRITICAL, 9)):
             put(yard, budget(lane.name, 600), lane, *(f"{lane.name}-{n}" for n in range(20)))
             assert len(yard.names()) == number
+
+    @pytest.mark.parametrize("tokens", [-100_000, 10**400, -math.inf, math.nan])
+    def test_a_cost_that_makes_no_sense_gives_the_budget_nothing(self, yard: Yard, tokens: float) -> None:
+        """Nor does it take from it: a foreign producer's header may say anything."""
+        drawn_on, half = budget("m", itpm=6_000), Cost(input_tokens=700, output_tokens=0)
+        put(yard, drawn_on, CRITICAL, "one", "two", "three", cost=half)
+        assert yard.names() == ["one", "two"]
+        put(yard, drawn_on, NORMAL, "foreign", cost=Cost(input_tokens=tokens))  # type: ignore[arg-type]
+        assert yard.names() == ["foreign"]
+        assert yard.names() == []
+        wait(yard, 7.1)
+        assert yard.names() == ["three"]
 
     def test_a_lane_above_counts_while_a_live_worker_serves_it(self, yard: Yard) -> None:
         """What is left for a job that nobody takes would be lost: 15 s after its last sign of life nothing is left."""
@@ -399,7 +414,7 @@ class TestLimitedJobs:
         assert hand.names() == []
 
     def test_jobs_of_many_models_are_purged(self, lanes_app: Any, client: Redis) -> None:
-        """All of them, although no script looks at more than 64 models of a lane in one go."""
+        """All of them, although no script looks at more than 32 models of a lane in one go."""
         for n in range(200):
             lanes_app.send_task("kit.job", queue="batch", ignore_result=True, headers={MODEL: f"model-{n}"})
         lanes_app.send_task("kit.job", queue="batch", ignore_result=True, countdown=60)
@@ -423,3 +438,20 @@ class TestLimitedJobs:
             queue.declare()
             queue.delete(if_empty=True)
         assert hand.places("batch") == 2
+
+
+@pytest.mark.parametrize("suspects", [3, 100])
+def test_suspects_of_one_tenant_hide_no_others_jobs(yard: Yard, suspects: int) -> None:
+    """Two processes have died while they held them; one that holds one of them works on beside it."""
+    yard.raw.hset("lanes:weights", "killer", 1_000)
+    put(yard, FREE, BATCH, *(f"served-{n}" for n in range(5)), tenant="other")
+    assert all(yard.hand.ack(held) for held in yard.claim(5))
+    wait(yard, 11)  # from then on there is no limit
+    put(yard, FREE, BATCH, *(f"killer-{n}" for n in range(suspects)), tenant="killer")
+    for _ in range(2):
+        assert len(yard.names(suspects, hand=yard.worker())) == suspects
+        yard.wait_beside(18)
+    put(yard, FREE, BATCH, "other", tenant="other")
+
+    assert yard.names(1, hand=yard.worker()) == ["killer-0"]
+    assert yard.names(1, hand=yard.worker(), has_suspect=True) == ["other"]

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.hand import Hand
+from budget_kit.clock import ClockedRedis
+from budget_kit.yard import REQUEST, Yard
 
+from celery_app.budget import Budget
+from celery_app.lanes import BATCH, LANES
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
+from celery_app.settings import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redis import Redis
 
 #: As large as README's own example sends them.
@@ -92,16 +102,83 @@ def test_a_claim_costs_the_same_however_many_wait(lanes_app: Any, client: Redis,
     assert cost_of_a_claim(lanes_app, client, **{"tenants": 1, "jobs": 1, **others}) < 2 * few
 
 
+#: One call a minute: all others wait.
+FEW = Budget("key:m", "m", Limits(rpm=1), LANES, sharers=("batch",))
+
+
+def ask(yard: Yard, number: int) -> bool:
+    """Ask for a call that will ask again; say whether it may leave."""
+    claim = (f"call-{number}", "slots:call")
+    return FEW.reserve(yard.client, BATCH, REQUEST, claim=claim, waits=True).granted
+
+
+def test_waiting_in_a_slot_costs_the_same_however_many_wait(client: Redis) -> None:
+    """A thousand calls that wait for a budget slow down neither each other nor a worker's claim."""
+    yard, costs = Yard(ClockedRedis(client)), []
+    assert ask(yard, 0)
+    for last in (50, 1_000):
+        for number in range(1, last + 1):
+            assert not ask(yard, number)
+        costs.append([least_us(client, partial(ask, yard, last)), least_us(client, yard.claim)])
+
+    (few_ask, few_claim), (many_ask, many_claim) = costs
+    assert many_ask < 2 * few_ask
+    assert many_claim < 2 * few_claim
+
+
+def test_counting_a_lanes_jobs_costs_the_same_however_many_lines_it_has(client: Redis) -> None:
+    """The oldest job is looked for in some lines only."""
+    yard, costs = Yard(client), []
+    for models, tenants in ((1, 32), (8, 60)):
+        for model, tenant in product(range(models), range(tenants)):
+            yard.put(replace(FEW, model=f"m{model}"), BATCH, tenant=f"tenant-{tenant}")
+        costs.append(least_us(client, lambda: Hand(client).places("batch")))
+
+    few, many = costs
+    assert many < 3 * few
+
+
+def test_purging_a_lane_blocks_the_server_no_longer_however_many_jobs_of_others_wait(
+    lanes_app: Any, client: Redis
+) -> None:
+    """What is scheduled is looked through in pieces."""
+    costs, put = [], 0
+    with lanes_app.connection_for_write() as connection:
+        connection.default_channel.queue_purge("batch")  # the server knows the script from then on
+    for others in (500, 4_000):
+        with lanes_app.producer_or_acquire() as producer, producer.batch():
+            options: dict[str, Any] = {"ignore_result": True, "producer": producer, "countdown": 600}
+            for _ in range(others - put):
+                lanes_app.send_task("kit.job", queue="normal", **options)
+            for _ in range(3):
+                lanes_app.send_task("kit.job", queue="batch", **options)
+        put = others
+        client.config_resetstat()
+        with lanes_app.connection_for_write() as connection:
+            assert connection.default_channel.queue_purge("batch") == 3
+        costs.append(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
+
+    few, many = costs
+    assert many < 3 * few
+    assert client.zcard("lanes:scheduled") == put
+
+
+def least_us(client: Redis, action: Callable[[], Any]) -> float:
+    """Return what the server spends on an action, the least of some rounds."""
+    costs = []
+    for _ in range(ROUNDS):
+        before = server_us(client)
+        action()
+        costs.append(server_us(client) - before)
+    return min(costs)
+
+
 def cost_of_a_claim(app: Any, client: Redis, tenants: int, jobs: int) -> float:
     """Return what the server spends on claiming a job, where so many tenants have so many jobs each."""
-    hand, costs = Hand(client), []
+    hand = Hand(client)
     with app.producer_or_acquire() as producer, producer.batch():
         for tenant in range(tenants):
             for _ in range(max(jobs, ROUNDS if tenants == 1 else 1)):
                 headers = {MODEL: "m", TENANT: f"tenant-{tenant}"}
                 app.send_task("kit.job", queue="batch", ignore_result=True, headers=headers, producer=producer)
-    for _ in range(ROUNDS):
-        before = server_us(client)
-        (_,) = hand.claim()
-        costs.append(server_us(client) - before)
-    return min(costs)
+    return least_us(client, lambda: hand.claim()[0])

@@ -14,6 +14,7 @@ from celery_app.budget.terms import write_terms, write_weights
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import InvalidRequest
+from celery_app.identity import LONGEST_KEPT
 from celery_app.settings import Settings, settings_of
 from tasks import create_message
 from tests.conftest import close
@@ -86,11 +87,23 @@ def test_weights_say_how_many_turns_a_tenant_gets(app: Any, client: Client, hand
     assert served(hand, jobs, 40).count("acme") in {29, 30, 31}
 
 
-def test_the_weights_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("weight", ["0.001", "1000", "1e-300"])
+def test_a_weight_of_any_size_leaves_the_others_their_turns(app: Any, client: Client, hand: Hand, weight: str) -> None:
+    """The lane's time goes on, and the tenants' turns are told apart by it."""
+    redis_client(app).hset("lanes:weights", "acme", weight)
+    jobs = {**submit_for(client, "acme", 3), **submit_for(client, "other", 3)}
+    served(hand, jobs, 6)
+    jobs = {**submit_for(client, "one", 8), **submit_for(client, "two", 8)}
+
+    assert served(hand, jobs, 12).count("one") in {5, 6, 7}
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "1e-300", "1e300", '"x"'])
+def test_the_weights_are_a_setting(monkeypatch: pytest.MonkeyPatch, weight: str) -> None:
     """``LANES_TENANT_WEIGHTS`` is JSON; nonsense is refused by name."""
     monkeypatch.setenv("LANES_TENANT_WEIGHTS", '{"acme": 3}')
     assert Settings.from_environment().tenant_weights == {"acme": 3}
-    monkeypatch.setenv("LANES_TENANT_WEIGHTS", '{"acme": 0}')
+    monkeypatch.setenv("LANES_TENANT_WEIGHTS", f'{{"acme": {weight}}}')
     with pytest.raises(Exception, match="LANES_TENANT_WEIGHTS"):
         Settings.from_environment()
 
@@ -133,6 +146,21 @@ class TestUnique:
         other = app.tasks[create_message.name].apply_async(kwargs=params(), queue="batch", unique="y")
         assert len({first.id, streamed.id, other.id}) == 3
 
+    @pytest.mark.parametrize(("mine", "others"), [(("a", "x"), ("b", "x")), (("a", "1:b:x"), ("a:1", "b:x"))])
+    def test_a_name_is_its_tenants(self, client: Client, mine: tuple[str, str], others: tuple[str, str]) -> None:
+        """Another tenant's job of the same name is another: its handle would bring the answer along."""
+        names = (*(dict(zip(("tenant", "unique"), each, strict=True)) for each in (mine, others)), {"unique": "x"})
+        assert len({client.submit(lane="batch", **each, **params()).id for each in names}) == 3
+
+    def test_a_foreign_name_ends_with_its_job(self, app: Any, client: Client, hand: Hand) -> None:
+        """A producer without our code may ask for it to last for ever, and gets a year."""
+        app.send_task("some.task", queue="batch", headers={"lanes_unique": "x", "lanes_unique_for": 9e10})
+        (held,) = hand.claim()
+        assert hand.ack(held)
+        (name,) = redis_client(client.app).keys("lanes:unique:*")
+        assert 0 < redis_client(client.app).ttl(name) <= LONGEST_KEPT
+        assert not redis_client(client.app).zcard("lanes:leases")
+
     def test_a_cancelled_job_leaves_its_name(self, app: Any, client: Client) -> None:
         """Its name is free once whoever waits has been told."""
         from tasks.ended import work_off
@@ -160,6 +188,8 @@ class TestUnique:
             ({"unique": 7}, "unique"),
             ({"unique_for": 3}, "unique_for"),
             ({"unique": "x", "unique_for": -1}, "unique_for"),
+            ({"unique": "x", "unique_for": 1e17}, "unique_for"),
+            ({"unique": "x", "unique_for": float("nan")}, "unique_for"),
         ],
     )
     def test_nonsense_is_refused_by_name(self, client: Client, options: dict[str, Any], path: str) -> None:
@@ -191,6 +221,20 @@ class TestExplain:
         assert 0 < told["expected_s"] < 60
         assert client.explain(jobs[0])["state"] == "running"
         close(app)
+
+    def test_it_tells_of_a_second_message_of_an_id(self, app: Any, client: Client, hand: Hand) -> None:
+        """A task may replace itself, or be repeated with other arguments, while it runs: that one is found, too."""
+        send = app.tasks[create_message.name].apply_async
+        first = send(kwargs=params(), queue="batch", task_id="j")
+        (held,) = hand.claim()
+        send(kwargs=params("other"), queue="batch", task_id="j")
+        assert hand.ack(held)
+        assert client.explain(first)["state"] == "queued"
+        assert client.cancel(first)
+        assert hand.claim() == []
+        assert client.explain(first)["state"] == "ended"
+        send(kwargs=params("again"), queue="batch", task_id="j")
+        assert client.explain(first)["state"] == "queued"
 
     def test_it_tells_what_it_does_not_know(self, client: Client) -> None:
         """A job without a worker, one that waits for its time, and one that nobody has submitted."""

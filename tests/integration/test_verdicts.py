@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anthropic
 import httpx2
 import pytest
-from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, wait_until, web_app
+from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, the_dead, wait_until, web_app
 from worker_process import worker
 
 from celery_app.broker.dead_letters import dead_letters
@@ -101,7 +101,7 @@ class TestTimeout:
             job.get(timeout=PATIENCE)
 
         assert up.api.summary()["total"] == 2
-        (dead,) = dead_letters(redis_client(up.app))
+        (dead,) = the_dead(up)
         assert "CallTimeout after 2 attempts" in dead.reason
         assert "LANES_BATCH_CALL_TIMEOUT" in dead.reason
 
@@ -174,7 +174,7 @@ class TestJob:
 
         with pytest.raises(ApiError, match="429"):
             refused.get(timeout=PATIENCE)
-        (dead,) = dead_letters(redis_client(up.app))
+        (dead,) = the_dead(up)
         assert dead.lane == "normal"
         assert dead.reason.startswith("ApiError after 2 attempts")
         assert calls_with(up, fault) >= 3

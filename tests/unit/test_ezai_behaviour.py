@@ -1,118 +1,91 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from demo.simulator import Behaviour, Fault, InvalidChange, Limits, Simulator
-from demo.simulator.faults import Status, named
-
-if TYPE_CHECKING:
-    from random import Random
-
-
-def seeded(behaviour: Behaviour) -> Random:
-    """Give the simulator's own source of draws."""
-    return Simulator(behaviour, Limits()).random
-
-
-def test_every_problem_is_reported_together() -> None:
-    """A behaviour that cannot be names all of its wrong fields at once."""
-    with pytest.raises(ValueError, match=r"drop_rate.*latency.*output_tokens"):
-        Behaviour(latency=-1, drop_rate=2, output_tokens=0)
+from demo.simulator import Behaviour, InvalidChange, Limits, Simulator
+from demo.simulator.simulator import CallLog
 
 
 def test_faults_are_as_frequent_as_their_rates() -> None:
     """Each fault befalls its share of the calls, and the rest are well."""
-    behaviour = Behaviour(overloaded_rate=0.2, hang_rate=0.1, seed=1)
-    random = seeded(behaviour)
-    draws = [behaviour.draw_fault(random, streaming=False) for _ in range(10_000)]
-    assert draws.count(Fault.OVERLOADED) == pytest.approx(2_000, rel=0.1)
-    assert draws.count(Fault.HANG) == pytest.approx(1_000, rel=0.1)
+    behaviour = Behaviour(overloaded_rate=0.2, server_error_rate=0.1)
+    draws = [behaviour.fault(streaming=False) for _ in range(10_000)]
+    assert draws.count("overloaded") == pytest.approx(2_000, rel=0.2)
+    assert draws.count("server_error") == pytest.approx(1_000, rel=0.2)
     assert draws.count(None) == pytest.approx(7_000, rel=0.1)
 
 
 def test_only_streams_break_in_the_middle() -> None:
     """A fault in the middle of a stream never befalls a call that does not stream."""
-    behaviour = Behaviour(truncated_rate=1)
-    random = seeded(behaviour)
-    assert behaviour.draw_fault(random, streaming=True) is Fault.TRUNCATED
-    assert behaviour.draw_fault(random, streaming=False) is None
-
-
-def test_one_seed_gives_one_course() -> None:
-    """A run with a seed can be repeated, latencies and lengths included."""
-    behaviour = Behaviour(latency=1, jitter=0.5, output_tokens=100, output_spread=0.5, drop_rate=0.5, seed=7)
-
-    def course() -> list[object]:
-        random = seeded(behaviour)
-        draws = (behaviour.draw_latency, behaviour.draw_output_tokens)
-        return [[draw(random) for draw in draws] + [behaviour.draw_fault(random, streaming=True)] for _ in range(9)]
-
-    assert course() == course()
-
-
-def test_latency_stays_within_its_jitter() -> None:
-    """No latency differs from the mean by more than the jitter, and none is negative."""
-    behaviour = Behaviour(latency=0.1, jitter=0.3, seed=1)
-    random = seeded(behaviour)
-    draws = [behaviour.draw_latency(random) for _ in range(1_000)]
-    assert min(draws) == 0
-    assert 0.3 < max(draws) <= 0.4
-
-
-def test_a_change_names_the_nearest_field() -> None:
-    """A misspelt field is refused, with the name that was probably meant."""
-    with pytest.raises(InvalidChange, match="latency"):
-        Simulator(Behaviour(), Limits()).change({"latancy": 1})
+    behaviour = Behaviour(drop_mid_stream_rate=1)
+    assert behaviour.fault(streaming=True) == "drop_mid_stream"
+    assert behaviour.fault(streaming=False) is None
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "told"),
     [
-        {"latency": "fast"},
-        {"latency": float("nan")},
-        {"latency": float("inf")},
-        {"output_tokens": 1.5},
-        {"outage": 1},
-        {"rpm": True},
-        {"limits": {"*": 5}},
-        {"behaviour": {"hang_rate": 2}},
-        {"behaviour": []},
+        ({"latancy": 1}, "latancy.*latency"),
+        ({"latency": "fast"}, "latency"),
+        ({"latency": None}, "latency"),
+        ({"latency": -1}, "latency"),
+        ({"latency": float("nan")}, "latency"),
+        ({"latency": float("inf")}, "latency"),
+        ({"outage": 1}, "outage"),
+        ({"rpm": True}, "rpm"),
+        ({"limits": {"*": 5}}, "limits"),
+        ({"limits": {"*": {"rpn": 5}}}, "rpn"),
     ],
 )
-def test_a_wrong_value_changes_nothing(change: dict[str, Any]) -> None:
-    """A change with one wrong value is refused as a whole."""
+def test_a_wrong_value_changes_nothing(change: dict[str, Any], told: str) -> None:
+    """A change with one wrong name or value is refused as a whole, and names it."""
     simulator = Simulator(Behaviour(), Limits(rpm=60))
     before = simulator.settings()
-    with pytest.raises(InvalidChange):
-        simulator.change({"jitter": 0.5, **change})
+    with pytest.raises(InvalidChange, match=told):
+        simulator.change({"jitter": 0.5, "itpm": 7, **change})
     assert simulator.settings() == before
 
 
-def test_settings_can_be_given_back() -> None:
-    """What the settings show is, sent through JSON, a change that changes nothing."""
-    simulator = Simulator(Behaviour(latency=0.5), {"*haiku*": Limits(rpm=60), "*": Limits(itpm=1_000)})
-    before = simulator.settings()
-    simulator.change(json.loads(json.dumps(before)))
-    assert simulator.settings() == before
-
-
-def test_limits_of_a_pattern_come_and_go() -> None:
-    """A pattern can be added, changed field by field, and dropped."""
-    simulator = Simulator(Behaviour(), Limits())
-    simulator.change({"limits": {"*haiku*": {"rpm": 60}}})
+def test_limits_change_by_pattern_and_for_all_others() -> None:
+    """A limit at the top is that of all models that no pattern names; what is not named stays as it is."""
+    simulator = Simulator(Behaviour(latency=0.5), Limits(itpm=1_000))
+    simulator.change({"jitter": 0.1, "rpm": 60, "limits": {"*haiku*": {"rpm": 6}}})
     simulator.change({"limits": {"*haiku*": {"in_flight": 2}}})
-    assert simulator.limits["*haiku*"] == Limits(rpm=60, in_flight=2)
-    simulator.change({"limits": {"*haiku*": None}})
-    assert set(simulator.limits) == {"*"}
+    assert simulator.limits == {"*": Limits(rpm=60, itpm=1_000), "*haiku*": Limits(rpm=6, in_flight=2)}
+    assert simulator.behaviour == Behaviour(latency=0.5, jitter=0.1)
 
 
-def test_faults_have_names_and_statuses_have_numbers() -> None:
-    """A request can ask for a fault by its name, or for an error by its status."""
-    assert named("hang") is Fault.HANG
-    assert named("409") == Status(409)
-    assert named("503;retry-after=Wed, 21 Oct") == Status(503, "Wed, 21 Oct")
-    with pytest.raises(ValueError, match="broken_json"):
-        named("brokn_json")
+def test_settings_can_be_shown_as_json() -> None:
+    """What is shown has each field that can be changed."""
+    shown = json.loads(json.dumps(Simulator(Behaviour(latency=0.5), {"*haiku*": Limits(rpm=60)}).settings()))
+    assert (shown["behaviour"]["latency"], shown["limits"]["*haiku*"]["rpm"]) == (0.5, 60)
+
+
+def test_calls_come_in_order_of_arrival() -> None:
+    """A call that arrived first stands first, although another ended before it, and one goes on."""
+    log = CallLog()
+    calls = [log.begin() for _ in range(3)]
+    for number, call in enumerate(calls):
+        call.arrived, call.user_id = float(number), str(number)
+    log.end(calls[1])
+    log.end(calls[0])
+    assert [call["user_id"] for call in log.calls()] == ["0", "1", "2"]
+
+
+def test_the_log_is_bounded_and_the_counts_are_not() -> None:
+    """Old calls are forgotten, but counted all the same; cleared, only those that go on stay."""
+    log = CallLog(kept=2)
+    for _ in range(5):
+        call = log.begin()
+        call.status = 200
+        log.end(call)
+    going_on = log.begin()
+    assert len(log.calls()) == 3
+    assert log.summary() == {"statuses": {"200": 5}, "total": 5, "in_flight": 1}
+    log.clear()
+    assert log.summary() == {"statuses": {}, "total": 0, "in_flight": 1}
+    log.end(going_on)
+    assert log.summary() == {"statuses": {"no_answer": 1}, "total": 1, "in_flight": 0}

@@ -12,11 +12,9 @@ if redis.call('EXISTS', key('ended:' .. id)) == 1 then
   return 0
 end
 redis.call('SET', key('cancel:' .. id), 1, 'EX', ARGV[3])
-local job = read_job(id)
-if job and (leave_line(id, job) or unschedule(id, job)) then
-  if job.deadline > 0 then
-    redis.call('ZREM', DEADLINES, id)
+for _, record in ipairs(records_of(id)) do
+  if leave_line(record.id, record.job) or unschedule(record.id, record.job) then
+    end_job(record.id, record.job, 'cancelled', '')
   end
-  end_job(id, job, 'cancelled', '')
 end
 return 1

@@ -5,10 +5,12 @@
 -- ARGV[2] string: separator between a queue's name and a priority step. ARGV[3] string: priority steps, as in "0,3,6,9"
 -- ARGV[4…] string: the lanes' names
 --
--- Returns for each lane: jobs queued, age in ms of the oldest queued job (nil: none), held, scheduled, dead.
+-- Returns for each lane: jobs queued, age in ms of the oldest queued job (nil: none; of more lines
+-- than are looked into, about the oldest), held, scheduled, dead.
 
--- Lines of a model that are looked into for the oldest job: those of the tenants whose turns are next.
-local MOST_TENANTS = 100
+-- Lines of a lane that are looked into for the oldest job, at most. Of many tenants it is those whose turns are last: they have been served
+-- for the longest, and still have jobs.
+local MOST_LINES = 32
 
 local function arrived(lane)
   local number = redis.call('LLEN', key('arrived:' .. lane))
@@ -26,15 +28,22 @@ local function older(id, oldest)
 end
 
 -- A line is in the order of arrival within each priority step.
+local function oldest_in(line, oldest)
+  local from = '-inf'
+  repeat
+    local first = redis.call('ZRANGEBYSCORE', line, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    oldest = older(first[1], oldest)
+    from = first[2] and string.format('%.0f', (math.floor(first[2] / STEP) + 1) * STEP)
+  until not from
+  return oldest
+end
+
 local function oldest_age(lane)
-  local oldest
-  for _, model in ipairs(models_of(lane)) do
-    for _, tenant in ipairs(redis.call('ZRANGE', tenants_key(lane, model), 0, MOST_TENANTS - 1)) do
-      local line = line_key({lane = lane, model = model, tenant = tenant})
-      for step in string.gmatch(ARGV[3], '%d+') do
-        local from, to = tonumber(step) * STEP, '(' .. string.format('%.0f', (tonumber(step) + 1) * STEP)
-        oldest = older(redis.call('ZRANGEBYSCORE', line, string.format('%.0f', from), to, 'LIMIT', 0, 1)[1], oldest)
-      end
+  local models, oldest = models_of(lane), nil
+  local tenants = math.max(1, math.floor(MOST_LINES / #models))
+  for i = 1, math.min(#models, MOST_LINES) do
+    for _, tenant in ipairs(redis.call('ZREVRANGE', tenants_key(lane, models[i]), 0, tenants - 1)) do
+      oldest = oldest_in(line_key({lane = lane, model = models[i], tenant = tenant}), oldest)
     end
   end
   return oldest
@@ -43,9 +52,8 @@ end
 local reply = {}
 for i = 4, #ARGV do
   local lane = ARGV[i]
-  local counts = redis.call('HMGET', COUNTS, lane .. ':queued', lane .. ':held', lane .. ':scheduled')
   local dead = redis.call('HGET', key('dead_totals'), lane .. ':dead') or '0'
-  local known = redis.call('EXISTS', JOBS) == 1 and function(n) return tonumber(counts[n] or '0') end or function() return 0 end
-  reply[#reply + 1] = {known(1) + arrived(lane), oldest_age(lane) or false, known(2), known(3), tonumber(dead)}
+  reply[#reply + 1] = {number_of(lane, 'queued') + arrived(lane), oldest_age(lane) or false, number_of(lane, 'held'),
+    number_of(lane, 'scheduled'), tonumber(dead)}
 end
 return reply

@@ -18,26 +18,31 @@
 -- Returns: ms after which to look again (-1: when a bell rings); 1 if a stock producer has left messages in a lane's lists;
 -- the models of which no worker has written down the budget, as lane, model, …; the jobs, each an array: queue, id,
 -- text (false: it has a key of its own), 1 if it was cancelled, tries, 1 if it has been out, ms since its submission, ms until
--- its deadline (-1: none), timeouts, refused_at, ticket ('' for none), verdict, 1 if it is a suspect.
+-- its deadline (-1: none), timeouts, refused_at, model, the ticket of what was reserved for that ('' for none), verdict, 1 if
+-- it is a suspect.
 
 local token, wanted, longest = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[5]) * 1000
 local process = string.match(ARGV[2], '^[^:]*')
-local has_suspect, separator, own_queues = ARGV[6] == '1', ARGV[7], tonumber(ARGV[9])
+local has_suspect, own_queues = ARGV[6] == '1', tonumber(ARGV[9])
 local lanes = read_lanes(10 + 2 * own_queues)
 local next_look, claimed, unknown = math.huge, {}, {}
 
-local function list_of(queue, step)
-  return step == '0' and queue or queue .. separator .. step
+-- What stands behind a queue's name in the names of its lists.
+local endings = {}
+for step in string.gmatch(ARGV[8], '%d+') do
+  endings[#endings + 1] = step == '0' and '' or ARGV[7] .. step
 end
 
 -- Whether a stock producer has put something into a list of a lane that this worker serves.
 local function has_arrivals()
   local lists = {}
   for _, lane in ipairs(lanes) do
-    for step in string.gmatch(lane.served and ARGV[8] or '', '%d+') do
-      lists[#lists + 1] = ARGV[1] .. list_of(lane.name, step)
+    if lane.served then
+      for _, ending in ipairs(endings) do
+        lists[#lists + 1] = ARGV[1] .. lane.name .. ending
+      end
+      lists[#lists + 1] = key('arrived:' .. lane.name)
     end
-    lists[#lists + 1] = lane.served and key('arrived:' .. lane.name) or nil
   end
   return lists[1] and redis.call('EXISTS', unpack(lists)) > 0
 end
@@ -47,7 +52,7 @@ local function told(id, job, queue, head)
   local left = job.deadline > 0 and math.max(0, job.deadline - NOW) or -1
   local cancelled = head and (head.cancelled or redis.call('EXISTS', key('cancel:' .. job.task_id)) == 1) and 1 or 0
   return {queue, id, text, cancelled, job.tries, job.out, math.max(0, NOW - job.submitted), left, job.timeouts,
-    text_of(job.refused_at), job.ticket, head and head.verdict or '', is_suspect(job) and 1 or 0}
+    text_of(job.refused_at), job.model, job.ticket, head and head.verdict or '', is_suspect(job) and 1 or 0}
 end
 
 local function hand_over(id, job, queue, held, head)
@@ -60,8 +65,13 @@ local function hand_over(id, job, queue, held, head)
   end
 end
 
--- Read again which jobs may go; a process with a suspect passes the others.
+-- Read again which jobs may go; a process with a suspect passes the others. Where no more are wanted, the question is only
+-- whether anybody else may have one: what stands behind a job that was taken is supposed to be like it.
 local function look_again(head)
+  if wanted == 0 and head.taken and not has_suspect then
+    head.lane.heads[head.model] = redis.call('EXISTS', tenants_key(head.lane.name, head.model)) == 1 and head or nil
+    return
+  end
   head.lane.heads[head.model] = read_head(head.lane, head.model)
   for _, lane in ipairs(has_suspect and lanes or {}) do
     read_beside(lane)
@@ -81,7 +91,7 @@ local function take(head)
   take_turn(head, seconds)
   has_suspect = has_suspect or is_suspect(job)
   hand_over(id, job, lane.name, lane.held, head)
-  wanted = wanted - 1
+  wanted, head.taken = wanted - 1, true
   look_again(head)
 end
 
@@ -95,6 +105,11 @@ local function press(head, wait)
   end
 end
 
+-- Whether the deadline of a job that is still queued passes before it may leave; wait: µs.
+local function is_hopeless(head, wait)
+  return head.job and not head.taken and head.job.deadline > 0 and NOW + wait / 1000 > head.job.deadline
+end
+
 -- The first head that this worker may be handed, or nil; `soonest` is the one of its lanes that waits for the shortest time,
 -- `hopeless` are those whose deadlines pass before the API wants to be called again.
 local soonest, soonest_wait, hopeless
@@ -104,7 +119,7 @@ local function choose(waiters)
     if wait > 0 then
       if short == 'requests' then
         press(head, wait)
-      elseif short == 'closed' and head.job and head.job.deadline > 0 and NOW + wait / 1000 > head.job.deadline then
+      elseif short == 'closed' and is_hopeless(head, wait) then
         hopeless[#hopeless + 1] = head
       end
       if head.lane.served and not head.slot and wait < soonest_wait then
@@ -145,10 +160,9 @@ end
 
 local function take_own_messages()
   for i = 10, 9 + 2 * own_queues, 2 do
-    for step in string.gmatch(ARGV[8], '%d+') do
+    for _, ending in ipairs(endings) do
       while wanted > 0 do
-        local list = list_of(ARGV[i], step)
-        local id, job = take_own(ARGV[i], list)
+        local id, job = take_own(ARGV[i], ARGV[i] .. ending)
         if not id then
           break
         end
@@ -170,9 +184,7 @@ local function note_unknown()
   end
 end
 
-if tonumber(ARGV[4]) > 0 then
-  reap(tonumber(ARGV[4]))
-end
+reap(tonumber(ARGV[4]))
 wake_due()
 end_overdue()
 for _, lane in ipairs(lanes) do

@@ -6,7 +6,7 @@
 -- ARGV[3…] the lanes, as claim.lua has them
 --
 -- Returns for each, an array: lane, state (queued, scheduled, running, ended, dead), what is short (a dimension, calls,
--- closed, '': nothing but a slot), model, µs until its head may go, its place in its line from 1, jobs in the lane, µs that a
+-- closed, '': nothing but a slot), model, µs until its head may go, its place among those of its model from 1, jobs in the lane, µs that a
 -- job like it takes of the budget, ms until it is due, 1 if a worker serves the lane. Nothing for a job that nobody knows.
 
 local lanes = read_lanes(3)
@@ -16,24 +16,51 @@ local function row(lane, state, short, model, wait, place, refill, due)
     has_worker(lane) and 1 or 0}
 end
 
--- What the head of a lane's model waits for. A lane without a worker is looked at as if it had one.
-local function shortage_of(lane, model)
-  local found_wait, found_short = 0, ''
-  lane.has_worker = true
-  walk(lanes, read_waiters(lanes), function(head, wait, short)
-    if head.lane == lane and head.model == model and not head.slot then
-      found_wait, found_short = wait, wait > 0 and short or ''
-      return true
+-- Note at each head of a lane with a worker, or of the one that is named, what it waits for.
+local function note_waits(waiters, only)
+  walk(lanes, waiters, function(head, wait, short)
+    if not head.slot and (not only or head.lane == only) then
+      head.wait, head.short = wait, wait > 0 and short or ''
     end
     return false
   end)
-  lane.has_worker = nil
-  return found_wait, found_short
 end
 
-local function seconds_for(lane, model)
-  local head = lane.heads[model]
-  return head and head.cost and head.seconds or 0
+-- A lane without a worker is looked at as if it had one; nobody else leaves room for it.
+local function note_all_waits()
+  local waiters = read_waiters(lanes)
+  note_waits(waiters)
+  for _, lane in ipairs(lanes) do
+    if not has_worker(lane) and next(lane.heads) then
+      lane.has_worker = true
+      note_waits(waiters, lane)
+      lane.has_worker = false
+    end
+  end
+end
+
+-- Microseconds of its budget that a head takes; 0: nobody knows a limit.
+local function refill_of(head)
+  return head.cost and seconds_of(head.budget, head.cost) * SECOND or 0
+end
+
+-- Lines of other tenants that are looked into; of more, as many jobs are taken to be in each of the others.
+local MOST_RIVALS = 64
+
+-- The place of a job among those of its lane and model: one of each other tenant goes for each before it in its own line.
+local function position_of(id, job)
+  local tenants = tenants_key(job.lane, job.model)
+  local before, turn = redis.call('ZRANK', line_key(job), id), redis.call('ZRANK', tenants, job.tenant) or 0
+  local others, counted = 0, 0
+  for rank, tenant in ipairs(redis.call('ZRANGE', tenants, 0, MOST_RIVALS - 1)) do
+    if tenant ~= job.tenant then
+      local line = line_key({lane = job.lane, model = job.model, tenant = tenant})
+      others = others + math.min(redis.call('ZCARD', line), before + (rank <= turn and 1 or 0))
+      counted = counted + 1
+    end
+  end
+  local more = counted > 0 and (redis.call('ZCARD', tenants) - 1) / counted or 0
+  return before + 1 + math.floor(others * more)
 end
 
 local function place_of(id, job)
@@ -41,7 +68,7 @@ local function place_of(id, job)
     return 'dead'
   elseif job.claim ~= '' then
     return 'running'
-  elseif redis.call('ZSCORE', key('scheduled'), id) then
+  elseif redis.call('ZSCORE', SCHEDULED, id) then
     return 'scheduled'
   elseif redis.call('ZSCORE', line_key(job), id) then
     return 'queued'
@@ -49,33 +76,47 @@ local function place_of(id, job)
   return 'ended'
 end
 
-local function explain_job(id)
-  local job = read_job(id)
+-- Of several messages of a task, one that has not ended.
+local function record_of(task_id)
+  local records = records_of(task_id)
+  for _, record in ipairs(records) do
+    if record.job.ending == '' and record.job.reason == '' then
+      return record.id, record.job
+    end
+  end
+  return task_id, records[1] and records[1].job
+end
+
+local function explain_job(task_id)
+  local id, job = record_of(task_id)
   local lane = job and lanes[job.lane]
   if not lane then
     return {}
   end
   local state = place_of(id, job)
-  local due = state == 'scheduled' and math.max(0, redis.call('ZSCORE', key('scheduled'), id) - NOW) or 0
+  local due = state == 'scheduled' and math.max(0, redis.call('ZSCORE', SCHEDULED, id) - NOW) or 0
   if state ~= 'queued' then
     return {row(lane, state, '', job.model, 0, 0, 0, due)}
   end
-  local wait, short = shortage_of(lane, job.model)
-  local place = redis.call('ZRANK', line_key(job), id) + 1
-  return {row(lane, state, short, job.model, wait, place, seconds_for(lane, job.model) * SECOND, 0)}
+  local head = lane.heads[job.model] or read_head(lane, job.model) -- of many models only some were looked at
+  lane.heads[job.model] = head
+  note_all_waits()
+  head = head or {}
+  return {row(lane, state, head.short or '', job.model, head.wait or 0, position_of(id, job), refill_of(head), 0)}
 end
 
 local function explain_lanes()
   local rows = {}
+  note_all_waits()
   for _, lane in ipairs(lanes) do
     local best
-    for model in pairs(lane.heads) do
-      local wait, short = shortage_of(lane, model)
-      if not best or wait < best[5] then
-        best = row(lane, 'queued', short, model, wait, 1, seconds_for(lane, model) * SECOND, 0)
+    for _, head in pairs(lane.heads) do
+      if not best or (head.wait or 0) < (best.wait or 0) then
+        best = head
       end
     end
-    rows[#rows + 1] = best or row(lane, '', '', '', 0, 0, 0, 0)
+    rows[#rows + 1] = best and row(lane, 'queued', best.short or '', best.model, best.wait or 0, 1, refill_of(best), 0)
+      or row(lane, '', '', '', 0, 0, 0, 0)
   end
   return rows
 end

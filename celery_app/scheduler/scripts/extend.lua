@@ -18,9 +18,7 @@ for i = 3, #ARGV, 2 do
     lost[#lost + 1] = ARGV[i]
   end
 end
-if tonumber(ARGV[2]) > 0 then
-  reap(tonumber(ARGV[2]))
-end
+reap(tonumber(ARGV[2]))
 wake_due()
 end_overdue()
 return lost

@@ -12,23 +12,23 @@
 -- ARGV[7…] the jobs, as lib/enter.lua has them
 --
 -- Returns how many of these jobs are in their places now, the number of jobs that were queued or scheduled before, and of those
--- left out now: their number among these, from 0, and the task id that has their name, and so on.
+-- left out: their number among these, from 0, and the task id that has their name, and so on.
 
 local lane, capacity, first, batch = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6]), ARGV[1] .. ARGV[4]
 local jobs = (#ARGV - 6) / FIELDS
 local depth = depth_of(lane)
 local there = math.max(0, tonumber(redis.call('HGET', batch, 'placed') or '0') - first)
 local reply = {0, depth}
-local done, entered, number = there, 0, numbers_for(jobs)
-for i = there + 1, jobs do
+local done, entered, number = 0, 0, numbers_for(jobs)
+for i = 1, jobs do
   local id, job, text, delay = job_in(7 + (i - 1) * FIELDS, lane)
   local other = name_taken(job)
-  if other then
+  if other and (i > there or other ~= job.task_id) then
     reply[#reply + 1] = i - 1
     reply[#reply + 1] = other
-  elseif depth >= capacity then
+  elseif i > there and depth >= capacity then
     break
-  else
+  elseif i > there then
     enter(id, job, text, delay, number + i)
     depth, entered = depth + 1, entered + 1
   end
@@ -42,5 +42,5 @@ end
 if entered > 0 then
   ring(lane)
 end
-reply[1] = math.max(there, done)
+reply[1] = done
 return reply

@@ -4,8 +4,9 @@
 -- ARGV[1] string: prefix of all keys
 -- ARGV[2] string: lane
 -- ARGV[3] integer: jobs to drop at most, so that the server is not blocked for long
--- ARGV[4…] strings: keys of lists, without the prefix, in which stock producers leave messages for the lane
--- Returns the number of jobs dropped; less than were asked for: none are left.
+-- ARGV[4] string: the cursor that the last call returned; "0" at first
+-- ARGV[5…] strings: keys of lists, without the prefix, in which stock producers leave messages for the lane
+-- Returns the number of jobs dropped, and a cursor for the next call; '': none are left.
 
 local lane, most, dropped = ARGV[2], tonumber(ARGV[3]), 0
 
@@ -34,16 +35,21 @@ repeat
   end
 until dropped == before or dropped >= most
 if dropped >= most then
-  return dropped
+  return {dropped, ARGV[4]}
 end
-for _, id in ipairs(redis.call('ZRANGE', SCHEDULED, 0, -1)) do
-  local job = read_job(id)
-  if job and job.lane == lane and dropped < most then
-    drop(id, job, unschedule)
+-- Those of all lanes wait there, so it is looked through piece by piece.
+local found = redis.call('ZSCAN', SCHEDULED, ARGV[4], 'COUNT', most)
+for i = 1, #found[2], 2 do
+  local job = read_job(found[2][i])
+  if job and job.lane == lane then
+    drop(found[2][i], job, unschedule)
   end
 end
-for i = 4, #ARGV do
+if found[1] ~= '0' then
+  return {dropped, found[1]}
+end
+for i = 5, #ARGV do
   dropped = dropped + redis.call('LLEN', ARGV[1] .. ARGV[i])
   redis.call('UNLINK', ARGV[1] .. ARGV[i])
 end
-return dropped
+return {dropped, ''}

@@ -31,11 +31,7 @@ end
 redis.call('DEL', key('ended:' .. job.task_id)) -- it goes on, whatever was decided
 if job.list ~= '' then
   put_back(id, job, ARGV[7] == '1' and 'LPUSH' or 'RPUSH')
-elseif delay > 0 then
-  job.out = 1
-  write_job(id, job)
-  schedule(id, job, delay)
 else
-  stand_again(id, job)
+  stand_again(id, job, delay)
 end
 return 1

@@ -1,26 +1,35 @@
 -- Reserve: take a call's cost out of its budget if it may leave now, or say for how long it has to wait. For calls that are made by a task in its
--- slot, or outside of a worker; a job whose cost is known is claimed with its reservation.
+-- slot, or outside of a worker; a job whose cost is known is claimed with its reservation. Repeating it reserves nothing twice.
 --
 -- KEYS: none.
 -- ARGV[1] string: prefix of all keys
--- ARGV[2] string: id of the reservation: of a job in hand "<token of its claim>|<id>"; never used before otherwise
--- ARGV[3] string: lane. ARGV[4] JSON: the terms of its budget, as in lib/budgets.lua
--- ARGV[5] string: id of the job in hand; ARGV[6] string: token of its claim; both empty for a call without a job
--- ARGV[7] integer: requests; ARGV[8…11] integers: input tokens, characters, output tokens, most of these; ARGV[12]: whole; its
+-- ARGV[2] string: id of the call, which never was another's; ARGV[3] string: token under which its process keeps it alive
+-- ARGV[4] string: lane. ARGV[5] JSON: the terms of its budget, as in lib/budgets.lua
+-- ARGV[6] string: id of the job in hand; ARGV[7] string: token of its claim; both empty for a call without a job
+-- ARGV[8] integer: requests; ARGV[9…12] integers: input tokens, characters, output tokens, most of these; ARGV[13]: whole; its
 --   cost, as in lib/jobs.lua
--- ARGV[13] integer: 1 if it will ask again, and its place is to be kept meanwhile
--- ARGV[14…] the lanes, as claim.lua has them
+-- ARGV[14] integer: 1 if it will ask again, and its place is to be kept meanwhile
+-- ARGV[15…] the lanes, as claim.lua has them
 --
--- Returns: the ticket, or '' if it has to wait; µs to wait; what is short; µs until the API's `retry-after` is over; why the API
--- has shut the budget; 1 if it refuses the account; the input tokens of a call that asks for more than the limit per minute,
--- and that limit, or 0 and 0.
+-- Returns: the ticket, or '' if it has to wait; µs to wait; what is short, or "lost": the job in hand is somebody else's by
+-- now; µs until the API's `retry-after` is over; why the API has shut the budget; 1 if it refuses the account; the input tokens
+-- of a call that asks for more than the limit per minute, and that limit, or 0 and 0.
 
-local id, lanes = ARGV[2], read_lanes(14)
-local lane, terms = lanes[ARGV[3]], cjson.decode(ARGV[4])
-local asked = {requests = tonumber(ARGV[7]), input_tokens = tonumber(ARGV[8]), characters = tonumber(ARGV[9]),
-  output_tokens = tonumber(ARGV[10]), max_tokens = tonumber(ARGV[11]), whole = tonumber(ARGV[12])}
-local job = held(ARGV[5], ARGV[6])
-redis.call('HSET', key('terms'), lane.name .. ':' .. terms.model, ARGV[4])
+local own, token, lanes = ARGV[2], ARGV[3], read_lanes(15)
+local id = token .. '|' .. own
+local call = read_job(own)
+if call and call.claim == token then
+  return {call.ticket, 0, '', 0, '', 0, 0, 0} -- it was reserved for, and the answer was lost
+end
+local lane, terms = lanes[ARGV[4]], cjson.decode(ARGV[5])
+local asked = {requests = tonumber(ARGV[8]), input_tokens = tonumber(ARGV[9]), characters = tonumber(ARGV[10]),
+  output_tokens = tonumber(ARGV[11]), max_tokens = tonumber(ARGV[12]), whole = tonumber(ARGV[13])}
+-- Only its place is looked at. One without a record has ended, or Redis has lost it: nobody else will run it.
+local job = read_job(ARGV[6])
+if job and job.claim ~= ARGV[7] then
+  return {'', 0, 'lost', 0, '', 0, 0, 0}
+end
+redis.call('HSET', key('terms'), lane.name .. ':' .. terms.model, ARGV[5])
 local budget = budget_of(lane.name, terms.model)
 local cost = estimated(budget.state, asked)
 local limit = exceeded(budget, asked, cost)
@@ -28,20 +37,20 @@ if limit then
   return {'', 0, 'input_tokens', 0, '', 0, math.floor(cost.input_tokens), math.floor(limit)}
 end
 
--- It stands in the order where its job does; a call without one is the youngest of its lane.
+-- It goes before what is queued in its lane. Of those that wait in slots, the order is that of their jobs; a call without one
+-- is the youngest.
 local function place_of()
-  local kept = redis.call('HGET', WAITERS, id)
-  if kept then
-    return cmsgpack.unpack(kept).place
-  end
   return job and job.step * STEP + job.number or 9 * STEP + redis.call('INCR', key('number'))
 end
 
-local asker = {id = id, lane = lane, model = terms.model, cost = cost, start = 0, place = place_of(), slot = true,
-  seconds = NOMINAL, asks = true}
+local queue, seconds = queue_of(lane, budget), seconds_of(budget, cost)
+local kept = read_waiter(queue, id) or {since = job and job.submitted or NOW, place = place_of()}
+local asker = {id = id, lane = lane, model = terms.model, cost = cost, start = 0, place = kept.place, slot = true,
+  seconds = seconds > 0 and seconds or NOMINAL, asks = true}
 for _, each in ipairs(lanes) do
   read_heads(each)
 end
+boost(lane, asker, kept.since)
 local waiters = {asker}
 for _, waiter in ipairs(read_waiters(lanes)) do
   if waiter.id ~= id then
@@ -63,23 +72,16 @@ if wait > 0 then
     state.pressed_until = NOW_US + wait + PRESSED
   end
   remember(state)
-  if ARGV[13] == '1' then
-    -- It asks again within a second, whatever it was told; one that does not has gone.
-    redis.call('HSET', WAITERS, id, cmsgpack.pack({lane = lane.name, model = terms.model, cost = cost, start = 0,
-      place = asker.place, seconds = NOMINAL, till = NOW + 2000}))
+  if ARGV[14] == '1' then
+    keep_waiter(queue, id, {model = terms.model, cost = cost, place = kept.place, seconds = asker.seconds, since = kept.since})
   end
   local shut = short == 'closed'
   return {'', math.ceil(wait), short, shut and math.ceil(shut_for(state)) or 0, shut and state.closed_reason or '',
     shut and state.account or 0, 0, 0}
 end
-redis.call('HDEL', WAITERS, id)
+forget_waiter(queue, id)
 local ticket = reserve(budget, cost, text_alone(asked), id)
-if job then
-  job.budget, job.ticket = budget.name, '' -- a task may make many calls: each is settled by its own ticket
-  write_job(ARGV[5], job)
-else
-  local own = string.sub(id, #ARGV[6] + 2) -- as its process knows it, which keeps its lease alive
-  write_job(own, {budget = budget.name, claim = ARGV[6]})
-  redis.call('ZADD', LEASES, NOW, own)
-end
+share_out(lanes, asker, asker.seconds)
+write_job(own, {budget = budget.name, claim = token, ticket = ticket})
+redis.call('ZADD', LEASES, NOW, own)
 return {ticket, 0, '', 0, '', 0, 0, 0}

@@ -18,7 +18,7 @@
 --   seconds for which is remembered that it has ended
 --
 -- The budgets that the API has shut are in a hash for all to see: "lane|family" -> "0 or 1 (the account is refused)", µs since
--- the epoch at which that is over, and why, with a space between.
+-- the epoch at which that is over by the server's own clock, and why, with a space between.
 --
 -- Returns numbers, each 1 or 0: whether the ticket was open; whether a refusal is a verdict on this job alone; whether the
 -- budget was shut by this; whether it was opened; whether the job was cancelled, and so does not end with its answer.
@@ -109,7 +109,8 @@ local function is_own()
 end
 
 local function show_shut()
-  local value = string.format('%d %.0f %s', state.account or 0, state.closed_until or 0, state.closed_reason or '')
+  local till = (state.closed_until or 0) - AHEAD
+  local value = string.format('%d %.0f %s', state.account or 0, till, state.closed_reason or '')
   for _, lane in ipairs(budget.terms.sharers) do
     redis.call('HSET', SHUT_BUDGETS, lane .. '|' .. budget.terms.family, value)
   end
@@ -188,9 +189,6 @@ local more = not begun and correct(budget, ticket, really_taken)
 heed_remaining(in_flight(budget.calls))
 for _, bucket in pairs(budget.buckets) do
   keep_bucket(state, bucket)
-end
-if not begun then
-  end_probe(state, ticket.id)
 end
 local shut = not own and close()
 if not own and heed_refusal(told) then

@@ -6,7 +6,7 @@
 -- How many times larger than the limit the estimate of a text has to be, for the text to be so certainly: what a model makes
 -- of this text may differ from what it made of others. The tokens that a task has counted itself are believed, as long
 -- as a number makes sense.
-local SURELY, MOST_COUNTED = 1.5, 2000000
+local SURELY = 1.5
 
 -- Seconds that somebody may come later than he was told: a bucket that is full by then has lost what came in meanwhile.
 local LATE = 0.05
@@ -33,7 +33,7 @@ local function homes_of(name, limits, model, mixed)
     append(home, {dimension .. '_level', dimension .. '_at', dimension .. '_limit'})
   end
   append(mixed and limits.requests == 0 and own or shared, PACE)
-  return {[name] = shared, [name .. ':' .. model] = own}
+  return {[name] = shared, [name .. ':model:' .. model] = own} -- a model may be called as anything else that is kept there
 end
 
 -- A budget for a model. terms: name, model, requests, input_tokens, output_tokens, calls (limits per minute and in flight; 0:
@@ -90,7 +90,7 @@ local function exceeded(budget, job, cost)
   local limit = budget.terms.input_tokens > 0 and budget.terms.input_tokens or budget.state.input_tokens_limit
   local tokens = cost.input_tokens
   local surely = job.characters > 0 and tokens / SURELY or tokens
-  return limit and surely > limit and tokens < MOST_COUNTED and job.whole == 1 and limit or nil
+  return limit and surely > limit and tokens < MOST_TOKENS and job.whole == 1 and limit or nil
 end
 
 -- Seconds of the budget that a cost takes; 0 where there is no limit.
@@ -126,7 +126,7 @@ local function reserve(budget, cost, characters, id)
   end
   count_sent(budget.state, cost.requests)
   if is_shut(budget.state) then
-    begin_probe(budget.state, id)
+    begin_probe(budget.state)
   end
   local ticket = ticket_of(budget, cost, characters, id)
   save_budget(budget)

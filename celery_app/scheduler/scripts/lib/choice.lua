@@ -1,4 +1,4 @@
--- Library (uses heads): the decision. A job may go when its lane, a slot and its budget have room for it.
+-- Library (uses heads, waiters): the decision. A job may go when its lane, a slot and its budget have room for it.
 --
 -- A head that may not go shuts only its own model in its lane, and all behind it leave room for what it waits for: so a large
 -- prompt is never starved by small ones, and one model never holds up another.
@@ -8,8 +8,8 @@
 local function walk(lanes, waiters, visit)
   local ahead = {}
   for _, head in ipairs(in_order(lanes, waiters)) do
-    if not head.unknown then
-      head.verdict, head.budget = nil, head.cost and budget_of(head.lane.name, head.model)
+    head.verdict, head.budget = nil, head.cost and budget_of(head.lane.name, head.model)
+    if not head.unknown and (head.budget or not head.cost) then -- nil: a call waits in its slot whose terms are gone
       local wait, short = wait_of(head, lanes, ahead)
       if visit(head, wait, short) then
         return head

@@ -10,41 +10,38 @@ local MOST_DROPPED = 100
 -- Sorted set of ids by the time of death, and what they sum up to: "bytes", "dropped", "<lane>:dead".
 local DEAD, DEAD_TOTALS = key('dead'), key('dead_totals')
 
--- Take a job out of the dead letters; returns whether it was there.
 local function leave_dead(id, job)
-  if redis.call('ZREM', DEAD, id) == 0 then
-    return false
-  end
+  redis.call('ZREM', DEAD, id)
   redis.call('HINCRBY', DEAD_TOTALS, job.lane .. ':dead', -1)
   redis.call('HINCRBY', DEAD_TOTALS, 'bytes', -bytes_of(id, job))
-  return true
 end
 
-local function oldest_beyond()
-  local oldest = redis.call('ZRANGE', DEAD, 0, 0, 'WITHSCORES')
-  if not oldest[1] then
-    return nil
-  end
+-- Whether a letter, the oldest that may go, is too old or too much.
+local function is_beyond(died)
   local number, bytes = redis.call('ZCARD', DEAD), tonumber(redis.call('HGET', DEAD_TOTALS, 'bytes') or '0')
-  local beyond = number > MOST_DEAD or number > 1 and bytes > MOST_DEAD_BYTES or tonumber(oldest[2]) < NOW - DEAD_KEPT
-  return beyond and oldest[1] or nil
+  return number > MOST_DEAD or number > 1 and bytes > MOST_DEAD_BYTES or died < NOW - DEAD_KEPT
 end
 
--- Drop the oldest of what is too old or too much.
+local function drop_dead(id)
+  local job = read_job(id)
+  if job then
+    leave_dead(id, job)
+    finish(id, job)
+  else
+    redis.call('ZREM', DEAD, id)
+  end
+  redis.call('HINCRBY', DEAD_TOTALS, 'dropped', 1)
+end
+
+-- Drop the oldest of what is too old or too much, but for those of which is yet to be told (ended.lua).
 local function trim_dead()
-  for _ = 1, MOST_DROPPED do
-    local id = oldest_beyond()
-    if not id then
+  local oldest = redis.call('ZRANGE', DEAD, 0, MOST_DROPPED - 1, 'WITHSCORES')
+  for i = 1, #oldest, 2 do
+    if not is_beyond(tonumber(oldest[i + 1])) then
       return
+    elseif not redis.call('ZSCORE', key('ended'), oldest[i]) then
+      drop_dead(oldest[i])
     end
-    local job = read_job(id)
-    if job then
-      leave_dead(id, job)
-      finish(id, job)
-    else
-      redis.call('ZREM', DEAD, id)
-    end
-    redis.call('HINCRBY', DEAD_TOTALS, 'dropped', 1)
   end
 end
 

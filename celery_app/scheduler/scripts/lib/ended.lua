@@ -7,10 +7,10 @@ local ENDED = key('ended')
 -- The job ends; it is in no other place. ending: "deadline", "cancelled" or "buried".
 local function end_job(id, job, ending, reason)
   job.ending, job.reason = ending, reason
+  redis.call('ZADD', ENDED, NOW, id) -- first: what is yet to be told is not dropped
   if ending == 'buried' then
     bury(id, job, reason)
   else
     write_job(id, job)
   end
-  redis.call('ZADD', ENDED, NOW, id)
 end

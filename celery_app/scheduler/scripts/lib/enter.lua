@@ -23,20 +23,30 @@ local function job_in(at, lane)
   return facts[1], job, ARGV[at], facts[10]
 end
 
--- The task id of the job that has this one's name, or nil.
+-- The task id of the job that has this one's name, or nil. A name is free whose job was deleted by hand: it has no lifetime yet.
 local function name_taken(job)
-  return job.unique ~= '' and redis.call('GET', key('unique:' .. job.unique)) or nil
+  local name = key('unique:' .. job.unique)
+  local other = job.unique ~= '' and redis.call('GET', name)
+  local is_left = other and not records_of(other)[1] and redis.call('TTL', name) == -1
+  return other and not is_left and other or nil
 end
 
--- Numbers in the order of arrival for so many jobs; returns the one before the first.
+-- Numbers in the order of arrival for so many jobs; returns the one before the first. Where somebody has deleted the last one, they
+-- go on above all that were given: fewer than one a ms.
 local function numbers_for(jobs)
-  return redis.call('INCRBY', key('number'), jobs) - jobs
+  local before = redis.call('INCRBY', key('number'), jobs) - jobs
+  if before == 0 and redis.call('EXISTS', JOBS) == 1 then
+    before = redis.call('INCRBY', key('number'), NOW) - jobs
+  end
+  return before
 end
 
--- Write a job down; a second live message of an id gets another one. Returns its id.
+-- Write a job down, by the first of its names that is free; of more than these, nobody looks for it. Returns its id.
 local function write_new(id, job)
-  if redis.call('HSETNX', JOBS, id, packed(job)) == 1 then
-    return id
+  for _, name in ipairs(names_of(id)) do
+    if redis.call('HSETNX', JOBS, name, packed(job)) == 1 then
+      return name
+    end
   end
   id = id .. '~' .. job.number
   write_job(id, job)

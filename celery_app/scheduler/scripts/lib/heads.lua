@@ -1,11 +1,7 @@
--- Library (uses jobs, lines, budgets): the jobs that are next, in the order in which they may go.
+-- Library (uses jobs, lines, budgets, workers): the jobs that are next, in the order in which they may go.
 --
 -- The order is total, so that nobody waits for one who waits for him: the most important lane; then the heads that are owed
 -- a share, by lane; then the other lanes; within a lane by turn, then by place.
-
--- Calls that wait in a slot: hash of id -> packed lane, model, place, cost, when they lapse (ms). They stand in the order like heads, but
--- nobody is handed them: they ask again themselves.
-local WAITERS = key('waiters')
 
 -- Lanes from ARGV[first…], as claim.lua has them.
 local function read_lanes(first)
@@ -82,38 +78,37 @@ local function read_head(lane, model)
   return head and weighed(lane, model, head)
 end
 
--- A process with a suspect gets no other, and works on all the same: what may pass a suspect stands beside it.
+-- A process with a suspect gets no other, and works on all the same: what may pass the suspects stands beside them.
 local function read_beside(lane)
   lane.beside = {}
   for model, head in pairs(lane.heads) do
-    local other = is_suspect(head.job) and unsuspected_behind(head)
+    local other = is_suspect(head.job) and unsuspected(lane.name, model)
     lane.beside[model] = other and weighed(lane, model, other) or nil
   end
 end
 
--- Read the heads of a lane, and whether one of them has waited for long.
+-- Note since when a head waits, in ms: once that is long, its lane is boosted.
+local function boost(lane, head, since)
+  lane.most = math.max(lane.most, head.seconds)
+  if not lane.boosted and lane.share > 0 and lane.boost_after >= 0 and NOW - since >= lane.boost_after then
+    lane.boosted, lane.credit = true, tonumber(redis.call('HGET', CREDITS, lane.name) or '0')
+  end
+end
+
 local function read_heads(lane)
-  lane.heads, lane.beside, lane.boosted = {}, {}, false
+  lane.heads, lane.beside, lane.boosted, lane.credit = {}, {}, false, 0
   for _, model in ipairs(models_of(lane.name)) do
     local head = read_head(lane, model)
     if head then
       lane.heads[model] = head
-      lane.most = math.max(lane.most, head.seconds)
-      if lane.share > 0 and lane.boost_after >= 0 and NOW - head.job.submitted >= lane.boost_after then
-        lane.boosted = true
-      end
+      boost(lane, head, head.job.submitted)
     end
   end
-  lane.credit = lane.boosted and tonumber(redis.call('HGET', CREDITS, lane.name) or '0') or 0
 end
-
--- Signs of life of workers: a sorted set for each lane, by time in ms, and how long one counts.
-local SIGN_LASTS = 15000
 
 local function has_worker(lane)
   if lane.has_worker == nil then
-    lane.has_worker = lane.served
-      or redis.call('ZCOUNT', key('workers:' .. lane.name), '(' .. text_of(NOW - SIGN_LASTS), '+inf') > 0
+    lane.has_worker = lane.served or workers_of(lane.name) > 0
   end
   return lane.has_worker
 end
@@ -129,28 +124,12 @@ local function precedes(one, other)
   return one.place < other.place
 end
 
--- Calls that wait in slots, as heads; those whose time is over have lapsed.
-local function read_waiters(lanes)
-  local waiters, entries = {}, redis.call('HGETALL', WAITERS)
-  for i = 1, #entries, 2 do
-    local waiter = cmsgpack.unpack(entries[i + 1])
-    waiter.id, waiter.lane, waiter.slot = entries[i], lanes[waiter.lane], true
-    if waiter.till < NOW or not waiter.lane then
-      redis.call('HDEL', WAITERS, entries[i])
-    else
-      waiters[#waiters + 1] = waiter
-    end
-  end
-  return waiters
-end
-
 -- All heads in their order. A lane without a worker is left out: what is left for it nobody would ever take.
 local function in_order(lanes, waiters)
   local heads = {}
   for _, lane in ipairs(lanes) do
     for _, those in ipairs(has_worker(lane) and {lane.heads, lane.beside} or {}) do
       for _, head in pairs(those) do
-        head.owed = lane.boosted and lane.rank > 1 and lane.credit >= head.seconds
         heads[#heads + 1] = head
       end
     end
@@ -159,6 +138,7 @@ local function in_order(lanes, waiters)
     heads[#heads + 1] = waiter
   end
   for _, head in ipairs(heads) do
+    head.owed = head.lane.boosted and head.lane.rank > 1 and head.lane.credit >= head.seconds
     head.class = head.lane.rank == 1 and 0 or head.owed and 1 or 2
   end
   table.sort(heads, precedes)

@@ -4,11 +4,6 @@
 -- A job is in exactly one place: a line (lines.lua), `scheduled`, `leases`, `ended` or `dead`. It leaves all of them when it
 -- is finished.
 
--- Every script has the prefix of all keys as its first argument.
-local function key(name)
-  return ARGV[1] .. 'lanes:' .. name
-end
-
 local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 
 -- The facts, in the order in which they are packed, and what each is where nobody says. Times in ms since the epoch.
@@ -26,14 +21,14 @@ local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 --   large                  1 if its text has a key of its own
 --   claim, budget, ticket  while it is held: token of the claim, key of the budget it draws on, the reservation
 --   list                   of a message that came from a queue that is no lane: its list
---   ending, reason         once nobody will work on it: why
+--   ending, reason, told   once nobody will work on it: why, and how often a worker took it to tell those who wait
 local FACTS = {'lane', 'step', 'number', 'model', 'tenant', 'task', 'task_id', 'batch', 'submitted', 'deadline', 'requests',
   'input_tokens', 'characters', 'output_tokens', 'max_tokens', 'whole', 'tries', 'timeouts', 'refused_at', 'out', 'deaths',
-  'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason'}
+  'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason', 'told'}
 local UNSAID = {lane = '', step = 0, number = 0, model = '', tenant = '', task = '', task_id = '', batch = '', submitted = 0,
   deadline = 0, requests = 0, input_tokens = 0, characters = 0, output_tokens = -1, max_tokens = -1, whole = 0, tries = 0,
   timeouts = 0, refused_at = 0, out = 0, deaths = 0, suspect = 0, unique = '', kept = 0, large = 0, claim = '', budget = '',
-  ticket = '', list = '', ending = '', reason = ''}
+  ticket = '', list = '', ending = '', reason = '', told = 0}
 
 -- A job of which only this is known.
 local function new_job(known)
@@ -74,6 +69,23 @@ local function write_job(id, job)
   redis.call('HSET', JOBS, id, packed(job))
 end
 
+-- The names that a record may have: a task that replaces or repeats itself by a message of its own id still runs then.
+local function names_of(id)
+  return {id, id .. '~', id .. '~~', id .. '~~~'}
+end
+
+-- The records of a task's messages, each with `id` and `job`.
+local function records_of(task_id)
+  local records = {}
+  for _, id in ipairs(names_of(task_id)) do
+    local job = read_job(id)
+    if job and (id == task_id or job.task_id == task_id) then
+      records[#records + 1] = {id = id, job = job}
+    end
+  end
+  return records
+end
+
 local function text_key(id)
   return key('text:' .. id)
 end
@@ -82,22 +94,35 @@ local function bytes_of(id, job)
   return job.large == 1 and redis.call('STRLEN', text_key(id)) or redis.call('HSTRLEN', TEXTS, id)
 end
 
+-- Whether a job was cancelled, or all of its batch ('': it has none).
+local function is_marked(task_id, batch)
+  return redis.call('EXISTS', key('cancel:' .. task_id)) == 1
+    or batch ~= '' and redis.call('EXISTS', key('cancel:' .. batch)) == 1
+end
+
 -- How many jobs of a lane are `queued`, `scheduled` or `held`. Queues that are no lanes are not counted.
 local function count(lane, place, by)
-  if LANES[lane] then
-    redis.call('HINCRBY', COUNTS, lane .. ':' .. place, by)
+  if LANES[lane] and redis.call('HINCRBY', COUNTS, lane .. ':' .. place, by) < 0 then
+    redis.call('HDEL', COUNTS, lane .. ':' .. place) -- somebody has deleted the numbers; from here on they are right again
   end
+end
+
+-- Where jobs are that are counted so.
+local WHERE = {queued = 'models:', scheduled = 'scheduled', held = 'leases'}
+
+local function number_of(lane, place)
+  local number = tonumber(redis.call('HGET', COUNTS, lane .. ':' .. place) or '0')
+  local where = key(WHERE[place] .. (place == 'queued' and lane or ''))
+  if number > 0 and redis.call('EXISTS', JOBS, where) < 2 then
+    redis.call('HDEL', COUNTS, lane .. ':' .. place) -- whoever deleted the jobs by hand has left their number
+    return 0
+  end
+  return number
 end
 
 -- Jobs that no worker holds, which is what a lane's capacity bounds.
 local function depth_of(lane)
-  local counts = redis.call('HMGET', COUNTS, lane .. ':queued', lane .. ':scheduled')
-  local depth = tonumber(counts[1] or '0') + tonumber(counts[2] or '0')
-  if depth > 0 and redis.call('EXISTS', JOBS) == 0 then
-    redis.call('DEL', COUNTS) -- whoever deleted the jobs by hand has left their number
-    return 0
-  end
-  return depth
+  return number_of(lane, 'queued') + number_of(lane, 'scheduled')
 end
 
 -- A name is free again: at once, or when it was asked to last.

@@ -48,8 +48,9 @@ local function lapse(id, job)
   end
 end
 
--- Back to its place. A message of a queue that is no lane goes to the front of its list.
-local function stand_again(id, job)
+-- Back to its place, now or after `delay` ms, unless it was cancelled meanwhile: it would wait for a budget and draw on it. A
+-- message of a queue that is no lane goes to the front of its list.
+local function stand_again(id, job, delay)
   job.out = 1
   if job.list ~= '' then
     put_back(id, job, 'RPUSH')
@@ -57,10 +58,17 @@ local function stand_again(id, job)
   elseif job.lane == '' then
     finish(id, job) -- a call without a job
     return
+  elseif is_marked(job.task_id, job.batch) then
+    end_job(id, job, 'cancelled', '')
+    return
   end
   write_job(id, job)
-  enter_line(id, job)
-  ring(job.lane)
+  if delay > 0 then
+    schedule(id, job, delay)
+  else
+    enter_line(id, job)
+    ring(job.lane)
+  end
 end
 
 -- A process died while it held the job. Laid on it, that is one of the deaths after which it is buried.
@@ -73,7 +81,7 @@ local function survive(id, job, laid_on)
     end
   end
   job.suspect = math.min(job.suspect + 1, SUSPECT)
-  stand_again(id, job)
+  stand_again(id, job, 0)
 end
 
 -- process -> the ids of what it holds, for processes with a lease that is over.
@@ -85,7 +93,7 @@ local function held_by_dead(lease)
   local processes = {}
   local function add(id)
     local job = read_job(id)
-    local process = job and string.match(job.claim, '^[^:]*')
+    local process = job and string.match(job.claim, '^[^:]+') -- nil: nobody holds it
     if not process then
       redis.call('ZREM', LEASES, id)
       return
@@ -102,7 +110,11 @@ end
 -- Jobs whose worker gave no sign of life for `lease` ms return. Whose fault it was, nobody knows. A first death says little:
 -- a machine was lost, and all of its jobs are to be back at once. What was there for a second one is a suspect from then on,
 -- and no process gets two of them at a time (claim.lua). So of a death that a suspect was there for, it is to blame.
+-- lease: 0: leave leases alone.
 local function reap(lease)
+  if not note_time() or lease == 0 then
+    return
+  end
   for _, jobs in pairs(held_by_dead(lease)) do
     local suspects = 0
     for _, job in pairs(jobs) do

@@ -9,7 +9,7 @@
 local STEP = 1e13
 
 -- Models of a lane that one claim looks at; of more, as many at random, so that none is forgotten.
-local MOST_MODELS = 64
+local MOST_MODELS = 32
 
 -- Entries that are put right at once, at most.
 local MOST_MENDED = 64
@@ -28,24 +28,23 @@ local function turns_key(lane)
   return key('turns:' .. lane)
 end
 
--- Hash: lane -> its present time.
+-- Hash: lane -> its present time; where somebody has deleted it, that is the least tag that is known.
 local CLOCKS = key('clocks')
+
+local function present_of(lane)
+  return tonumber(redis.call('HGET', CLOCKS, lane) or redis.call('ZRANGE', turns_key(lane), 0, 0, 'WITHSCORES')[2] or '0')
+end
 
 local function models_key(lane)
   return key('models:' .. lane)
 end
 
 local function models_of(lane)
-  local name = models_key(lane)
-  if redis.call('SCARD', name) > MOST_MODELS then
-    return redis.call('SRANDMEMBER', name, MOST_MODELS)
-  end
-  return redis.call('SMEMBERS', name)
+  return redis.call('SRANDMEMBER', models_key(lane), MOST_MODELS)
 end
 
 local function start_tag(lane, tenant)
-  local present, own = redis.call('HGET', CLOCKS, lane), redis.call('ZSCORE', turns_key(lane), tenant)
-  return math.max(tonumber(present or '0'), tonumber(own or '0'))
+  return math.max(present_of(lane), tonumber(redis.call('ZSCORE', turns_key(lane), tenant) or '0'))
 end
 
 local DEADLINES = key('deadlines')
@@ -56,9 +55,11 @@ local there = {}
 -- Put a job into its line; nobody is woken.
 local function enter_line(id, job)
   local line = line_key(job)
-  if not there[line] and redis.call('EXISTS', line) == 0 then
-    redis.call('ZADD', tenants_key(job.lane, job.model), start_tag(job.lane, job.tenant), job.tenant)
-    redis.call('SADD', models_key(job.lane), job.model)
+  if not there[line] then
+    if not redis.call('ZSCORE', tenants_key(job.lane, job.model), job.tenant) then
+      redis.call('ZADD', tenants_key(job.lane, job.model), start_tag(job.lane, job.tenant), job.tenant)
+    end
+    redis.call('SADD', models_key(job.lane), job.model) -- whatever has become of these keys, the line is found
   end
   redis.call('ZADD', line, job.step * STEP + job.number, id)
   there[line] = true
@@ -108,10 +109,10 @@ local function head_of(lane, model)
       local line = line_key({lane = lane, model = model, tenant = tenant})
       local entry = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')
       local job = entry[1] and read_job(entry[1])
-      if job then
+      if job and line_key(job) == line then
         return {id = entry[1], job = job, start = start, place = tonumber(entry[2])}
       elseif entry[1] then
-        redis.call('ZREM', line, entry[1]) -- somebody has deleted its record
+        redis.call('ZREM', line, entry[1]) -- somebody has deleted its record, or it says that the job stands elsewhere
         count(lane, 'queued', -1)
       else
         forget_tenant(lane, model, tenant)
@@ -120,40 +121,56 @@ local function head_of(lane, model)
   end
 end
 
--- Jobs behind a head that are looked at for one that may pass it.
-local MOST_PASSED = 64
+-- Jobs of a lane's model that are looked at for one that is no suspect, at most half of what is left in each line: many suspects
+-- of one tenant hide no other's jobs.
+local MOST_PASSED = 128
 
--- The first job behind a head in its line that is no suspect, as a head, or nil.
-local function unsuspected_behind(head)
-  local entries = redis.call('ZRANGE', line_key(head.job), 1, MOST_PASSED, 'WITHSCORES')
-  for i = 1, #entries, 2 do
-    local job = read_job(entries[i])
-    if job and not is_suspect(job) then
-      return {id = entries[i], job = job, start = head.start, place = tonumber(entries[i + 1])}
+-- The first job by turns that is no suspect, as a head, or nil.
+local function unsuspected(lane, model)
+  local left = MOST_PASSED
+  for _, tenant in ipairs(redis.call('ZRANGE', tenants_key(lane, model), 0, MOST_PASSED)) do
+    left = math.floor(left / 2)
+    local line = line_key({lane = lane, model = model, tenant = tenant})
+    local entries = left > 0 and redis.call('ZRANGE', line, 0, left - 1, 'WITHSCORES') or {}
+    for i = 1, #entries, 2 do
+      local job = read_job(entries[i])
+      if job and not is_suspect(job) and line_key(job) == line then
+        return {id = entries[i], job = job, start = start_tag(lane, tenant), place = tonumber(entries[i + 1])}
+      end
     end
   end
 end
 
-local WEIGHTS = key('weights')
+-- Hash: tenant -> weight. A turn that is longer by more than a thousand times would move the lane's time past what numbers
+-- can tell apart, and nobody would have turns any more.
+local WEIGHTS, LEAST_WEIGHT, MOST_WEIGHT = key('weights'), 0.001, 1000
+
+local function weight_of(tenant)
+  local weight = tenant ~= '' and tonumber(redis.call('HGET', WEIGHTS, tenant) or '') or 1
+  return math.min(math.max(LEAST_WEIGHT, weight), MOST_WEIGHT)
+end
 
 -- Seconds of a budget that a job counts for where no limit is known.
 local NOMINAL = 0.05
 
 -- Tags below the lane's present time say nothing any more; they are dropped now and then. So are the least of too many: of
 -- a crowd of tenants with a job each.
-local CLEAN_EVERY, MOST_TURNS = 64, 10000
+local CLEAN_EVERY, MOST_TURNS, MOST_CLEANED = 64, 10000, 256
 
 local function clean_turns(lane, present)
-  redis.call('ZREMRANGEBYSCORE', turns_key(lane), '-inf', '(' .. string.format('%.17g', present))
+  local below = '(' .. string.format('%.17g', present)
+  local stale = redis.call('ZRANGEBYSCORE', turns_key(lane), '-inf', below, 'LIMIT', 0, MOST_CLEANED)
+  if stale[1] then
+    redis.call('ZREM', turns_key(lane), unpack(stale))
+  end
   redis.call('ZREMRANGEBYRANK', turns_key(lane), 0, -MOST_TURNS - 1)
 end
 
 -- A job has been served: move its tenant's tag on. seconds: of its budget, 0 where no limit is known.
 local function take_turn(head, seconds)
   local lane, tenant = head.job.lane, head.job.tenant
-  local weight = tenant ~= '' and tonumber(redis.call('HGET', WEIGHTS, tenant) or '1') or 1
-  local turn = head.start + (seconds > 0 and seconds or NOMINAL) / weight
-  local present = math.max(head.start, tonumber(redis.call('HGET', CLOCKS, lane) or '0'))
+  local turn = head.start + (seconds > 0 and seconds or NOMINAL) / weight_of(tenant)
+  local present = math.max(head.start, present_of(lane))
   redis.call('HSET', CLOCKS, lane, string.format('%.17g', present))
   redis.call('ZADD', turns_key(lane), turn, tenant)
   redis.call('ZADD', tenants_key(lane, head.job.model), 'XX', turn, tenant)

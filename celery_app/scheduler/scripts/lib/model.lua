@@ -18,6 +18,14 @@ local function averaged(before, value)
   return before and before + NEWEST * (value - before) or value
 end
 
+-- Tokens that a call costs at most: twice the largest context window (platform.claude.com, context windows). Whoever says
+-- another number has counted wrong, and everybody would pay for it.
+local MOST_TOKENS = 2000000
+
+local function plausible(tokens)
+  return math.min(math.max(0, tokens), MOST_TOKENS) -- in this order, which makes 0 of what is no number
+end
+
 -- cost: requests, input_tokens, characters, output_tokens (-1: as lately), max_tokens (-1: not bounded).
 -- Returns a cost that has tokens only.
 local function estimated(state, cost)
@@ -28,7 +36,8 @@ local function estimated(state, cost)
     output = state.output or OUTPUT_TOKENS
     output = cost.max_tokens >= 0 and math.min(output, cost.max_tokens) or output
   end
-  return {requests = cost.requests, input_tokens = cost.input_tokens + cost.characters * ratio, output_tokens = output}
+  local input = cost.input_tokens + cost.characters * ratio
+  return {requests = cost.requests, input_tokens = plausible(input), output_tokens = plausible(output)}
 end
 
 -- characters: 0 for a call whose prompt was not text alone, which says nothing about text.

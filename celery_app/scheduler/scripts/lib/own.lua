@@ -7,7 +7,10 @@ local function take_own(queue, list)
   if not text then
     return nil
   end
-  local id = 'own-' .. redis.call('INCR', key('own'))
+  local id
+  repeat
+    id = 'own-' .. redis.call('INCR', key('own'))
+  until redis.call('HEXISTS', JOBS, id) == 0 -- a producer may call a job so
   redis.call('HSET', TEXTS, id, text)
   return id, new_job({lane = queue, list = list, submitted = NOW})
 end

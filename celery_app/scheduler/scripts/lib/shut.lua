@@ -7,7 +7,7 @@
 -- an account that is refused, for which somebody has to pay or to set another key.
 local PROBE_SOON, PROBE_EVERY = 10 * SECOND, 60 * SECOND
 
-local SHUT = {'closed_until', 'closed_at', 'closed_reason', 'probe_at', 'probe', 'account'}
+local SHUT = {'closed_until', 'closed_at', 'closed_reason', 'probe_at', 'account'}
 
 -- Microseconds until the API's `retry-after` is over. None is longer than an hour, so a time beyond that was set by a clock
 -- that has been put back since.
@@ -33,8 +33,8 @@ local function wait_for_probe(state, rank)
   return wait <= PROBE_EVERY and math.min(over, math.max(0, wait)) or 0
 end
 
-local function begin_probe(state, id)
-  state.probe, state.probe_at = id, NOW_US + (state.account == 1 and PROBE_EVERY or PROBE_SOON)
+local function begin_probe(state)
+  state.probe_at = NOW_US + (state.account == 1 and PROBE_EVERY or PROBE_SOON)
 end
 
 -- The API wants to be left alone. Returns whether the budget was open until now.
@@ -69,11 +69,4 @@ local function open_again(state, sent_at)
     state[name] = nil
   end
   return true
-end
-
--- The probe has ended, or was never sent.
-local function end_probe(state, id)
-  if state.probe == id then
-    state.probe = nil
-  end
 end

@@ -27,16 +27,18 @@ local function recall(homes)
 end
 
 local function remember_in(home, names, state)
-  local set, gone = {}, {}
+  local set, gone, was = {}, {}, state.was
   for _, name in ipairs(names) do
     local value = state[name]
-    if value == nil and state.was[name] ~= nil then
-      gone[#gone + 1] = name
-    elseif value ~= state.was[name] then
-      set[#set + 1] = name
-      set[#set + 1] = text_of(value)
+    if value ~= was[name] then
+      was[name] = value
+      if value == nil then
+        gone[#gone + 1] = name
+      else
+        set[#set + 1] = name
+        set[#set + 1] = text_of(value)
+      end
     end
-    state.was[name] = value
   end
   if set[1] then
     redis.call('HSET', home, unpack(set)) -- first: a server out of memory refuses it, and nothing has been written then

@@ -11,7 +11,6 @@ local function give_back(id, job)
     local budget = open_budget(cjson.decode(text))
     if budget.name == job.budget then
       correct(budget, read_ticket(job.ticket), function() return 0 end)
-      end_probe(budget.state, job.claim .. '|' .. id)
       save_budget(budget)
     end
   end

@@ -2,10 +2,8 @@
 
 local function may_end(id, batch, kept)
   local ended = key('ended:' .. id)
-  local is_cancelled = redis.call('EXISTS', key('cancel:' .. id)) == 1
-    or batch ~= '' and redis.call('EXISTS', key('cancel:' .. batch)) == 1
   -- A job that ended once and was delivered again ends as it did.
-  if is_cancelled and redis.call('EXISTS', ended) == 0 then
+  if is_marked(id, batch) and redis.call('EXISTS', ended) == 0 then
     return false
   end
   redis.call('SET', ended, 1, 'EX', kept)

@@ -1,0 +1,115 @@
+"""Why a job waits, and for how long: what is told is what happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from budget_kit.clock import ClockedRedis
+from budget_kit.yard import Yard
+
+from celery_app.budget import Budget
+from celery_app.lanes import BATCH, LANES
+from celery_app.metrics.explanation import Explanation, Shortage, _explained, explain_arguments
+from celery_app.scheduler.verbs import EXPLAIN
+from celery_app.settings import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis import Redis
+
+
+@pytest.fixture
+def client(valkey: Any, broker_url: str) -> Iterator[Redis]:
+    """A client of the empty broker, of which a worker serves batch."""
+    assert broker_url
+    with valkey.client() as client:
+        yield client
+
+
+@pytest.fixture
+def yard(client: Redis) -> Yard:
+    """Lanes whose clock stands still."""
+    return Yard(ClockedRedis(client))
+
+
+def budget(model: str = "m", rpm: int | None = 60) -> Budget:
+    """Return a model's own budget."""
+    return Budget(f"key:{model}", model, Limits(rpm=rpm), LANES, sharers=("batch",))
+
+
+def explained(yard: Yard, name: str) -> Explanation:
+    """Explain a job to somebody who knows that a worker serves batch."""
+    yard.raw.zadd("lanes:workers:batch", {"worker": 1e15})
+    (row,) = EXPLAIN.run(yard.client, (), explain_arguments("", LANES, name))
+    return _explained(Shortage.of(row), [])
+
+
+def seconds_until(yard: Yard, name: str) -> float:
+    """Return after how long a worker has a job that looks ten times a second."""
+    start = yard.client.now
+    while name not in yard.names():
+        yard.client.now += 0.1
+        assert yard.client.now < start + 1_000
+    return float(yard.client.now - start)
+
+
+@pytest.mark.parametrize(("others", "jobs"), [(0, 0), (7, 1), (7, 10), (7, 30)])
+def test_a_job_behind_other_tenants_is_told_when_it_will_leave(yard: Yard, others: int, jobs: int) -> None:
+    """Of each other tenant one job goes for each of its own tenant's, as long as there are some."""
+    for tenant in range(others):
+        for number in range(jobs):
+            yard.put(budget(), BATCH, f"{tenant}-{number}", tenant=f"tenant-{tenant}")
+    for number in range(10):
+        yard.put(budget(), BATCH, f"mine-{number}", tenant="me")
+
+    told = explained(yard, "mine-9")
+    assert told["position"] == 10 + others * min(jobs, 9)
+    assert told["of"] == 10 + others * jobs
+    assert told["expected_s"] == pytest.approx(seconds_until(yard, "mine-9"), rel=0.1, abs=others + 1)
+
+
+def test_nobody_knows_when_a_job_leaves_whose_budget_has_no_limit(yard: Yard) -> None:
+    """No number is made up."""
+    for number in range(100):
+        yard.put(budget(rpm=None), BATCH, f"job-{number}")
+
+    assert explained(yard, "job-99")["expected_s"] is None
+
+
+def test_each_job_is_told_what_it_waits_for_however_many_models_there_are(yard: Yard) -> None:
+    """Of many models a claim looks at some; a job is told of its own."""
+    for number in range(200):
+        yard.put(budget(f"m{number}"), BATCH, f"first-{number}")
+        yard.put(budget(f"m{number}"), BATCH, f"second-{number}")
+    first = 0
+    while first < 200:
+        first += len(yard.claim(1_000))
+
+    told = {explained(yard, f"second-{number}")["waiting_for"] is None for number in range(200)}
+    assert told == {False}
+
+
+def test_the_lanes_heads_are_explained_in_one_walk(client: Redis) -> None:
+    """Eight times as many models take about eight times as long, not 64 times."""
+    yard, costs = Yard(client), []
+    for models in (4, 32):
+        for lane in LANES:
+            for number in range(models):
+                yard.put(budget(f"m{number}"), lane)
+        costs.append(least_us(client))
+
+    few, many = costs
+    assert many < 16 * few
+
+
+def least_us(client: Redis) -> float:
+    """Return what the server spends on explaining all lanes, the least of some rounds."""
+    costs = []
+    for _ in range(10):
+        EXPLAIN.run(client, (), explain_arguments("", LANES))
+        client.config_resetstat()
+        EXPLAIN.run(client, (), explain_arguments("", LANES))
+        costs.append(client.info("commandstats")["cmdstat_evalsha"]["usec"])
+    return min(costs)
