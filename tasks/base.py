@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from celery import Task
@@ -18,10 +17,11 @@ from celery_app.routing import COST, MODEL
 from celery_app.stand_in import stand_in
 from celery_app.task_limits import LIMITS, annotated, refuse_limits
 from tasks.job import Job
+from tasks.keeping import keeping
 from tasks.submission import submission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from celery.exceptions import Retry
@@ -69,7 +69,7 @@ class LaneTask(Task):
         super().__init_subclass__(**options)
         kind: Any = cls
         if "on_failure" in vars(cls):
-            kind.on_failure = _keeping(kind.on_failure)
+            kind.on_failure = keeping(kind.on_failure)
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
@@ -80,10 +80,7 @@ class LaneTask(Task):
 
     @property
     def backend(self) -> Any:
-        """The project's own result backend, or the lanes' where it has none; a task may be given another.
-
-        Beside a result it keeps a description of the arguments (``result_extended``).
-        """
+        """The project's own result backend, or the lanes' where it has none; a task may be given another."""
         backend = backend_of(self.app) if self._backend is None else self._backend
         patient = getattr(self.app, "lanes_patience", None)  # where jobs run
         return store_descriptions(backend if patient is None else patient(backend))
@@ -101,10 +98,7 @@ class LaneTask(Task):
         return description_of(self, args, kwargs)
 
     def cost_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Cost | None:
-        """Return what a job will cost; where the class declares its ``model``, that is reserved before the job starts.
-
-        By default None: nobody knows before the job's first `admit`.
-        """
+        """Return what a job will cost, to be reserved before it starts, where the class declares its ``model``, too."""
         return None
 
     @classmethod
@@ -124,10 +118,8 @@ class LaneTask(Task):
 
         Raises:
             InvalidRequest: naming the one of these that is wrong.
-            UnknownLane: there is no such queue.
             UnsupportedTask: it has a ``rate_limit``, or this call a time limit.
-            LaneFull: the lane had no room for `wait`, by default its ``submit_wait``.
-            BrokerUnreachable: within 3 s.
+            UnknownLane, LaneFull, BrokerUnreachable: within ``wait``, or 3 s.
         """
         refuse_limits(self, options)
         standing_in = stand_in()
@@ -274,16 +266,3 @@ class LaneTask(Task):
         if throw:
             raise retry
         return retry
-
-
-def _keeping(on_failure: Callable[..., None]) -> Callable[..., None]:
-    @wraps(on_failure)
-    def fail(task: LaneTask, *args: Any, **kwargs: Any) -> None:
-        from tasks.endings import keep_dead_letter  # brings redis-py along
-
-        try:
-            on_failure(task, *args, **kwargs)
-        finally:
-            keep_dead_letter(task.job)
-
-    return fail
