@@ -17,7 +17,7 @@ from celery_app.broker.lease import call_leases
 from celery_app.budget import Budget, Cost, Outcome, Settlement, Usage, budget_for
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.budget.shut import SHUT, reasons_of
-from celery_app.connection import key_prefix, redis_client
+from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, NotAMessage, OutOfBudget, PromptTooLarge
 from celery_app.job_keys import BATCH_HEADER, ENDED_KEPT
 from celery_app.settings import settings_of
@@ -28,6 +28,7 @@ from tasks.cancelling import running
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from celery_app.broker.lease import Leases
     from celery_app.budget import Reservation
     from tasks.base import LaneTask
 
@@ -211,7 +212,7 @@ def _ticket_of(task: LaneTask, model: str) -> str:
 def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
     """Ask for a reservation; the first call of a job waits for it in its lane, any other in its slot."""
     has_job = is_claimed(task.request.properties)
-    claim = claim_of(task.request.properties["delivery_tag"]) if has_job else _call_claim(budget, client)
+    claim = claim_of(task.request.properties["delivery_tag"]) if has_job else _call_claim(task, budget)
     may_return = has_job and not task.request.get(CALLED)
     while True:
         answer = _ask(task, budget, client, cost, claim, waits=not may_return)
@@ -219,7 +220,7 @@ def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost)
             _pause(task, AWAY_PAUSE)
         elif answer.granted:
             setattr(task.request, CALLED, True)
-            return Call(budget, client, answer.ticket, task, None if has_job else _held(budget, client, claim))
+            return Call(budget, client, answer.ticket, task, None if has_job else _held(task, budget, claim))
         elif (hopeless := _hopeless(task, answer, has_job=has_job)) is not None:
             raise hopeless
         elif may_return:
@@ -234,14 +235,18 @@ def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost)
 CALLED = "lanes_called"
 
 
-def _call_claim(budget: Budget, client: redis.Redis) -> tuple[str, str]:
+def _call_claim(task: LaneTask, budget: Budget) -> tuple[str, str]:
     """Return id and token for a call without a job."""
-    return f"call-{uuid.uuid4().hex}", f"{call_leases(budget.prefix, client).process}:call"
+    return f"call-{uuid.uuid4().hex}", f"{_leases(task, budget).process}:call"
 
 
-def _held(budget: Budget, client: redis.Redis, claim: tuple[str, str]) -> Callable[[], Any]:
+def _leases(task: LaneTask, budget: Budget) -> Leases:
+    return call_leases(budget.prefix, heartbeat_client(task.app))
+
+
+def _held(task: LaneTask, budget: Budget, claim: tuple[str, str]) -> Callable[[], Any]:
     """Keep the lease of a call without a job alive; return what ends it."""
-    leases = call_leases(budget.prefix, client)
+    leases = _leases(task, budget)
     leases.hold(*claim)
     return lambda: leases.ack(*claim)
 

@@ -21,6 +21,8 @@ from celery_app.broker.outbox import LanePublishBatch, Outbox
 from celery_app.broker.qos import QoS
 from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.broker_urls import SENTINEL
+from celery_app.connection import connection_pool
+from celery_app.heartbeat import REPLY_TIMEOUT
 from celery_app.scheduler.verbs import CENSUS, CLAIM, PURGE
 
 if TYPE_CHECKING:
@@ -109,7 +111,8 @@ class Channel(kombu_redis.Channel):
 
     def _make_leases(self) -> Leases:
         # A pool of its own: it outlives the channel, which goes when its connection does.
-        return Leases(redis.Redis(connection_pool=self._get_pool()), self.global_keyprefix)
+        pool = connection_pool(self.connection.client, REPLY_TIMEOUT)
+        return Leases(redis.Redis(connection_pool=pool), self.global_keyprefix)
 
     def wake(self) -> None:
         """Have the event loop look for work: a slot is free."""
