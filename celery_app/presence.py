@@ -13,6 +13,7 @@ from celery_app.broker.census import census
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.keys import SIGN_LASTS, WORKERS
 from celery_app.scheduler.verbs import PRESENT, SERVING
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
@@ -23,13 +24,7 @@ if TYPE_CHECKING:
 #: Seconds between two signs of life: one command for each worker process.
 SIGN_EVERY = 5.0
 
-#: Seconds that a sign lasts: two may fail. A worker that stops takes its sign away.
-SIGN_LASTS = 15.0
-
-#: Sorted set of the workers that serve a lane, by the time of their last sign of life: ``lanes:workers:<lane>``.
-WORKERS = "lanes:workers:"
-
-_LASTS_MS = round(SIGN_LASTS * 1000)
+_LASTS_MS = SIGN_LASTS * 1000
 
 
 class Presence(bootsteps.StartStopStep):
@@ -105,5 +100,5 @@ def _leave(app: Any, name: str) -> None:
     client, prefix = heartbeat_client(app), key_prefix(app)
     with client.pipeline(transaction=False) as pipeline:
         for lane in LANE_NAMES:
-            pipeline.zrem(f"{prefix}{WORKERS}{lane}", name)
+            pipeline.zrem(WORKERS.of(prefix, lane), name)
         pipeline.execute()

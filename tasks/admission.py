@@ -16,10 +16,11 @@ from celery_app.broker.entry import cost_header
 from celery_app.broker.lease import call_leases
 from celery_app.budget import Budget, Cost, Outcome, Settlement, Usage, budget_for
 from celery_app.budget.budget import ANY_MODEL
-from celery_app.budget.shut import SHUT, reasons_of
+from celery_app.budget.shut import reasons_of
 from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, NotAMessage, OutOfBudget, PromptTooLarge
-from celery_app.job_keys import BATCH_HEADER, ENDED_KEPT
+from celery_app.job_headers import BATCH_HEADER
+from celery_app.keys import ENDED_KEPT, SHUT
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from celery_app.stopping import told_to_end, told_to_finish
@@ -287,7 +288,7 @@ def shut_for(app: Any, lane: str) -> str:
     """Say which budgets of a lane the API has shut, and why; empty for none, and where Redis is away."""
     try:
         client = redis_client(app)
-        shut: Any = client.hgetall(f"{key_prefix(app)}{SHUT}")
+        shut: Any = client.hgetall(SHUT.of(key_prefix(app)))
         seconds, _ = client.time()
     except redis.RedisError:
         return ""

@@ -15,7 +15,8 @@ from celery_app.broker.claims import CANCELLED
 from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.forks import begin_in_each_process
 from celery_app.heartbeat import HEARTBEAT, Entry
-from celery_app.job_keys import BATCH_HEADER, CANCEL
+from celery_app.job_headers import BATCH_HEADER
+from celery_app.keys import CANCEL
 from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
@@ -152,8 +153,7 @@ def end_if_cancelled(task: LaneTask) -> None:
 
 def _marks_of(task: LaneTask) -> list[str]:
     ids = [task.request.id, task.request.get(BATCH_HEADER)]
-    prefix = f"{key_prefix(task.app)}{CANCEL}"
-    return [f"{prefix}{each}" for each in ids if each]
+    return [CANCEL.of(key_prefix(task.app), each) for each in ids if each]
 
 
 def _watch_for(app: Any) -> Watch:

@@ -29,7 +29,8 @@ from celery_app.broker.verdict import may_end
 from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker, LanesError
 from celery_app.heartbeat import HEARTBEAT, Entry
-from celery_app.job_keys import BATCH_HEADER
+from celery_app.job_headers import BATCH_HEADER
+from celery_app.keys import TEXT
 from celery_app.results import backend_of
 from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from celery_app.worker import lanes_of
@@ -156,7 +157,7 @@ def _take(client: Any, prefix: str) -> list[Any]:
 
 def _tell(app: Any, client: Any, prefix: str, row: list[Any]) -> None:
     job_id, queue, ending, reason = (part.decode(errors="replace") for part in row[:4])
-    text = row[5] if row[5] is not None else client.get(f"{prefix}lanes:text:{job_id}")
+    text = row[5] if row[5] is not None else client.get(TEXT.of(prefix, job_id))
     task, task_id = "?", job_id
     try:
         ended = EndedJob.read(app, queue, ending, reason, row[4] / 1000, text)

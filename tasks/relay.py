@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import redis
 
 from celery_app.connection import key_prefix, redis_client
-from celery_app.job_keys import ATTEMPT, EVENTS, MESSAGE, NUMBER, STREAM, STREAM_KEPT, STREAM_KEPT_RUNNING
+from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE, STREAM, STREAM_KEPT, STREAM_KEPT_RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ class RelayedStream:
         if not (self._pending or last):
             return []
         end = () if self._message is None else (MESSAGE, self._message)
-        entry = (ATTEMPT, self._attempt, NUMBER, self._written, EVENTS, b"\n".join(self._pending), *end)
+        entry = (ATTEMPT, self._attempt, FIRST, self._written, EVENTS, b"\n".join(self._pending), *end)
         self._written += len(self._pending)
         self._pending, self._message = [], None
         commands: list[Command] = [("XADD", self._key, "*", *entry)]
@@ -181,7 +181,7 @@ def relay_for(app: Any) -> Relay:
 
 def stream_key(app: Any, task_id: str) -> str:
     """Return the key of a job's stream."""
-    return f"{key_prefix(app)}{STREAM}{task_id}"
+    return STREAM.of(key_prefix(app), task_id)
 
 
 def end_failed(app: Any, task_id: str, error: bytes) -> None:
@@ -198,6 +198,6 @@ def end_failed(app: Any, task_id: str, error: bytes) -> None:
     key = stream_key(app, task_id)
     with redis_client(app).pipeline(transaction=False) as pipeline:
         # No attempt's token: it is true whichever the reader follows.
-        pipeline.xadd(key, {ATTEMPT: "", NUMBER: 0, EVENTS: error, MESSAGE: ""})
+        pipeline.xadd(key, {ATTEMPT: "", FIRST: 0, EVENTS: error, MESSAGE: ""})
         pipeline.expire(key, STREAM_KEPT)
         pipeline.execute()

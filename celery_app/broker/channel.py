@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from kombu.transport import redis as kombu_redis
 
-from celery_app.broker.arrivals import ARRIVED, take_in
+from celery_app.broker.arrivals import take_in
 from celery_app.broker.claims import claim_of
 from celery_app.broker.dead_letters import say_message_buried
 from celery_app.broker.inbox import Inbox
@@ -23,6 +23,7 @@ from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.broker_urls import SENTINEL
 from celery_app.connection import connection_pool
 from celery_app.heartbeat import REPLY_TIMEOUT
+from celery_app.keys import ARRIVED, BELL, TEXT
 from celery_app.scheduler.verbs import CENSUS, CLAIM, PURGE
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that an idle worker blocks on its bells at most: what a stock producer puts into a lane rings none.
 BELL_WAIT = 0.25
-
-#: Key, before a queue's name, of the list that workers block on; scheduler/scripts/lib/bell.lua rings it.
-BELL = "lanes:bell:"
 
 #: Jobs claimed in one round trip at most. Each is handed to its slot before the next claim, so a critical job that
 #: arrives meanwhile waits for that many hand-overs.
@@ -146,7 +144,7 @@ class Channel(kombu_redis.Channel):
             self._asked = self._free_slots()
             connection.send_command(*self._claim_command(queues, self._asked, self._token))
         else:
-            bells = [f"{self.global_keyprefix}{BELL}{queue}" for queue in queues]
+            bells = [BELL.of(self.global_keyprefix, queue) for queue in queues]
             connection.send_command("BRPOP", *bells, self._bell_wait)
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -269,7 +267,7 @@ class Channel(kombu_redis.Channel):
         return int(self.priority(self._get_message_priority(message)))
 
     def _read_text(self, job_id: str) -> bytes | None:
-        text: Any = self._plain_client().get(f"{self.global_keyprefix}lanes:text:{job_id}")
+        text: Any = self._plain_client().get(TEXT.of(self.global_keyprefix, job_id))
         return None if text is None else bytes(text)
 
     def _deliver_job(self, queue: str, message: dict[str, Any], held: bool) -> None:
@@ -323,7 +321,7 @@ class Channel(kombu_redis.Channel):
     def _purge(self, queue: str) -> int:
         if not self.is_lane(queue):
             return int(super()._purge(queue))
-        lists = [*self._lists_of(queue), f"{ARRIVED}{queue}"]
+        lists = [*self._lists_of(queue), ARRIVED.of("", queue)]
         purged = 0
         while True:
             dropped = int(PURGE.run(self._plain_client(), (), (self.global_keyprefix, queue, MOST_PURGED, *lists)))

