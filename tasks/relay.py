@@ -7,7 +7,6 @@ what all streams of the process have produced within `GROUP` and sends it in one
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import redis
 
 from celery_app.connection import key_prefix, redis_client
+from celery_app.forks import begin_in_each_process
 from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE, STREAM, STREAM_KEPT, STREAM_KEPT_RUNNING
 
 if TYPE_CHECKING:
@@ -102,12 +102,19 @@ class RelayedStream:
 
 
 class Relay:
-    """The writer of a process; its thread starts with the first event."""
+    """The writer of a process; its thread starts with the first event.
+
+    The thread is no entry of the heartbeat's: an event is written within `GROUP`, however long leases or metrics take,
+    and a broker that is away is waited for.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         """Take a client that puts no prefix before the keys."""
-        self.pid = os.getpid()
         self._client = client
+        begin_in_each_process(self)
+
+    def begin(self) -> None:
+        """Have nothing to write: the parent's events are the parent's to write."""
         self._lock = threading.Lock()
         self._dirty: dict[RelayedStream, None] = {}
         self._filled, self._urgent = threading.Event(), threading.Event()
@@ -174,7 +181,7 @@ class Relay:
 def relay_for(app: Any) -> Relay:
     """Return the relay of an application in this process."""
     relay: Relay | None = getattr(app, "lanes_relay", None)
-    if relay is None or relay.pid != os.getpid():
+    if relay is None:
         relay = vars(app)["lanes_relay"] = Relay(redis_client(app))
     return relay
 
