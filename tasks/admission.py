@@ -13,7 +13,7 @@ import redis
 from celery_app.away import say_away
 from celery_app.broker.claims import DECIDED, REFUSED_AT, TICKET, VERDICT, claim_of, is_claimed
 from celery_app.broker.entry import cost_header
-from celery_app.broker.lease import call_leases
+from celery_app.broker.holders import call_leases
 from celery_app.budget import Budget, Cost, Outcome, Settlement, Usage, budget_for
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.budget.shut import reasons_of

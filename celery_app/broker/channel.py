@@ -15,8 +15,9 @@ from kombu.transport import redis as kombu_redis
 from celery_app.broker.arrivals import take_in
 from celery_app.broker.claims import claim_of
 from celery_app.broker.dead_letters import say_message_buried
+from celery_app.broker.holders import leases_for
 from celery_app.broker.inbox import Inbox
-from celery_app.broker.lease import Leases, leases_for
+from celery_app.broker.lease import Leases
 from celery_app.broker.outbox import LanePublishBatch, Outbox
 from celery_app.broker.qos import QoS
 from celery_app.broker.rules import LANE_NAMES, LaneRules

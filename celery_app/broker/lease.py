@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 import time
@@ -15,12 +14,11 @@ import redis
 from celery_app.away import say_away
 from celery_app.bounded_log import BoundedLog
 from celery_app.broker.dead_letters import job_in_hand
-from celery_app.forks import begin_in_each_process
 from celery_app.heartbeat import HEARTBEAT, Entry
 from celery_app.scheduler.verbs import ACK, BURY, EXTEND, REQUEUE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from celery_app.script import Script
 
@@ -177,6 +175,7 @@ class Leases:
                 self._unsettled[tag, token] = (script, arguments)
                 if was_held:
                     self._held.setdefault(tag, token)  # its lease has to last until this stands
+            self._wake(self._extending)
             self._wake(self._settling)
             return True
 
@@ -242,46 +241,3 @@ class Leases:
         if not self._forget(tag, token):
             return  # settled meanwhile
         logger.warning("%s: its lease expired while it was running here; it is run elsewhere, too", job_in_hand(tag))
-
-
-class _ProcessLeases:
-    """The leases of this process, by broker; a forked one holds nothing, and must not return what its parent holds."""
-
-    def __init__(self) -> None:
-        begin_in_each_process(self)
-
-    def begin(self) -> None:
-        """Hold nothing."""
-        self.by_broker: dict[tuple[Any, ...], Leases] = {}
-        self.opening = threading.Lock()
-
-
-_here = _ProcessLeases()
-
-
-def leases_for(key: tuple[Any, ...], make: Callable[[], Leases]) -> Leases:
-    """Return this process's leases at one broker, making them on the first call."""
-    with _here.opening:
-        if key not in _here.by_broker:
-            _here.by_broker[key] = make()
-        return _here.by_broker[key]
-
-
-def call_leases(prefix: str, client: redis.Redis) -> Leases:
-    """Return this process's leases of calls that are made without a job: in a web process, or eagerly."""
-    return leases_for(("calls", prefix, id(client)), lambda: Leases(client, prefix))
-
-
-def holder_of(tag: str) -> Leases | None:
-    """Return this process's leases that hold a job, or None: a pool's process holds none itself."""
-    return next((leases for leases in list(_here.by_broker.values()) if leases.holds(tag)), None)
-
-
-def requeue_everything() -> None:
-    """Return all that this process still holds; for its end."""
-    for leases in list(_here.by_broker.values()):
-        leases.close()
-    _here.by_broker.clear()
-
-
-atexit.register(requeue_everything)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import redis
 
 from celery_app.broker.claims import claim_of
-from celery_app.broker.lease import RETRY_EVERY, TRANSIENT, Leases, holder_of
+from celery_app.broker.holders import holder_of
+from celery_app.broker.lease import RETRY_EVERY, TRANSIENT, Leases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
