@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,7 +36,8 @@ def test_a_worker_has_one_thread_for_all_that_is_done_again_and_again(
 ) -> None:
     """With a job in hand, events counted, its presence shown and what has ended looked for."""
     (tmp_path / "looking.py").write_text(PROJECT)
-    env = {"PYTHONPATH": str(tmp_path), "CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "k"}
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    env = {"PYTHONPATH": path, "CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "k"}
     with worker(tmp_path, "-Q", "critical", "-c", "2", app="looking", **env):
         seen = lanes_app.send_task("threads", queue="critical").get(timeout=PATIENCE)
     assert seen == ["lanes-heartbeat"]
