@@ -20,14 +20,15 @@ PROJECT = """
 import threading
 from celery import shared_task
 from celery_app import create_app
+from celery_app.metrics.events import JobEvent, emit
 from tasks.base import LaneTask
 
 app = create_app()
 
 @shared_task(base=LaneTask, bind=True, name="threads")
 def threads(self):
-    self.report("called", 0.0)
-    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("lanes"))
+    emit(JobEvent(kind="called", lane="critical", task="threads"))
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("lanes-"))
 """
 
 

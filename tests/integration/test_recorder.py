@@ -34,13 +34,14 @@ DEADLINE_S = 30.0
 WORKER_APP = """
 from celery import shared_task
 from celery_app import create_app
+from celery_app.metrics.events import JobEvent, emit
 from tasks.base import LaneTask
 
 app = create_app()
 
 @shared_task(base=LaneTask, bind=True, name="count")
 def count(self, waited):
-    self.report("called", waited)
+    emit(JobEvent(kind="called", lane="critical", task="count", seconds=waited))
 """
 
 
