@@ -14,14 +14,15 @@ from celery.exceptions import Ignore
 from celery_app.away import say_away
 from celery_app.broker.claims import DECIDED, REFUSED_AT, RESERVED_FOR, TICKET, VERDICT, claim_of, is_claimed
 from celery_app.broker.entry import cost_header
-from celery_app.broker.lease import call_leases
+from celery_app.broker.holders import call_leases
 from celery_app.broker.returns import settle_later
 from celery_app.budget import Budget, Cost, Outcome, Settlement, Usage, budget_for
 from celery_app.budget.budget import ANY_MODEL
-from celery_app.budget.shut import SHUT, reasons_of
-from celery_app.connection import key_prefix, redis_client
+from celery_app.budget.shut import reasons_of
+from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, NotAMessage, OutOfBudget, PromptTooLarge
-from celery_app.job_keys import BATCH_HEADER, ENDED_KEPT
+from celery_app.job_headers import BATCH_HEADER
+from celery_app.keys import ENDED_KEPT, SHUT
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from celery_app.stopping import told_to_end, told_to_finish
@@ -220,7 +221,7 @@ def _ticket_of(task: LaneTask, model: str) -> str:
 
 def _waited_for(task: LaneTask, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
     """Ask for a reservation; the first call of a job waits for it in its lane, any other in its slot."""
-    has_job, leases = is_claimed(task.request.properties), call_leases(budget.prefix, client)
+    has_job, leases = is_claimed(task.request.properties), call_leases(budget.prefix, heartbeat_client(task.app))
     job = claim_of(task.request.properties["delivery_tag"]) if has_job else ("", "")
     claim = (f"call-{uuid.uuid4().hex}", f"{leases.process}:call")
     may_return = has_job and not task.request.get(CALLED)
@@ -281,7 +282,7 @@ def shut_for(app: Any, lane: str) -> str:
     """Say which budgets of a lane the API has shut, and why; empty for none, and where Redis is away."""
     try:
         client = redis_client(app)
-        shut: Any = client.hgetall(f"{key_prefix(app)}{SHUT}")
+        shut: Any = client.hgetall(SHUT.of(key_prefix(app)))
         seconds, _ = client.time()
     except redis.RedisError:
         return ""

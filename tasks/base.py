@@ -17,7 +17,7 @@ from celery_app.broker.entry import cost_header
 from celery_app.descriptions import description_of, store_descriptions
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, LanesError
 from celery_app.identity import identity
-from celery_app.job_keys import BATCH_HEADER
+from celery_app.job_headers import BATCH_HEADER
 from celery_app.lanes import NORMAL, Lane
 from celery_app.messaging import SERIALIZER
 from celery_app.metrics.events import JobEvent, Kind, emit

@@ -12,6 +12,8 @@ import logging
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -22,12 +24,15 @@ from celery.exceptions import NotRegistered
 from celery.states import PENDING, READY_STATES, SUCCESS
 from kombu.serialization import loads
 
+from celery_app.away import say_away
 from celery_app.broker.dead_letters import say_buried
 from celery_app.broker.entry import is_text
 from celery_app.broker.verdict import may_end
-from celery_app.connection import key_prefix, redis_client
+from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker
-from celery_app.job_keys import BATCH_HEADER
+from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.job_headers import BATCH_HEADER
+from celery_app.keys import TEXT
 from celery_app.results import backend_of
 from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from celery_app.worker import lanes_of
@@ -74,8 +79,8 @@ class EndedJobs(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         """Look at nothing yet."""
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._looking = Entry("see what has ended", LOOK_EVERY, partial(self._look, worker.app))
+        self._teller = _Teller(worker.app)
         super().__init__(worker, **options)
 
     def include_if(self, worker: Any) -> bool:
@@ -84,21 +89,21 @@ class EndedJobs(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         """Look from now on."""
-        self._thread = threading.Thread(target=self._run, args=(worker.app,), name="lanes-ended", daemon=True)
-        self._thread.start()
+        HEARTBEAT.wake(self._looking)
 
     def stop(self, worker: Any) -> None:
         """Look no more; what is not finished is another worker's in a while."""
-        self._over.set()
+        HEARTBEAT.end(self._looking)
+        self._teller.stop()
 
     terminate = stop
 
-    def _run(self, app: Any) -> None:
-        while not self._over.wait(LOOK_EVERY):
-            try:
-                work_off(app)
-            except Exception as exc:  # noqa: BLE001 - whatever it was, nobody starts this thread again
-                logger.debug("what has ended cannot be seen at the moment: %s", exc)
+    def _look(self, app: Any) -> bool:
+        if not self._teller.is_busy:
+            rows = _take(heartbeat_client(app), key_prefix(app))
+            if rows:
+                self._teller.tell(rows)
+        return True
 
 
 def work_off(app: Any) -> None:
@@ -107,18 +112,60 @@ def work_off(app: Any) -> None:
     Raises:
         redis.exceptions.RedisError: if Redis is away.
     """
+    _tell_all(app, _take(redis_client(app), key_prefix(app)))
+
+
+class _Teller:
+    """Tells of what was taken in a thread of its own, and of all that has ended besides.
+
+    The heartbeat cannot wait for it: result backends, a chord's other parts and a project's own code take their time.
+    The thread starts with the first job that has ended, and stays, because Celery makes a result backend for each.
+    """
+
+    def __init__(self, app: Any) -> None:
+        """Have nothing to tell."""
+        self._app = app
+        self._taken: SimpleQueue[list[Any]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.is_busy = False
+
+    def tell(self, rows: list[Any]) -> None:
+        """Tell of what was taken, some time later; it is busy until then."""
+        self.is_busy = True
+        self._taken.put(rows)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="lanes-ended", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread end once it has told of all."""
+        self._taken.put([])
+
+    def _run(self) -> None:
+        while rows := self._taken.get():
+            try:
+                _tell_all(self._app, rows)
+            except Exception as exc:  # noqa: BLE001 - whatever it was, what is not told of is taken again
+                say_away("what has ended cannot be told at the moment", exc)
+            self.is_busy = False
+
+
+def _tell_all(app: Any, rows: list[Any]) -> None:
     client, prefix = redis_client(app), key_prefix(app)
-    while True:
-        rows = TAKE_ENDED.run(client, (), (prefix, MOST_AT_ONCE, round(TAKEN_FOR * 1000)))
+    while rows:
         for row in rows:
             _tell(app, client, prefix, row)
-        if len(rows) < MOST_AT_ONCE:
-            return
+        rows = _take(client, prefix) if len(rows) == MOST_AT_ONCE else []
+
+
+def _take(client: Any, prefix: str) -> list[Any]:
+    rows: list[Any] = TAKE_ENDED.run(client, (), (prefix, MOST_AT_ONCE, round(TAKEN_FOR * 1000)))
+    return rows
 
 
 def _tell(app: Any, client: Any, prefix: str, row: list[Any]) -> None:
     job_id, queue, ending, reason = (part.decode(errors="replace") for part in row[:4])
-    text = row[5] if row[5] is not None else client.get(f"{prefix}lanes:text:{job_id}")
+    text = row[5] if row[5] is not None else client.get(TEXT.of(prefix, job_id))
     task, task_id = "?", job_id
     try:
         ended = EndedJob.read(app, queue, ending, reason, row[4] / 1000, text)

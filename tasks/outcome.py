@@ -9,7 +9,8 @@ import redis
 
 from celery_app.away import say_away
 from celery_app.connection import key_prefix, redis_client
-from celery_app.job_keys import BATCH, BATCH_HEADER, BATCH_KEPT, DONE, DONE_KEPT, REPLY_HEADER, batch_id_of
+from celery_app.job_headers import BATCH_HEADER, REPLY_HEADER, batch_id_of
+from celery_app.keys import BATCH, BATCH_ENDED, BATCH_KEPT, BATCH_SEEN, DONE, DONE_KEPT
 from celery_app.script import Script
 from celery_app.stand_in import stand_in
 
@@ -45,7 +46,7 @@ def tell_outcome(task: LaneTask, outcome: Outcome, value: Any = None) -> None:
 
 
 def _reply(task: LaneTask, text: str) -> None:
-    key = f"{key_prefix(task.app)}{DONE}{task.request.id}"
+    key = DONE.of(key_prefix(task.app), task.request.id)
     with redis_client(task.app).pipeline(transaction=False) as pipeline:
         pipeline.rpush(key, text)
         pipeline.expire(key, DONE_KEPT)
@@ -59,6 +60,5 @@ def _tally(task: LaneTask, outcome: Outcome) -> None:
         return  # a stock producer's header: no job of a batch has such an id
     if index > LAST_INDEX:
         return
-    key = f"{key_prefix(task.app)}{BATCH}{batch_id}"
-    keys = (key, f"{key}:seen", f"{key}:ended")
+    keys = [key.of(key_prefix(task.app), batch_id) for key in (BATCH, BATCH_SEEN, BATCH_ENDED)]
     TALLY.run(redis_client(task.app), keys, (index, outcome, BATCH_KEPT))

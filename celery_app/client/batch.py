@@ -13,7 +13,7 @@ from celery_app.client.entries import entries_of
 from celery_app.client.event_stream import BLOCK_MS
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import LanesError, UnknownBatch
-from celery_app.job_keys import BATCH, BATCH_KEPT
+from celery_app.keys import BATCH, BATCH_ENDED, BATCH_KEPT
 from celery_app.results import backend_of
 from celery_app.stand_in import refuse_to_wait, stand_in
 
@@ -95,7 +95,7 @@ class Batch:
         self.invalid: list[InvalidItem] = []
         self.found: dict[int, str] = {}
         self._app = app
-        self._key = f"{key_prefix(app)}{BATCH}{batch_id}"
+        self._key = BATCH.of(key_prefix(app), batch_id)
 
     @classmethod
     def load(cls, batch_id: str, app: Any = None) -> Batch:
@@ -169,7 +169,9 @@ class Batch:
         if standing_in is not None:
             return standing_in.ended_after(self.id, after)
         with broker_errors(self._app):
-            reply = redis_client(self._app).xread({f"{self._key}:ended": after}, MOST_RESULTS, BLOCK_MS)
+            reply = redis_client(self._app).xread(
+                {BATCH_ENDED.of(key_prefix(self._app), self.id): after}, MOST_RESULTS, BLOCK_MS
+            )
         return entries_of(reply)
 
     def _result(self, index: int) -> BatchResult:
