@@ -306,6 +306,18 @@ class LaneTask(Task):
             return self.end_cancelled()
 
         task.run, task.lanes_ends_once = run_once, True
+        on_failure = task.on_failure
+
+        @wraps(on_failure)
+        def fail(*args: Any, **kwargs: Any) -> None:
+            from tasks.endings import keep_dead_letter
+
+            try:
+                on_failure(*args, **kwargs)
+            finally:
+                keep_dead_letter(self)
+
+        task.on_failure = fail
 
     def _may_end(self) -> bool:
         from celery_app.broker.verdict import may_end  # brings redis-py along
@@ -450,15 +462,12 @@ class LaneTask(Task):
         Raises:
             BaseException: `error`, always.
         """
-        if is_claimed(self.request.properties):
-            from celery_app.broker.returns import bury
-            from tasks.endings import DEAD_LETTER
+        from tasks.endings import keep_if_failed
 
-            tried = f"{type(error).__name__} after {self.request.retries + 1} attempts"
-            # Only our own errors are known to show nothing of the prompt.
-            reason = f"{tried}: {error}" if isinstance(error, LanesError) else tried
-            bury(self.app, self.request.properties, reason)
-            setattr(self.request, DEAD_LETTER, True)
+        attempts = self.request.retries + 1
+        tried = f"{type(error).__name__} after {attempts} attempts"
+        # Only our own errors are known to show nothing of the prompt.
+        keep_if_failed(self, f"{tried}: {error}" if isinstance(error, LanesError) else tried, attempts)
         raise error
 
 

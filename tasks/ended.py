@@ -6,7 +6,6 @@ has it in hand.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import threading
@@ -18,9 +17,8 @@ from celery import bootsteps
 from celery.app.task import Context
 from celery.backends.base import DisabledBackend
 from celery.states import PENDING, READY_STATES, SUCCESS
-from kombu.exceptions import ContentDisallowed, DecodeError
-from kombu.serialization import loads
 
+from celery_app.broker.body import read_body
 from celery_app.broker.dead_letters import say_buried
 from celery_app.broker.verdict import may_end
 from celery_app.connection import key_prefix, redis_client
@@ -31,6 +29,7 @@ from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from celery_app.worker import lanes_of
 from tasks.admission import shut_for
 from tasks.base import LaneTask
+from tasks.endings import DEAD_LETTER
 from tasks.messages import create_message
 from tasks.outcome import tell_outcome
 
@@ -50,9 +49,6 @@ MOST_AT_ONCE = 20
 
 #: How a job may end in Redis, beside being cancelled.
 BURIED, OVERDUE = "buried", "deadline"
-
-#: What lanes take.
-JSON = frozenset({"application/json"})
 
 #: How the broker's scripts begin the reason of a job that took its worker along.
 _KILLED = ("its worker died", "rejected ")
@@ -149,6 +145,7 @@ class EndedJob:
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
         request["delivery_info"] = {**(request.get("delivery_info") or {}), "routing_key": queue}
+        request[DEAD_LETTER] = reason
         return cls(
             Context(request, called_directly=False, is_eager=False), _error_of(app, queue, ending, reason, allowed)
         )
@@ -209,12 +206,10 @@ def _end_cancelled(task: LaneTask) -> None:
 
 def _request_in(message: Any) -> dict[str, Any]:
     """Return what a task would see of a message of kombu's, as Celery's worker puts it together."""
-    headers, properties, body = message["headers"], message["properties"], message["body"]
-    if properties.get("body_encoding") == "base64":
-        body = base64.b64decode(body)
+    headers, properties = message["headers"], message["properties"]
     try:
-        args, kwargs, embed = loads(body, message["content-type"], message["content-encoding"], accept=JSON)
-    except (ContentDisallowed, DecodeError, ValueError):
-        args, kwargs, embed = (), {}, {}  # the headers say enough for a result
+        args, kwargs, embed = read_body(message)
+    except ValueError:
+        args, kwargs, embed = [], {}, {}  # the headers say enough for a result
     known = {"args": args, "kwargs": kwargs, "properties": properties, "reply_to": properties.get("reply_to")}
     return {**headers, **known, "id": headers["id"], "task": headers["task"], **(embed or {})}

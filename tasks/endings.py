@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery_app.bounded_log import BoundedLog
+from celery_app.broker.claims import is_claimed
 from celery_app.errors import ApiError, LanesError
 
 if TYPE_CHECKING:
@@ -58,8 +59,32 @@ def say_cancelled(task: LaneTask) -> None:
     logger.info("%s was cancelled", _job(task))
 
 
-#: Attribute of a request whose job is among the dead letters.
+#: Attribute of a request: why its job is kept as a dead letter if it fails, and after how many tries.
 DEAD_LETTER = "lanes_dead_letter"
+
+#: How the reason of a dead letter begins that the account is to blame for; as in scheduler/scripts/lib/overdue.lua.
+REFUSES_ACCOUNT = "the API refuses the account: "
+
+
+def keep_if_failed(task: LaneTask, reason: str, tries: int) -> None:
+    """Have the job in hand be kept as a dead letter, should it fail.
+
+    Args:
+        task: with the job in hand.
+        reason: why, in words that show nothing of its arguments.
+        tries: calls that it made, or tried to.
+    """
+    if is_claimed(task.request.properties):
+        setattr(task.request, DEAD_LETTER, (reason, tries))
+
+
+def keep_dead_letter(task: LaneTask) -> None:
+    """Keep the job in hand, if it is to be kept; it has failed, and whoever waits has been told: it may be replayed."""
+    kept = task.request.get(DEAD_LETTER)
+    if kept and is_claimed(task.request.properties):
+        from celery_app.broker.returns import bury  # brings redis-py along
+
+        bury(task.app, task.request.properties, *kept)
 
 
 def reason_of(error: Any) -> str:

@@ -52,5 +52,5 @@ def _reply(task: LaneTask, text: str) -> None:
 def _tally(task: LaneTask, outcome: Outcome) -> None:
     batch_id, index = batch_id_of(task.request.id)
     key = f"{key_prefix(task.app)}{BATCH}{batch_id}"
-    keys = (key, f"{key}:seen", f"{key}:ended")
+    keys = (key, f"{key}:seen", f"{key}:ended", f"{key}:failed")
     TALLY.run(redis_client(task.app), keys, (index, outcome, BATCH_KEPT))

@@ -126,9 +126,9 @@ class Leases:
         noted = (part for fact in (facts or {}).items() for part in fact)
         return self._let_go(tag, token, REQUEUE, (self._prefix, tag, token, *options, *noted))
 
-    def bury(self, tag: str, token: str, reason: str) -> bool:
-        """Put a job among the dead letters."""
-        return self._let_go(tag, token, BURY, (self._prefix, tag, token, reason))
+    def bury(self, tag: str, token: str, reason: str, retries: int = -1) -> bool:
+        """Put a job among the dead letters; arguments and result as with `requeue`."""
+        return self._let_go(tag, token, BURY, (self._prefix, tag, token, reason, retries))
 
     def sweep_after(self) -> float:
         """Return the age in seconds from which other workers' leases count as expired; 0: leave them alone."""

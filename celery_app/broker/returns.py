@@ -45,9 +45,9 @@ def requeue(
     )
 
 
-def bury(app: Any, properties: Mapping[str, Any], reason: str) -> bool:
+def bury(app: Any, properties: Mapping[str, Any], reason: str, retries: int) -> bool:
     """Put a task's own job among the dead letters; arguments and result as with `requeue`."""
-    return _with_leases(app, properties, lambda leases, tag, token: leases.bury(tag, token, reason))
+    return _with_leases(app, properties, lambda leases, tag, token: leases.bury(tag, token, reason, retries))
 
 
 def _with_leases(app: Any, properties: Mapping[str, Any], end: Callable[[Leases, str, str], bool]) -> bool:

@@ -111,7 +111,7 @@ class Hand:
 
     def bury(self, held: Held, reason: str) -> int:
         """Bury a job."""
-        return int(BURY.run(self.client, (), (self.prefix, held.tag, held.token, reason)))
+        return int(BURY.run(self.client, (), (self.prefix, held.tag, held.token, reason, -1)))
 
     def extend(self, *jobs: Held, lease_ms: int = 15_000) -> list[str]:
         """Give a sign of life and return the ids that are lost."""

@@ -1,13 +1,14 @@
 -- Bury: a job that cannot be worked on goes to the dead letters; whoever buries it tells those who wait.
 --
 -- KEYS: none. ARGV[1] string: prefix of all keys. ARGV[2] string: id. ARGV[3] string: token of the claim.
--- ARGV[4] string: reason.
+-- ARGV[4] string: reason. ARGV[5] integer: number of tries from now on; -1: as it is.
 -- Returns 1, or 0 if the job is no longer held under this claim.
 
-local id = ARGV[2]
+local id, tries = ARGV[2], tonumber(ARGV[5])
 local job = take_back(id, ARGV[3])
 if not job then
   return 0
 end
+job.tries = tries >= 0 and tries or job.tries
 bury(id, job, ARGV[4])
 return 1

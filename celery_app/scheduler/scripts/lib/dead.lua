@@ -53,7 +53,7 @@ local function bury(id, job, reason)
   if redis.call('EXISTS', DEAD) == 0 then
     redis.call('DEL', DEAD_TOTALS) -- somebody has deleted them all
   end
-  job.reason, job.deaths, job.suspect, job.deadline = reason, 0, 0, 0
+  job.reason, job.deaths, job.suspect = reason, 0, 0
   write_job(id, job)
   release_name(job)
   redis.call('ZADD', DEAD, NOW, id)

@@ -23,11 +23,6 @@ local function job_in(at, lane)
   return facts[1], job, ARGV[at], facts[10]
 end
 
--- The task id of the job that has this one's name, or nil.
-local function name_taken(job)
-  return job.unique ~= '' and redis.call('GET', key('unique:' .. job.unique)) or nil
-end
-
 -- Numbers in the order of arrival for so many jobs; returns the one before the first.
 local function numbers_for(jobs)
   return redis.call('INCRBY', key('number'), jobs) - jobs
@@ -59,9 +54,7 @@ local function enter(wanted_id, job, text, delay, number)
   else
     redis.call('HSET', TEXTS, id, text)
   end
-  if job.unique ~= '' then
-    redis.call('SET', key('unique:' .. job.unique), job.task_id)
-  end
+  take_name(job)
   if delay > 0 then
     schedule(id, job, delay)
   else

@@ -100,6 +100,17 @@ local function depth_of(lane)
   return depth
 end
 
+-- The task id of the job that has this one's name, or nil.
+local function name_taken(job)
+  return job.unique ~= '' and redis.call('GET', key('unique:' .. job.unique)) or nil
+end
+
+local function take_name(job)
+  if job.unique ~= '' then
+    redis.call('SET', key('unique:' .. job.unique), job.task_id)
+  end
+end
+
 -- A name is free again: at once, or when it was asked to last.
 local function release_name(job)
   if job.unique == '' then
