@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, wait_until, web_app
+from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, the_dead, wait_until, web_app
 from worker_process import worker
 
-from celery_app.broker.dead_letters import dead_letters
+from celery_app import dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, Cancelled, NotAMessage
@@ -78,9 +78,9 @@ def calls_in_flight(up: Rig) -> int:
     return sum(redis_client(up.app).scard(key) for key in redis_client(up.app).keys("lanes:budget:*:calls"))
 
 
-def dead(up: Rig) -> list[tuple[str, str]]:
-    """Return the lanes and the reasons of the dead letters."""
-    return [(letter.lane, letter.reason) for letter in dead_letters(redis_client(up.app))]
+def dead(up: Rig, number: int = 1) -> list[tuple[str, str]]:
+    """Return the lanes and the reasons of the dead letters, which are so many."""
+    return [(letter.lane, letter.reason) for letter in the_dead(up, number)]
 
 
 def test_a_success_is_settled(up: Rig) -> None:
@@ -123,8 +123,9 @@ def test_an_api_that_refuses_connections_is_tried_again(up: Rig) -> None:
     for result in (own, ours):
         with pytest.raises(ApiUnreachable, match="refused"):
             result.get(timeout=PATIENCE)
-    assert [lane for lane, _ in dead(up)] == ["critical"] * 2
-    assert [reason.startswith("ApiUnreachable after 2 attempts") for _, reason in dead(up)] == [True, True]
+    found = dead(up, 2)
+    assert [lane for lane, _ in found] == ["critical"] * 2
+    assert [reason.startswith("ApiUnreachable after 2 attempts") for _, reason in found] == [True, True]
 
 
 def test_a_refusal_fails_at_once(up: Rig) -> None:
@@ -196,7 +197,7 @@ def test_neither_prompt_nor_key_is_in_what_a_job_leaves_behind(up: Rig, fault: s
 
     redis = redis_client(up.app)
     left = [redis.get(key) for key in redis.keys("celery-task-meta-*")] + redis.hvals("lanes:jobs")
-    for place in (str(caught.value), up.worker.output(), str(left), str(dead(up))):
+    for place in (str(caught.value), up.worker.output(), str(left), str(dead_letters.find(up.app))):
         assert "Rumpelstiltskin" not in place
         assert OWN_KEY not in place
 
