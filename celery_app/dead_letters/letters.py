@@ -25,8 +25,8 @@ Progress: TypeAlias = "Callable[[int, int], None]"
 #: Key of the sorted set of their ids by the time of their deaths, after the prefix.
 DEAD = "lanes:dead"
 
-#: Ids fetched in one step, and letters read by one script, which keeps Redis from anything else for about 1 ms.
-_MOST_IDS, _MOST_READ = 500, 100
+#: Ids fetched in one step, and letters read by one script: it keeps Redis from anything else for half a millisecond.
+_MOST_IDS, _MOST_READ = 500, 50
 
 _MS_PER_S = 1000
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from celery_app.dead_letters.letters import DeadLetter, Progress
 
-#: Letters that are taken in hand at once: one script, which keeps Redis from anything else for about 1 ms. Their
+#: Letters that are taken in hand by one script, which keeps Redis from anything else for half a millisecond. Their
 #: failures have to be forgotten within their lease (`celery_app.broker.lease.LEASE`, 15 s).
-AT_ONCE = 50
+AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
