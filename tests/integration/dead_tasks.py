@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from celery import Celery
 
 from celery_app import install
 from celery_app.connection import redis_client
 from tasks import LaneTask
 
-app = Celery("dead_tasks", set_as_current=False)
+app = Celery("dead_tasks", set_as_current=False, backend=os.environ.get("CELERY_BROKER_URL"))  # chords want one
 install(app)
 
 
