@@ -99,8 +99,9 @@ class Inbox:
 def _told(job: ClaimedJob) -> dict[str, Any]:
     """Return what the scheduler knows of a job, in place of what its producer said; times by this machine's clock."""
     now = time.time()
-    deadline = now + job.left_ms / _MS_PER_S if job.left_ms >= 0 else None
-    times = {SUBMITTED_AT: now - job.waited_ms / _MS_PER_S, DEADLINE_AT: deadline}
+    times = {SUBMITTED_AT: now - job.waited_ms / _MS_PER_S}
+    if job.left_ms >= 0:
+        times[DEADLINE_AT] = now + job.left_ms / _MS_PER_S
     return {**times, "eta": None, "retries": job.tries, TIMEOUTS: job.timeouts, REFUSED_AT: job.refused_at}
 
 
