@@ -31,7 +31,7 @@ from celery_app.stand_in import refuse_eager, stand_in
 from celery_app.task_limits import LIMITS, annotated, refuse_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from celery.result import AsyncResult
@@ -71,6 +71,13 @@ class LaneTask(Task):
     resultrepr_maxsize = 0
     #: Describes the arguments of a job that comes from a producer without this code.
     Request = "celery_app.broker.request:LaneRequest"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Have a project's own `on_failure` keep the job that is to be kept, whether it calls ours or not."""
+        super().__init_subclass__(**options)
+        kind: Any = cls
+        if "on_failure" in vars(cls):
+            kind.on_failure = _keeping(kind.on_failure)
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
@@ -306,18 +313,6 @@ class LaneTask(Task):
             return self.end_cancelled()
 
         task.run, task.lanes_ends_once = run_once, True
-        on_failure = task.on_failure
-
-        @wraps(on_failure)
-        def fail(*args: Any, **kwargs: Any) -> None:
-            from tasks.endings import keep_dead_letter
-
-            try:
-                on_failure(*args, **kwargs)
-            finally:
-                keep_dead_letter(self)
-
-        task.on_failure = fail
 
     def _may_end(self) -> bool:
         from celery_app.broker.verdict import may_end  # brings redis-py along
@@ -342,7 +337,7 @@ class LaneTask(Task):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Count the job, and tell who waits for it."""
-        from tasks.endings import say_failed
+        from tasks.endings import keep_dead_letter, say_failed
         from tasks.outcome import tell_outcome
 
         if not isinstance(exc, Buried):
@@ -351,6 +346,7 @@ class LaneTask(Task):
         tell_outcome(self, "failed")
         self.on_end(exc)
         super().on_failure(exc, task_id, args, kwargs, einfo)
+        keep_dead_letter(self)
 
     def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Have the state RETRY not outlast a cancellation that came while it was stored."""
@@ -469,6 +465,19 @@ class LaneTask(Task):
         # Only our own errors are known to show nothing of the prompt.
         keep_if_failed(self, f"{tried}: {error}" if isinstance(error, LanesError) else tried, attempts)
         raise error
+
+
+def _keeping(on_failure: Callable[..., None]) -> Callable[..., None]:
+    @wraps(on_failure)
+    def fail(task: LaneTask, *args: Any, **kwargs: Any) -> None:
+        from tasks.endings import keep_dead_letter
+
+        try:
+            on_failure(task, *args, **kwargs)
+        finally:
+            keep_dead_letter(task)
+
+    return fail
 
 
 def _seconds(header: Any) -> float | None:

@@ -84,6 +84,7 @@ def keep_dead_letter(task: LaneTask) -> None:
     if kept and is_claimed(task.request.properties):
         from celery_app.broker.returns import bury  # brings redis-py along
 
+        setattr(task.request, DEAD_LETTER, None)
         bury(task.app, task.request.properties, *kept)
 
 

@@ -32,10 +32,10 @@ KEY = "sk-canary-0123"
 
 
 @contextmanager
-def dead_rig(valkey: Valkey, tmp_path: Path) -> Iterator[Rig]:
-    """Run the worker of ``dead_tasks`` on an empty database."""
-    broker = valkey.url(13)
-    with valkey.client(13) as redis:
+def dead_rig(valkey: Valkey, tmp_path: Path, *options: str, db: int = 13) -> Iterator[Rig]:
+    """Run the worker of ``dead_tasks`` on an empty database, with these options."""
+    broker = valkey.url(db)
+    with valkey.client(db) as redis:
         redis.flushdb()
     app = web_app(broker)
     with running() as api:
@@ -47,7 +47,7 @@ def dead_rig(valkey: Valkey, tmp_path: Path) -> Iterator[Rig]:
             "LANES_BATCH_ATTEMPTS": str(ATTEMPTS),
             "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
         }
-        options = ("-Q", "critical,normal,batch", "-c", "8")
+        options = ("-Q", "critical,normal,batch", "-c", "8", *options)
         with worker(tmp_path, *options, app="dead_tasks", **env) as started:
             yield Rig(app, Client(app), api, started, env)
     close(app)

@@ -20,6 +20,7 @@ from celery_app.routing import DEADLINE_AT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.conftest import Valkey
 
@@ -206,3 +207,15 @@ def test_a_job_is_kept_whatever_its_projects_ending_does(up: Rig) -> None:
     up.app.send_task("dead.own_ending", queue="batch")
     (letter,) = the_dead(up)
     assert (letter.task, letter.reason) == ("dead.own_ending", "ValueError after 1 attempts")
+
+
+def test_a_pools_process_keeps_what_died(valkey: Valkey, tmp_path: Path) -> None:
+    """It has no leases of its own; the letter is there once the failure is stored, and its replay is worked on."""
+    with dead_rig(valkey, tmp_path, "-c", "2", "-P", "prefork", db=14) as up:
+        down(up)
+        result = up.app.send_task("dead.part", ("x",), queue="batch")
+        (letter,) = the_dead(up)
+        assert up.app.AsyncResult(result.id).state == "FAILURE"
+        up_again(up)
+        assert dead_letters.replay([letter], up.app) == Replayed(1)
+        wait_until(lambda: up.app.AsyncResult(result.id).result == "x", "its answer")
