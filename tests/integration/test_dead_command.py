@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, params, the_dead
+from client_rig import PATIENCE, Rig, params, the_dead, wait_until
 from dead_rig import ATTEMPTS, KEY, dead_rig, died, down, up_again
 
 from celery_app import dead_letters
@@ -84,7 +84,7 @@ def test_an_operator_finds_reads_and_replays_what_died(up: Rig) -> None:
         "name_taken": 0,
         "lane_full": {},
     }
-    assert up.app.AsyncResult(result.id).get(timeout=PATIENCE)["type"] == "message"
+    wait_until(lambda: up.app.AsyncResult(result.id).state == "SUCCESS", "its answer")
     assert dead(up, "list") == "no dead letters\n"
     assert json.loads(dead(up, "list", "--json")) == []
 
