@@ -171,6 +171,8 @@ BATCH = Key("batch:<batch>", "hash", BATCH_KEPT)
 BATCH_SEEN = Key("batch:<batch>:seen", "string", BATCH_KEPT)
 #: The jobs of a batch in the order of their ends: their indices and outcomes.
 BATCH_ENDED = Key("batch:<batch>:ended", "stream", BATCH_KEPT)
+#: The indices of a batch's jobs that failed: a replayed one counts anew.
+BATCH_FAILED = Key("batch:<batch>:failed", "hash", BATCH_KEPT)
 #: Names of the worker processes that serve a lane, by the last sign of life in ms.
 WORKERS = Key("workers:<lane>", "zset", SIGN_LASTS)
 

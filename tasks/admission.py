@@ -27,6 +27,7 @@ from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from celery_app.stopping import told_to_end, told_to_finish
 from tasks.cancelling import running
+from tasks.endings import REFUSES_ACCOUNT, keep_if_failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,7 +213,7 @@ def _ticket_of(task: LaneTask, model: str) -> str:
         return ""
     verdict, _, rest = str(properties.get(VERDICT) or "").partition(" ")
     if verdict == "account":
-        raise _account_refused(rest)
+        raise _account_refused(task, rest)
     if verdict == "large":
         tokens, limit = rest.split()
         raise PromptTooLarge(tokens=int(tokens), limit=int(limit))
@@ -264,10 +265,11 @@ def _hopeless(task: LaneTask, answer: Reservation, *, has_job: bool) -> LanesErr
     if answer.tokens:
         return PromptTooLarge(tokens=answer.tokens, limit=answer.limit)
     waits = has_job and not is_urgent(task)
-    return None if not answer.account or waits else _account_refused(answer.reason)
+    return None if not answer.account or waits else _account_refused(task, answer.reason)
 
 
-def _account_refused(reason: str) -> AccountRefused:
+def _account_refused(task: LaneTask, reason: str) -> AccountRefused:
+    keep_if_failed(task, f"{REFUSES_ACCOUNT}{reason}", task.request.retries)
     status, kind, text = (*reason.split(" ", 2), "", "", "")[:3]
     refusal: dict[str, Any] = {"status": int(status)} if status.isdecimal() else {}
     return AccountRefused(reason=reason, type=kind.rstrip(":"), text=text, **refusal)

@@ -15,7 +15,7 @@ from celery_app.errors import ApiError
 from celery_app.settings import settings_of
 from tasks.admission import admitted, is_urgent
 from tasks.cancelling import cancellable
-from tasks.endings import say_refused
+from tasks.endings import REFUSES_ACCOUNT, keep_if_failed, say_refused
 from tasks.failures import LIMITED_PAUSE, Failure, backoff, failure_of
 
 if TYPE_CHECKING:
@@ -91,8 +91,10 @@ def end_or_return(task: LaneTask, failure: Failure, call: Call) -> NoReturn:
 
 def _end_or_return(task: LaneTask, failure: Failure, call: Call) -> NoReturn:
     facts = {REFUSED: call.sent_at}
-    if failure.account and not call.is_own and not is_urgent(task):
-        task.return_to_lane(failure.error, ACCOUNT_PAUSE, attempt_spent=False, facts=facts)
+    if failure.account and not call.is_own:
+        keep_if_failed(task, f"{REFUSES_ACCOUNT}{_reason(failure.error)}", task.request.retries + 1)
+        if not is_urgent(task):
+            task.return_to_lane(failure.error, ACCOUNT_PAUSE, attempt_spent=False, facts=facts)
     if failure.kind == "fatal":
         raise failure.error
     if failure.kind == "limited":

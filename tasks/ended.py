@@ -6,7 +6,6 @@ has it in hand. What no worker can take up is buried before any task has it.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import threading
@@ -22,9 +21,9 @@ from celery.app.task import Context
 from celery.backends.base import DisabledBackend
 from celery.exceptions import NotRegistered
 from celery.states import PENDING, READY_STATES, SUCCESS
-from kombu.serialization import loads
 
 from celery_app.away import say_away
+from celery_app.broker.body import read_body
 from celery_app.broker.dead_letters import say_buried
 from celery_app.broker.entry import is_text
 from celery_app.broker.verdict import may_end
@@ -38,6 +37,7 @@ from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from celery_app.worker import lanes_of
 from tasks.admission import shut_for
 from tasks.base import LaneTask
+from tasks.endings import DEAD_LETTER
 from tasks.messages import create_message
 from tasks.outcome import tell_outcome
 
@@ -60,9 +60,6 @@ MOST_AT_ONCE = 20
 
 #: How a job may end in Redis, beside being cancelled.
 BURIED, OVERDUE = "buried", "deadline"
-
-#: What lanes take.
-JSON = frozenset({"application/json"})
 
 #: How the broker's scripts begin the reason of a job that took its worker along.
 _KILLED = ("its worker died", "rejected ")
@@ -204,6 +201,8 @@ class EndedJob:
             request = _request_in(json.loads(text or b""), queue)
         except Exception:  # noqa: BLE001 - a stock producer may have written anything
             return None
+        request["delivery_info"] = {**(request.get("delivery_info") or {}), "routing_key": queue}
+        request[DEAD_LETTER] = reason
         return cls(
             Context(request, called_directly=False, is_eager=False), _error_of(app, queue, ending, reason, allowed)
         )
@@ -280,13 +279,9 @@ def _request_in(message: Any, queue: str) -> dict[str, Any]:
     """Return what a task would see of a message of kombu's, as Celery's worker puts it together."""
     headers, properties = message["headers"], message["properties"]
     try:
-        body = message["body"]
-        if properties.get("body_encoding") == "base64":
-            body = base64.b64decode(body)
-        args, kwargs, embed = loads(body, message["content-type"], message["content-encoding"], accept=JSON)
-        embed = dict(embed or {})
+        args, kwargs, embed = read_body(message)
     except Exception:  # noqa: BLE001 - the headers say enough for a result
-        args, kwargs, embed = (), {}, {}
+        args, kwargs, embed = [], {}, {}
     known = {"args": args, "kwargs": kwargs, "properties": properties, "reply_to": properties.get("reply_to")}
     info = {**(properties.get("delivery_info") or {}), "routing_key": queue}
     if not is_text(headers["id"]):

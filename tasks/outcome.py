@@ -10,7 +10,7 @@ import redis
 from celery_app.away import say_away
 from celery_app.connection import key_prefix, redis_client
 from celery_app.job_headers import BATCH_HEADER, REPLY_HEADER, batch_id_of
-from celery_app.keys import BATCH, BATCH_ENDED, BATCH_KEPT, BATCH_SEEN, DONE, DONE_KEPT
+from celery_app.keys import BATCH, BATCH_ENDED, BATCH_FAILED, BATCH_KEPT, BATCH_SEEN, DONE, DONE_KEPT
 from celery_app.script import Script
 from celery_app.stand_in import stand_in
 
@@ -60,5 +60,5 @@ def _tally(task: LaneTask, outcome: Outcome) -> None:
         return  # a stock producer's header: no job of a batch has such an id
     if index > LAST_INDEX:
         return
-    keys = [key.of(key_prefix(task.app), batch_id) for key in (BATCH, BATCH_SEEN, BATCH_ENDED)]
+    keys = [key.of(key_prefix(task.app), batch_id) for key in (BATCH, BATCH_SEEN, BATCH_ENDED, BATCH_FAILED)]
     TALLY.run(redis_client(task.app), keys, (index, outcome, BATCH_KEPT))

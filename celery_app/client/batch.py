@@ -138,6 +138,7 @@ class Batch:
         """Iterate over all results from the first on, in the order in which the jobs ended; wait for those to come.
 
         A job that takes its worker along again and again ends as failed; `patience` is for jobs that nobody works on.
+        One that failed and is replayed (`celery_app.dead_letters`) meanwhile comes again when it ends again.
 
         Args:
             patience: seconds without another result after which to give up; None: never.
@@ -146,13 +147,14 @@ class Batch:
             TimeoutError: when they are over.
             WouldBlock: within a task, if there is something to wait for.
         """
-        after, seen, heard_at = "0", 0, time.monotonic()
+        after, seen, heard_at = "0", set[int](), time.monotonic()
         while True:
             for entry_id, fields in self._ended_after(after):
-                after, seen, heard_at = entry_id.decode(), seen + 1, time.monotonic()
-                yield self._result(int(fields[b"i"]))
+                after, index, heard_at = entry_id.decode(), int(fields[b"i"]), time.monotonic()
+                seen.add(index)  # one that was replayed meanwhile ends twice
+                yield self._result(index)
             counts = self.counts()
-            if counts.complete and seen >= counts.ended:
+            if counts.complete and len(seen) >= counts.ended:
                 return
             refuse_to_wait("Batch.results()")
             # What a stand-in holds nobody works on meanwhile.

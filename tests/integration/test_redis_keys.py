@@ -99,7 +99,7 @@ def live(up: Any, redis: Redis) -> None:
     client: Client = up.client
     assert client.ask(tenant="acme", **params()).type == "message"
     assert list(client.stream(**params()))
-    assert len(list(client.submit_many([params() for _ in range(3)]).results(PATIENCE))) == 3
+    assert len(list(client.submit_many([params(), params(), params(fault="400")]).results(PATIENCE))) == 3
     client.submit(unique="one", unique_for=60, **params()).get(timeout=PATIENCE)
     up.api.control(latency=0.5)
     batch = [client.submit("batch", **params("x" * 100_000)) for _ in range(30)]
