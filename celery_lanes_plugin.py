@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Command -> the module that holds it under the same name.
 COMMANDS = {
+    "dead": "celery_app.cli.dead",
     "demo": "demo.commands.demo",
     "status": "celery_app.cli.status",
     "up": "demo.commands.up",

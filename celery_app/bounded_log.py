@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
+
+from celery_app.forks import begin_in_each_process
+from celery_app.heartbeat import HEARTBEAT, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Seconds over which lines of one kind are counted.
 WINDOW = 10.0
+
+#: Looks within a window for whether it is over.
+_LOOKS = 10
 
 
 class BoundedLog:
@@ -30,12 +35,14 @@ class BoundedLog:
             window: in seconds.
         """
         self._write, self._most, self._window = write, most, window
-        self._begin()
-        _logs.add(self)
+        self._closing = Entry("count lines", window / _LOOKS, self._close)
+        begin_in_each_process(self)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Have no window open: those of a parent are counted there."""
         self._lock = threading.Lock()
         self._seen: dict[str, int] = defaultdict(int)
+        self._until: dict[str, float] = {}
 
     def say(self, kind: str, line: str) -> None:
         """Write a line, or count it.
@@ -47,28 +54,21 @@ class BoundedLog:
         with self._lock:
             self._seen[kind] += 1
             seen = self._seen[kind]
+            if seen == 1:
+                self._until[kind] = time.monotonic() + self._window
         if seen == 1:
-            timer = threading.Timer(self._window, self._close, (kind,))
-            timer.daemon = True
-            timer.start()
+            HEARTBEAT.wake(self._closing)
         if seen <= self._most:
             self._write(line)
 
-    def _close(self, kind: str) -> None:
-        """End a kind's window."""
+    def _close(self) -> bool:
+        """End the windows that are over; return whether others are open."""
+        now = time.monotonic()
         with self._lock:
-            unsaid = self._seen.pop(kind) - self._most
-        if unsaid > 0:
-            self._write(f"{unsaid:,} more within {self._window:.0f} s: {kind}")
-
-
-#: Those of this process, for the sake of its forks: the timers do not come along.
-_logs: weakref.WeakSet[BoundedLog] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for log in _logs:
-        log._begin()  # noqa: SLF001 - of this module
-
-
-os.register_at_fork(after_in_child=_after_fork)
+            self._until = {kind: until for kind, until in self._until.items() if until > now}
+            over = [kind for kind in self._seen if kind not in self._until]
+            unsaid = {kind: self._seen.pop(kind) - self._most for kind in over}
+        for kind, number in unsaid.items():
+            if number > 0:
+                self._write(f"{number:,} more within {self._window:.0f} s: {kind}")
+        return bool(self._until)

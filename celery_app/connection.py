@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_app.broker_urls import shown
 from celery_app.errors import BrokerRefused, BrokerUnreachable, MaybeQueued
+from celery_app.heartbeat import REPLY_TIMEOUT
 from celery_app.publishing import PublishUncertain
 from celery_app.settings import settings_of
 
@@ -37,21 +38,34 @@ def redis_client(app: Any) -> Redis:
     Raises:
         InvalidSettings: if the environment is wrong.
     """
+    return _kept(app, "lanes_redis", None)
+
+
+def heartbeat_client(app: Any) -> Redis:
+    """Return a client as `redis_client` does, for the entries of `celery_app.heartbeat`: it is sooner out of patience.
+
+    A worker is given long to answer, and a project may have set any timeout.
+    """
+    return _kept(app, "lanes_heartbeat_redis", REPLY_TIMEOUT)
+
+
+def _kept(app: Any, name: str, reply_timeout: float | None) -> Redis:
     of = (settings_of(app).broker_url, repr(app.conf.broker_transport_options))
-    cached: tuple[Any, Redis] | None = getattr(app, "lanes_redis", None)
+    cached: tuple[Any, Redis] | None = getattr(app, name, None)
     if cached is None or cached[0] != of:
         with app.lanes_configuring:  # of two threads that come here one makes it, or a connection stays open
-            cached = getattr(app, "lanes_redis", None)
+            cached = getattr(app, name, None)
             if cached is None or cached[0] != of:
-                cached = app.lanes_redis = (of, _new_client(app))
+                cached = (of, _new_client(app, reply_timeout))
+                setattr(app, name, cached)
     return cached[1]
 
 
-def _new_client(app: Any) -> Redis:
+def _new_client(app: Any, reply_timeout: float | None) -> Redis:
     from redis import Redis
 
     try:
-        return Redis.from_pool(connection_pool(app))
+        return Redis.from_pool(connection_pool(app.amqp.lane_connection(), reply_timeout))
     except (TypeError, ValueError) as exc:
         raise BrokerUnreachable(url=shown_url(app), reason=_reason(exc)) from exc
 
@@ -108,10 +122,17 @@ def shown_url(app: Any) -> str:
     return shown(settings_of(app).broker_url)
 
 
-def connection_pool(app: Any) -> ConnectionPool:
-    """Return a pool of connections to the broker's Redis, none of them opened."""
-    channel = _unopened_channel(app.amqp.lane_connection())
+def connection_pool(connection: Any, reply_timeout: float | None = None) -> ConnectionPool:
+    """Return a pool of connections to the Redis that a connection of kombu's leads to, none of them opened.
+
+    Args:
+        connection: need not be open.
+        reply_timeout: seconds to wait for an answer at most; None: as long as the connection would.
+    """
+    channel = _unopened_channel(connection)
     channel.max_connections = MAX_CONNECTIONS
+    if reply_timeout is not None:
+        channel.socket_timeout = min(reply_timeout, channel.socket_timeout or reply_timeout)
     pool: ConnectionPool = channel._get_pool()
     return pool
 

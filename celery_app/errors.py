@@ -116,6 +116,12 @@ class KilledItsWorker(Buried):
     """The job took its worker along again and again, and is among the dead letters now: {reason}."""
 
 
+class UnknownDeadLetter(LanesError):
+    """There is no dead letter {id!r}: it was replayed or purged, or has made room for newer ones."""
+
+    id: str
+
+
 class StreamExpired(LanesError):
     """The stream of job {task_id} is gone: it is kept for {kept:.0f} s after its end."""
 

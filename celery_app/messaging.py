@@ -20,7 +20,7 @@ from celery_app.broker.connection import LaneConnection, LanePooledConnection
 from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.broker_urls import MASTER, SENTINEL, joined, verified
 from celery_app.descriptions import describe_message
-from celery_app.job_keys import PUBLISH_HEADER
+from celery_app.job_headers import PUBLISH_HEADER
 from celery_app.publishing import PATIENCE, REPLY_TIMEOUT, new_token, publishing
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter

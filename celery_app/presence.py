@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -12,7 +11,9 @@ from celery import bootsteps
 
 from celery_app.broker.census import census
 from celery_app.broker.rules import LANE_NAMES
-from celery_app.connection import key_prefix, redis_client
+from celery_app.connection import heartbeat_client, key_prefix, redis_client
+from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.keys import WORKERS
 from celery_app.scheduler.verbs import PRESENT, SERVING
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
@@ -20,13 +21,8 @@ from celery_app.stand_in import stand_in
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-logger = logging.getLogger(__name__)
-
 #: Seconds between two signs of life: one command for each worker process. One lasts for three (lib/workers.lua).
 SIGN_EVERY = 5.0
-
-#: Sorted set of the workers that serve a lane, by the time of their last sign of life: ``lanes:workers:<lane>``.
-WORKERS = "lanes:workers:"
 
 
 class Presence(bootsteps.StartStopStep):
@@ -37,8 +33,7 @@ class Presence(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any) -> None:
         """Say nothing yet."""
         self._name = uuid.uuid4().hex
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._signing = Entry("say that this worker is here", SIGN_EVERY, partial(self._give_sign, worker.app))
         super().__init__(worker, **options)
 
     def include_if(self, worker: Any) -> bool:
@@ -47,14 +42,11 @@ class Presence(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         """Give a sign of life from now on."""
-        self._thread = threading.Thread(target=self._run, args=(worker.app,), name="lanes-presence", daemon=True)
-        self._thread.start()
+        HEARTBEAT.wake(self._signing, at_once=True)
 
     def stop(self, worker: Any) -> None:
         """Take it away."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join(SIGN_EVERY)
+        HEARTBEAT.end(self._signing)
         try:
             _leave(worker.app, self._name)
         except redis.RedisError:
@@ -62,21 +54,9 @@ class Presence(bootsteps.StartStopStep):
 
     terminate = stop
 
-    def _run(self, app: Any) -> None:
-        away = False
-        while True:
-            try:
-                self._give_sign(app)
-                away = False
-            except Exception as exc:  # noqa: BLE001 - whatever it was, nobody starts this thread again
-                if not away:
-                    logger.warning("this worker cannot say that it is here: %s", exc)
-                away = True
-            if self._over.wait(SIGN_EVERY):
-                return
-
-    def _give_sign(self, app: Any) -> None:
-        PRESENT.run(redis_client(app), (), [key_prefix(app), self._name, *_served(app)])
+    def _give_sign(self, app: Any) -> bool:
+        PRESENT.run(heartbeat_client(app), (), [key_prefix(app), self._name, *_served(app)])
+        return True
 
 
 def serving_call(lanes: Iterable[str], prefix: str) -> tuple[list[str], list[str]]:
@@ -115,8 +95,8 @@ def _served(app: Any) -> list[str]:
 
 
 def _leave(app: Any, name: str) -> None:
-    client, prefix = redis_client(app), key_prefix(app)
+    client, prefix = heartbeat_client(app), key_prefix(app)
     with client.pipeline(transaction=False) as pipeline:
         for lane in LANE_NAMES:
-            pipeline.zrem(f"{prefix}{WORKERS}{lane}", name)
+            pipeline.zrem(WORKERS.of(prefix, lane), name)
         pipeline.execute()

@@ -111,4 +111,4 @@ class BrokerBackend(_HastyMixin, celery_redis.RedisBackend):
         self.url = shown_url(app)
 
     def _get_pool(self, **_: Any) -> Any:
-        return connection_pool(self.app)
+        return connection_pool(self.app.amqp.lane_connection())

@@ -12,16 +12,16 @@ from celery.exceptions import Ignore
 from celery_app.away import say_away
 from celery_app.broker.claims import claim_of
 from celery_app.broker.entry import cost_header
-from celery_app.broker.lease import call_leases
+from celery_app.broker.holders import call_leases
 from celery_app.budget import Budget, Cost, budget_for
-from celery_app.connection import key_prefix, redis_client
+from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, OutOfBudget, PromptTooLarge
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from celery_app.stopping import told_to_end, told_to_finish
 from tasks.call import Call, FreeCall
 from tasks.cancelling import running
-from tasks.endings import cancelled, requeued
+from tasks.endings import REFUSES_ACCOUNT, cancelled, requeued
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ def _ticket_of(job: Job, model: str) -> str:
         return ""
     verdict, _, rest = job.verdict.partition(" ")
     if verdict == "account":
-        raise _account_refused(rest)
+        raise _account_refused(job, rest)
     if verdict == "large":
         tokens, limit = rest.split()
         raise PromptTooLarge(tokens=int(tokens), limit=int(limit))
@@ -90,7 +90,7 @@ def _ticket_of(job: Job, model: str) -> str:
 
 def _waited_for(job: Job, budget: Budget, client: redis.Redis, cost: Cost) -> Call:
     """Ask for a reservation; the first call of a job waits for it in its lane, any other in its slot."""
-    leases, held = call_leases(budget.prefix, client), claim_of(job.claim) if job.claim else ("", "")
+    leases, held = call_leases(budget.prefix, heartbeat_client(job.app)), claim_of(job.claim) if job.claim else ("", "")
     claim = (f"call-{uuid.uuid4().hex}", f"{leases.process}:call")
     may_return = bool(job.claim) and not job.attempt.called
     while True:
@@ -128,10 +128,11 @@ def _hopeless(job: Job, answer: Reservation) -> LanesError | None:
     if answer.tokens:
         return PromptTooLarge(tokens=answer.tokens, limit=answer.limit)
     waits = job.claim and not job.is_urgent
-    return None if not answer.account or waits else _account_refused(answer.reason)
+    return None if not answer.account or waits else _account_refused(job, answer.reason)
 
 
-def _account_refused(reason: str) -> AccountRefused:
+def _account_refused(job: Job, reason: str) -> AccountRefused:
+    job.attempt.dead_letter = (f"{REFUSES_ACCOUNT}{reason}", job.tries)
     status, kind, text = (*reason.split(" ", 2), "", "", "")[:3]
     refusal: dict[str, Any] = {"status": int(status)} if status.isdecimal() else {}
     return AccountRefused(reason=reason, type=kind.rstrip(":"), text=text, **refusal)

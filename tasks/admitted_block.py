@@ -14,7 +14,7 @@ from celery_app.settings import settings_of
 from celery_app.stand_in import refuse_eager
 from tasks.admission import admitted
 from tasks.cancelling import cancellable
-from tasks.endings import cancelled, dead, report, requeued
+from tasks.endings import REFUSES_ACCOUNT, cancelled, dead, report, requeued
 from tasks.failure import LIMITED_PAUSE, Failure, backoff
 from tasks.failures import failure_of
 from tasks.log_lines import say_refused
@@ -104,8 +104,10 @@ def end_or_return(job: Job, failure: Failure, call: Call) -> NoReturn:
 
 def _end_or_return(job: Job, failure: Failure, call: Call) -> NoReturn:
     facts = {REFUSED: call.sent_at}
-    if failure.account and not call.is_own and not job.is_urgent:
-        raise requeued(job, failure.error, ACCOUNT_PAUSE, attempt_spent=False, facts=facts)
+    if failure.account and not call.is_own:
+        job.attempt.dead_letter = (f"{REFUSES_ACCOUNT}{_reason(failure.error)}", job.tries + 1)
+        if not job.is_urgent:
+            raise requeued(job, failure.error, ACCOUNT_PAUSE, attempt_spent=False, facts=facts)
     if failure.kind == "fatal":
         raise failure.error
     if failure.kind == "limited":

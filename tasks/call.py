@@ -14,7 +14,7 @@ from celery_app.broker.returns import settle_later
 from celery_app.budget import Budget, Outcome, Settlement, Usage
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.errors import NotAMessage
-from celery_app.job_keys import ENDED_KEPT
+from celery_app.keys import ENDED_KEPT
 
 if TYPE_CHECKING:
     from celery_app.broker.lease import Leases

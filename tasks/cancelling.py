@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -12,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from celery_app.away import say_away
-from celery_app.connection import key_prefix, redis_client
-from celery_app.job_keys import CANCEL
+from celery_app.connection import heartbeat_client, key_prefix, redis_client
+from celery_app.forks import begin_in_each_process
+from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.keys import CANCEL
 from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
@@ -63,26 +63,25 @@ def running() -> Running | None:
 
 
 class Watch:
-    """Looks for the cancellations of a process's calls; its thread sleeps while there are none."""
+    """Looks for the cancellations of a process's calls; nobody looks while there are none."""
 
     def __init__(self, client: redis.Redis) -> None:
         """Take a client that puts no prefix before the keys."""
-        self.pid = os.getpid()
         self._client = client
+        self._looking = Entry("see cancellations", LOOK_EVERY, self._look)
+        begin_in_each_process(self)
+
+    def begin(self) -> None:
+        """Have no calls: the parent's are the parent's."""
         self._calls: set[Running] = set()
         self._lock = threading.Lock()
-        self._busy = threading.Event()
-        self._thread: threading.Thread | None = None
 
     @contextmanager
     def over(self, call: Running) -> Iterator[None]:
         """Watch over a call while the block runs."""
         with self._lock:
             self._calls.add(call)
-            self._busy.set()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._look_around, name="lanes-cancel", daemon=True)
-                self._thread.start()
+        HEARTBEAT.wake(self._looking)
         token = _running.set(call)
         try:
             yield
@@ -90,29 +89,15 @@ class Watch:
             _running.reset(token)
             with self._lock:
                 self._calls.discard(call)
-                if not self._calls:
-                    self._busy.clear()
 
-    def _look_around(self) -> None:
-        while True:
-            self._busy.wait()
-            time.sleep(LOOK_EVERY)
-            try:
-                self._look()
-            except Exception as exc:  # noqa: BLE001
-                # Whatever it was: nobody starts this thread again, and without it no call can be cancelled. One that
-                # is no RedisError comes from redis-py when a pool is closed while a connection is being made.
-                say_away("cancellations cannot be seen at the moment", exc)
-
-    def _look(self) -> None:
+    def _look(self) -> bool:
         with self._lock:
             watched = [(mark, call) for call in self._calls if not call.cancelled for mark in call.marks]
-        if not watched:
-            return
-        found = self._client.mget([mark for mark, _ in watched])
+        found = self._client.mget([mark for mark, _ in watched]) if watched else []
         for (_, call), value in zip(watched, found, strict=True):
             if value is not None:
                 call.cancel()
+        return bool(self._calls)
 
 
 def is_cancelled(job: Job) -> bool:
@@ -141,12 +126,11 @@ def cancellable(job: Job) -> Iterator[Running]:
 
 
 def _marks_of(job: Job) -> list[str]:
-    prefix = f"{key_prefix(job.app)}{CANCEL}"
-    return [f"{prefix}{each}" for each in (job.id, job.batch) if each]
+    return [CANCEL.of(key_prefix(job.app), each) for each in (job.id, job.batch) if each]
 
 
 def _watch_for(app: Any) -> Watch:
     watch: Watch | None = getattr(app, "lanes_watch", None)
-    if watch is None or watch.pid != os.getpid():
-        watch = vars(app)["lanes_watch"] = Watch(redis_client(app))
+    if watch is None:
+        watch = vars(app)["lanes_watch"] = Watch(heartbeat_client(app))
     return watch

@@ -6,12 +6,13 @@ has it in hand. What no worker can take up is buried before any task has it.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -20,12 +21,15 @@ from celery.app.task import Context
 from celery.backends.base import DisabledBackend
 from celery.exceptions import NotRegistered
 from celery.states import PENDING, READY_STATES, SUCCESS
-from kombu.serialization import loads
 
+from celery_app.away import say_away
+from celery_app.broker.body import read_body
 from celery_app.broker.dead_letters import say_buried
 from celery_app.broker.entry import is_text
-from celery_app.connection import key_prefix, redis_client
+from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker
+from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.keys import TEXT
 from celery_app.results import backend_of
 from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from celery_app.worker import lanes_of
@@ -55,9 +59,6 @@ MOST_AT_ONCE = 20
 #: How a job may end in Redis, beside being cancelled.
 BURIED, OVERDUE = "buried", "deadline"
 
-#: What lanes take.
-JSON = frozenset({"application/json"})
-
 #: How the broker's scripts begin the reason of a job that took its worker along.
 _KILLED = ("its worker died", "rejected ")
 
@@ -73,8 +74,8 @@ class EndedJobs(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         """Look at nothing yet."""
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._looking = Entry("see what has ended", LOOK_EVERY, partial(self._look, worker.app))
+        self._teller = _Teller(worker.app)
         super().__init__(worker, **options)
 
     def include_if(self, worker: Any) -> bool:
@@ -83,21 +84,21 @@ class EndedJobs(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         """Look from now on."""
-        self._thread = threading.Thread(target=self._run, args=(worker.app,), name="lanes-ended", daemon=True)
-        self._thread.start()
+        HEARTBEAT.wake(self._looking)
 
     def stop(self, worker: Any) -> None:
         """Look no more; what is not finished is another worker's in a while."""
-        self._over.set()
+        HEARTBEAT.end(self._looking)
+        self._teller.stop()
 
     terminate = stop
 
-    def _run(self, app: Any) -> None:
-        while not self._over.wait(LOOK_EVERY):
-            try:
-                work_off(app)
-            except Exception as exc:  # noqa: BLE001 - whatever it was, nobody starts this thread again
-                logger.debug("what has ended cannot be seen at the moment: %s", exc)
+    def _look(self, app: Any) -> bool:
+        if not self._teller.is_busy:
+            rows = _take(heartbeat_client(app), key_prefix(app))
+            if rows:
+                self._teller.tell(rows)
+        return True
 
 
 def work_off(app: Any) -> None:
@@ -106,24 +107,66 @@ def work_off(app: Any) -> None:
     Raises:
         redis.exceptions.RedisError: if Redis is away.
     """
+    _tell_all(app, _take(redis_client(app), key_prefix(app)))
+
+
+class _Teller:
+    """Tells of what was taken in a thread of its own, and of all that has ended besides.
+
+    The heartbeat cannot wait for it: result backends, a chord's other parts and a project's own code take their time.
+    The thread starts with the first job that has ended, and stays, because Celery makes a result backend for each.
+    """
+
+    def __init__(self, app: Any) -> None:
+        """Have nothing to tell."""
+        self._app = app
+        self._taken: SimpleQueue[list[Any]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.is_busy = False
+
+    def tell(self, rows: list[Any]) -> None:
+        """Tell of what was taken, some time later; it is busy until then."""
+        self.is_busy = True
+        self._taken.put(rows)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="lanes-ended", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread end once it has told of all."""
+        self._taken.put([])
+
+    def _run(self) -> None:
+        while rows := self._taken.get():
+            try:
+                _tell_all(self._app, rows)
+            except Exception as exc:  # noqa: BLE001 - whatever it was, what is not told of is taken again
+                say_away("what has ended cannot be told at the moment", exc)
+            self.is_busy = False
+
+
+def _tell_all(app: Any, rows: list[Any]) -> None:
     client, prefix = redis_client(app), key_prefix(app)
-    while True:
-        rows = TAKE_ENDED.run(client, (), (prefix, MOST_AT_ONCE, round(TAKEN_FOR * 1000)))
+    while rows:
         for row in rows:
             _tell(app, client, prefix, row)
-        if len(rows) < MOST_AT_ONCE:
-            return
+        rows = _take(client, prefix) if len(rows) == MOST_AT_ONCE else []
+
+
+def _take(client: Any, prefix: str) -> list[Any]:
+    rows: list[Any] = TAKE_ENDED.run(client, (), (prefix, MOST_AT_ONCE, round(TAKEN_FOR * 1000)))
+    return rows
 
 
 def _tell(app: Any, client: Any, prefix: str, row: list[Any]) -> None:
     job_id, queue, ending, reason = (part.decode(errors="replace") for part in row[:4])
-    text = row[5] if row[5] is not None else client.get(f"{prefix}lanes:text:{job_id}")
+    text = row[5] if row[5] is not None else client.get(TEXT.of(prefix, job_id))
     task, task_id = "?", job_id
     try:
         ended = EndedJob.read(app, queue, ending, reason, row[4] / 1000, text)
         if ended is not None:
-            task, task_id = ended.request.task, ended.request.id
-            ended.tell(app)
+            task, task_id = ended.job.task, ended.job.id
+            ended.tell()
     except Exception as exc:  # noqa: BLE001 - one that cannot be told of, for whatever reason, holds up no other
         last = row[6] >= MOST_TAKES
         words = "will be told" if last else "can be told yet"
@@ -140,11 +183,11 @@ class EndedJob:
     """A job that nobody will work on any more.
 
     Attributes:
-        request: as a task has it.
+        job: as its task would have it.
         error: why; None: it was cancelled.
     """
 
-    request: Any
+    job: Job
     error: Exception | None
 
     @classmethod
@@ -156,16 +199,17 @@ class EndedJob:
             request = _request_in(json.loads(text or b""), queue)
         except Exception:  # noqa: BLE001 - a stock producer may have written anything
             return None
-        return cls(
-            Context(request, called_directly=False, is_eager=False), _error_of(app, queue, ending, reason, allowed)
-        )
+        context = Context(request, called_directly=False, is_eager=False)
+        job = Job.in_hand(app, context.task, context, None)
+        job.attempt.dead_letter = (reason, job.tries) if ending == BURIED else None  # it is kept already
+        return cls(job, _error_of(app, queue, ending, reason, allowed))
 
-    def tell(self, app: Any) -> None:
+    def tell(self) -> None:
         """End the job, for its caller, its callbacks, its chord, its batch, its readers and the figures; once.
 
         A worker that dies in the middle leaves the rest to another: what was told is told again, and heard once.
         """
-        job = Job.of(app, self.request.task, self.request)
+        job = self.job
         if self.error is None or not may_end(job):
             with suppress(Cancelled):
                 cancelled(job)
@@ -174,7 +218,7 @@ class EndedJob:
 
     def _fail(self, job: Job, error: Exception) -> bool:
         """Fail the job; return False if another worker had its result stored after all."""
-        task, request = job.app.tasks.get(job.task), self.request
+        task, request = job.app.tasks.get(job.task), job.request
         backend = backend_of(job.app) if task is None else task.backend
         state = PENDING if isinstance(backend, DisabledBackend) else backend.get_state(job.id)
         if state == SUCCESS:
@@ -224,13 +268,9 @@ def _request_in(message: Any, queue: str) -> dict[str, Any]:
     """Return what a task would see of a message of kombu's, as Celery's worker puts it together."""
     headers, properties = message["headers"], message["properties"]
     try:
-        body = message["body"]
-        if properties.get("body_encoding") == "base64":
-            body = base64.b64decode(body)
-        args, kwargs, embed = loads(body, message["content-type"], message["content-encoding"], accept=JSON)
-        embed = dict(embed or {})
+        args, kwargs, embed = read_body(message)
     except Exception:  # noqa: BLE001 - the headers say enough for a result
-        args, kwargs, embed = (), {}, {}
+        args, kwargs, embed = [], {}, {}
     known = {"args": args, "kwargs": kwargs, "properties": properties, "reply_to": properties.get("reply_to")}
     info = {**(properties.get("delivery_info") or {}), "routing_key": queue}
     if not is_text(headers["id"]):

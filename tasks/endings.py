@@ -160,6 +160,10 @@ def keep_dead_letter(job: Job) -> None:
         bury(job.app, job.request.properties, *kept)
 
 
+#: How the reason of a dead letter begins that the account is to blame for; as in scheduler/scripts/lib/overdue.lua.
+REFUSES_ACCOUNT = "the API refuses the account: "
+
+
 def report(job: Job, kind: Kind, seconds: float = 0.0) -> None:
     """Tell the observers what happened to a job."""
     emit(JobEvent(kind=kind, lane=job.lane.name, task=job.task, seconds=seconds))

@@ -7,7 +7,6 @@ what all streams of the process have produced within `GROUP` and sends it in one
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import threading
 import time
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import redis
 
 from celery_app.connection import key_prefix, redis_client
-from celery_app.job_keys import ATTEMPT, EVENTS, MESSAGE, NUMBER, STREAM, STREAM_KEPT, STREAM_KEPT_RUNNING
+from celery_app.forks import begin_in_each_process
+from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE, STREAM, STREAM_KEPT, STREAM_KEPT_RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ class RelayedStream:
         if not (self._pending or last):
             return []
         end = () if self._message is None else (MESSAGE, self._message)
-        entry = (ATTEMPT, self._attempt, NUMBER, self._written, EVENTS, b"\n".join(self._pending), *end)
+        entry = (ATTEMPT, self._attempt, FIRST, self._written, EVENTS, b"\n".join(self._pending), *end)
         self._written += len(self._pending)
         self._pending, self._message = [], None
         commands: list[Command] = [("XADD", self._key, "*", *entry)]
@@ -102,12 +102,19 @@ class RelayedStream:
 
 
 class Relay:
-    """The writer of a process; its thread starts with the first event."""
+    """The writer of a process; its thread starts with the first event.
+
+    The thread is no entry of the heartbeat's: an event is written within `GROUP`, however long leases or metrics take,
+    and a broker that is away is waited for.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         """Take a client that puts no prefix before the keys."""
-        self.pid = os.getpid()
         self._client = client
+        begin_in_each_process(self)
+
+    def begin(self) -> None:
+        """Have nothing to write: the parent's events are the parent's to write."""
         self._lock = threading.Lock()
         self._dirty: dict[RelayedStream, None] = {}
         self._filled, self._urgent = threading.Event(), threading.Event()
@@ -174,14 +181,14 @@ class Relay:
 def relay_for(app: Any) -> Relay:
     """Return the relay of an application in this process."""
     relay: Relay | None = getattr(app, "lanes_relay", None)
-    if relay is None or relay.pid != os.getpid():
+    if relay is None:
         relay = vars(app)["lanes_relay"] = Relay(redis_client(app))
     return relay
 
 
 def stream_key(app: Any, task_id: str) -> str:
     """Return the key of a job's stream."""
-    return f"{key_prefix(app)}{STREAM}{task_id}"
+    return STREAM.of(key_prefix(app), task_id)
 
 
 def end_failed(app: Any, task_id: str, error: bytes) -> None:
@@ -198,6 +205,6 @@ def end_failed(app: Any, task_id: str, error: bytes) -> None:
     key = stream_key(app, task_id)
     with redis_client(app).pipeline(transaction=False) as pipeline:
         # No attempt's token: it is true whichever the reader follows.
-        pipeline.xadd(key, {ATTEMPT: "", NUMBER: 0, EVENTS: error, MESSAGE: ""})
+        pipeline.xadd(key, {ATTEMPT: "", FIRST: 0, EVENTS: error, MESSAGE: ""})
         pipeline.expire(key, STREAM_KEPT)
         pipeline.execute()

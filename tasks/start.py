@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from celery_app.budget.shut import SHUT, reasons_of
+from celery_app.budget.shut import reasons_of
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded
+from celery_app.keys import SHUT
 from tasks.cancelling import is_cancelled
 from tasks.endings import cancelled, may_end
 
@@ -39,7 +40,7 @@ def in_queue(app: Any, lane: str) -> str:
     """Say where a job was until its deadline passed, and what it waited for if the API had shut its budget."""
     try:
         client = redis_client(app)
-        shut: Any = client.hgetall(f"{key_prefix(app)}{SHUT}")
+        shut: Any = client.hgetall(SHUT.of(key_prefix(app)))
         seconds, _ = client.time()
     except redis.RedisError:
         return "in the queue"

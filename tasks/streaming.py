@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
 
-from celery_app.job_keys import STREAM_TASK
+from celery_app.keys import STREAM_TASK
 from tasks.messages import MessageTask, api_of, perform, sdk_arguments
 from tasks.whole_events import events_of
 

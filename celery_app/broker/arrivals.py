@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from celery_app.broker.entry import Entry, entry_of, word
-from celery_app.broker.outbox import UPLOAD_KEPT, upload_of
-from celery_app.job_keys import PUBLISHED_KEPT
+from celery_app.broker.outbox import upload_of
+from celery_app.keys import ARRIVED, PUBLISHED_KEPT, UPLOAD_KEPT
 from celery_app.scheduler.verbs import PUBLISH
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 #: Messages taken in at once at most, and their bytes but for the last: a worker has jobs to look after.
 MOST_MESSAGES, MOST_BYTES = 20, 1_000_000
-
-#: List of what is being taken in: a worker that dies meanwhile leaves it to the others: ``lanes:arrived:<lane>``.
-ARRIVED = "lanes:arrived:"
 
 #: Any capacity: what is in a list has been accepted by the broker.
 _NO_CAPACITY = -1
@@ -45,7 +42,7 @@ def take_in(client: redis.Redis, prefix: str, lane: str, lists: Iterable[str], s
     Raises:
         redis.exceptions.RedisError: if Redis is away or full; what is not taken in stays where it was.
     """
-    arrived = f"{prefix}{ARRIVED}{lane}"
+    arrived = ARRIVED.of(prefix, lane)
     _collect(client, arrived, (f"{prefix}{each}" for each in lists))
     for text in _texts(client.lrange(arrived, -MOST_MESSAGES, -1)):
         _enter(client, prefix, lane, arrived, text, step_of)

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 import redis
 from kombu.transport import redis as kombu_redis
 
-from celery_app.broker.arrivals import ARRIVED, take_in
+from celery_app.broker.arrivals import take_in
 from celery_app.broker.claims import claim_of
+from celery_app.broker.holders import leases_for
 from celery_app.broker.inbox import Inbox
-from celery_app.broker.lease import Leases, leases_for
+from celery_app.broker.lease import Leases
 from celery_app.broker.outbox import LanePublishBatch, Outbox
 from celery_app.broker.qos import QoS
 from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.broker_urls import SENTINEL
+from celery_app.connection import connection_pool
+from celery_app.heartbeat import REPLY_TIMEOUT
+from celery_app.keys import ARRIVED, BELL, TEXT
 from celery_app.scheduler.verbs import CENSUS, CLAIM, PURGE
 
 if TYPE_CHECKING:
@@ -31,9 +35,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that an idle worker blocks on its bells at most: what a stock producer puts into a lane rings none.
 BELL_WAIT = 0.25
-
-#: Key, before a queue's name, of the list that workers block on; scheduler/scripts/lib/bell.lua rings it.
-BELL = "lanes:bell:"
 
 #: Jobs claimed in one round trip at most. Each is handed to its slot before the next claim, so a critical job that
 #: arrives meanwhile waits for that many hand-overs.
@@ -110,7 +111,8 @@ class Channel(kombu_redis.Channel):
 
     def _make_leases(self) -> Leases:
         # A pool of its own: it outlives the channel, which goes when its connection does.
-        return Leases(redis.Redis(connection_pool=self._get_pool()), self.global_keyprefix)
+        pool = connection_pool(self.connection.client, REPLY_TIMEOUT)
+        return Leases(redis.Redis(connection_pool=pool), self.global_keyprefix)
 
     def wake(self) -> None:
         """Have the event loop look for work: a slot is free."""
@@ -144,7 +146,7 @@ class Channel(kombu_redis.Channel):
             self._asked = self._free_slots()
             connection.send_command(*self._claim_command(queues, self._asked, self._token))
         else:
-            bells = [f"{self.global_keyprefix}{BELL}{queue}" for queue in queues]
+            bells = [BELL.of(self.global_keyprefix, queue) for queue in queues]
             connection.send_command("BRPOP", *bells, self._bell_wait)
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -268,7 +270,7 @@ class Channel(kombu_redis.Channel):
         return int(self.priority(self._get_message_priority(message)))
 
     def _read_text(self, job_id: str) -> bytes | None:
-        text: Any = self._plain_client().get(f"{self.global_keyprefix}lanes:text:{job_id}")
+        text: Any = self._plain_client().get(TEXT.of(self.global_keyprefix, job_id))
         return None if text is None else bytes(text)
 
     def _deliver_job(self, queue: str, message: dict[str, Any], held: bool) -> None:
@@ -320,7 +322,7 @@ class Channel(kombu_redis.Channel):
     def _purge(self, queue: str) -> int:
         if not self.is_lane(queue):
             return int(super()._purge(queue))
-        lists = [*self._lists_of(queue), f"{ARRIVED}{queue}"]
+        lists = [*self._lists_of(queue), ARRIVED.of("", queue)]
         purged, cursor = 0, b"0"
         while cursor:
             arguments = (self.global_keyprefix, queue, MOST_PURGED, cursor, *lists)

@@ -1,18 +1,18 @@
-"""The dead letters: which there are, and a line at WARNING for each job that becomes one, whoever has buried it."""
+"""A line at WARNING for each job that goes to the dead letters, whoever has buried it.
+
+The letters themselves are in `celery_app.dead_letters`.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from celery_app.bounded_log import BoundedLog
-from celery_app.scheduler.verbs import LIST_DEAD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from redis import Redis
 
 logger = logging.getLogger(__name__)
 
@@ -20,52 +20,6 @@ logger = logging.getLogger(__name__)
 MOST_LINES = 50
 
 _lines = BoundedLog(logger.warning, MOST_LINES)
-
-
-#: Dead letters that are listed unless more are asked for.
-MOST_LISTED = 100
-
-
-class DeadLetter(NamedTuple):
-    """A job that nobody will work on.
-
-    Attributes:
-        id: of its record.
-        lane: its lane, or another queue.
-        task: name of its task; empty for a message that nobody can read, and so is its id.
-        task_id: its id.
-        reason: why, in words that show nothing of its arguments.
-        age_s: seconds since it died.
-        size: bytes of its message.
-    """
-
-    id: str
-    lane: str
-    task: str
-    task_id: str
-    reason: str
-    age_s: float
-    size: int
-
-
-def dead_letters(client: Redis, prefix: str = "", most: int = MOST_LISTED) -> list[DeadLetter]:
-    """Return the newest dead letters.
-
-    Args:
-        client: without a key prefix of its own.
-        prefix: what stands before every key of the broker.
-        most: how many at most.
-
-    Raises:
-        redis.exceptions.RedisError: if the broker is away.
-    """
-    rows = LIST_DEAD.run(client, (), (prefix, most))
-    return [_dead_letter(row) for row in rows]
-
-
-def _dead_letter(row: Any) -> DeadLetter:
-    own, lane, task, task_id, reason = (word.decode() for word in row[:5])
-    return DeadLetter(own, lane, task, task_id, reason, row[5] / 1000, row[6])
 
 
 def say_buried(lane: str, task: str, task_id: str, reason: str) -> None:

@@ -12,7 +12,7 @@ from kombu.utils.json import dumps
 
 from celery_app.errors import JobTooLarge
 from celery_app.identity import LONGEST_KEPT
-from celery_app.job_keys import BATCH_HEADER, PUBLISH_HEADER
+from celery_app.job_headers import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
 
 if TYPE_CHECKING:

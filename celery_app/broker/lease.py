@@ -1,13 +1,12 @@
-"""The jobs a process holds, and the thread that keeps their leases alive."""
+"""The jobs a process holds: their leases are kept alive, and what the broker could not be told is told later."""
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import threading
 import time
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -15,10 +14,11 @@ import redis
 from celery_app.away import say_away
 from celery_app.bounded_log import BoundedLog
 from celery_app.broker.dead_letters import job_in_hand
+from celery_app.heartbeat import HEARTBEAT, Entry
 from celery_app.scheduler.verbs import ACK, BURY, EXTEND, REQUEUE, SETTLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from celery_app.script import Script
 
@@ -32,8 +32,9 @@ LEASE = 15.0
 #: expires, and a killed worker's jobs are back after at most LEASE + EXTEND_EVERY = 18 s.
 EXTEND_EVERY = 3.0
 
-#: Seconds between two tries to settle what could not be settled.
-RETRY_EVERY = 0.5
+#: Seconds between two tries to settle what could not be settled, and for how long such a try may go on while the broker
+#: is slow: the leases have to be extended meanwhile.
+RETRY_EVERY, RETRY_FOR = 0.5, 1.0
 
 #: Seconds that this process leaves other workers' leases alone after it lost the broker: they lost it, too, and their
 #: leases look expired until each of them has said that it is alive.
@@ -52,14 +53,14 @@ class Leases:
     """What this process holds, whichever connection it came through.
 
     A connection may be lost and replaced while its jobs go on; they are settled, returned and kept alive here, with
-    connections of their own.
+    connections of their own. The heartbeat extends the leases while there are any.
     """
 
     def __init__(self, client: redis.Redis, prefix: str, *, repeats: bool = True) -> None:
-        """Hold nothing yet; the thread starts with the first job.
+        """Hold nothing yet.
 
         Args:
-            client: without a key prefix of its own.
+            client: without a key prefix of its own; the heartbeat uses it, too.
             prefix: of all keys.
             repeats: whether what the broker could not do is repeated later, or raised.
         """
@@ -68,15 +69,15 @@ class Leases:
         self._repeats = repeats
         #: Begins each token of a claim: all that one process holds is lost at once.
         self.process = uuid.uuid4().hex
+        self._extending = Entry("extend the leases of jobs in hand", EXTEND_EVERY, self._extend)
+        self._settling = Entry("tell the broker how jobs ended", RETRY_EVERY, self._repeat)
         self._held: dict[str, str] = {}
         self._suspects: set[str] = set()
         self._unsettled: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
         self._owed: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._lock = threading.Lock()
-        self._busy = threading.Event()
-        self._thread: threading.Thread | None = None
         self._trusted_from = 0.0
-        self._stopping = False
+        self._closed = False
 
     @property
     def has_suspect(self) -> bool:
@@ -89,10 +90,7 @@ class Leases:
             self._held[tag] = token
             if suspect:
                 self._suspects.add(tag)
-            self._busy.set()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._keep_alive, name="lanes-leases", daemon=True)
-                self._thread.start()
+        self._wake(self._extending)
 
     def ack(self, tag: str, token: str) -> bool:
         """End a job that is done."""
@@ -174,10 +172,11 @@ class Leases:
                 self.requeue(tag, token)
 
     def close(self) -> None:
-        """Return all that is held and stop the thread; for the end of the process."""
-        self._stopping = True
-        self._busy.set()
-        self._survives(self._repeat)
+        """Tell the broker what it has not been told and return all that is held; for the end of the process."""
+        self._closed = True
+        for entry in (self._extending, self._settling):
+            HEARTBEAT.end(entry)
+        self._settling.run()
         self.requeue_all(list(self._held.items()))
 
     def holds(self, tag: str) -> bool:
@@ -185,7 +184,7 @@ class Leases:
         return tag in self._held
 
     def _let_go(self, tag: str, token: str, script: Script, arguments: tuple[Any, ...]) -> bool:
-        """Run a script that ends a claim; where the broker is away, have the thread repeat it until it stands.
+        """Run a script that ends a claim; where the broker is away, have the heartbeat repeat it until it stands.
 
         Repeating is safe: a token is good for one claim.
 
@@ -205,10 +204,9 @@ class Leases:
                 self._unsettled[tag, token] = (script, arguments)
                 if was_held:
                     self._held.setdefault(tag, token)  # its lease has to last until this stands
-            self._busy.set()
+            self._wake(self._extending)
+            self._wake(self._settling)
             return True
-        finally:
-            self._rest_if_idle()
 
     def _forget(self, tag: str, token: str) -> bool:
         """Keep a claim's lease alive no longer, but that of a later claim of the same job; return whether it was."""
@@ -219,90 +217,57 @@ class Leases:
             self._suspects.discard(tag)
             return True
 
-    def _rest_if_idle(self) -> None:
-        with self._lock:
-            if not self._held and not self._unsettled:
-                self._busy.clear()
+    def _wake(self, entry: Entry) -> None:
+        if not self._closed:
+            HEARTBEAT.wake(entry)
 
-    def _keep_alive(self) -> None:
-        extended = 0.0
-        while not self._stopping:
-            self._busy.wait()
-            for step, due in ((self._repeat, True), (self._extend, time.monotonic() - extended >= EXTEND_EVERY)):
-                if due and self._survives(step) and step == self._extend:
-                    extended = time.monotonic()
-            time.sleep(RETRY_EVERY)
-
-    def _survives(self, step: Callable[[], None]) -> bool:
+    @contextmanager
+    def _noticing_loss(self) -> Iterator[None]:
         try:
-            step()
-        except Exception as exc:  # noqa: BLE001
-            # Whatever it was: nobody starts this thread again, and without it the process loses all that it holds. One
-            # that is no RedisError comes from redis-py when a pool is closed while a connection is in use.
-            say_away("the broker is away, leases and acknowledgements wait for it", exc)
+            yield
+        except Exception:
             self.broker_was_lost()
-            return False
-        return True
+            raise
 
-    def _repeat(self) -> None:
+    def _repeat(self) -> bool:
         """Try again what is not settled yet: each entry for itself, one that is refused holds up none behind it."""
-        for (tag, token), (script, arguments) in list(self._unsettled.items()):
-            try:
-                self._pay(tag, token)
-                script.run(self.client, (), arguments)
-            except redis.ResponseError as exc:
-                # No sign that the broker is away: `_extend` would hear so, too.
-                _refusals.say(f"the broker refuses to end claims ({script.name})", f"{script.name} of a job: {exc}")
-                continue
-            with self._lock:
-                self._unsettled.pop((tag, token), None)
-            self._forget(tag, token)
-        self._rest_if_idle()
+        stop_at = time.monotonic() + RETRY_FOR
+        with self._noticing_loss():
+            for (tag, token), (script, arguments) in list(self._unsettled.items()):
+                if time.monotonic() > stop_at:
+                    break
+                self._try_again(tag, token, script, arguments)
+        return bool(self._unsettled)
 
-    def _extend(self) -> None:
+    def _try_again(self, tag: str, token: str, script: Script, arguments: tuple[Any, ...]) -> None:
+        try:
+            self._pay(tag, token)
+            script.run(self.client, (), arguments)
+        except redis.ResponseError as exc:
+            # No sign that the broker is away: `_extend` would hear so, too.
+            _refusals.say(f"the broker refuses to end claims ({script.name})", f"{script.name} of a job: {exc}")
+            with self._lock:
+                if self._unsettled.pop((tag, token), None) is not None:
+                    self._unsettled[tag, token] = (script, arguments)  # behind the others: they have their turns, too
+            return
+        with self._lock:
+            self._unsettled.pop((tag, token), None)
+        self._forget(tag, token)
+
+    def _extend(self) -> bool:
         with self._lock:
             held = dict(self._held)
-        pairs = [part for pair in held.items() for part in pair]
-        sweep_after = round(self.sweep_after() * 1000)
-        for name in EXTEND.run(self.client, (), (self._prefix, sweep_after, *pairs)):
-            self._lost(name.decode(), held[name.decode()])
+        if held:
+            pairs = [part for pair in held.items() for part in pair]
+            sweep_after = round(self.sweep_after() * 1000)
+            with self._noticing_loss():
+                lost = EXTEND.run(self.client, (), (self._prefix, sweep_after, *pairs))
+            for name in lost:
+                self._lost(name.decode(), held[name.decode()])
+        return bool(self._held)
 
     def _lost(self, tag: str, token: str) -> None:
         """A lease expired: another worker has the job now, and acknowledging it here would mean nothing."""
         if not self._forget(tag, token):
             return  # settled meanwhile
         logger.warning("%s: its lease expired while it was running here; it is run elsewhere, too", job_in_hand(tag))
-
-
-_process_leases: dict[tuple[Any, ...], Leases] = {}
-_opening = threading.Lock()
-
-
-def leases_for(key: tuple[Any, ...], make: Callable[[], Leases]) -> Leases:
-    """Return this process's leases at one broker, making them on the first call."""
-    with _opening:
-        if key not in _process_leases:
-            _process_leases[key] = make()
-        return _process_leases[key]
-
-
-def call_leases(prefix: str, client: redis.Redis) -> Leases:
-    """Return this process's leases of calls that no job was claimed with."""
-    return leases_for(("calls", prefix, id(client)), lambda: Leases(client, prefix))
-
-
-def holder_of(tag: str) -> Leases | None:
-    """Return this process's leases that hold a job, or None: a pool's process holds none itself."""
-    return next((leases for leases in list(_process_leases.values()) if leases.holds(tag)), None)
-
-
-def requeue_everything() -> None:
-    """Return all that this process still holds; for its end."""
-    for leases in list(_process_leases.values()):
-        leases.close()
-    _process_leases.clear()
-
-
-atexit.register(requeue_everything)
-# A forked pool process holds nothing itself, and must not return what its parent holds.
-os.register_at_fork(after_in_child=_process_leases.clear)

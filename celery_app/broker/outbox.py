@@ -12,7 +12,7 @@ from kombu.transport.redis import PublishBatch
 
 from celery_app.broker.entry import Entry, entry_of
 from celery_app.errors import LaneFull
-from celery_app.job_keys import PUBLISHED_KEPT, STREAM, STREAM_KEPT_QUEUED, STREAM_TASK
+from celery_app.keys import PUBLISHED_KEPT, STREAM, STREAM_KEPT_QUEUED, STREAM_TASK, UPLOAD, UPLOAD_KEPT
 from celery_app.publishing import Publishing, publishing_now
 from celery_app.room import wait_for_room
 from celery_app.scheduler.verbs import PUBLISH
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 #: What the script answers first: the job is in its place, its lane is full, there is such a job already.
 IN_PLACE, FULL, TAKEN = range(3)
-
-#: Seconds for which a large text waits for its job: a publisher that dies in between leaves it behind.
-UPLOAD_KEPT = 600
 
 #: Seconds between two tries to get into a full lane: doubling, so that a short wait ends soon and a long one is cheap.
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
@@ -90,14 +87,14 @@ class Outbox:
 
     def _arguments(self) -> tuple[Any, ...]:
         headers = self._entry.headers
-        stream = f"{STREAM}{headers['id']}" if headers.get("task") == STREAM_TASK else ""
+        stream = STREAM.of("", headers["id"]) if headers.get("task") == STREAM_TASK else ""
         submission = (self._prefix, self.queue, self.capacity, self._entry.token, PUBLISHED_KEPT)
         return (*submission, stream, STREAM_KEPT_QUEUED, *self._event, *self._entry.arguments())
 
 
 def upload_of(prefix: str, entry: Entry) -> tuple[str, bytes] | None:
     """Return the key that a large text waits at and the text, None for one that goes with its job."""
-    return (f"{prefix}lanes:upload:{entry.id}", entry.text) if entry.is_large else None
+    return (UPLOAD.of(prefix, entry.id), entry.text) if entry.is_large else None
 
 
 class Upload:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import redis
 
 from celery_app.broker.claims import claim_of
-from celery_app.broker.lease import RETRY_EVERY, TRANSIENT, Leases, holder_of
+from celery_app.broker.holders import holder_of
+from celery_app.broker.lease import RETRY_EVERY, TRANSIENT, Leases
 from celery_app.scheduler.verbs import SETTLE
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import redis
 from celery.exceptions import Ignore
 
 from celery_app.connection import key_prefix, redis_client
-from celery_app.job_keys import CANCEL_KEPT, ENDED, ENDED_KEPT
+from celery_app.keys import CANCEL_KEPT, ENDED, ENDED_KEPT
 from celery_app.scheduler.verbs import CANCEL, DECIDE
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,6 @@ def may_end(app: Any, task_id: str, batch_id: str | None, claim: tuple[str, str]
 def hold_end(app: Any, task_id: str) -> None:
     """Have a decision last until the result is stored, however long that takes."""
     try:
-        redis_client(app).expire(f"{key_prefix(app)}{ENDED}{task_id}", ENDED_KEPT)
+        redis_client(app).expire(ENDED.of(key_prefix(app), task_id), ENDED_KEPT)
     except redis.RedisError:
         return  # the next try

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Key of a hash in Redis, after the prefix: ``lane|family`` -> what `scheduler/scripts/settle.lua` writes.
-SHUT = "lanes:budget:shut"
-
 #: The family of models without a pattern; it needs no name.
 _ANY_MODEL = "*"
 
@@ -23,7 +20,7 @@ def reasons_of(shut: Mapping[Any, Any], lane: str, now: float) -> list[str]:
     """Return for what a lane's jobs wait because the API has shut their budgets, in words.
 
     Args:
-        shut: the hash, as redis-py returns it.
+        shut: the hash at `celery_app.keys.SHUT`, as redis-py returns it.
         lane: its name.
         now: seconds since the epoch, by Redis' clock.
 

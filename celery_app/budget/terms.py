@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from celery_app.budget.budget import budget_for
+from celery_app.keys import TERMS, WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from celery_app.settings import Settings
-
-#: Hash in Redis, after the prefix: ``<lane>:<model>`` -> the terms of its budget, JSON.
-TERMS = "lanes:terms"
-
-#: Hash in Redis, after the prefix: tenant -> weight.
-WEIGHTS = "lanes:weights"
 
 #: Entries at most: anybody may name models. Beyond it all are forgotten, and those in use are written down anew.
 MOST_TERMS = 1_000
@@ -39,25 +34,25 @@ def write_terms(client: Any, prefix: str, settings: Settings, models: Iterable[t
     if not terms:
         return
     with client.pipeline(transaction=False) as pipeline:
-        pipeline.hlen(f"{prefix}{TERMS}")
-        pipeline.hset(f"{prefix}{TERMS}", mapping=terms)
+        pipeline.hlen(TERMS.of(prefix))
+        pipeline.hset(TERMS.of(prefix), mapping=terms)
         count, _ = pipeline.execute()
     if count > MOST_TERMS:
-        client.delete(f"{prefix}{TERMS}")
+        client.delete(TERMS.of(prefix))
 
 
 def rewrite_terms(client: Any, prefix: str, settings: Settings) -> None:
     """Write down anew what is there: the settings may be others than those of the worker that wrote it."""
-    fields = (field.decode().partition(":") for field in client.hkeys(f"{prefix}{TERMS}"))
+    fields = (field.decode().partition(":") for field in client.hkeys(TERMS.of(prefix)))
     write_terms(client, prefix, settings, [(lane, model) for lane, _, model in fields])
 
 
 def write_weights(client: Any, prefix: str, settings: Settings) -> None:
     """Write down the tenants' weights, in place of those that are there."""
     with client.pipeline(transaction=True) as pipeline:
-        pipeline.delete(f"{prefix}{WEIGHTS}")
+        pipeline.delete(WEIGHTS.of(prefix))
         if settings.tenant_weights:
-            pipeline.hset(f"{prefix}{WEIGHTS}", mapping=dict(settings.tenant_weights))
+            pipeline.hset(WEIGHTS.of(prefix), mapping=dict(settings.tenant_weights))
         pipeline.execute()
 
 

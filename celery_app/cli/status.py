@@ -9,25 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from celery_app.cli.durations import shown
+from celery_app.cli.output import app_of, console
 from celery_app.errors import BrokerUnreachable
 from celery_app.metrics.stats import get_queue_stats
-from celery_app.settings import has_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
 #: Seconds between two looks: workers write their metrics as often.
 REFRESH_INTERVAL = 1.0
 
-#: Characters of a line where no terminal says how wide it is: a table in a log file has to stay in one piece.
-PLAIN_WIDTH = 160
-
 #: Heading -> what stands below it, of one lane's stats.
 COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "queued": lambda lane: f"{lane['depth']:,}",
-    "oldest": lambda lane: _duration(lane["oldest_s"]),
+    "oldest": lambda lane: shown(lane["oldest_s"]),
     "in flight": lambda lane: f"{lane['in_flight']:,}",
     "returning": lambda lane: f"{lane['returning']:,}",
     "dead": lambda lane: f"{lane['dead']:,}",
@@ -39,7 +37,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "p99": lambda lane: _wait(lane, "p99"),
 }
 
-_S_PER_MIN, _S_PER_H, _MS_PER_S = 60, 3600, 1000
+_MS_PER_S = 1000
 
 
 @click.command()
@@ -48,12 +46,10 @@ _S_PER_MIN, _S_PER_H, _MS_PER_S = 60, 3600, 1000
 @click.pass_context
 def status(ctx: click.Context, as_json: bool, watch: bool) -> None:
     """Show the lanes: what is queued, what is done, and how long it waited."""
-    app = ctx.obj.app
-    if not has_lanes(app):
-        raise click.ClickException(f"{app!r} has no lanes: call celery_app.install(app) where it is made")
+    app = app_of(ctx)
     stats = get_queue_stats(app)
     if not watch:
-        click.echo(json.dumps(stats, indent=2)) if as_json else _console().print(_table(stats))
+        click.echo(json.dumps(stats, indent=2)) if as_json else console().print(_table(stats))
         return
     try:
         # A script in the background starts its commands with SIGINT ignored; one that only ends by it must not.
@@ -73,7 +69,7 @@ def _watch_lines(app: Any) -> None:
 def _watch_table(app: Any) -> None:
     from rich.live import Live
 
-    with Live(_look(app), console=_console(), auto_refresh=False) as live:
+    with Live(_look(app), console=console(), auto_refresh=False) as live:
         while True:
             time.sleep(REFRESH_INTERVAL)
             live.update(_look(app), refresh=True)
@@ -85,15 +81,6 @@ def _look(app: Any) -> RenderableType:
         return _table(get_queue_stats(app))
     except BrokerUnreachable as exc:
         return f"Error: {exc}"
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    return console
 
 
 def _table(stats: dict[str, Any]) -> RenderableType:
@@ -114,20 +101,7 @@ def _table(stats: dict[str, Any]) -> RenderableType:
 
 def _wait(lane: dict[str, Any], figure: str) -> str:
     milliseconds = lane["wait_ms"][figure]
-    return _duration(None if milliseconds is None else milliseconds / _MS_PER_S)
-
-
-def _duration(seconds: float | None) -> str:
-    """Return a duration in the unit that suits its size: ``4.9 ms``, ``12.3 s``, ``5.0 min``, ``2.1 h``."""
-    if seconds is None:
-        return "-"
-    if seconds < 1:
-        return f"{seconds * _MS_PER_S:.1f} ms"
-    if seconds < _S_PER_MIN:
-        return f"{seconds:.1f} s"
-    if seconds < _S_PER_H:
-        return f"{seconds / _S_PER_MIN:.1f} min"
-    return f"{seconds / _S_PER_H:,.1f} h"
+    return shown(None if milliseconds is None else milliseconds / _MS_PER_S)
 
 
 def _for(reason: str) -> str:

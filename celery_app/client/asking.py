@@ -10,7 +10,8 @@ from celery_app.client.cancelling import cancel
 from celery_app.client.sending import CREATE, lane_of, send
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded
-from celery_app.job_keys import DONE, REPLY_HEADER
+from celery_app.job_headers import REPLY_HEADER
+from celery_app.keys import DONE
 from celery_app.stand_in import refuse_to_wait, stand_in
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def deadline_of(seconds: float | None) -> float:
 
 def reply_key(app: Any, task_id: str) -> str:
     """Return the key of the list that a job's outcome comes through."""
-    return f"{key_prefix(app)}{DONE}{task_id}"
+    return DONE.of(key_prefix(app), task_id)
 
 
 def message_of(reply: bytes, result: AsyncResult) -> Message:

@@ -13,7 +13,7 @@ from celery_app.client.cancelling import cancel
 from celery_app.client.doubt import Doubt, stream_key
 from celery_app.client.entries import EntryReader, Event, entries_of
 from celery_app.client.event_stream import BLOCK_MS, MOST_ENTRIES, end_of, give_up_at, unended
-from celery_app.client.heartbeat import HEARTBEAT, Heartbeat
+from celery_app.client.event_texts import SILENCE, EventTexts
 from celery_app.client.sending import STREAM, send
 from celery_app.connection import broker_errors
 from celery_app.errors import BrokerUnreachable, LanesError
@@ -115,20 +115,20 @@ class AsyncEventStream:
         if self.cancel_on_close and self._call is None and not self._reader.ended:
             await asyncio.shield(asyncio.to_thread(cancel, self._app, self.task_id))
 
-    async def sse(self, heartbeat: float = HEARTBEAT, *, named: bool = False) -> AsyncGenerator[str]:
+    async def sse(self, heartbeat: float = SILENCE, *, named: bool = False) -> AsyncGenerator[str]:
         """Yield the events as server-sent ones; what `EventStream.sse` says holds here, too.
 
         A web server that cancels the request whose reader has left ends the stream at once.
         """
-        beat = Heartbeat(heartbeat)
-        self._block_ms = min(BLOCK_MS, beat.block_ms)
+        texts = EventTexts(heartbeat)
+        self._block_ms = min(BLOCK_MS, texts.block_ms)
         try:
             async for event in self._events:
-                text = beat.text_of(event, self.last_event_id, named=named)
+                text = texts.text_of(event, self.last_event_id, named=named)
                 if text:
                     yield text
         except LanesError as error:
-            yield beat.error_text(error, named=named)
+            yield texts.error_text(error, named=named)
         finally:
             with suppress(BrokerUnreachable):  # the reader has been told
                 await self.aclose()

@@ -14,7 +14,7 @@ from celery_app.client.entries import entries_of
 from celery_app.client.event_stream import BLOCK_MS
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import LanesError, UnknownBatch
-from celery_app.job_keys import BATCH, BATCH_KEPT
+from celery_app.keys import BATCH, BATCH_ENDED, BATCH_KEPT
 from celery_app.results import backend_of
 from celery_app.stand_in import refuse_to_wait, stand_in
 
@@ -96,7 +96,7 @@ class Batch:
         self.invalid: list[InvalidItem] = []
         self.found: dict[int, str] = {}
         self._app = app
-        self._key = f"{key_prefix(app)}{BATCH}{batch_id}"
+        self._key = BATCH.of(key_prefix(app), batch_id)
 
     @classmethod
     def load(cls, batch_id: str, app: Any = None) -> Batch:
@@ -137,6 +137,7 @@ class Batch:
         """Iterate over all results from the first on, in the order in which the jobs ended; wait for those to come.
 
         A job that takes its worker along again and again ends as failed; `patience` is for jobs that nobody works on.
+        One that failed and is replayed (`celery_app.dead_letters`) meanwhile comes again when it ends again.
 
         Args:
             patience: seconds without another result after which to give up; None: never.
@@ -145,13 +146,14 @@ class Batch:
             TimeoutError: when they are over.
             WouldBlock: within a task, if there is something to wait for.
         """
-        after, seen, heard_at = "0", 0, time.monotonic()
+        after, seen, heard_at = "0", set[int](), time.monotonic()
         while True:
             for entry_id, fields in self._ended_after(after):
-                after, seen, heard_at = entry_id.decode(), seen + 1, time.monotonic()
-                yield self._result(int(fields[b"i"]))
+                after, index, heard_at = entry_id.decode(), int(fields[b"i"]), time.monotonic()
+                seen.add(index)  # one that was replayed meanwhile ends twice
+                yield self._result(index)
             counts = self.counts()
-            if counts.complete and seen >= counts.ended:
+            if counts.complete and len(seen) >= counts.ended:
                 return
             refuse_to_wait("Batch.results()")
             # What a stand-in holds nobody works on meanwhile.
@@ -168,7 +170,9 @@ class Batch:
         if standing_in is not None:
             return standing_in.ended_after(self.id, after)
         with broker_errors(self._app):
-            reply = redis_client(self._app).xread({f"{self._key}:ended": after}, MOST_RESULTS, BLOCK_MS)
+            reply = redis_client(self._app).xread(
+                {BATCH_ENDED.of(key_prefix(self._app), self.id): after}, MOST_RESULTS, BLOCK_MS
+            )
         return entries_of(reply)
 
     def _result(self, index: int) -> BatchResult:

@@ -8,7 +8,7 @@ from celery.states import READY_STATES, REVOKED
 
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import Cancelled
-from celery_app.job_keys import CANCEL, CANCEL_KEPT
+from celery_app.keys import CANCEL, CANCEL_KEPT
 from celery_app.results import backend_of
 from celery_app.stand_in import stand_in
 
@@ -42,4 +42,4 @@ def mark(app: Any, job_or_batch_id: str) -> None:
     if standing_in is not None:
         standing_in.cancel(job_or_batch_id)
         return
-    redis_client(app).set(f"{key_prefix(app)}{CANCEL}{job_or_batch_id}", 1, ex=CANCEL_KEPT)
+    redis_client(app).set(CANCEL.of(key_prefix(app), job_or_batch_id), 1, ex=CANCEL_KEPT)

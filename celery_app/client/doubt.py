@@ -7,7 +7,7 @@ from typing import Any
 
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import UnknownJob
-from celery_app.job_keys import STREAM
+from celery_app.keys import STREAM
 from celery_app.stand_in import stand_in
 
 #: Seconds for which an id may be unknown: some give an id to a page just before they submit its job.
@@ -45,4 +45,4 @@ class Doubt:
 
 def stream_key(app: Any, task_id: str) -> str:
     """Return the key of a job's stream."""
-    return f"{key_prefix(app)}{STREAM}{task_id}"
+    return STREAM.of(key_prefix(app), task_id)

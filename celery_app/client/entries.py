@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celery_app.errors import InvalidRequest, StreamExpired
-from celery_app.job_keys import ATTEMPT, EVENTS, MESSAGE, NUMBER, STREAM_KEPT
+from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE, STREAM_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,7 +58,7 @@ class EntryReader:
             StreamExpired: events before these are missing.
         """
         self.after = entry_id.decode()
-        number, lines = int(fields[NUMBER]), fields[EVENTS].split(b"\n") if fields[EVENTS] else []
+        number, lines = int(fields[FIRST]), fields[EVENTS].split(b"\n") if fields[EVENTS] else []
         if fields[ATTEMPT] != self._attempt:
             if self.after == self._resumed_at:
                 self._attempt = fields[ATTEMPT]

@@ -16,7 +16,7 @@ from celery_app.broker.entry import Entry, cost_header
 from celery_app.budget.cost import cost_of
 from celery_app.budget.variant import metered_model
 from celery_app.client.sending import CREATE, task_of
-from celery_app.job_keys import BATCH_HEADER, PUBLISH_HEADER
+from celery_app.job_headers import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from celery.states import FAILURE, READY_STATES, REVOKED
 from celery_app.client.cancelling import cancel
 from celery_app.client.doubt import Doubt, stream_key
 from celery_app.client.entries import EntryReader, Event, entries_of
-from celery_app.client.heartbeat import HEARTBEAT, Heartbeat
+from celery_app.client.event_texts import SILENCE, EventTexts
 from celery_app.connection import broker_errors, redis_client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LanesError, StreamExpired, error_event
-from celery_app.job_keys import STREAM_KEPT
+from celery_app.keys import STREAM_KEPT
 from celery_app.results import backend_of
 from celery_app.stand_in import refuse_to_wait, stand_in
 
@@ -124,7 +124,7 @@ class EventStream:
         if self.cancel_on_close and not self._reader.ended:
             cancel(self._app, self.task_id)
 
-    def sse(self, heartbeat: float = HEARTBEAT, *, named: bool = False) -> Generator[str]:
+    def sse(self, heartbeat: float = SILENCE, *, named: bool = False) -> Generator[str]:
         """Yield the events as server-sent ones, for a response with the content type ``text/event-stream``.
 
         Each has its ``id``, with which a browser's EventSource comes back, and its ``data``. An error is the last one,
@@ -140,15 +140,15 @@ class EventStream:
         Raises:
             ValueError: `heartbeat` is not above 0.
         """
-        beat = Heartbeat(heartbeat)
-        self._block_ms = min(BLOCK_MS, beat.block_ms)
+        texts = EventTexts(heartbeat)
+        self._block_ms = min(BLOCK_MS, texts.block_ms)
         try:
             for event in self._events:
-                text = beat.text_of(event, self.last_event_id, named=named)
+                text = texts.text_of(event, self.last_event_id, named=named)
                 if text:
                     yield text
         except LanesError as error:
-            yield beat.error_text(error, named=named)
+            yield texts.error_text(error, named=named)
         finally:
             with suppress(BrokerUnreachable):  # the reader has been told
                 self.close()

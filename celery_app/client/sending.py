@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_app.connection import broker_errors
 from celery_app.errors import UnknownLane
-from celery_app.job_keys import STREAM_TASK
+from celery_app.keys import STREAM_TASK
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:

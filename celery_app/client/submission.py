@@ -20,7 +20,8 @@ from celery_app.client.envelope import Envelope
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import InvalidItem, InvalidRequest, LaneFull, LanesError
 from celery_app.identity import identity
-from celery_app.job_keys import BATCH, BATCH_KEPT, batch_id_of
+from celery_app.job_headers import batch_id_of
+from celery_app.keys import BATCH, BATCH_KEPT
 from celery_app.publishing import publishing
 from celery_app.room import wait_for_room, waiting_for_room
 from celery_app.scheduler.verbs import PUBLISH_MANY
@@ -109,7 +110,7 @@ class Submission:
         self._names = names
         batch_id = uuid.uuid4().hex
         self._app, self._lane, self._client = app, lane, redis_client(app)
-        self._key = f"{key_prefix(app)}{BATCH}{batch_id}"
+        self._key = BATCH.of(key_prefix(app), batch_id)
         self._progress, self._report_at = progress, 0.0
         self._put = 0
         self.batch = Batch(app, batch_id)
@@ -181,7 +182,7 @@ class Submission:
     def _put_some(self, entries: list[Entry], upload: Upload | None) -> tuple[int, int]:
         """Put what there is room for; return how many are in their places, and the lane's depth."""
         prefix, pool = self._envelope.prefix, self._client.connection_pool
-        head = (prefix, self._lane.name, self._lane.capacity, f"{BATCH}{self.batch.id}", BATCH_KEPT, self._put)
+        head = (prefix, self._lane.name, self._lane.capacity, BATCH.of("", self.batch.id), BATCH_KEPT, self._put)
         with broker_errors(self._app), publishing(self._app.amqp.patience) as submission:
 
             def put() -> Any:

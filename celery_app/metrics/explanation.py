@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from celery.states import PENDING, READY_STATES
 
-from celery_app.budget.shut import SHUT, reasons_of
+from celery_app.budget.shut import reasons_of
 from celery_app.client.cancelling import id_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.keys import SHUT
 from celery_app.presence import unserved
 from celery_app.results import backend_of
 from celery_app.scheduler.verbs import EXPLAIN
@@ -88,7 +89,7 @@ def explain(app: Any, job: Any) -> Explanation:
             state = backend_of(app).get_state(task_id)
             known = "ended" if state in READY_STATES else "unknown" if state == PENDING else state.lower()
             return Explanation(state=known, lane=None, position=None, of=None, waiting_for=None, expected_s=None)
-        shut = reasons_of(client.hgetall(f"{prefix}{SHUT}"), rows[0][0].decode(), client.time()[0])
+        shut = reasons_of(client.hgetall(SHUT.of(prefix)), rows[0][0].decode(), client.time()[0])
     return _explained(Shortage.of(rows[0]), shut)
 
 

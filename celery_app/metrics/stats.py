@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from celery import _state
 
 from celery_app.broker.census import LaneCensus, census_call, census_of
-from celery_app.budget.shut import SHUT, reasons_of
+from celery_app.budget.shut import reasons_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.keys import SHUT, SLOTS_KEPT
 from celery_app.metrics.explanation import Shortage, explain_arguments
 from celery_app.metrics.histogram import quantile
-from celery_app.metrics.store import RECALL, SLOTS_KEPT, LaneActivity, activities, ask
+from celery_app.metrics.store import RECALL, LaneActivity, activities, ask
 from celery_app.presence import serving_call, unserved
 from celery_app.scheduler.verbs import CENSUS, EXPLAIN, SERVING
 from celery_app.script import run_together
@@ -84,7 +85,7 @@ def _answers(app: Any, window_s: float) -> list[Any]:
 
     def fill(pipe: Pipeline) -> None:
         SERVING.add_to(pipe, *serving_call((lane.name for lane in lanes), prefix))
-        pipe.hgetall(f"{prefix}{SHUT}")
+        pipe.hgetall(SHUT.of(prefix))
         pipe.time()
         EXPLAIN.add_to(pipe, (), explain_arguments(prefix, lanes))
         CENSUS.add_to(pipe, *census_call(lanes, prefix))

@@ -1,19 +1,11 @@
-"""How the metrics lie in Redis: totals for good, and time slots for as long as a window may reach back.
-
-All under ``lanes:metrics:``, by the server's clock:
-
-- ``totals``: a hash of ``<lane>:<kind>`` -> count.
-- ``<lane>:counts:<n>``: a hash of kind -> count, for the seconds from n x `COUNTS_SLOT` on.
-- ``<lane>:waits:<n>``: a hash of histogram bucket -> count, with ``sum_us`` and ``longest_us``, for those from
-  n x `WAITS_SLOT` on.
-- ``sender:<id>``: the number of the last batch that a worker process wrote.
-"""
+"""The metrics in Redis: totals for good, and time slots as far back as a window may reach; see `celery_app.keys`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from celery_app.keys import SLOTS_KEPT, TOTALS
 from celery_app.metrics.tally import US_PER_S, Tally
 from celery_app.script import Script
 
@@ -29,9 +21,6 @@ COUNTS_SLOT = 10
 #: Seconds; a tenth of the usual window. A slot may have hundreds of buckets, and Redis adds up 2 of them in 1 µs while
 #: it does nothing else: slots of 10 s would hold up a claim for 3 ms, these for 1 ms.
 WAITS_SLOT = 30
-
-#: Seconds that a slot is kept, and the longest window: twice the usual one, so that a dashboard can ask for more.
-SLOTS_KEPT = 600
 
 _RECORD = Script("record", package="celery_app.metrics")
 RECALL = Script("recall", package="celery_app.metrics")
@@ -86,7 +75,7 @@ def ask(pipe: Pipeline, prefix: str, lanes: Iterable[str], counts_window: float,
         counts_window: seconds to look back for counts, 600 at most; the slot it begins in is taken whole.
         waits_window: the same for waits.
     """
-    pipe.hgetall(f"{prefix}lanes:metrics:totals")
+    pipe.hgetall(TOTALS.of(prefix))
     for lane in lanes:
         RECALL.add_to(pipe, (), [prefix, lane, COUNTS_SLOT, counts_window, WAITS_SLOT, waits_window])
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from celery_app.errors import error_event
-from celery_app.job_keys import ATTEMPT, EVENTS, MESSAGE, NUMBER
+from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ class Streams:
         """Keep the events of a job; without a message, of one that failed."""
         fields = {
             ATTEMPT: b"in-process",
-            NUMBER: b"0",
+            FIRST: b"0",
             EVENTS: b"\n".join(json.dumps(event).encode() for event in events),
             MESSAGE: b"" if message is None else json.dumps(message).encode(),
         }

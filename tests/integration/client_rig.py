@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 from worker_process import Worker, worker
 
-from celery_app import LANES, create_app
-from celery_app.broker.dead_letters import DeadLetter, dead_letters
+from celery_app import LANES, create_app, dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.settings import Settings
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from celery_app.dead_letters import DeadLetter
     from tests.conftest import Valkey
 
 #: Seconds that any wait here may take; the slowest wait for two backoffs.
@@ -102,16 +102,16 @@ def drop_jobs(redis: Any) -> None:
     wait_until(none_is_held, "no worker holds a job")
 
 
-def the_dead(rig: Rig, number: int = 1) -> list[DeadLetter]:
-    """Return the dead letters, which are so many: a job becomes one once whoever waits for it has been told."""
-    wait_until(lambda: len(dead_letters(redis_client(rig.app))) == number, f"{number} dead letters")
-    return dead_letters(redis_client(rig.app))
-
-
 def params(text: Any = "hello there", fault: str | None = None, **more: Any) -> dict[str, Any]:
     """Return the parameters of a call; `fault` is what befalls it at the API."""
     metadata = {"metadata": {"user_id": f"simulate:{fault}"}} if fault else {}
     return {"model": "m", "max_tokens": 1_000, "messages": [{"role": "user", "content": text}], **metadata, **more}
+
+
+def the_dead(rig: Rig, number: int = 1) -> list[DeadLetter]:
+    """Return the dead letters, which are so many: a job becomes one once whoever waits for it has been told."""
+    wait_until(lambda: len(dead_letters.find(rig.app)) == number, f"{number} dead letters")
+    return dead_letters.find(rig.app)
 
 
 def text_of(events: Iterable[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, the_dead, wait_until, web_app
 from worker_process import worker
 
-from celery_app.broker.dead_letters import dead_letters
+from celery_app import dead_letters
 from celery_app.broker.entry import cost_header
 from celery_app.budget import Cost
 from celery_app.client import Client
@@ -268,7 +268,7 @@ def test_neither_prompt_nor_key_is_in_what_a_job_leaves_behind(up: Rig, fault: s
 
     redis = redis_client(up.app)
     left = [redis.get(key) for key in redis.keys("celery-task-meta-*")] + redis.hvals("lanes:jobs")
-    for place in (str(caught.value), up.worker.output(), str(left), str(dead_letters(redis_client(up.app)))):
+    for place in (str(caught.value), up.worker.output(), str(left), str(dead_letters.find(up.app))):
         assert "Rumpelstiltskin" not in place
         assert OWN_KEY not in place
 

@@ -11,6 +11,7 @@ from broker_kit.waiting import eventually
 from hypothesis import HealthCheck, given, settings, strategies as st
 from redis.exceptions import OutOfMemoryError
 
+from celery_app import dead_letters
 from celery_app.broker import entry
 from celery_app.broker.arrivals import MOST_MESSAGES
 from celery_app.broker.claims import (
@@ -25,12 +26,12 @@ from celery_app.broker.claims import (
     claim_of,
     delivery_of,
 )
-from celery_app.broker.dead_letters import dead_letters
 from celery_app.broker.inbox import Inbox
 from celery_app.broker.lease import Leases
 from celery_app.broker.returns import requeue
 from celery_app.client.cancelling import mark
-from celery_app.job_keys import BATCH_HEADER, PUBLISHED_KEPT
+from celery_app.job_headers import BATCH_HEADER
+from celery_app.keys import PUBLISHED_KEPT
 from celery_app.routing import MODEL, SUBMITTED_AT
 from celery_app.scheduler.verbs import TAKE_ENDED
 
@@ -155,7 +156,7 @@ def test_a_job_is_in_exactly_one_place(lanes_app: Any, hand: Hand, client: Redis
     assert hand.bury(held, "why") == 1
     assert places(client, "j") == ["lanes:dead"]
     assert records(client, "j") == (True, True)
-    (dead,) = dead_letters(client)
+    (dead,) = dead_letters.find(lanes_app)
     assert (dead.id, dead.lane, dead.task, dead.reason) == ("j", "batch", "kit.job", "why")
 
 
@@ -280,7 +281,7 @@ def test_a_job_that_kills_its_workers_is_buried(lanes_app: Any, hand: Hand, clie
         assert eventually(lambda: hand.names(lease_ms=1), SOON_S, "another delivery") == ["poison"]
     eventually(lambda: hand.extend(lease_ms=1) == [] and hand.dead(), SOON_S, "the burial")
     assert hand.names() == []
-    (dead,) = dead_letters(client)
+    (dead,) = dead_letters.find(lanes_app)
     assert (dead.id, "5 times" in dead.reason) == ("poison", True)
     assert set(places(client, "poison")) == {"lanes:dead", "lanes:ended"}
 
@@ -450,7 +451,7 @@ def test_what_is_no_message_is_buried(lanes_app: Any, client: Redis, text: bytes
         good = channel.basic_get("batch") or channel.basic_get("batch")
         assert good.headers["id"] == "good"
         assert channel.basic_get("batch") is None
-        (dead,) = dead_letters(client)
+        (dead,) = dead_letters.find(lanes_app)
         assert "undecodable" in dead.reason
         assert text_of(client, dead.id).strip() == text
         good.ack()
@@ -468,7 +469,7 @@ def test_a_message_above_the_limit_is_buried(lanes_app: Any, client: Redis, monk
         assert found.headers["id"] == "ok"
         found.ack()
         assert channel.basic_get("batch") is None
-    (dead,) = dead_letters(client)
+    (dead,) = dead_letters.find(lanes_app)
     assert (dead.task_id, "too large" in dead.reason, dead.size) == ("big", True, len(texts[1]))
 
 

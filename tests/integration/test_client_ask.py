@@ -28,7 +28,7 @@ from celery_app.errors import (
     LaneFull,
     UnknownLane,
 )
-from celery_app.job_keys import DONE_KEPT
+from celery_app.keys import DONE_KEPT
 from celery_app.lanes import LANES
 from celery_app.settings import Settings
 from tests.conftest import close

@@ -310,7 +310,10 @@ def test_a_job_is_counted_once_however_often_it_is_done(alone: Any) -> None:
     from tasks.outcome import TALLY
 
     redis = redis_client(alone)
-    replies = [TALLY.run(redis, ("b", "b:seen", "b:ended"), (7, outcome, 60)) for outcome in ("done", "failed", "done")]
+    replies = [
+        TALLY.run(redis, ("b", "b:seen", "b:ended", "b:failed"), (7, outcome, 60))
+        for outcome in ("done", "failed", "done")
+    ]
 
     assert replies == [1, 0, 0]
     assert redis.hgetall("b") == {b"done": b"1"}

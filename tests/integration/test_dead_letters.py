@@ -1,15 +1,29 @@
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.hand import MAX_DEATHS, Hand
+from broker_kit.records import facts, ids_in, queued
+from broker_kit.waiting import eventually
 
-from celery_app.broker.dead_letters import dead_letters
-from celery_app.scheduler.verbs import DONE_ENDED, PRESENT, TAKE_ENDED
+from celery_app import LANES, create_app, dead_letters
+from celery_app.dead_letters import Purged, Replayed
+from celery_app.errors import UnknownDeadLetter
+from celery_app.routing import MODEL, TENANT, UNIQUE
+from celery_app.scheduler.verbs import DONE_ENDED, PRESENT, REPLAY, TAKE_ENDED
+from celery_app.settings import Settings
+from tests.conftest import close
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from redis import Redis
+
+#: Seconds within which what takes milliseconds is done, on a busy machine.
+SOON_S = 10.0
 
 #: As scheduler/scripts/lib/dead.lua has them.
 KEPT_MS, MOST, MOST_BYTES = 7 * 86_400 * 1_000, 10_000, 256 * 1024 * 1024
@@ -23,12 +37,13 @@ def client(valkey: Any, broker_url: str) -> Any:
         yield client
 
 
-def bury(app: Any, client: Redis, name: str, body: str = "") -> None:
+def bury(app: Any, client: Redis, name: str, body: str = "", reason: str = "a test's reason", **options: Any) -> None:
     """Have one job claimed and buried."""
-    app.send_task("kit.job", (body,), task_id=name, queue="batch", ignore_result=True)
+    options = {"task": "kit.job", "queue": "batch", "ignore_result": True, **options}
+    app.send_task(options.pop("task"), (body,), task_id=name, **options)
     hand = Hand(client)
     (held,) = hand.claim()
-    assert hand.bury(held, "a test's reason") == 1
+    assert hand.bury(held, reason) == 1
 
 
 def aged(client: Redis, ms: float) -> None:
@@ -97,11 +112,12 @@ def test_old_dead_letters_go_by_themselves(lanes_app: Any, client: Redis) -> Non
 def test_dead_letters_are_bounded_by_bytes(lanes_app: Any, client: Redis) -> None:
     """Large ones are bounded by 256 MB together, however few they are; the newest always stays."""
     large = "x" * (30 * 1024 * 1024)
+    lanes_app.conf.broker_transport_options = {"socket_timeout": 3 * SOON_S}  # so much takes its time on a busy machine
     for n in range(8):
-        bury(lanes_app, client, f"large-{n}", large)
+        bury(lanes_app, client, f"large-{n}", large, retry_policy={"max_retries": 0})
     assert sizes(client) == [6] * 4
     assert total(client, "dropped") == 2
-    assert total(client, "bytes") == sum(letter.size for letter in dead_letters(client)) <= MOST_BYTES
+    assert total(client, "bytes") == sum(letter.size for letter in dead_letters.find(lanes_app)) <= MOST_BYTES
     assert client.zrange("lanes:dead", -1, -1) == [b"large-7"]
     client.flushdb()
 
@@ -127,22 +143,8 @@ def test_a_dead_letters_id_may_be_used_again(lanes_app: Any, client: Redis) -> N
     for body in ("a", "a longer one"):
         bury(lanes_app, client, "again", body)
     assert sizes(client) == [2] * 4
-    assert [letter.task_id for letter in dead_letters(client)] == ["again", "again"]
-    assert total(client, "bytes") == sum(letter.size for letter in dead_letters(client))
-
-
-def test_dead_letters_may_be_dropped_by_hand(lanes_app: Any, client: Redis) -> None:
-    """The commands in our documentation make one or all too old: nothing of them is left."""
-    for name in ("one", "two", "three"):
-        bury(lanes_app, client, name, "x" * 1_000)
-    client.zadd("lanes:dead", {"two": 0}, xx=True)
-    PRESENT.run(client, (), ("", "w@host", 15_000, "batch"))
-    assert client.zrange("lanes:dead", 0, -1) == [b"one", b"three"]
-    assert sizes(client) == [2] * 4
-    client.zunionstore("lanes:dead", {"lanes:dead": 0})
-    PRESENT.run(client, (), ("", "w@host", 15_000, "batch"))
-    assert sizes(client) == [0] * 4
-    assert total(client, "bytes") == 0
+    assert [letter.task_id for letter in dead_letters.find(lanes_app)] == ["again", "again"]
+    assert total(client, "bytes") == sum(letter.size for letter in dead_letters.find(lanes_app))
 
 
 def test_deleted_dead_letters_do_not_count(lanes_app: Any, client: Redis) -> None:
@@ -150,7 +152,7 @@ def test_deleted_dead_letters_do_not_count(lanes_app: Any, client: Redis) -> Non
     bury(lanes_app, client, "one", "x" * 1_000)
     client.delete("lanes:dead")
     bury(lanes_app, client, "two")
-    assert [letter.id for letter in dead_letters(client)] == ["two"]
+    assert [letter.id for letter in dead_letters.find(lanes_app)] == ["two"]
     assert total(client, "batch:dead") == 1
     assert total(client, "bytes") == size_of(client, "two")
 
@@ -160,7 +162,7 @@ def test_the_newest_dead_letters_are_listed_with_what_they_were(lanes_app: Any, 
     for name in ("first", "second", "third"):
         bury(lanes_app, client, name, "a secret prompt")
     aged(client, 60_000)
-    letters = dead_letters(client, most=2)
+    letters = dead_letters.find(lanes_app, most=2)
     assert [(letter.id, letter.task_id) for letter in letters] == [("third", "third"), ("second", "second")]
     assert {(letter.lane, letter.task, letter.reason) for letter in letters} == {
         ("batch", "kit.job", "a test's reason")
@@ -168,3 +170,211 @@ def test_the_newest_dead_letters_are_listed_with_what_they_were(lanes_app: Any, 
     assert all(letter.size == size_of(client, letter.id) for letter in letters)
     assert all(60 <= letter.age_s < 120 for letter in letters)
     assert "secret" not in repr(letters)
+
+
+def test_dead_letters_are_found_by_what_they_were(lanes_app: Any, client: Redis) -> None:
+    """By lane, task or its pattern, a part of the reason, tenant and time; by all that is said at once."""
+    bury(lanes_app, client, "a", task="proj.one", queue="critical", reason="the API refuses the Account: 401")
+    bury(lanes_app, client, "b", task="proj.two", headers={TENANT: "ada"})
+    aged(client, 3_600_000)
+    bury(lanes_app, client, "c", task="other.one", headers={TENANT: "ada", MODEL: "m"})
+
+    def found(**choice: Any) -> str:
+        return "".join(letter.id for letter in dead_letters.find(lanes_app, **choice))
+
+    assert found() == "cba"
+    assert (found(lane="critical"), found(lane="batch"), found(lane="none")) == ("a", "cb", "")
+    assert (found(task="proj.one"), found(task="proj.*"), found(task="proj")) == ("a", "ba", "")
+    assert (found(reason="account"), found(reason="TEST"), found(reason="")) == ("a", "cb", "cba")
+    assert (found(tenant="ada"), found(tenant="")) == ("cb", "a")
+    assert (found(since=60), found(before=60), found(since=7_200, before=60)) == ("c", "ba", "ba")
+    assert (found(tenant="ada", task="proj.*", before=60), found(most=2)) == ("b", "cb")
+    (newest,) = dead_letters.find(lanes_app, most=1)
+    assert (newest.tenant, newest.model, newest.task, newest.tries) == ("ada", "m", "other.one", 0)
+    assert newest.submitted_at <= newest.died_at
+
+
+def test_a_replayed_job_stands_where_it_stood(lanes_app: Any, client: Redis) -> None:
+    """Before all that came later, with its id, its text, fresh attempts and no trace of its death."""
+    bury(lanes_app, client, "first", "the first", queue="batch")
+    for name in ("second", "third"):
+        lanes_app.send_task("kit.job", (), task_id=name, queue="batch", ignore_result=True)
+    hand = Hand(client)
+    assert dead_letters.replay(["first"], lanes_app) == Replayed(replayed=1)
+    assert queued(client, "batch") == ["first", "second", "third"]
+    known = facts(client, "first")
+    assert [known[name] for name in ("tries", "timeouts", "deaths", "suspect", "reason", "ending", "claim")] == [
+        0,
+        0,
+        0,
+        0,
+        "",
+        "",
+        "",
+    ]
+    (held,) = hand.claim()
+    assert (held.name, held.job.tries, hand.ack(held)) == ("first", 0, 1)
+    assert total(client, "batch:dead") == total(client, "bytes") == 0
+
+
+def test_a_replayed_job_has_as_long_a_deadline_as_it_had(lanes_app: Any, client: Redis) -> None:
+    """From its replay on: a normal job that died long ago would end at once with the one it had."""
+    lanes_app.send_task("kit.job", (), task_id="late", queue="normal", ignore_result=True)
+    hand = Hand(client)
+    (held,) = hand.claim()
+    assert hand.bury(held, "why") == 1
+    # It had 60 s, and they are long over.
+    with_deadline(client, "late", submitted_ago=7_200_000, allowed=60_000)
+    assert dead_letters.replay(["late"], lanes_app).replayed == 1
+    (held,) = hand.claim()
+    assert 50_000 < held.job.left_ms <= 60_000
+    assert held.job.waited_ms < 10_000
+
+
+def with_deadline(client: Redis, name: str, submitted_ago: int, allowed: int) -> None:
+    """Have a job be one of a former time, ms."""
+    script = """
+    local facts = cmsgpack.unpack(redis.call('HGET', KEYS[1], ARGV[1]))
+    local time = redis.call('TIME')
+    facts[9] = time[1] * 1000 - ARGV[2]
+    facts[10] = facts[9] + ARGV[3]
+    redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack(facts))
+    """
+    client.eval(script, 1, "lanes:jobs", name, submitted_ago, allowed)
+
+
+def test_a_large_job_is_replayed_and_purged_whole(lanes_app: Any, client: Redis) -> None:
+    """Its text has a key of its own, stays there while it is replayed, and goes with it."""
+    bury(lanes_app, client, "large", "x" * 200_000)
+    assert dead_letters.payload("large", lanes_app) == {"args": ["x" * 200_000], "kwargs": {}}
+    assert dead_letters.replay(["large"], lanes_app).replayed == 1
+    hand = Hand(client)
+    (held,) = hand.claim()
+    assert client.strlen("lanes:text:large") > 200_000
+    assert hand.bury(held, "again") == 1
+    assert dead_letters.purge(["large"], lanes_app) == Purged(1, 0, 0)
+    assert sizes(client) == [0] * 4
+
+
+@pytest.mark.parametrize("text", [b"\xffno message", b"[1]", b'{"body": "x", "headers": {}, "properties": {}}', b""])
+def test_what_nobody_can_read_is_shown_as_it_is(lanes_app: Any, client: Redis, text: bytes) -> None:
+    """A stock producer's nonsense may be replayed once a worker can read it."""
+    bury(lanes_app, client, "odd")
+    client.hset("lanes:texts", "odd", text)
+    assert dead_letters.payload("odd", lanes_app) == {"message": text.decode(errors="replace")}
+    assert dead_letters.replay(["odd"], lanes_app).replayed == 1
+    assert Hand(client).claim()[0].text == text
+
+
+def test_what_is_no_dead_letter_is_told(lanes_app: Any, client: Redis) -> None:
+    """An id that is none is an error before anything is done; one that has just gone is counted."""
+    bury(lanes_app, client, "one")
+    (letter,) = dead_letters.find(lanes_app)
+    for ask in (dead_letters.get, dead_letters.payload, lambda name, app: dead_letters.replay(["one", name], app)):
+        with pytest.raises(UnknownDeadLetter, match="There is no dead letter 'nobody'"):
+            ask("nobody", lanes_app)
+    assert ids_in(client, "dead") == ["one"]
+    assert dead_letters.replay([letter], lanes_app) == Replayed(replayed=1)
+    assert dead_letters.replay([letter], lanes_app) == Replayed(gone=1)
+    assert dead_letters.purge([letter], lanes_app) == Purged(0, 1, 0)
+    assert queued(client, "batch") == ["one"]
+
+
+@pytest.fixture
+def small_app(broker_url: str) -> Iterator[Any]:
+    """An application whose batch lane has room for three jobs."""
+    lanes = [lane if lane.name != "batch" else replace(lane, capacity=3) for lane in LANES]
+    app = create_app(Settings(broker_url=broker_url, result_backend=broker_url, lanes=lanes))
+    yield app
+    close(app)
+
+
+def test_a_full_lane_takes_no_more(small_app: Any, client: Redis) -> None:
+    """The oldest go as far as there is room, the others stay, and are told; the next time there may be."""
+    for n in range(4):
+        bury(small_app, client, f"old-{n}")
+    bury(small_app, client, "person", queue="critical")
+    small_app.send_task("kit.job", (), task_id="new", queue="batch", ignore_result=True)
+    assert dead_letters.replay(dead_letters.find(small_app), small_app) == Replayed(3, lane_full={"batch": 2})
+    assert (queued(client, "batch"), queued(client, "critical")) == (["old-0", "old-1", "new"], ["person"])
+    assert sorted(ids_in(client, "dead")) == ["old-2", "old-3"]
+    hand = Hand(client)
+    for held in hand.claim(10):
+        assert hand.ack(held) == 1
+    assert dead_letters.replay(dead_letters.find(small_app), small_app) == Replayed(2)
+
+
+def test_a_job_whose_name_another_has_stays(lanes_app: Any, client: Redis) -> None:
+    """There is one of a name; once the other has ended it may be replayed, and has the name again."""
+    headers = {UNIQUE: "report"}
+    bury(lanes_app, client, "old", headers=headers)
+    lanes_app.send_task("kit.job", (), task_id="new", queue="batch", headers=headers, ignore_result=True)
+    assert dead_letters.replay(["old"], lanes_app) == Replayed(name_taken=1)
+    hand = Hand(client)
+    (held,) = hand.claim()
+    assert hand.ack(held) == 1
+    assert dead_letters.replay(["old"], lanes_app) == Replayed(1)
+    assert client.get("lanes:unique:kit.job:0::report") == b"old"
+
+
+def test_a_death_that_nobody_was_told_of_is_told_first(lanes_app: Any, client: Redis) -> None:
+    """A worker that tells of it would have the failure overtake the answer: until then it stays."""
+    bury(lanes_app, client, "killer")
+    client.zadd("lanes:ended", {"killer": 1})
+    assert len(TAKE_ENDED.run(client, (), ("", 20, 60_000))) == 1
+    assert dead_letters.replay(["killer"], lanes_app) == Replayed(untold=1)
+    assert dead_letters.purge(["killer"], lanes_app) == Purged(0, 0, 1)
+    client.zrem("lanes:ended", "killer")
+    assert dead_letters.replay(["killer"], lanes_app) == Replayed(1)
+
+
+def test_who_dies_while_he_replays_loses_nothing(lanes_app: Any, client: Redis) -> None:
+    """What he had in hand is back in its line once his lease is over, and is no dead letter any more."""
+    bury(lanes_app, client, "one")
+    assert REPLAY.run(client, (), ("", "killed:1", "", 60, 60, 0, "one")) == [b"done"]
+    assert (ids_in(client, "leases"), ids_in(client, "dead"), total(client, "batch:dead")) == (["one"], [], 0)
+    assert eventually(lambda: Hand(client).names(lease_ms=1), SOON_S, "it is back") == ["one"]
+
+
+def test_two_who_replay_at_once_put_a_job_back_once(lanes_app: Any, client: Redis) -> None:
+    """Each letter is replayed by one of them, and is gone for the others."""
+    buried_before(lanes_app, client, 500, 60_000)
+    letters, done, together = dead_letters.find(lanes_app), list[Replayed](), threading.Barrier(4)
+
+    def replay() -> None:
+        together.wait()
+        done.append(dead_letters.replay(letters, lanes_app))
+
+    threads = [threading.Thread(target=replay) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sum(each.replayed for each in done) == 500
+    assert sum(each.gone for each in done) == 1_500
+    assert len(queued(client, "batch")) == len(set(queued(client, "batch"))) == 500
+    assert Hand(client).places("batch") == 500
+    assert (total(client, "batch:dead"), client.zcard("lanes:leases")) == (0, 0)
+
+
+def test_ten_thousand_go_in_small_steps(lanes_app: Any, client: Redis) -> None:
+    """However many are found, replayed and purged, no script takes more than fifty of them."""
+    buried_before(lanes_app, client, MOST, 60_000)
+    seen: list[tuple[int, int]] = []
+    letters = dead_letters.find(lanes_app, progress=lambda *words: seen.append(words))
+    assert (len(letters), seen[0], seen[-1]) == (MOST, (50, MOST), (MOST, MOST))
+    some, others = letters[:1_000], letters[1_000:]
+    before = scripts_run(client)
+    assert dead_letters.purge(others, lanes_app) == Purged(9_000, 0, 0)
+    assert scripts_run(client) - before >= 9_000 / 50
+    seen.clear()
+    assert dead_letters.replay(some, lanes_app, lambda *words: seen.append(words)) == Replayed(1_000)
+    assert (seen[-1], len(seen)) == ((1_000, 1_000), 50)
+    assert Hand(client).places("batch") == client.hlen("lanes:jobs") == client.hlen("lanes:texts") == 1_000
+    assert total(client, "batch:dead") == total(client, "bytes") == 0
+
+
+def scripts_run(client: Redis) -> int:
+    """Return how many scripts the server has run."""
+    stats = client.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))

@@ -20,12 +20,12 @@ from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
 from killers import KILLER
 from worker_process import worker as worker_process
 
-from celery_app.broker.dead_letters import dead_letters
+from celery_app import dead_letters
 from celery_app.broker.lease import Leases
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import Cancelled, DeadlineExceeded, KilledItsWorker
-from celery_app.job_keys import BATCH_HEADER
+from celery_app.job_headers import BATCH_HEADER
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
 from demo.simulator import Behaviour, running
@@ -385,7 +385,7 @@ def test_a_burial_that_a_dead_worker_had_taken_is_told_by_another(deadly: Rig) -
     redis = redis_client(deadly.app)
     result = signature_of(deadly, killer()).apply_async()
     wait_until(result.ready, "it has ended")
-    (job_id,) = [letter.id for letter in dead_letters(redis) if letter.task_id == result.id]
+    (job_id,) = [letter.id for letter in dead_letters.find(deadly.app) if letter.task_id == result.id]
     deadly.app.backend.delete(f"celery-task-meta-{result.id}")
     redis.zadd("lanes:ended", {job_id: time.time() * 1000})
     again = deadly.app.AsyncResult(result.id)

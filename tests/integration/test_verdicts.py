@@ -12,7 +12,7 @@ import pytest
 from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, the_dead, wait_until, web_app
 from worker_process import worker
 
-from celery_app.broker.dead_letters import dead_letters
+from celery_app import dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import AccountRefused, ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, PromptTooLarge
@@ -152,7 +152,7 @@ class TestJob:
             send(up, way, text="many words " * 2_000).get(timeout=PATIENCE)
 
         assert up.api.summary()["total"] == 0
-        assert dead_letters(redis_client(up.app)) == []
+        assert dead_letters.find(up.app) == []
 
     @pytest.mark.parametrize(
         ("way", "fault"),
@@ -241,7 +241,7 @@ class TestAccount:
     @pytest.mark.parametrize("fault", ACCOUNT)
     @pytest.mark.parametrize("way", WAYS)
     def test_the_jobs_of_normal_and_batch_stay_queued(self, up: Rig, way: str, fault: str) -> None:
-        """None fails, hardly any is called, no attempt is spent; critical fails at once, and all are told why."""
+        """None fails, hardly any is called, no attempt is spent; critical fails at once and is kept; all hear why."""
         jobs = [send(up, way, fault, lane) for lane in ("normal", "batch") for _ in range(20)]
         said = f"{ACCOUNT[fault]} "
         wait_until(lambda: said in waiting_for(up, "normal") and said in waiting_for(up, "batch"), "it is told")
@@ -251,7 +251,9 @@ class TestAccount:
         assert "refuses the account" in waiting_for(up, "critical")
         assert up.api.summary()["total"] <= 8  # the slots
         assert not any(job.ready() for job in jobs)
-        assert dead_letters(redis_client(up.app)) == []
+        (dead,) = the_dead(up)
+        assert dead.lane == "critical"
+        assert dead.reason.startswith(f"the API refuses the account: {said}")
         for job in jobs:
             assert up.client.cancel(job)
 

@@ -84,10 +84,10 @@ def send(up: Rig, fault: str | None, lane: str = "critical", **options: Any) -> 
 
 def test_a_refusal_that_ends_the_job(up: Rig) -> None:
     """One line, with lane, task, id, attempts and the API's own words, and no traceback."""
-    job = send(up, "401")
+    job = send(up, "400")
     line = line_of(up, job.id)
     assert f"critical: tasks.create_message[{job.id}] failed after 1 attempt: ApiError: " in line
-    assert "401 authentication_error" in line
+    assert "400 invalid_request_error" in line
     assert "Traceback" not in up.worker.output()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from celery_app.client.entries import EntryReader
-from celery_app.job_keys import ATTEMPT, EVENTS, MESSAGE, NUMBER
+from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE
 
 
 def test_unknown_events_are_given_as_they_are() -> None:
@@ -18,7 +18,7 @@ def test_unknown_events_are_given_as_they_are() -> None:
     ]
     fields = {
         ATTEMPT: b"one",
-        NUMBER: b"0",
+        FIRST: b"0",
         EVENTS: b"\n".join(json.dumps(event).encode() for event in events),
         MESSAGE: b'{"type": "message"}',
     }

@@ -135,7 +135,7 @@ end
 local function end_hopeless()
   for _, head in ipairs(hopeless) do
     leave_line(head.id, head.job)
-    end_job(head.id, head.job, 'deadline', '')
+    end_job(head.id, head.job, 'deadline', account_refused(head.job))
     look_again(head)
   end
   return hopeless[1] ~= nil

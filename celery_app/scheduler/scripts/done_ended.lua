@@ -7,7 +7,7 @@ if redis.call('ZREM', ENDED, id) == 0 then
   return 0
 end
 local job = read_job(id)
-if job and job.ending ~= 'buried' then
+if job and job.reason == '' then
   finish(id, job)
 end
 return 1

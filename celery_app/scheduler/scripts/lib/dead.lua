@@ -10,10 +10,14 @@ local MOST_DROPPED = 100
 -- Sorted set of ids by the time of death, and what they sum up to: "bytes", "dropped", "<lane>:dead".
 local DEAD, DEAD_TOTALS = key('dead'), key('dead_totals')
 
+-- Take a letter out. Returns whether it was one.
 local function leave_dead(id, job)
-  redis.call('ZREM', DEAD, id)
+  if redis.call('ZREM', DEAD, id) == 0 then
+    return false
+  end
   redis.call('HINCRBY', DEAD_TOTALS, job.lane .. ':dead', -1)
   redis.call('HINCRBY', DEAD_TOTALS, 'bytes', -bytes_of(id, job))
+  return true
 end
 
 -- Whether a letter, the oldest that may go, is too old or too much.
@@ -50,7 +54,7 @@ local function bury(id, job, reason)
   if redis.call('EXISTS', DEAD) == 0 then
     redis.call('DEL', DEAD_TOTALS) -- somebody has deleted them all
   end
-  job.reason, job.deaths, job.suspect, job.deadline = reason, 0, 0, 0
+  job.reason, job.deaths, job.suspect = reason, 0, 0
   write_job(id, job)
   release_name(job)
   redis.call('ZADD', DEAD, NOW, id)

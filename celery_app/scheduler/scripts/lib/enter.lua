@@ -69,9 +69,7 @@ local function enter(wanted_id, job, text, delay, number)
   else
     redis.call('HSET', TEXTS, id, text)
   end
-  if job.unique ~= '' then
-    redis.call('SET', key('unique:' .. job.unique), job.task_id)
-  end
+  take_name(job)
   if delay > 0 then
     schedule(id, job, delay)
   else

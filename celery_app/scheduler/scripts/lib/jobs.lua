@@ -125,6 +125,17 @@ local function depth_of(lane)
   return number_of(lane, 'queued') + number_of(lane, 'scheduled')
 end
 
+-- The task id of the job that has this one's name, or nil.
+local function name_taken(job)
+  return job.unique ~= '' and redis.call('GET', key('unique:' .. job.unique)) or nil
+end
+
+local function take_name(job)
+  if job.unique ~= '' then
+    redis.call('SET', key('unique:' .. job.unique), job.task_id)
+  end
+end
+
 -- A name is free again: at once, or when it was asked to last.
 local function release_name(job)
   if job.unique == '' then

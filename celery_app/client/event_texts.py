@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: Seconds of silence after which a reader that has left is noticed: proxies cut a connection that is silent for 30 or
 #: 60 s, and a call that nobody reads costs tokens.
-HEARTBEAT = 15.0
+SILENCE = 15.0
 
 #: What readers of server-sent events pass over.
 COMMENT = ": keep-alive\n\n"
@@ -22,8 +22,8 @@ COMMENT = ": keep-alive\n\n"
 AWAY = "The queue does not answer; try again."
 
 
-class Heartbeat:
-    """The texts of one stream, and when it was heard of last."""
+class EventTexts:
+    """Those of one stream: the comments depend on when it was heard of last."""
 
     def __init__(self, heartbeat: float) -> None:
         """Begin to count silence.

@@ -1,0 +1,44 @@
+"""A worker's threads, as a job sees them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from worker_process import worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+PATIENCE = 30.0
+
+PROJECT = """
+import threading
+from celery import shared_task
+from celery_app import create_app
+from celery_app.metrics.events import JobEvent, emit
+from tasks.base import LaneTask
+
+app = create_app()
+
+@shared_task(base=LaneTask, bind=True, name="threads")
+def threads(self):
+    emit(JobEvent(kind="called", lane="critical", task="threads"))
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("lanes-"))
+"""
+
+
+def test_a_worker_has_one_thread_for_all_that_is_done_again_and_again(
+    lanes_app: Any, broker_url: str, tmp_path: Path
+) -> None:
+    """With a job in hand, events counted, its presence shown and what has ended looked for."""
+    (tmp_path / "looking.py").write_text(PROJECT)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    env = {"PYTHONPATH": path, "CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "k"}
+    with worker(tmp_path, "-Q", "critical", "-c", "2", app="looking", **env):
+        seen = lanes_app.send_task("threads", queue="critical").get(timeout=PATIENCE)
+    assert seen == ["lanes-heartbeat"]

@@ -1,0 +1,156 @@
+"""What is in Redis while jobs run, beside the table that says what is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from broker_kit.hand import Hand
+from client_rig import PATIENCE, params, rig, wait_until
+from pydantic import SecretStr
+
+from celery_app import LANES, create_app
+from celery_app.budget import Cost, budget_for
+from celery_app.client import Client
+from celery_app.errors import LaneFull
+from celery_app.keys import KEYS, UNIQUE, Key
+from celery_app.lanes import BATCH
+from celery_app.settings import Limits, Settings
+from demo.simulator import Behaviour
+from tests.conftest import close
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from redis import Redis
+
+    from tests.conftest import Valkey
+
+#: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+DB = 12
+
+#: Redis' word for a key that is not there any more.
+GONE = -2
+
+#: What Redis says of a key -> the type that it has then.
+TYPES = {
+    "set": "string",
+    "setbit": "string",
+    "incrby": "string",
+    "hset": "hash",
+    "hincrby": "hash",
+    "zadd": "zset",
+    "sadd": "set",
+    "lpush": "list",
+    "rpush": "list",
+    "xadd": "stream",
+}
+
+
+def key_of(name: str) -> Key | None:
+    """Return the key of a name in Redis: the one that says most of it."""
+
+    def matches(key: Key) -> bool:
+        parts = re.split(r"<\w+>", key.name)
+        return re.fullmatch(".*".join(map(re.escape, parts)), name, re.DOTALL) is not None
+
+    found = [key for key in KEYS if matches(key)]
+    return max(found, key=lambda key: len(re.sub(r"<\w+>", "", key.name)), default=None)
+
+
+@contextmanager
+def heard_of(redis: Redis) -> Iterator[set[tuple[str, str]]]:
+    """Note what happens to the keys of the lanes within the block: name and event."""
+    heard, over = set[tuple[str, str]](), threading.Event()
+    redis.config_set("notify-keyspace-events", "KA")
+    subscription = redis.pubsub()
+    subscription.psubscribe(f"__keyspace@{DB}__:lanes:*")
+    assert subscription.get_message(timeout=PATIENCE)
+
+    def listen() -> None:
+        while not over.is_set():
+            message = subscription.get_message(timeout=0.1)
+            if message is not None:
+                name = message["channel"].decode().partition("__:lanes:")[2]
+                heard.add((name, message["data"].decode()))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield heard
+    finally:
+        time.sleep(0.3)  # what has been sent arrives within it, and one that is missed is heard of as missing
+        over.set()
+        thread.join(PATIENCE)
+        subscription.close()
+        redis.config_set("notify-keyspace-events", "")
+
+
+def live(up: Any, redis: Redis) -> None:
+    """Have everything happen that can happen to jobs and calls."""
+    client: Client = up.client
+    assert client.ask(tenant="acme", **params()).type == "message"
+    assert list(client.stream(**params()))
+    assert len(list(client.submit_many([params(), params(), params(fault="400")]).results(PATIENCE))) == 3
+    client.submit(unique="one", unique_for=60, **params()).get(timeout=PATIENCE)
+    up.api.control(latency=0.5)
+    batch = [client.submit("batch", **params("x" * 100_000)) for _ in range(30)]
+    assert client.cancel(batch[-1])
+    up.app.send_task("some.task", queue="normal", countdown=60)
+    up.app.send_task("nobody.knows", queue="normal", ignore_result=True)
+    redis.lpush("critical", "no job")
+    wait_until(lambda: redis.zcard("lanes:dead") == 2, "the dead letters")
+    client.submit("batch", **params(fault="429;retry-after=1"))
+    wait_until(lambda: redis.exists("lanes:budget:shut"), "the budget is shut")
+
+
+def miss_a_place(broker: str) -> None:
+    """Have a large job find no room."""
+    lanes = tuple(dataclasses.replace(lane, capacity=0, submit_wait=0.0) for lane in LANES)
+    keys = {lane.name: SecretStr("unused") for lane in LANES}
+    app = create_app(Settings(broker_url=broker, result_backend=broker, api_keys=keys, lanes=lanes))
+    with pytest.raises(LaneFull):
+        Client(app).submit("batch", **params("x" * 100_000))
+    close(app)
+
+
+def lose_a_call(redis: Redis) -> None:
+    """Have a process die with a call, while another call waits for it, and a message of another queue in hand."""
+    redis.lpush("mail", "{}")
+    hand = Hand(redis)
+    assert len(hand.claim(queues=("mail",))) == 1
+    budget = budget_for(Settings(limits=Limits(concurrency=1)), BATCH, "another")
+    assert budget.reserve(redis, BATCH, Cost(), claim=("call-1", "dead:call")).granted
+    assert not budget.reserve(redis, BATCH, Cost(), claim=("call-2", "dead:call"), waits=True).granted
+    wait_until(lambda: hand.extend(lease_ms=1) == [] and not redis.zscore("lanes:leases", "call-1"), "its end")
+
+
+def test_the_table_has_every_key_with_its_type_and_lifetime(valkey: Valkey, tmp_path: Path) -> None:
+    """Whatever happens to jobs, no other key is touched, each of them is, and what is to go has a time to live."""
+    settings = {"EZAI_RPM": "900", "LANES_TENANT_WEIGHTS": '{"acme": 2}', "LANES_BATCH_BOOST_AFTER": "0.1"}
+    with valkey.client(DB) as redis, heard_of(redis) as heard, rig(valkey, DB, tmp_path, Behaviour(), **settings) as up:
+        live(up, redis)
+        miss_a_place(valkey.url(DB))
+        lose_a_call(redis)
+        left = {name.decode(): (redis.type(name).decode(), redis.ttl(name)) for name in redis.scan_iter("lanes:*")}
+        left = {name: (kind, seconds) for name, (kind, seconds) in left.items() if kind != "none" and seconds != GONE}
+
+    assert not {name for name, _ in heard if key_of(name) is None}
+    types = {(key.name, TYPES[event]) for name, event in heard if event in TYPES and (key := key_of(name))}
+    assert types <= {(key.name, key.type) for key in KEYS}
+    touched = {key_of(name) for name, _ in heard}
+    assert touched == {*KEYS}
+    for name, (kind, seconds) in left.items():
+        key = key_of(name.removeprefix("lanes:"))
+        if key is None or key is UNIQUE:
+            continue
+        assert kind == key.type, name
+        assert seconds == -1 if key.kept is None else -1 < seconds <= key.kept, (name, seconds)
