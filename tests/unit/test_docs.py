@@ -218,7 +218,7 @@ QUESTIONS, MOST_PAGE_LINES = 10, 150
 
 
 def names_in(path: Path) -> set[str]:
-    """Return what a file defines: functions, classes and constants, and as ``Class.name`` the members of its classes."""
+    """Return what a file defines: functions, classes, constants, and members of classes as ``Class.name``."""
     text = path.read_text()
     if path.suffix == ".py":
         return set(defined(ast.parse(text).body))
