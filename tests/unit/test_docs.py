@@ -202,3 +202,61 @@ def test_keys_on_a_page_are_those_of_the_page_of_operations(page: Path) -> None:
     """A command that looks for a key finds one."""
     known = {*KEY.findall((ROOT / "docs" / "operations.md").read_text().split("\n## Redis\n", 1)[1])}
     assert {*KEY.findall(page.read_text())} <= known
+
+
+#: The page of the code, and where it says that its scripts are.
+ARCHITECTURE, SCRIPTS = ROOT / "docs" / "architecture.md", ROOT / "celery_app" / "scheduler" / "scripts"
+
+#: A file on that page, and a name in it, if one stands behind it.
+PLACE = re.compile(r"`([\w/.-]+\.(?:py|lua))`(?:\s`([\w.]+)`)?")
+
+#: What a script defines for all: functions, and constants, of which there may be several in a line.
+LUA_NAMES = re.compile(r"^local (?:function (\w+)|(\w+(?:, \w+)*) =)", re.MULTILINE)
+
+#: What a newcomer asks, and how long such a page may be.
+QUESTIONS, MOST_PAGE_LINES = 10, 150
+
+
+def names_in(path: Path) -> set[str]:
+    """Return what a file defines: functions, classes, constants, and members of classes as ``Class.name``."""
+    text = path.read_text()
+    if path.suffix == ".py":
+        return set(defined(ast.parse(text).body))
+    return {name for pair in LUA_NAMES.findall(text) for part in pair for name in part.split(", ") if name}
+
+
+def defined(body: list[ast.stmt], within: str = "") -> Iterator[str]:
+    """Yield what the statements of a module or a class define."""
+    for statement in body:
+        match statement:
+            case ast.ClassDef(name=name):
+                yield within + name
+                yield from defined(statement.body, f"{within}{name}.")
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield within + name
+            case ast.Assign() | ast.AnnAssign():
+                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+                found = (node for target in targets for node in ast.walk(target))
+                yield from (within + node.id for node in found if isinstance(node, ast.Name))
+
+
+def test_each_place_on_the_page_of_the_code_is_there() -> None:
+    """The page names files and what is defined in them, as they are today."""
+    page = ARCHITECTURE.read_text()
+    places = PLACE.findall(page)
+    assert len(places) == len(re.findall(r"\.(?:py|lua)`", page)), "a file is written in another way than all others"
+    for file, name in places:
+        path = (SCRIPTS if file.endswith(".lua") else ROOT) / file
+        assert path.is_file(), f"{file} is not there"
+        assert not name or name in names_in(path), f"{file} has no {name}; it has {sorted(names_in(path))}"
+
+
+def test_the_page_of_the_code_is_short_and_answers_each_question_with_one_place() -> None:
+    """A reader is sent to one file, and to one name in it."""
+    assert ARCHITECTURE.read_text().count("\n") <= MOST_PAGE_LINES
+    answers = [row[-1] for row in table(ARCHITECTURE, "Where do I change …?")]
+    assert len(answers) == QUESTIONS
+    for answer in answers:
+        found = PLACE.fullmatch(answer)
+        assert found, answer
+        assert found[2], answer
