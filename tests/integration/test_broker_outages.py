@@ -19,7 +19,6 @@ from celery_app.client import Client
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.patience import LAST_TRIES
 from demo.simulator import Behaviour, running
-from demo.simulator.behaviour import OUTPUT_TOKENS
 from tests.conftest import close
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def test_the_server_is_killed_and_comes_back(yard: Yard, server: Server, usable:
     land(yard, usable, jobs)
     yard.diary.wait_for("end", queued, IN_TIME_S)
     eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
-    assert ran_once(yard, [*jobs, *queued])
+    assert ran_once(yard, [*jobs, *queued]), yard.diary.counts("start")
 
 
 def test_clients_are_cut_off_again_and_again(yard: Yard, usable: str) -> None:
@@ -243,7 +242,7 @@ def test_a_result_outlives_a_broker_that_is_away_when_its_job_ends(tmp_path: Pat
             assert api.summary()["total"] == 2
             with server.client() as redis:
                 (known,) = redis.keys("lanes:budget:*:model:*")
-                assert float(redis.hget(known, "output") or 0) == pytest.approx(OUTPUT_TOKENS, rel=0.5)
+                assert float(redis.hget(known, "output") or 0) == pytest.approx(Behaviour().output_tokens, rel=0.5)
         close(app)
 
 

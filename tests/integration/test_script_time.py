@@ -145,7 +145,7 @@ def test_purging_a_lane_blocks_the_server_no_longer_however_many_jobs_of_others_
     costs, put = [], 0
     with lanes_app.connection_for_write() as connection:
         connection.default_channel.queue_purge("batch")  # the server knows the script from then on
-    for others in (500, 4_000):
+    for others in (500, 8_000):
         with lanes_app.producer_or_acquire() as producer, producer.batch():
             options: dict[str, Any] = {"ignore_result": True, "producer": producer, "countdown": 600}
             for _ in range(others - put):
@@ -159,7 +159,7 @@ def test_purging_a_lane_blocks_the_server_no_longer_however_many_jobs_of_others_
         costs.append(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
 
     few, many = costs
-    assert many < 3 * few
+    assert many < 6 * few  # 16 times as many
     assert client.zcard("lanes:scheduled") == put
 
 

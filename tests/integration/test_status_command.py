@@ -35,6 +35,13 @@ def environ(url: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "CELERY_BROKER_URL": url}
 
 
+def seconds_to_start() -> float:
+    """Return what a command takes that does nothing: a machine that has more to do takes longer."""
+    begun = time.monotonic()
+    run(command("--help"), "redis://127.0.0.1:1/0")
+    return time.monotonic() - begun
+
+
 def run(line: list[str], url: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
@@ -68,9 +75,10 @@ def test_the_table_has_a_line_per_lane(lanes_app: Any, broker_url: str) -> None:
 
 def test_a_dead_broker_is_one_line() -> None:
     """Without a broker the command says so in one line, without the password, and fails within 3 s."""
+    allowed = BAD_NEWS_S + 2 * seconds_to_start()
     begun = time.monotonic()
     result = run(command(), "redis://:secret@127.0.0.1:1/0")
-    assert time.monotonic() - begun < BAD_NEWS_S
+    assert time.monotonic() - begun < allowed
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
     assert "127.0.0.1:1" in result.stderr
@@ -79,13 +87,11 @@ def test_a_dead_broker_is_one_line() -> None:
 
 def test_a_mute_broker_is_one_line() -> None:
     """A broker that takes the connection and never answers is no different from a dead one."""
-    begun = time.monotonic()
-    run(command("--help"), "redis://127.0.0.1:1/0")
-    to_start = time.monotonic() - begun  # of which a machine that has more to do takes more
+    allowed = BAD_NEWS_S + 2 * seconds_to_start()
     with socket.create_server(("127.0.0.1", 0)) as mute:
         begun = time.monotonic()
         result = run(command("--json"), f"redis://127.0.0.1:{mute.getsockname()[1]}/0")
-        assert time.monotonic() - begun < BAD_NEWS_S + 2 * to_start
+        assert time.monotonic() - begun < allowed
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
 
