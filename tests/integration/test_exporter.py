@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from budget_kit.yard import Yard
+from client_rig import params, rig, wait_until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
@@ -21,6 +22,7 @@ from redis.connection import Connection
 from celery_app import create_app
 from celery_app.budget import Budget
 from celery_app.connection import redis_client
+from celery_app.errors import LanesError
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
 from celery_app.metrics.events import JobEvent
 from celery_app.metrics.prometheus import LanesCollector
@@ -32,6 +34,8 @@ from tests.conftest import close
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.conftest import Valkey
 
 #: The command ends, and answers, well within this.
 DEADLINE_S = 30.0
@@ -366,3 +370,31 @@ def test_nothing_else_imports_prometheus() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S, check=True, env={**os.environ}
     )
     assert json.loads(result.stdout) == []
+
+
+# Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+def test_what_a_worker_does_is_served(valkey: Valkey, tmp_path: Path) -> None:
+    """Real calls, answered, limited and overloaded, are counted with their times and tokens, each once."""
+    with rig(valkey, 7, tmp_path, LANES_CRITICAL_ATTEMPTS="1") as lanes:
+        tokens = lanes.client.ask(**params()).usage
+        with pytest.raises(LanesError):
+            lanes.client.ask(**params(fault="529"))
+        lanes.client.submit(lane="critical", **params(fault="429"))  # goes back to its lane again and again
+        exporter = Exporter(lanes.app)
+
+        ended = ("answered", "limited", "overloaded")
+        wait_until(lambda: all(calls_of(exporter.series())[each] for each in ended), "all outcomes")
+        series = exporter.series()
+    assert series["lanes_calls_total"][("critical", "answered")] == 1
+    assert series["lanes_tokens_total"][("input", "critical")] == tokens.input_tokens
+    assert series["lanes_tokens_total"][("output", "critical")] == tokens.output_tokens
+    assert series["lanes_api_errors_total"][("critical", "529")] == 1
+    assert series["lanes_call_seconds_count"][("critical",)] == sum(calls_of(series).values())
+    assert series["lanes_api_errors_total"][("critical", "429")] == calls_of(series)["limited"]
+    assert series["lanes_wait_seconds_count"][("critical",)] == 3
+
+
+def calls_of(series: Series) -> dict[str, float]:
+    """Return outcome -> calls of critical."""
+    return {outcome: value for (lane, outcome), value in series["lanes_calls_total"].items() if lane == "critical"}
