@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from celery_app.metrics.distribution import Distribution
     from celery_app.metrics.look import LaneLook, Look
 
-#: Seconds that the calls' mean time is taken from.
-COUNTS_WINDOW = 60
+#: Seconds that the calls' mean time is taken from: enough calls for a mean that one long answer does not move.
+COUNTS_WINDOW = 300
 
 #: Seconds: nothing here is read from the waits of the last minutes, so as little of them is read as there can be.
 _NO_WAITS = 1
