@@ -55,8 +55,11 @@ DROPS = ((3.0, 6_000, LIMITED), (15.0, 3_000, FREE), (20.0, 1_500, LIMITED))
 #: Hours in which the API answers with 429 and a ``retry-after``.
 OUTAGE = (20.1, 20.6)
 
-#: Pods: slots of one, fewest and most of a lane; seconds from wanted to ready, and for which fewer have to be wanted.
-SLOTS, FEWEST, MOST, START_AFTER, CALM = 5, 1, 60, 60.0, 300.0
+#: Pods: slots of one, most of a lane; seconds from wanted to ready, and for which fewer have to be wanted.
+SLOTS, MOST, START_AFTER, CALM = 5, 60, 60.0, 300.0
+
+#: Fewest pods of a lane, as in deploy/kubernetes.
+FEWEST = {"critical": 2, "normal": 1, "batch": 1}
 
 #: Seconds between two scrapes, and the number of them for which slots have to be wanted.
 SCRAPE_EVERY, LASTING = 30.0, 2
@@ -103,15 +106,15 @@ class Clocked(ClockedRedis):
 class Pods:
     """The pods of one lane, as Kubernetes keeps them."""
 
-    def __init__(self) -> None:
+    def __init__(self, fewest: int) -> None:
         """Begin with the fewest."""
-        self.ready = FEWEST
+        self.ready = self._fewest = fewest
         self._wanted: deque[tuple[float, int]] = deque()
-        self._started: deque[tuple[float, int]] = deque([(-START_AFTER, FEWEST)])
+        self._started: deque[tuple[float, int]] = deque([(-START_AFTER, fewest)])
 
     def want(self, now: float, pods: int) -> None:
         """Take what the autoscaler wants."""
-        most = _kept(self._wanted, now, min(MOST, max(FEWEST, pods)), CALM, max)
+        most = _kept(self._wanted, now, min(MOST, max(self._fewest, pods)), CALM, max)
         self.ready = _kept(self._started, now, most, START_AFTER, min)
 
 
@@ -134,7 +137,11 @@ class Day:
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.order = itertools.count()
         self.hands = {name: yard.worker() for name in NAMES}
-        self.pods, self.busy, self.looks = {name: Pods() for name in NAMES}, dict.fromkeys(NAMES, 0), dict[str, float]()
+        self.pods, self.busy, self.looks = (
+            {name: Pods(FEWEST[name]) for name in NAMES},
+            dict.fromkeys(NAMES, 0),
+            dict[str, float](),
+        )
         self.tally, self.tallies = Tally(), itertools.count()
         self.sent: dict[str, tuple[float, Budget]] = {}
         self.begun: set[str] = set()
