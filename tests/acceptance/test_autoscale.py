@@ -24,9 +24,10 @@ def test_no_worker_is_started_for_what_only_the_limit_holds_up() -> None:
     result = subprocess.run(line, capture_output=True, text=True, timeout=DEADLINE_S, check=True, cwd=ROOT)
     figures = json.loads(result.stdout)
     slots, depth, useful = figures["slots"], figures["depth"], figures["useful_batch_pods"]
-    # Calls take a mean of 30 s, and the mean of the last minutes is off by a few percent.
-    assert max(slots["most_batch_pods"]["3 h"], slots["most_batch_pods"]["20 h"]) <= useful + 2
-    assert useful + 2 < slots["most_batch_pods"]["15 h"] < depth["most_batch_pods"]["15 h"]
+    # How long calls take is a mean of some minutes, which is off now and then.
+    most = 1.3 * useful
+    assert max(slots["most_batch_pods"]["3 h"], slots["most_batch_pods"]["20 h"]) <= most
+    assert most < slots["most_batch_pods"]["15 h"] < depth["most_batch_pods"]["15 h"]
     assert slots["started_while_shut"] == 0
     assert slots["drained_min"]["15 h"] <= 2 * TARGETS["batch"] / 60
     # The half hour in which the API answers nobody is one job in fifty.
