@@ -54,17 +54,19 @@ def measure(arguments: argparse.Namespace) -> Any:
         registry.register(LanesCollector(yard.app))
         generate_latest(registry)
         yard.client.config_resetstat()
-        times = []
+        times, cpu = [], time.process_time()
         for _ in range(arguments.scrapes):
             begun = time.perf_counter()
             text = generate_latest(registry).decode()
             times.append((time.perf_counter() - begun) * 1000)
+        cpu = time.process_time() - cpu
         scripts = yard.client.info("commandstats")["cmdstat_evalsha"]
         queued = re.search(r'lanes_jobs_queued{lane="batch"} (\S+)', text)
         assert queued
         assert float(queued[1]) == arguments.jobs
-    busy = scripts["usec"] / arguments.scrapes / 1000
-    return {"scrape_ms": percentiles(times), "redis_ms": round(busy, 2), "lines": text.count("\n")}
+    busy = {"exporter_cpu_ms": cpu * 1000, "redis_cpu_ms": scripts["usec"] / 1000}
+    each = {name: round(value / arguments.scrapes, 2) for name, value in busy.items()}
+    return {"scrape_ms": percentiles(times), **each, "lines": text.count("\n")}
 
 
 def say(figures: Any) -> str:
@@ -72,7 +74,7 @@ def say(figures: Any) -> str:
     scrape = figures["scrape_ms"]
     return (
         f"a scrape of {figures['lines']} lines takes {scrape['p50']} ms (p95 {scrape['p95']}, max {scrape['max']}), "
-        f"{figures['redis_ms']} ms of it in Redis"
+        f"{figures['exporter_cpu_ms']} ms of the exporter's processor and {figures['redis_cpu_ms']} ms of Redis'"
     )
 
 
