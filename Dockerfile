@@ -1,12 +1,12 @@
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY . .
-RUN pip wheel --no-cache-dir --wheel-dir /wheels ".[flower]"
+RUN pip wheel --no-cache-dir --wheel-dir /wheels ".[exporter,flower]"
 
 FROM python:3.13-slim
 RUN useradd --system --create-home lanes
 COPY --from=build /wheels /wheels
-RUN pip install --no-cache-dir --no-index --find-links /wheels "ezai-lanes[flower]" && rm -rf /wheels
+RUN pip install --no-cache-dir --no-index --find-links /wheels "ezai-lanes[exporter,flower]" && rm -rf /wheels
 USER lanes
 WORKDIR /home/lanes
 ENTRYPOINT ["celery", "-A", "celery_app"]

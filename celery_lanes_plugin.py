@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "dead": "celery_app.cli.dead",
     "demo": "demo.commands.demo",
+    "exporter": "celery_app.cli.exporter",
     "status": "celery_app.cli.status",
     "up": "demo.commands.up",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from celery_app.budget import Budget, Outcome, Settlement, Usage
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.errors import NotAMessage
 from celery_app.keys import ENDED_KEPT
+from celery_app.metrics.events import JobEvent, emit
 
 if TYPE_CHECKING:
     from celery_app.broker.lease import Leases
@@ -47,7 +49,7 @@ class Call:
         self.headers: Mapping[str, str] | None = None
         self.outcome: Outcome = "answered"
         self._budget, self._client, self._ticket, self._job = budget, client, ticket, job
-        self._leases = leases
+        self._leases, self._begun = leases, time.monotonic()
 
     def answered(self, message: Any, headers: Mapping[str, str] | None = None) -> None:
         """Take the tokens from a message, as the SDK's object or as a dict, and the limits from its headers.
@@ -101,6 +103,20 @@ class Call:
             settle_later(self._job.app, self._claim, self._budget.settling(*said))
         if self._leases is not None:
             self._leases.ack(*self._claim)
+        self._tell_observers()
+
+    def _tell_observers(self) -> None:
+        status, _, _ = self.reason.partition(" ")
+        event = JobEvent(
+            kind="settled",
+            lane=self._job.lane.name,
+            task=self._job.task,
+            seconds=time.monotonic() - self._begun,
+            outcome=self.outcome,
+            status=int(status) if status.isdecimal() else 0,
+            tokens=(self.usage.input_tokens, self.usage.output_tokens) if self.usage else None,
+        )
+        emit(event)
 
     def _ends(self) -> tuple[str, str, int] | None:
         """Return which job ends with the answer, if one does."""

@@ -95,7 +95,12 @@ def explain(app: Any, job: Any) -> Explanation:
 
 def explain_arguments(prefix: str, lanes: tuple[Lane, ...], task_id: str = "") -> list[Any]:
     """Return ARGV of the script: for a job, or for the heads of all lanes."""
-    return [prefix, task_id, *(part for lane in lanes for part in (*lane.arguments, "0"))]
+    return [prefix, task_id, *lane_arguments(lanes)]
+
+
+def lane_arguments(lanes: tuple[Lane, ...]) -> list[Any]:
+    """Return the lanes for a script that serves none of them."""
+    return [part for lane in lanes for part in (*lane.arguments, "0")]
 
 
 def _explained(found: Shortage, shut: list[str]) -> Explanation:

@@ -6,20 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from celery import _state
 
-from celery_app.broker.census import LaneCensus, census_call, census_of
 from celery_app.budget.shut import reasons_of
-from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.keys import SHUT, SLOTS_KEPT
-from celery_app.metrics.explanation import Shortage, explain_arguments
+from celery_app.keys import SLOTS_KEPT
 from celery_app.metrics.histogram import quantile
-from celery_app.metrics.store import RECALL, LaneActivity, activities, ask
-from celery_app.presence import serving_call, unserved
-from celery_app.scheduler.verbs import CENSUS, EXPLAIN, SERVING
-from celery_app.script import run_together
-from celery_app.settings import has_lanes, settings_of
+from celery_app.metrics.look import look
+from celery_app.presence import unserved
+from celery_app.settings import has_lanes
 
 if TYPE_CHECKING:
-    from redis.client import Pipeline
+    from celery_app.metrics.look import LaneLook, Look
+    from celery_app.metrics.store import LaneActivity
 
 #: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
 WAIT_WINDOW = 300
@@ -27,7 +23,7 @@ WAIT_WINDOW = 300
 #: Seconds that the throughput is taken from.
 THROUGHPUT_WINDOW = 60
 
-_S_PER_MIN, _MS_PER_S, _US_PER_S = 60, 1_000, 1_000_000
+_S_PER_MIN, _MS_PER_S = 60, 1_000
 
 
 def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str, Any]:
@@ -52,22 +48,10 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
     if not 0 < window_s <= SLOTS_KEPT:
         raise ValueError(f"the window has to be above 0 and at most {SLOTS_KEPT} s, not {window_s}")
     app = _lanes_app() if app is None else app
-    with broker_errors(app):
-        served, shut, (seconds, micros), heads, places, *answers = _answers(app, window_s)
-    lanes, now = settings_of(app).lanes, seconds + micros / _US_PER_S
-    placed = census_of(lanes, places)
-    happened = activities(placed, answers)
+    found = look(app, THROUGHPUT_WINDOW, window_s)
     return {
-        "queue_depth": sum(place.depth for place in placed.values()),
-        "lanes": {
-            name: _lane_stats(
-                place,
-                happened[name],
-                unserved(name) if workers == 0 else None,
-                [*reasons_of(shut, name, now), *filter(None, [Shortage.of(head).words])],
-            )
-            for (name, place), workers, head in zip(placed.items(), served, heads, strict=True)
-        },
+        "queue_depth": sum(lane.place.depth for lane in found.lanes.values()),
+        "lanes": {name: _lane_stats(lane, _reasons(found, name, lane)) for name, lane in found.lanes.items()},
     }
 
 
@@ -80,21 +64,14 @@ def _lanes_app() -> Any:
     return own
 
 
-def _answers(app: Any, window_s: float) -> list[Any]:
-    lanes, prefix = settings_of(app).lanes, key_prefix(app)
-
-    def fill(pipe: Pipeline) -> None:
-        SERVING.add_to(pipe, *serving_call((lane.name for lane in lanes), prefix))
-        pipe.hgetall(SHUT.of(prefix))
-        pipe.time()
-        EXPLAIN.add_to(pipe, (), explain_arguments(prefix, lanes))
-        CENSUS.add_to(pipe, *census_call(lanes, prefix))
-        ask(pipe, prefix, (lane.name for lane in lanes), THROUGHPUT_WINDOW, window_s)
-
-    return run_together(redis_client(app), (SERVING, EXPLAIN, CENSUS, RECALL), fill)
+def _reasons(found: Look, name: str, lane: LaneLook) -> list[str]:
+    """Return what the jobs of a lane wait for, in words."""
+    nobody = unserved(name) if lane.workers == 0 and (lane.place.depth or lane.place.returning) else None
+    return [*reasons_of(found.shut, name, found.now), *filter(None, [lane.head.words, nobody])]
 
 
-def _lane_stats(place: LaneCensus, happened: LaneActivity, nobody: str | None, shut: list[str]) -> dict[str, Any]:
+def _lane_stats(lane: LaneLook, reasons: list[str]) -> dict[str, Any]:
+    place, happened = lane.place, lane.happened
     return {
         "depth": place.depth,
         "oldest_s": place.oldest_s,
@@ -106,15 +83,8 @@ def _lane_stats(place: LaneCensus, happened: LaneActivity, nobody: str | None, s
         "throughput_per_min": _per_minute(happened),
         "wait_ms": _wait_ms(happened),
         "limited": happened.totals.get("limited", 0),
-        "waiting_for": _waiting_for(place, nobody, shut),
+        "waiting_for": "; ".join(reasons) or None,
     }
-
-
-def _waiting_for(place: LaneCensus, nobody: str | None, shut: list[str]) -> str | None:
-    reasons = list(shut)
-    if nobody and (place.depth or place.returning):
-        reasons.append(nobody)
-    return "; ".join(reasons) or None
 
 
 def _per_minute(happened: LaneActivity) -> float:

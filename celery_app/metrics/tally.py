@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from celery_app.metrics.distribution import CALLS, INPUT_TOKENS, OUTPUT_TOKENS, WAITS
 from celery_app.metrics.histogram import bucket_of
 
 if TYPE_CHECKING:
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
 
 #: Sums are kept in whole microseconds: they add up exactly, and 2^53 of them are 285 years.
 US_PER_S = 1_000_000
+
+
+#: Statuses that are counted by themselves; of all others their class, so that a gateway cannot invent counters.
+STATUSES = ("429", "529", "4xx", "5xx", "none")
+
+
+def status_of(status: int) -> str:
+    """Return under which name a status is counted, one of `STATUSES`; ``none`` is a call without an answer."""
+    name = str(status)
+    if name in STATUSES:
+        return name
+    family = f"{status // 100}xx"
+    return family if family in STATUSES else "none"
 
 
 class LaneTally:
@@ -29,11 +43,24 @@ class LaneTally:
 
     def add_wait(self, seconds: float) -> None:
         """Count how long a call waited."""
+        WAITS.add(self.counts, seconds)
         # The publisher's clock may run ahead of ours: nobody waited for less than nothing.
         microseconds = max(0, int(seconds * US_PER_S))
         self.waits[bucket_of(seconds)] += 1
         self.sum_us += microseconds
         self.longest_us = max(self.longest_us, microseconds)
+
+    def add_call(self, event: JobEvent) -> None:
+        """Count what came of a call; one that never left is none."""
+        if event.outcome == "unsent":
+            return
+        self.counts[f"outcome:{event.outcome}"] += 1
+        if event.outcome != "answered":
+            self.counts[f"status:{status_of(event.status)}"] += 1
+        CALLS.add(self.counts, event.seconds)
+        if event.tokens is not None:
+            INPUT_TOKENS.add(self.counts, event.tokens[0])
+            OUTPUT_TOKENS.add(self.counts, event.tokens[1])
 
     def as_dict(self) -> dict[str, object]:
         """Return the counters by name."""
@@ -59,6 +86,8 @@ class Tally:
         lane.counts[event.kind] += 1
         if event.kind == "called":
             lane.add_wait(event.seconds)
+        elif event.kind == "settled":
+            lane.add_call(event)
 
     def as_json(self) -> str:
         """Return the counters by lane, as ``record.lua`` takes them."""

@@ -44,16 +44,17 @@ class ClockedRedis:
 
     def execute_command(self, command: str, *args: Any) -> Any:
         """Do what `Script.run` asks for, at the time that was set."""
-        if command == "EVAL":
-            source = str(args[0])
-            sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-            assert source.count(_ASKING) == 1, "the script asks for the time in one place"
-            self._shas[sha] = self.client.script_load(source.replace(_ASKING, _READING))
-        else:
-            sha = str(args[0])
+        sha = self.script_load(str(args[0])) if command == "EVAL" else str(args[0])
         if sha not in self._shas:
             raise NoScriptError
         with self.client.pipeline(transaction=False) as pipe:
             pipe.hset(_KEY, mapping={"s": self._us // _US_PER_S, "us": self._us % _US_PER_S})
             pipe.execute_command("EVALSHA", self._shas[sha], *args[1:])  # type: ignore[no-untyped-call]
             return pipe.execute()[-1]
+
+    def script_load(self, source: str) -> str:
+        """Load a script that will read the time that was set; return the digest of its own text."""
+        sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        assert source.count(_ASKING) == 1, "the script asks for the time in one place"
+        self._shas[sha] = self.client.script_load(source.replace(_ASKING, _READING))
+        return sha

@@ -22,7 +22,12 @@ MODULES = sorted([*ROOT.glob("*.py"), *(path for name in PACKAGES for path in RO
 OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
 
 #: Folder or module -> the extra that it belongs to; all others have to do with what is always installed.
-EXTRAS = {"celery_app/flower_process.py": "flower", "demo/": "embedded"}
+EXTRAS = {
+    "celery_app/cli/exporter.py": "exporter",
+    "celery_app/flower_process.py": "flower",
+    "celery_app/metrics/prometheus.py": "exporter",
+    "demo/": "embedded",
+}
 
 #: What is imported only where somebody else has done so before: pytest loads its plug-ins itself.
 BROUGHT_ALONG = {"pytest_": {"pytest"}, "celery_app/testing": {"pytest"}}

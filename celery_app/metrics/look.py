@@ -1,0 +1,95 @@
+"""One look at all lanes, in one round trip: where their jobs are, what they wait for, what happened to the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from celery_app.broker.census import LaneCensus, census_call, census_of
+from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.keys import SHUT
+from celery_app.metrics.explanation import Shortage, explain_arguments, lane_arguments
+from celery_app.metrics.store import RECALL, LaneActivity, activities, ask
+from celery_app.presence import serving_call
+from celery_app.scheduler.verbs import CENSUS, DEMAND, EXPLAIN, LEVELS, SERVING
+from celery_app.script import run_together
+from celery_app.settings import settings_of
+
+if TYPE_CHECKING:
+    from redis.client import Pipeline
+
+_US_PER_S = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLook:
+    """What a lane looks like.
+
+    Attributes:
+        place: where its jobs are.
+        workers: that serve it.
+        head: what the job that is next waits for.
+        happened: to its jobs.
+    """
+
+    place: LaneCensus
+    workers: int
+    head: Shortage
+    happened: LaneActivity
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What all lanes look like.
+
+    Attributes:
+        now: seconds since the epoch, by Redis' clock.
+        lanes: by name, most important first.
+        shut: the budgets that the API has shut, as `celery_app.budget.shut.reasons_of` takes them.
+        demand: the reply of ``scheduler/scripts/demand.lua``; None: nobody asked for it.
+        levels: the same of ``levels.lua``.
+    """
+
+    now: float
+    lanes: dict[str, LaneLook]
+    shut: dict[bytes, bytes]
+    demand: Any
+    levels: Any
+
+
+def look(app: Any, counts_window: float, waits_window: float, *, budgets: bool = False) -> Look:
+    """Look at all lanes.
+
+    Args:
+        app: a Celery application with lanes.
+        counts_window: seconds that the counts of what happened lately are taken from.
+        waits_window: the same for the waits.
+        budgets: whether to read the budgets, too, and how much of the backlog they hold up.
+
+    Raises:
+        BrokerUnreachable: if no broker answers.
+        InvalidSettings: if the environment is wrong.
+    """
+    lanes, prefix = settings_of(app).lanes, key_prefix(app)
+    names = [lane.name for lane in lanes]
+    scripts = (SERVING, EXPLAIN, CENSUS, RECALL, *((DEMAND, LEVELS) if budgets else ()))
+
+    def fill(pipe: Pipeline) -> None:
+        SERVING.add_to(pipe, *serving_call(names, prefix))
+        pipe.hgetall(SHUT.of(prefix))
+        pipe.time()
+        EXPLAIN.add_to(pipe, (), explain_arguments(prefix, lanes))
+        CENSUS.add_to(pipe, *census_call(lanes, prefix))
+        ask(pipe, prefix, names, counts_window, waits_window)
+        if budgets:
+            DEMAND.add_to(pipe, (), [prefix, *lane_arguments(lanes)])
+            LEVELS.add_to(pipe, (), [prefix])
+
+    with broker_errors(app):
+        answers = run_together(redis_client(app), scripts, fill)
+    levels, demand = (answers.pop(), answers.pop()) if budgets else (None, None)
+    served, shut, (seconds, micros), heads, places, *rest = answers
+    happened = activities(names, rest)
+    parts = zip(census_of(lanes, places).items(), served, heads, strict=True)
+    seen = {name: LaneLook(place, workers, Shortage.of(head), happened[name]) for (name, place), workers, head in parts}
+    return Look(seconds + micros / _US_PER_S, seen, shut, demand, levels)
