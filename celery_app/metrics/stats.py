@@ -9,7 +9,8 @@ from celery import _state
 from celery_app.broker.census import LaneCensus, census_call, census_of
 from celery_app.budget.shut import reasons_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.keys import SHUT, SLOTS_KEPT
+from celery_app.control import controls_of, pauses_of
+from celery_app.keys import CONTROLS, SHUT, SLOTS_KEPT
 from celery_app.metrics.explanation import Shortage, explain_arguments
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.store import RECALL, LaneActivity, activities, ask
@@ -53,10 +54,10 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
         raise ValueError(f"the window has to be above 0 and at most {SLOTS_KEPT} s, not {window_s}")
     app = _lanes_app() if app is None else app
     with broker_errors(app):
-        served, shut, (seconds, micros), heads, places, *answers = _answers(app, window_s)
+        served, shut, fields, (seconds, micros), heads, places, *answers = _answers(app, window_s)
     lanes, now = settings_of(app).lanes, seconds + micros / _US_PER_S
     placed = census_of(lanes, places)
-    happened = activities(placed, answers)
+    happened, controls = activities(placed, answers), controls_of(fields, now)
     return {
         "queue_depth": sum(place.depth for place in placed.values()),
         "lanes": {
@@ -64,7 +65,7 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
                 place,
                 happened[name],
                 unserved(name) if workers == 0 else None,
-                [*reasons_of(shut, name, now), *filter(None, [Shortage.of(head).words])],
+                [*pauses_of(controls, name), *reasons_of(shut, name, now), *filter(None, [Shortage.of(head).words])],
             )
             for (name, place), workers, head in zip(placed.items(), served, heads, strict=True)
         },
@@ -86,6 +87,7 @@ def _answers(app: Any, window_s: float) -> list[Any]:
     def fill(pipe: Pipeline) -> None:
         SERVING.add_to(pipe, *serving_call((lane.name for lane in lanes), prefix))
         pipe.hgetall(SHUT.of(prefix))
+        pipe.hgetall(CONTROLS.of(prefix))
         pipe.time()
         EXPLAIN.add_to(pipe, (), explain_arguments(prefix, lanes))
         CENSUS.add_to(pipe, *census_call(lanes, prefix))

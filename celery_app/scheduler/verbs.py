@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery_app.script import Script
 
 _RECORDS = ("clock", "jobs", "bell")
-_PLACES = (*_RECORDS, "lines", "scheduled")
+_PLACES = (*_RECORDS, "controls", "lines", "scheduled")
 _BUDGETS = ("state", "pace", "bucket", "model", "calls", "shut", "budgets")
 _ENDINGS = ("dead", "ended")
 _HOLDING = (*_PLACES, *_ENDINGS, "own", "leases")
@@ -38,3 +38,4 @@ PURGE = _verb("purge", *_PLACES)
 PRESENT = _verb("present", *_PLACES, *_ENDINGS, "workers", "mend")
 SERVING = _verb("serving", *_RECORDS, "workers")
 CENSUS = _verb("census", *_PLACES)
+CONTROL = _verb("control", *_RECORDS, "controls")
