@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 COMMANDS = {
     "dead": "celery_app.cli.dead",
     "demo": "demo.commands.demo",
+    "drain": "celery_app.cli.drain",
+    "limits": "celery_app.cli.limits",
+    "pause": "celery_app.cli.pause",
+    "resume": "celery_app.cli.pause",
     "status": "celery_app.cli.status",
     "up": "demo.commands.up",
 }
