@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit.waiting import eventually
 from broker_kit.yard import Yard
+from celery import chain
 from client_rig import PATIENCE, fresh, params, rig
 from worker_process import worker
 
@@ -74,7 +75,7 @@ def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(yard: Yard) -> None:
     for number in range(jobs):
         yard.send("kit.job", f"batch-{number}", 0.02)
     eventually(lambda: started(yard, "batch") > SLOTS, PATIENCE, "the lane is at work")
-    lanes(yard.broker_url, "pause", "batch")
+    controls.pause(yard.app, "batch")
     queued = place(yard, "batch")["depth"]
     assert queued > 0
     for number in range(jobs // 2):
@@ -109,6 +110,18 @@ def test_a_lane_is_drained(yard: Yard) -> None:
     lanes(yard.broker_url, "drain", "batch", "--open")
     yard.send("kit.job", "batch-more", 0.0)
     yard.diary.wait_for("end", ["batch-more"], PATIENCE)
+
+
+def test_what_follows_a_job_in_hand_goes_into_a_drained_lane(yard: Yard) -> None:
+    """The next step of a chain is worked on: what its first has paid for is not lost."""
+    steps = {"kit.gated": ("first", "gate"), "kit.job": ("then", 0.0)}
+    chain(
+        *(yard.app.signature(name, args, queue="batch", immutable=True) for name, args in steps.items())
+    ).apply_async()
+    yard.diary.wait_for("start", ["first"], PATIENCE)
+    controls.drain(yard.app, "batch")
+    yard.diary.open_gate("gate")
+    yard.diary.wait_for("end", ["then"], PATIENCE)
 
 
 def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Path) -> None:
