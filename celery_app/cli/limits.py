@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from celery_app import controls
-from celery_app.cli.output import app_of
+from celery_app.cli.output import app_of, console, printable
+from celery_app.control import duration
 from celery_app.metrics.in_force import InForce, in_force
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print what is in force as JSON.")
 @click.pass_context
 def limits(ctx: click.Context, as_json: bool) -> None:
-    r"""Show the limits in force, and where each comes from; set others while all runs.
+    """Show the limits in force, and where each comes from; set others while all runs.
 
     \b
     lanes limits set '*haiku*' rpm=2000 itpm=none
@@ -43,7 +44,7 @@ def limits(ctx: click.Context, as_json: bool) -> None:
     lanes limits set --tenant acme weight=3
     lanes limits reset '*haiku*' rpm
     lanes limits reset
-    """
+    """  # noqa: D301 - click leaves the lines behind this mark as they are
     if ctx.invoked_subcommand is None:
         _show(app_of(ctx), as_json=as_json)
 
@@ -105,19 +106,19 @@ def _show(app: Any, *, as_json: bool) -> None:
         told = {"limits": [_as_dict(row) for row in rows], "others": [asdict(each) for each in others]}
         click.echo(json.dumps(told, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("of", "field", "value", "from"):
         table.add_column(heading, no_wrap=True)
     for row in rows:
-        table.add_row(f"{row.kind} {row.name}", row.field, _value(row.value), row.origin)
+        table.add_row(printable(f"{row.kind} {row.name}"), row.field, _value(row.value), printable(row.origin))
     for each in others:
-        what = "paused" if each.kind == "pause" else "draining"
-        table.add_row(f"lane {each.name}", what, each.field or "all", f"{each.by}, {each.since} ago")
-    console = Console(highlight=False, markup=False)
-    console.print(table)
+        what = "paused" if each.kind == "pause" else "drained"
+        left = "" if each.left_s is None else f" for {duration(each.left_s)}"
+        row = f"lane {each.name}", what, f"{each.field or 'all'}{left}", f"{each.by}, {each.since} ago"
+        table.add_row(*map(printable, row))
+    console().print(table)
 
 
 def _value(value: float | None) -> str:
