@@ -116,8 +116,8 @@ def _show(app: Any, *, as_json: bool) -> None:
     for each in others:
         what = "paused" if each.kind == "pause" else "drained"
         left = "" if each.left_s is None else f" for {duration(each.left_s)}"
-        row = f"lane {each.name}", what, f"{each.field or 'all'}{left}", f"{each.by}, {each.since} ago"
-        table.add_row(*map(printable, row))
+        cells = f"lane {each.name}", what, f"{each.field or 'all'}{left}", f"{each.by}, {each.since} ago"
+        table.add_row(*map(printable, cells))
     console().print(table)
 
 

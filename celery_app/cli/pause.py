@@ -17,9 +17,7 @@ from celery_app.control import duration
 @click.command()
 @click.argument("lane")
 @click.option("--model", default="", metavar="PATTERN", help="Only jobs of models like this, as in '*opus*'.")
-@click.option(
-    "--for", "for_s", callback=seconds, metavar="DURATION", help="End it by itself after a while, as in 10m."
-)
+@click.option("--for", "for_s", callback=seconds, metavar="DURATION", help="End it by itself after a while, as in 10m.")
 @click.option("--new", is_flag=True, help="The pattern is for models that nobody has called yet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the pauses of the lane as JSON.")
 @click.pass_context
