@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 COMMANDS = {
     "dead": "celery_app.cli.dead",
     "demo": "demo.commands.demo",
+    "drain": "celery_app.cli.drain",
     "exporter": "celery_app.cli.exporter",
+    "limits": "celery_app.cli.limits",
+    "pause": "celery_app.cli.pause",
+    "resume": "celery_app.cli.pause",
     "status": "celery_app.cli.status",
     "up": "demo.commands.up",
 }

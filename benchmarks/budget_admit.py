@@ -1,9 +1,9 @@
 """What a job's reservation costs, beside the PING of the same run.
 
-A job is claimed with its reservation, in one round trip; the same of a job that reserves nothing, and of one while
-every limit is configured and both other lanes wait. A call in its slot asks for one itself: granted, and denied. Then
-settling and ending the job. One connection on the loopback interface, one call after the other, so the figures are
-latencies.
+A job is claimed with its reservation, in one round trip; the same of a job that reserves nothing, of one while every
+limit is configured and both other lanes wait, and of one while operators have set ten things. A call in its slot asks
+for one itself: granted, and denied. Then settling and ending the job. One connection on the loopback interface, one
+call after the other, so the figures are latencies.
 
 Prints one line of JSON, in µs; `server_us` is what the server itself spends on a script.
 
@@ -29,6 +29,7 @@ from budget_kit.yard import Yard
 
 from celery_app.budget import Budget, Cost, Usage, budget_for
 from celery_app.lanes import BATCH, CRITICAL, NORMAL
+from celery_app.scheduler.verbs import CONTROL
 from celery_app.settings import Limits, Settings
 
 if TYPE_CHECKING:
@@ -72,6 +73,20 @@ def crowded(yard: Yard) -> Budget:
         for _ in range(2):
             yard.put(few, lane, cost=Cost(input_tokens=10_000, cached=True))
     return new_budget("crowded", rpm=PLENTY, itpm=PLENTY, otpm=PLENTY, concurrency=PLENTY)
+
+
+def control(client: Redis) -> None:
+    """Set what operators may: a pause, the rules of a lane, weights, and limits, some of them for the jobs here."""
+    names = [
+        "pause|batch|*opus*",
+        "lane|floor|batch",
+        "lane|capacity|batch",
+        "weight|tenant|acme",
+        "weight|tenant|other",
+    ]
+    names += [f"model|{field}|{model}" for model in ("*haiku*", "fre*") for field in ("rpm", "itpm")]
+    parts = [part for name in [*names, "model|rpm|*"] for part in (name, 0.5 if "floor" in name else PLENTY, 0)]
+    CONTROL.run(client, (), ["", "a benchmark", *parts])
 
 
 def server_us(client: Redis, calls: int, action: Callable[[], Any]) -> float:
@@ -128,6 +143,11 @@ def main() -> None:
         yard = Yard(client)
         fill(crowded(yard), COST)
         figures["claimed_in_a_crowd"] = measured(client, calls, claim)
+        client.flushdb()
+        yard = Yard(client)
+        fill(free, COST)
+        control(client)
+        figures["claimed_with_controls"] = measured(client, calls, claim)
         print(json.dumps(figures))
 
 

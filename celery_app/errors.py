@@ -189,6 +189,19 @@ class LaneFull(LanesError):
     waited: float
 
 
+class LaneDraining(LanesError):
+    """The lane {lane} takes no jobs: {by} drains it; submit to another lane, or later."""
+
+    lane: str
+    by: str
+
+
+class InvalidControl(LanesError):
+    """{problem}"""  # noqa: D415 - it may end in a question, or in what would be right
+
+    problem: str
+
+
 class BrokerUnreachable(LanesError):
     """No broker answers at {url} ({reason}): start Redis or Valkey there, or set CELERY_BROKER_URL."""
 

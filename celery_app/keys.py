@@ -158,6 +158,9 @@ BUDGET_LAPSED = Key("budget:{<budget>}:lapsed", "set", _LAPSED_KEPT)
 #: What is known of one model.
 BUDGET_MODEL = Key("budget:{<budget>}:model:<model>", "hash", _BUDGET_KEPT)
 
+#: "revision", "decision", and "<kind>|…|…" -> what operators have set, JSON (scheduler/scripts/control.lua).
+CONTROLS = Key("controls", "hash")
+
 # Those who wait, and the workers.
 
 #: The outcome of a job whose caller waits for it: its result as JSON, empty where the result backend has to be asked.

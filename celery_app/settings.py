@@ -13,7 +13,7 @@ from celery_app.addresses import DEFAULT_BASE_URL, DEFAULT_BROKER_URL, MEMORY, N
 from celery_app.broker_urls import SENTINEL
 from celery_app.derived import Derived
 from celery_app.errors import InvalidSettings
-from celery_app.given import Given, Value, from_environment
+from celery_app.given import Given, Value, from_configuration, from_environment
 from celery_app.lanes import LANES, Lane
 from celery_app.variables import Fields, Limits
 
@@ -175,6 +175,14 @@ def settings_of(app: Any) -> Settings:
     if derived is None:
         derived = vars(app).setdefault("lanes_settings_derived", Derived(Settings.from_given))
     return derived.of(os.environ, _loaded(app))
+
+
+def origins_of(app: Any) -> Mapping[Path, str]:
+    """Return where each value was set that is not our default: a variable's name, or a setting's."""
+    if settings_of(app) is app.lanes_settings_given:
+        return {}
+    given = from_environment(os.environ).under(from_configuration(_loaded(app)))
+    return {path: value.origin for path, value in given.values.items()}
 
 
 def _loaded(app: Any) -> Any:

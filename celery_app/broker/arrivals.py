@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from celery_app.broker.entry import Entry, entry_of, word
-from celery_app.broker.outbox import upload_of
+from celery_app.broker.outbox import NO_CAPACITY, upload_of
 from celery_app.keys import ARRIVED, PUBLISHED_KEPT, UPLOAD_KEPT
 from celery_app.scheduler.verbs import PUBLISH
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 #: Messages taken in at once at most, and their bytes but for the last: a worker has jobs to look after.
 MOST_MESSAGES, MOST_BYTES = 20, 1_000_000
-
-#: Any capacity: what is in a list has been accepted by the broker.
-_NO_CAPACITY = -1
 
 #: What an empty message becomes: a job has a text.
 _NOTHING = b" "
@@ -71,7 +68,7 @@ def _enter(
     upload = upload_of(prefix, entry)
     if upload is not None:
         client.set(*upload, ex=UPLOAD_KEPT)
-    submission = (prefix, lane, _NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, "", "")
+    submission = (prefix, lane, NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, "", "")
     PUBLISH.run(client, (), (*submission, *facts))
     client.lrem(arrived, -1, text)  # type: ignore[arg-type]
 

@@ -7,11 +7,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import redis
+from celery import current_task
 from kombu.exceptions import BatchPublishError
 from kombu.transport.redis import PublishBatch
 
 from celery_app.broker.entry import Entry, entry_of
-from celery_app.errors import LaneFull
+from celery_app.errors import LaneDraining, LaneFull
 from celery_app.keys import PUBLISHED_KEPT, STREAM, STREAM_KEPT_QUEUED, STREAM_TASK, UPLOAD, UPLOAD_KEPT
 from celery_app.publishing import Publishing, publishing_now
 from celery_app.room import wait_for_room
@@ -20,8 +21,12 @@ from celery_app.scheduler.verbs import PUBLISH
 if TYPE_CHECKING:
     from celery_app.script import Args, Script
 
-#: What the script answers first: the job is in its place, its lane is full, there is such a job already.
-IN_PLACE, FULL, TAKEN = range(3)
+#: What the script answers first: the job is in its place, its lane is full, there is such a job already, its lane
+#: is drained.
+IN_PLACE, FULL, TAKEN, DRAINED = range(4)
+
+#: In place of a capacity: the job goes in, whatever the lane is like.
+NO_CAPACITY = -1
 
 #: Seconds between two tries to get into a full lane: doubling, so that a short wait ends soon and a long one is cheap.
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
@@ -50,19 +55,28 @@ class Outbox:
 
         Raises:
             LaneFull: nothing has been written.
+            LaneDraining: likewise.
         """
-        submission = publishing_now()
         upload = Upload.of(self._prefix, self._entry)
+        try:
+            self._wait_for_room(pool, upload)
+        except (LaneFull, LaneDraining):
+            if upload is not None:
+                upload.drop(pool)
+            raise
+
+    def _wait_for_room(self, pool: redis.ConnectionPool, upload: Upload | None) -> None:
+        submission = publishing_now()
         start, pause, wait = time.monotonic(), FIRST_PAUSE, wait_for_room(self.submit_wait)
         while True:
             answer = ask(pool, submission, PUBLISH, self._arguments(), upload)
-            if not self.is_full(answer):
+            if not self.is_refused(answer):
                 return
+            if answer[0] == DRAINED:
+                continue
             waited = time.monotonic() - start
             if waited >= wait:
-                if upload is not None:
-                    upload.drop(pool)
-                raise LaneFull(lane=self.queue, depth=answer[1], capacity=self.capacity, waited=waited)
+                raise LaneFull(lane=self.queue, depth=answer[1], capacity=answer[2], waited=waited)
             # Jitter keeps a crowd of publishers from coming back all at once.
             time.sleep(min(pause * random.uniform(0.5, 1), wait - waited))
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -74,11 +88,23 @@ class Outbox:
             pipeline.set(*upload, ex=UPLOAD_KEPT)
         pipeline.evalsha(PUBLISH.sha, 0, *self._arguments())
 
-    def is_full(self, answer: Any) -> bool:
-        """Say whether the script found no room; note the job that there is already, if it found one."""
+    def is_refused(self, answer: Any) -> bool:
+        """Say whether the job has to be put once more; note the job that there is already, if the script found one.
+
+        Raises:
+            LaneDraining: it must not.
+        """
         if answer[0] == TAKEN:
             publishing_now().found(answer[1].decode())
-        return bool(answer[0] == FULL)
+        if answer[0] == DRAINED:
+            self._follow(answer[1].decode())
+        return answer[0] in {FULL, DRAINED}
+
+    def _follow(self, drainer: str) -> None:
+        """Have what follows a job in hand go in all the same: an answer that is paid for would be lost."""
+        if not current_task:
+            raise LaneDraining(lane=self.queue, by=drainer)
+        self.capacity = NO_CAPACITY
 
     @property
     def has_upload(self) -> bool:
@@ -178,6 +204,7 @@ class LanePublishBatch(PublishBatch):
 
         Raises:
             LaneFull: the jobs before are in their places; this one and those behind it in its lane are not.
+            LaneDraining: likewise.
             kombu.exceptions.BatchPublishError: it is not known which jobs are in their places.
         """
         super().flush()
@@ -193,7 +220,7 @@ class LanePublishBatch(PublishBatch):
         for job, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, Exception):
                 raise BatchPublishError("Redis refused a job of the batch") from answer
-            if job.is_full(answer):
+            if job.is_refused(answer):
                 job.put(client.connection_pool)
 
     def discard(self) -> None:

@@ -58,6 +58,7 @@ class Budget:
         mixed: whether the models that share it have limits of their own beside the configured ones; what is not
             configured is learned for each.
         sharers: names of the lanes whose calls draw on it.
+        pattern: of the settings, whose limits these are; empty: none names the model.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Budget:
     prefix: str = ""
     mixed: bool = False
     sharers: tuple[str, ...] = ()
+    pattern: str = ""
 
     @property
     def terms(self) -> str:
@@ -75,7 +77,7 @@ class Budget:
         known = {"name": self.name, "model": self.model, "mixed": self.mixed, "family": self.family}
         rates = {"requests": limits.rpm, "input_tokens": limits.itpm, "output_tokens": limits.otpm}
         numbers = {name: limit or 0 for name, limit in {**rates, "calls": limits.concurrency}.items()}
-        return json.dumps({**known, **numbers, "sharers": self.sharers})
+        return json.dumps({**known, **numbers, "pattern": self.pattern, "sharers": self.sharers})
 
     def reserve(
         self,
@@ -236,15 +238,17 @@ def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> 
     """
     base, variant = split_model(model)
     family, limits = _family_of(settings, base)
-    mixed = family == ANY_MODEL
+    mixed, pattern = family == ANY_MODEL, family if family in settings.model_limits else ""
     if variant:
         own = _pattern_of(settings, base, variant)
+        pattern = own or pattern
         family, limits = (f"{family}{MARK}{variant}", limits) if own is None else (own, settings.model_limits[own])
         mixed = family.partition(MARK)[0] == ANY_MODEL
     account = f"{settings.base_url}\n{settings.api_key(lane) or ''}"
     digest = hashlib.sha256(account.encode()).hexdigest()[:_DIGEST_LENGTH]
     sharers = tuple(each.name for each in settings.lanes if settings.api_key(each) == settings.api_key(lane))
-    return Budget(f"{digest}:{family}", model, limits, settings.lanes, prefix, mixed=mixed, sharers=sharers)
+    name = f"{digest}:{family}"
+    return Budget(name, model, limits, settings.lanes, prefix, mixed=mixed, sharers=sharers, pattern=pattern)
 
 
 def _family_of(settings: Settings, model: str) -> tuple[str, Limits]:

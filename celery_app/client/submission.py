@@ -18,7 +18,7 @@ from celery_app.call_options import refuse_options
 from celery_app.client.batch import Batch
 from celery_app.client.envelope import Envelope
 from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.errors import InvalidItem, InvalidRequest, LaneFull, LanesError
+from celery_app.errors import InvalidItem, InvalidRequest, LaneDraining, LaneFull, LanesError
 from celery_app.identity import identity
 from celery_app.job_headers import batch_id_of
 from celery_app.keys import BATCH, BATCH_KEPT
@@ -163,24 +163,32 @@ class Submission:
         """Put jobs into the lane, waiting for room as long as it moves."""
         # Large texts come one by one, see `_chunks`.
         upload = Upload.of(self._envelope.prefix, entries[0]) if len(entries) == 1 else None
+        try:
+            self._wait_for_room(entries, upload)
+        except (LaneFull, LaneDraining):
+            if upload is not None:
+                upload.drop(self._client.connection_pool)
+            raise
+
+    def _wait_for_room(self, entries: list[Entry], upload: Upload | None) -> None:
         waiting_since, pause, patience = time.monotonic(), FIRST_PAUSE, wait_for_room(self._lane.submit_wait)
         while entries:
-            placed, depth = self._put_some(entries, upload)
+            placed, depth, capacity, drainer = self._put_some(entries, upload)
             self._put += placed
             entries = entries[placed:]
             if placed:
                 waiting_since, pause = time.monotonic(), FIRST_PAUSE
+            if entries and drainer:
+                raise LaneDraining(lane=self._lane.name, by=drainer)
             if entries:
                 waited = time.monotonic() - waiting_since
                 if waited >= patience:
-                    if upload is not None:
-                        upload.drop(self._client.connection_pool)
-                    raise LaneFull(lane=self._lane.name, depth=depth, capacity=self._lane.capacity, waited=waited)
+                    raise LaneFull(lane=self._lane.name, depth=depth, capacity=capacity, waited=waited)
                 time.sleep(min(pause * random.uniform(0.5, 1), patience - waited))
                 pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _put_some(self, entries: list[Entry], upload: Upload | None) -> tuple[int, int]:
-        """Put what there is room for; return how many are in their places, and the lane's depth."""
+    def _put_some(self, entries: list[Entry], upload: Upload | None) -> tuple[int, int, int, str]:
+        """Put what there is room for; return how many are in, the lane's depth and capacity, and who drains it."""
         prefix, pool = self._envelope.prefix, self._client.connection_pool
         head = (prefix, self._lane.name, self._lane.capacity, BATCH.of("", self.batch.id), BATCH_KEPT, self._put)
         with broker_errors(self._app), publishing(self._app.amqp.patience) as submission:
@@ -190,10 +198,10 @@ class Submission:
                 return ask(pool, submission, PUBLISH_MANY, arguments, upload)
 
             # The script knows what it has put already, so asking once more does no harm.
-            placed, depth, *found = _once_more(put)
+            placed, depth, capacity, drainer, *found = _once_more(put)
         for at, task_id in zip(found[::2], found[1::2], strict=True):
             self.batch.found[batch_id_of(entries[at].id)[1]] = task_id.decode()
-        return int(placed), int(depth)
+        return int(placed), int(depth), int(capacity), drainer.decode()
 
     def _note(self, **fields: str | int) -> None:
         mapping: Any = fields

@@ -9,7 +9,8 @@ from celery.states import PENDING, READY_STATES
 from celery_app.budget.shut import reasons_of
 from celery_app.client.cancelling import id_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.keys import SHUT
+from celery_app.control import Control, controls_of
+from celery_app.keys import CONTROLS, SHUT
 from celery_app.presence import unserved
 from celery_app.results import backend_of
 from celery_app.scheduler.verbs import EXPLAIN
@@ -89,8 +90,10 @@ def explain(app: Any, job: Any) -> Explanation:
             state = backend_of(app).get_state(task_id)
             known = "ended" if state in READY_STATES else "unknown" if state == PENDING else state.lower()
             return Explanation(state=known, lane=None, position=None, of=None, waiting_for=None, expected_s=None)
-        shut = reasons_of(client.hgetall(SHUT.of(prefix)), rows[0][0].decode(), client.time()[0])
-    return _explained(Shortage.of(rows[0]), shut)
+        found, now = Shortage.of(rows[0]), client.time()[0]
+        shut = reasons_of(client.hgetall(SHUT.of(prefix)), found.lane, now)
+        paused = _pauses(controls_of(client.hgetall(CONTROLS.of(prefix)), now), found)
+    return _explained(found, shut, paused)
 
 
 def explain_arguments(prefix: str, lanes: tuple[Lane, ...], task_id: str = "") -> list[Any]:
@@ -103,13 +106,21 @@ def lane_arguments(lanes: tuple[Lane, ...]) -> list[Any]:
     return [part for lane in lanes for part in (*lane.arguments, "0")]
 
 
-def _explained(found: Shortage, shut: list[str]) -> Explanation:
+def _pauses(controls: list[Control], found: Shortage) -> list[str]:
+    return [
+        each.words for each in controls if each.kind == "pause" and each.name == found.lane and each.is_for(found.model)
+    ]
+
+
+def _explained(found: Shortage, shut: list[str], paused: list[str]) -> Explanation:
     queued = found.state == "queued"
     reasons = []
     if found.state == "scheduled":
         reasons.append(f"its time, in {found.due_ms / _MS_PER_S:.1f} s")
     if queued and found.short == "closed":
         reasons += shut
+    elif queued and found.short == "paused":
+        reasons += paused
     elif queued and found.words:
         reasons.append(found.words)
     if queued and not found.has_worker:
@@ -129,4 +140,6 @@ def _expected(found: Shortage) -> float | None:
         return found.due_ms / _MS_PER_S
     if found.state != "queued" or not found.has_worker or not found.refill_us:
         return None
+    if found.short == "paused" and not found.wait_us:
+        return None  # until somebody resumes it
     return (found.wait_us + (found.place - 1) * found.refill_us) / _US_PER_S

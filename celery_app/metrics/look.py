@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery_app.broker.census import LaneCensus, census_call, census_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.keys import SHUT
+from celery_app.control import Control, controls_of
+from celery_app.keys import CONTROLS, SHUT
 from celery_app.metrics.explanation import Shortage, explain_arguments, lane_arguments
 from celery_app.metrics.store import RECALL, LaneActivity, activities, ask
 from celery_app.presence import serving_call
@@ -45,6 +46,7 @@ class Look:
     Attributes:
         now: seconds since the epoch, by Redis' clock.
         lanes: by name, most important first.
+        controls: what operators have set.
         shut: the budgets that the API has shut, as `celery_app.budget.shut.reasons_of` takes them.
         demand: the reply of ``scheduler/scripts/demand.lua``; None: nobody asked for it.
         levels: the same of ``levels.lua``.
@@ -52,6 +54,7 @@ class Look:
 
     now: float
     lanes: dict[str, LaneLook]
+    controls: list[Control]
     shut: dict[bytes, bytes]
     demand: Any
     levels: Any
@@ -77,6 +80,7 @@ def look(app: Any, counts_window: float, waits_window: float, *, budgets: bool =
     def fill(pipe: Pipeline) -> None:
         SERVING.add_to(pipe, *serving_call(names, prefix))
         pipe.hgetall(SHUT.of(prefix))
+        pipe.hgetall(CONTROLS.of(prefix))
         pipe.time()
         EXPLAIN.add_to(pipe, (), explain_arguments(prefix, lanes))
         CENSUS.add_to(pipe, *census_call(lanes, prefix))
@@ -88,8 +92,9 @@ def look(app: Any, counts_window: float, waits_window: float, *, budgets: bool =
     with broker_errors(app):
         answers = run_together(redis_client(app), scripts, fill)
     levels, demand = (answers.pop(), answers.pop()) if budgets else (None, None)
-    served, shut, (seconds, micros), heads, places, *rest = answers
+    served, shut, fields, (seconds, micros), heads, places, *rest = answers
     happened = activities(names, rest)
     parts = zip(census_of(lanes, places).items(), served, heads, strict=True)
     seen = {name: LaneLook(place, workers, Shortage.of(head), happened[name]) for (name, place), workers, head in parts}
-    return Look(seconds + micros / _US_PER_S, seen, shut, demand, levels)
+    now = seconds + micros / _US_PER_S
+    return Look(now, seen, controls_of(fields, now), shut, demand, levels)

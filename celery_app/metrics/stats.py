@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celery import _state
 
 from celery_app.budget.shut import reasons_of
+from celery_app.control import pauses_of
 from celery_app.keys import SLOTS_KEPT
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.look import look
@@ -67,7 +68,8 @@ def _lanes_app() -> Any:
 def _reasons(found: Look, name: str, lane: LaneLook) -> list[str]:
     """Return what the jobs of a lane wait for, in words."""
     nobody = unserved(name) if lane.workers == 0 and (lane.place.depth or lane.place.returning) else None
-    return [*reasons_of(found.shut, name, found.now), *filter(None, [lane.head.words, nobody])]
+    paused, shut = pauses_of(found.controls, name), reasons_of(found.shut, name, found.now)
+    return [*paused, *shut, *filter(None, [lane.head.words, nobody])]
 
 
 def _lane_stats(lane: LaneLook, reasons: list[str]) -> dict[str, Any]:

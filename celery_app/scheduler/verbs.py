@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery_app.script import Script
 
 _RECORDS = ("clock", "jobs", "bell")
-_PLACES = (*_RECORDS, "lines", "scheduled")
+_PLACES = (*_RECORDS, "controls", "lines", "scheduled")
 _BUDGETS = ("state", "pace", "bucket", "model", "calls", "shut", "budgets")
 _ENDINGS = ("dead", "ended")
 _HOLDING = (*_PLACES, *_ENDINGS, "own", "leases")
@@ -40,3 +40,4 @@ SERVING = _verb("serving", *_RECORDS, "workers")
 CENSUS = _verb("census", *_PLACES)
 LEVELS = _verb("levels", *_PLACES, *_BUDGETS, *_CHOOSING)
 DEMAND = _verb("demand", *_PLACES, *_BUDGETS, *_CHOOSING)
+CONTROL = _verb("control", *_RECORDS, "controls")

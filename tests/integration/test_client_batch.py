@@ -276,15 +276,15 @@ def test_putting_again_what_was_put_adds_nothing(alone: Any) -> None:
     """An answer that was lost on its way may be asked for again."""
     redis = redis_client(alone)
 
-    def put(first: int, *jobs: str) -> list[int]:
+    def put(first: int, *jobs: str) -> list[Any]:
         entries = [Entry(job, b"{}", 6, {"id": job, "task": "t"}, "", 0.0) for job in jobs]
         arguments = (part for entry in entries for part in entry.arguments())
         return PUBLISH_MANY.run(redis, (), ("", "batch", 5, "lanes:batch:b", 60, first, *arguments))
 
-    assert put(0, "a", "b", "c") == [3, 0]
-    assert put(0, "a", "b", "c") == [3, 3]
-    assert put(3, "d", "e", "f") == [2, 3]
-    assert put(3, "d", "e", "f") == [2, 5]
+    assert put(0, "a", "b", "c") == [3, 0, 5, b""]
+    assert put(0, "a", "b", "c") == [3, 3, 5, b""]
+    assert put(3, "d", "e", "f") == [2, 3, 5, b""]
+    assert put(3, "d", "e", "f") == [2, 5, 5, b""]
     assert queued(redis, "batch") == ["a", "b", "c", "d", "e"]
     assert redis.hget("lanes:batch:b", "queued") == b"5"
 
@@ -300,8 +300,8 @@ def test_putting_again_tells_again_what_was_left_out(alone: Any) -> None:
         arguments = (part for entry in entries for part in entry.arguments())
         return PUBLISH_MANY.run(redis, (), ("", "batch", 9, "lanes:batch:b", 60, 0, *arguments))
 
-    assert put("0", "1", "0") == [3, 1, 1, first.id.encode(), 2, b"b-0"]
-    assert put("0", "1", "0") == [3, 2, 1, first.id.encode(), 2, b"b-0"]
+    assert put("0", "1", "0") == [3, 1, 9, b"", 1, first.id.encode(), 2, b"b-0"]
+    assert put("0", "1", "0") == [3, 2, 9, b"", 1, first.id.encode(), 2, b"b-0"]
     assert redis.hget("lanes:batch:b", "queued") == b"1"
 
 

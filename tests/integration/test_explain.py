@@ -43,7 +43,7 @@ def explained(yard: Yard, name: str) -> Explanation:
     """Explain a job to somebody who knows that a worker serves batch."""
     yard.raw.zadd("lanes:workers:batch", {"worker": 1e15})
     (row,) = EXPLAIN.run(yard.client, (), explain_arguments("", LANES, name))
-    return _explained(Shortage.of(row), [])
+    return _explained(Shortage.of(row), [], [])
 
 
 def seconds_until(yard: Yard, name: str) -> float:

@@ -14,7 +14,7 @@ from broker_kit.hand import Hand
 from client_rig import PATIENCE, params, rig, wait_until
 from pydantic import SecretStr
 
-from celery_app import LANES, create_app
+from celery_app import LANES, controls, create_app
 from celery_app.budget import Cost, budget_for
 from celery_app.client import Client
 from celery_app.errors import LaneFull
@@ -97,6 +97,7 @@ def heard_of(redis: Redis) -> Iterator[set[tuple[str, str]]]:
 def live(up: Any, redis: Redis) -> None:
     """Have everything happen that can happen to jobs and calls."""
     client: Client = up.client
+    controls.pause(up.app, "batch", model="*nobody*", new=True)
     assert client.ask(tenant="acme", **params()).type == "message"
     assert list(client.stream(**params()))
     assert len(list(client.submit_many([params(), params(), params(fault="400")]).results(PATIENCE))) == 3

@@ -25,7 +25,7 @@ def look(now: float, queued: int, demand: tuple[int, bytes, bytes] = FREE) -> Lo
         lane.name: LaneLook(LaneCensus(depth, None, 0, 0, 0), 1, NOTHING, NEVER)
         for lane, depth in zip(LANES, (0, 0, queued), strict=True)
     }
-    return Look(now, lanes, {}, [FREE, FREE, demand], None)
+    return Look(now, lanes, [], {}, [FREE, FREE, demand], None)
 
 
 def wanted(*looks: Look) -> int:

@@ -38,7 +38,7 @@ local function row(lane)
   for model, head in pairs(lane.heads) do
     local jobs = jobs_of(lane, model, math.max(1, math.floor(MOST_SAMPLED / models)))
     all = all + jobs
-    if (head.wait or 0) > 0 then
+    if head.pause or (head.wait or 0) > 0 then
       held = held + 1
     else
       local budget = head.budget and head.budget.name or ''

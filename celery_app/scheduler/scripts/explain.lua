@@ -6,8 +6,9 @@
 -- ARGV[3…] the lanes, as claim.lua has them
 --
 -- Returns for each, an array: lane, state (queued, scheduled, running, ended, dead), what is short (a dimension, calls,
--- closed, '': nothing but a slot), model, µs until its head may go, its place among those of its model from 1, jobs in the lane, µs that a
--- job like it takes of the budget, ms until it is due, 1 if a worker serves the lane. Nothing for a job that nobody knows.
+-- closed, paused, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), its
+-- place among those of its model from 1, jobs in the lane, µs that a job like it takes of the budget, ms until it is due, 1 if a
+-- worker serves the lane. Nothing for a job that nobody knows.
 
 local lanes = read_lanes(3)
 
@@ -26,11 +27,21 @@ local function note_waits(waiters, only)
   end)
 end
 
+-- What is paused waits for the end of that.
+local function note_pauses(lane)
+  for _, head in pairs(lane.heads) do
+    if head.pause then
+      head.wait, head.short = head.pause.till > 0 and (head.pause.till - NOW) * 1000 or 0, 'paused'
+    end
+  end
+end
+
 -- A lane without a worker is looked at as if it had one; nobody else leaves room for it.
 local function note_all_waits()
   local waiters = read_waiters(lanes)
   note_waits(waiters)
   for _, lane in ipairs(lanes) do
+    note_pauses(lane)
     if not has_worker(lane) and next(lane.heads) then
       lane.has_worker = true
       note_waits(waiters, lane)
@@ -105,13 +116,21 @@ local function explain_job(task_id)
   return {row(lane, state, head.short or '', job.model, head.wait or 0, position_of(id, job), refill_of(head), 0)}
 end
 
+-- Whether a head may go before another one.
+local function is_sooner(head, other)
+  if (head.pause == nil) ~= (other.pause == nil) then
+    return head.pause == nil
+  end
+  return (head.wait or 0) < (other.wait or 0)
+end
+
 local function explain_lanes()
   local rows = {}
   note_all_waits()
   for _, lane in ipairs(lanes) do
     local best
     for _, head in pairs(lane.heads) do
-      if not best or (head.wait or 0) < (best.wait or 0) then
+      if not best or is_sooner(head, best) then
         best = head
       end
     end

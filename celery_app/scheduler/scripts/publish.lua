@@ -4,7 +4,7 @@
 -- KEYS: none.
 -- ARGV[1] string: prefix of all keys
 -- ARGV[2] string: lane
--- ARGV[3] integer: capacity, jobs queued or scheduled; -1: none
+-- ARGV[3] integer: capacity, jobs queued or scheduled, unless operators have set another; -1: none
 -- ARGV[4] string: token that tells this submission from all others; empty: nobody will repeat it
 -- ARGV[5] integer: seconds for which that is remembered
 -- ARGV[6] string: key, without the prefix, of the stream that the job's readers wait at; empty: it has none
@@ -13,8 +13,9 @@
 -- ARGV[9] string: what is published there
 -- ARGV[10…] the job, as lib/enter.lua has it
 --
--- Returns an array. 0: the job is in its place, or was before. 1 and the number of jobs queued or scheduled: the lane is full.
--- 2 and a task id: there is such a job already, by its unique name. Nothing has been written but for 0.
+-- Returns an array. 0: the job is in its place, or was before. 1, the number of jobs queued or scheduled, and the capacity: the
+-- lane is full. 2 and a task id: there is such a job already, by its unique name. 3 and who: somebody drains the lane, which takes
+-- only jobs that know of no capacity. Nothing has been written but for 0.
 
 local lane, capacity = ARGV[2], tonumber(ARGV[3])
 local published = ARGV[4] ~= '' and key('published:' .. lane .. ':' .. ARGV[4])
@@ -26,9 +27,13 @@ local other = name_taken(job)
 if other then
   return {2, other}
 end
+if capacity >= 0 and controls().draining[lane] then
+  return {3, controls().draining[lane]}
+end
+capacity = capacity >= 0 and set_of(lane).capacity or capacity
 local depth = capacity >= 0 and depth_of(lane) or -1
 if depth >= capacity and capacity >= 0 then
-  return {1, depth}
+  return {1, depth, capacity}
 end
 local stream = ARGV[6] ~= '' and ARGV[1] .. ARGV[6]
 if stream and redis.call('EXISTS', stream) == 0 then

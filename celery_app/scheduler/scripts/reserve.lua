@@ -11,8 +11,8 @@
 -- ARGV[14] integer: 1 if it will ask again, and its place is to be kept meanwhile
 -- ARGV[15…] the lanes, as claim.lua has them
 --
--- Returns: the ticket, or '' if it has to wait; µs to wait; what is short, or "lost": the job in hand is somebody else's by
--- now; µs until the API's `retry-after` is over; why the API has shut the budget; 1 if it refuses the account; the input tokens
+-- Returns: the ticket, or '' if it has to wait; µs to wait; what is short, "paused", or "lost": the job in hand is somebody
+-- else's by now; µs until the API's `retry-after` is over; why the API has shut the budget; 1 if it refuses the account; the input tokens
 -- of a call that asks for more than the limit per minute, and that limit, or 0 and 0.
 
 local own, token, lanes = ARGV[2], ARGV[3], read_lanes(15)
@@ -30,6 +30,11 @@ if job and job.claim ~= ARGV[7] then
   return {'', 0, 'lost', 0, '', 0, 0, 0}
 end
 redis.call('HSET', key('terms'), lane.name .. ':' .. terms.model, ARGV[5])
+-- What a job has begun goes on; the first call of one is its beginning, and it can go back to its place.
+local pause = (ARGV[6] == '' or ARGV[14] == '0') and pause_of(lane.name, terms.model)
+if pause then
+  return {'', pause.till > 0 and (pause.till - NOW) * 1000 or SECOND, 'paused', 0, '', 0, 0, 0}
+end
 local budget = budget_of(lane.name, terms.model)
 local cost = estimated(budget.state, asked)
 local limit = exceeded(budget, asked, cost)

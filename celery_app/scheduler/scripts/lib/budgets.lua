@@ -1,7 +1,7 @@
--- Library (uses clock, jobs, state, bucket, pace, model, calls, shut): the budget that a job draws on, and whether it has room.
+-- Library (uses clock, jobs, controls, state, bucket, pace, model, calls, shut): the budget that a job draws on, and whether it has room.
 --
--- Which budget that is, and its limits, the workers have written down for each lane and model (terms): they may change while all
--- runs. What a job costs is estimated anew each time, by what its model lately used.
+-- Which budget that is, and its limits, the workers have written down for each lane and model (terms), and operators may have
+-- changed: for all at once, so whatever terms a worker brings along are taken with that. What a job costs is estimated anew each time, by what its model lately used.
 
 -- How many times larger than the limit the estimate of a text has to be, for the text to be so certainly: what a model makes
 -- of this text may differ from what it made of others. The tokens that a task has counted itself are believed, as long
@@ -37,8 +37,10 @@ local function homes_of(name, limits, model, mixed)
 end
 
 -- A budget for a model. terms: name, model, requests, input_tokens, output_tokens, calls (limits per minute and in flight; 0:
--- not configured), mixed, family, sharers (names of lanes).
+-- not configured), mixed, family, pattern (of the
+-- environment, that names its models; '': none does), sharers (names of lanes).
 local function open_budget(terms)
+  terms = terms_in_force(terms)
   local name = key('budget:{' .. terms.name .. '}')
   local budget = {name = name, calls = name .. ':calls', terms = terms}
   budget.state = recall(homes_of(name, terms, terms.model, terms.mixed))

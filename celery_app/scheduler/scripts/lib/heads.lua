@@ -1,4 +1,4 @@
--- Library (uses jobs, lines, budgets, workers): the jobs that are next, in the order in which they may go.
+-- Library (uses jobs, controls, lines, budgets, workers): the jobs that are next, in the order in which they may go.
 --
 -- The order is total, so that nobody waits for one who waits for him: the most important lane; then the heads that are owed
 -- a share, by lane; then the other lanes; within a lane by turn, then by place.
@@ -7,7 +7,9 @@
 local function read_lanes(first)
   local lanes = {}
   for i = first, #ARGV, 5 do
-    local lane = {name = ARGV[i], rank = #lanes + 1, floor = tonumber(ARGV[i + 1]), share = tonumber(ARGV[i + 2]),
+    local set = set_of(ARGV[i])
+    local lane = {name = ARGV[i], rank = #lanes + 1, floor = set.floor or tonumber(ARGV[i + 1]),
+      share = set.share or tonumber(ARGV[i + 2]),
       boost_after = tonumber(ARGV[i + 3]), served = ARGV[i + 4] ~= '0',
       held = ARGV[i + 4] == '2', most = 0}
     lanes[#lanes + 1], lanes[lane.name] = lane, lane
@@ -60,7 +62,7 @@ end
 -- A head with all that the decision needs.
 local function weighed(lane, model, head)
   local job = head.job
-  head.lane, head.model = lane, model
+  head.lane, head.model, head.pause = lane, model, pause_of(lane.name, model)
   head.cancelled = job.batch ~= '' and redis.call('EXISTS', key('cancel:' .. job.batch)) == 1
   if job.requests > 0 and not head.cancelled then
     head.budget = budget_of(lane.name, model)
@@ -101,7 +103,9 @@ local function read_heads(lane)
     local head = read_head(lane, model)
     if head then
       lane.heads[model] = head
-      boost(lane, head, head.job.submitted)
+      if not head.pause then
+        boost(lane, head, head.job.submitted)
+      end
     end
   end
 end
@@ -124,13 +128,13 @@ local function precedes(one, other)
   return one.place < other.place
 end
 
--- All heads in their order. A lane without a worker is left out: what is left for it nobody would ever take.
+-- All heads in their order. What is paused, and a lane without a worker, are left out: what is left for them nobody would take.
 local function in_order(lanes, waiters)
   local heads = {}
   for _, lane in ipairs(lanes) do
     for _, those in ipairs(has_worker(lane) and {lane.heads, lane.beside} or {}) do
       for _, head in pairs(those) do
-        heads[#heads + 1] = head
+        heads[#heads + 1] = not head.pause and head or nil
       end
     end
   end

@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, bell): the lines. A line has the jobs of one lane, model and tenant, by priority step and then
+-- Library (uses clock, jobs, bell, controls): the lines. A line has the jobs of one lane, model and tenant, by priority step and then
 -- by number, so that a job which comes back stands where it stood.
 --
 -- Between the tenants of a lane it is start-time fair queueing (Goyal, Vin and Cheng, 1996): a tenant's next job has a start
@@ -146,7 +146,7 @@ end
 local WEIGHTS, LEAST_WEIGHT, MOST_WEIGHT = key('weights'), 0.001, 1000
 
 local function weight_of(tenant)
-  local weight = tenant ~= '' and tonumber(redis.call('HGET', WEIGHTS, tenant) or '') or 1
+  local weight = tenant ~= '' and (controls().weights[tenant] or tonumber(redis.call('HGET', WEIGHTS, tenant) or '')) or 1
   return math.min(math.max(LEAST_WEIGHT, weight), MOST_WEIGHT)
 end
 

@@ -1,0 +1,174 @@
+"""What operators change while all runs, on the command line and with real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from broker_kit.waiting import eventually
+from broker_kit.yard import Yard
+from celery import chain
+from client_rig import PATIENCE, fresh, params, rig
+from worker_process import worker
+
+from celery_app import controls
+from celery_app.metrics.stats import get_queue_stats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import Valkey
+
+#: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+#: Slots of each of the two workers.
+SLOTS = 4
+
+#: Databases of this module's own, for the jobs and for the diary that lies behind it.
+DB, LIMITS_DB = 8, 10
+
+#: Seconds that a command may take, on a busy machine.
+COMMAND_S = 60.0
+
+
+def lanes(broker: str, *words: str, app: str = "celery_app", ok: bool = True) -> str:
+    """Run a command as an operator does; return what it says."""
+    line = [sys.executable, "-m", "celery", "-A", app, "lanes", *words]
+    env = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "USER") if name in os.environ}
+    done = subprocess.run(
+        line, env={**env, "CELERY_BROKER_URL": broker}, capture_output=True, text=True, timeout=COMMAND_S, check=False
+    )
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if ok else done.stderr
+
+
+@pytest.fixture
+def yard(valkey: Valkey, tmp_path: Path) -> Iterator[Yard]:
+    """Two workers for all lanes, of a project of its own."""
+    with Yard(tmp_path, valkey.url(DB)) as made:
+        made.workers("one", "two", slots=SLOTS)
+        yield made
+
+
+def started(yard: Yard, lane: str) -> int:
+    """Return how many jobs of a lane have started."""
+    return sum(job.startswith(lane) for job in yard.diary.jobs("start"))
+
+
+def place(yard: Yard, lane: str) -> dict[str, Any]:
+    """Return the figures of a lane."""
+    lane_stats: dict[str, Any] = get_queue_stats(yard.app)["lanes"][lane]
+    return lane_stats
+
+
+def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(yard: Yard) -> None:
+    """With two workers at work: what runs ends, then the lane stands still; resumed, it goes on to its end."""
+    jobs = 400
+    with yard.app.producer_or_acquire() as producer, producer.batch():  # faster than they are worked on
+        for number in range(jobs):
+            yard.send("kit.job", f"batch-{number}", 0.05, producer=producer)
+    eventually(lambda: started(yard, "batch") > SLOTS, PATIENCE, "the lane is at work")
+    controls.pause(yard.app, "batch")
+    queued = place(yard, "batch")["depth"]
+    assert queued > 0
+    for number in range(jobs // 2):
+        yard.send("kit.job", f"normal-{number}", 0.02, queue="normal")
+    yard.send("kit.job", "batch-more", 0.0)
+    yard.diary.wait_for("end", [f"normal-{number}" for number in range(jobs // 2)], PATIENCE)
+    assert (place(yard, "batch")["depth"], place(yard, "batch")["in_flight"]) == (queued + 1, 0)
+    assert started(yard, "batch") == jobs - queued
+
+    assert "not paused" in lanes(yard.broker_url, "resume", "batch")
+    yard.diary.wait_for("end", ["batch-more", *(f"batch-{number}" for number in range(jobs))], PATIENCE)
+    assert max(yard.diary.counts("start").values()) == 1
+
+
+def test_a_pause_ends_by_itself(yard: Yard) -> None:
+    """``--for``: nothing starts before its time, and nobody has to do anything then."""
+    begun = time.monotonic()
+    told = json.loads(lanes(yard.broker_url, "pause", "batch", "--for", "6s", "--json"))
+    assert [(each["field"], each["value"]) for each in told] == [("", 1)]
+    yard.send("kit.job", "batch", 0.0)
+    yard.diary.wait_for("end", ["batch"], PATIENCE)
+    assert time.monotonic() - begun > 6
+
+
+def test_a_lane_is_drained(yard: Yard) -> None:
+    """The command returns when the lane is empty; then jobs are taken again, unless they are not to be."""
+    for number in range(40):
+        yard.send("kit.job", f"batch-{number}", 0.02)
+    assert "batch: empty" in lanes(yard.broker_url, "drain", "batch", "--keep")
+    assert yard.diary.done() == 40
+    assert [each.kind for each in controls.read_controls(yard.app)] == ["drain"]
+    lanes(yard.broker_url, "drain", "batch", "--open")
+    yard.send("kit.job", "batch-more", 0.0)
+    yard.diary.wait_for("end", ["batch-more"], PATIENCE)
+
+
+def test_what_follows_a_job_in_hand_goes_into_a_drained_lane(yard: Yard) -> None:
+    """The next step of a chain is worked on: what its first has paid for is not lost."""
+    steps = {"kit.gated": ("first", "gate"), "kit.job": ("then", 0.0)}
+    chain(
+        *(yard.app.signature(name, args, queue="batch", immutable=True) for name, args in steps.items())
+    ).apply_async()
+    yard.diary.wait_for("start", ["first"], PATIENCE)
+    controls.drain(yard.app, "batch")
+    yard.diary.open_gate("gate")
+    yard.diary.wait_for("end", ["then"], PATIENCE)
+
+
+def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Path) -> None:
+    """Half a second later the API has of both no more calls than the new limit allows; reset, it has more again."""
+    with (
+        rig(valkey, LIMITS_DB, tmp_path, slots=SLOTS, EZAI_RPM="60000") as up,
+        worker(tmp_path, "-c", str(SLOTS), **up.env),
+    ):
+        fresh(up, latency=0.02)
+        up.client.submit_many([params(f"{n}") for n in range(3_000)], lane="batch", wait=PATIENCE)
+        eventually(lambda: len(up.api.calls()) > 20 * SLOTS, PATIENCE, "the workers are at work")
+        controls.set_limits(up.app, {"rpm": 300}, model="*")
+        time.sleep(0.5)
+        before = len(up.api.calls())
+        since = time.monotonic()
+        eventually(lambda: len(up.api.calls()) >= before + 30, PATIENCE, "some calls more")
+        took = time.monotonic() - since
+        count = len(up.api.calls()) - before
+        assert count <= 5 * 0.98 * took + 5 + 2 * SLOTS
+
+        controls.reset_limits(up.app)
+        slow = len(up.api.calls())
+        since = time.monotonic()
+        eventually(lambda: len(up.api.calls()) > slow + 300, PATIENCE, "the old limit")
+        assert time.monotonic() - since < 300 / 5
+
+
+def test_limits_are_shown_set_and_reset_on_the_command_line(valkey: Valkey, broker_url: str) -> None:
+    """Each with where it comes from; what is wrong is one line, with what would be right."""
+    lanes(broker_url, "limits", "set", "*haiku*", "rpm=2000", "itpm=none", "--new")
+    lanes(broker_url, "limits", "set", "--tenant", "acme", "weight=3")
+    lines = lanes(broker_url, "limits", "set", "--lane", "batch", "share=0.1", "capacity=500").splitlines()
+    shown = {" ".join(line.split()[:4]): line for line in lines}
+    assert "@" in shown["lane batch capacity 500"]
+    assert "default" in shown["lane batch floor 0.5"]
+    assert "@" in shown["model *haiku* rpm 2,000"]
+    assert "model *haiku* itpm no" in shown
+    assert "tenant acme weight 3" in shown
+    told = json.loads(lanes(broker_url, "limits", "--json"))["limits"]
+    assert [row["from"] for row in told if row["field"] in {"weight", "floor"}] == ["default"] * 3 + ["run time"]
+    lanes(broker_url, "limits", "reset", "--lane", "batch", "share")
+    lanes(broker_url, "limits", "reset", "*haiku*")
+    lanes(broker_url, "limits", "reset")
+    with valkey.client() as client:
+        assert set(client.hkeys("lanes:controls")) == {b"revision"}
+
+    assert lanes(broker_url, "pause", "batsh", ok=False) == "Error: 'batsh' is no lane, did you mean 'batch'?\n"
+    assert "did you mean 'rpm'" in lanes(broker_url, "limits", "set", "*", "rpn=3", ok=False)
+    assert "is no duration" in lanes(broker_url, "pause", "batch", "--for", "soon", ok=False)
