@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_yard, main
+from broker_kit.bench import bench_broker, main
 from budget_kit.clock import START_S, ClockedRedis
-from budget_kit.yard import Yard
+from budget_kit.scheduler import Scheduler
 
 from celery_app.budget import Budget, Usage
 from celery_app.lanes import LANES, Lane
@@ -129,14 +129,14 @@ def _kept(past: deque[tuple[float, int]], now: float, pods: int, seconds: float,
 class Day:
     """One day of one autoscaler."""
 
-    def __init__(self, yard: Yard, app: Any, by: str, hours: float) -> None:
+    def __init__(self, scheduler: Scheduler, app: Any, by: str, hours: float) -> None:
         """Prepare; `by`: ``slots`` wanted or the queue's ``depth``."""
-        self.clock, self.yard, self.by, self.until = yard.client, yard, by, hours * HOUR
+        self.clock, self.scheduler, self.by, self.until = scheduler.client, scheduler, by, hours * HOUR
         self.collector = LanesCollector(app)
         self.random = random.Random(1)
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.order = itertools.count()
-        self.hands = {name: yard.worker() for name in NAMES}
+        self.clients = {name: scheduler.worker() for name in NAMES}
         self.pods, self.busy, self.looks = (
             {name: Pods(FEWEST[name]) for name in NAMES},
             dict.fromkeys(NAMES, 0),
@@ -156,7 +156,7 @@ class Day:
     def run(self) -> None:
         """Live through the day."""
         for name in NAMES:
-            self.yard.raw.zadd(f"lanes:workers:{name}", {"worker": 1e15})
+            self.scheduler.raw.zadd(f"lanes:workers:{name}", {"worker": 1e15})
         for name, least, most in (("critical", 0.02, 0.5), ("normal", 0.02, 0.2)):
             for when in self.arrivals(least, most):
                 self.at(when, lambda name=name: self.submit(BY_NAME[name], LIMITED))  # type: ignore[misc]
@@ -178,18 +178,18 @@ class Day:
 
     def submit(self, lane: Lane, budget: Budget) -> None:
         """Put a job into its lane."""
-        self.sent[self.yard.put(budget, lane)] = (self.clock.now, budget)
+        self.sent[self.scheduler.put(budget, lane)] = (self.clock.now, budget)
         self.claim(lane.name)
 
     def claim(self, name: str) -> None:
         """Let a lane's free slots take what they may."""
-        hand, free = self.hands[name], self.pods[name].ready * SLOTS - self.busy[name]
+        scripts, free = self.clients[name], self.pods[name].ready * SLOTS - self.busy[name]
         if free <= 0:
             return
-        for held in self.yard.claim(free, hand, queues=(name,)):
+        for held in self.scheduler.claim(free, scripts, queues=(name,)):
             self.begin(name, held)
-        look = self.clock.now + max(0.01, hand.look_ms / 1000)
-        if hand.look_ms >= 0 and not self.clock.now < self.looks.get(name, 0) <= look:
+        look = self.clock.now + max(0.01, scripts.look_ms / 1000)
+        if scripts.look_ms >= 0 and not self.clock.now < self.looks.get(name, 0) <= look:
             self.looks[name] = look
             self.at(look, lambda: self.claim(name))
 
@@ -209,10 +209,10 @@ class Day:
         """Settle a call, and its job."""
         outcome: Any = "limited" if down else "answered"
         left = {"retry-after": str(round(OUTAGE[1] * HOUR - self.clock.now) + 1)} if down else None
-        self.yard.settle(budget, held, None if down else Usage(500, 200), outcome, left)
+        self.scheduler.settle(budget, held, None if down else Usage(500, 200), outcome, left)
         self.tally.add(JobEvent(kind="settled", lane=name, task="t", seconds=took, outcome=outcome, status=429 * down))
-        hand = self.hands[name]
-        hand.requeue(held, delay_ms=100) if down else hand.ack(held)
+        scripts = self.clients[name]
+        scripts.requeue(held, delay_ms=100) if down else scripts.ack(held)
         self.busy[name] -= 1
         self.claim(name)
 
@@ -270,11 +270,11 @@ def measure(arguments: argparse.Namespace) -> Any:
     """Return the figures of both days."""
     found = {}
     for by in ("slots", "depth"):
-        with bench_yard() as yard:
-            clocked = Clocked(yard.client)
-            broker = settings_of(yard.app).broker_url
-            yard.app.lanes_redis = ((broker, repr(yard.app.conf.broker_transport_options)), clocked)
-            day = Day(Yard(clocked), yard.app, by, arguments.hours)
+        with bench_broker() as bench:
+            clocked = Clocked(bench.client)
+            broker = settings_of(bench.app).broker_url
+            bench.app.lanes_redis = ((broker, repr(bench.app.conf.broker_transport_options)), clocked)
+            day = Day(Scheduler(clocked), bench.app, by, arguments.hours)
             day.run()
             found[by] = figures_of(day)
     fed = RPM / 60 * 0.98 * CALL_S["batch"]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_yard, main, percentiles
-from broker_kit.yard import Yard
+from broker_kit.bench import bench_broker, main, percentiles
+from broker_kit.broker import Broker
 
 from celery_app.broker.entry import Entry
-from celery_app.scheduler.verbs import PUBLISH_MANY
+from celery_app.scheduler.scripts import PUBLISH_MANY
 
 if TYPE_CHECKING:
     import argparse
@@ -25,17 +25,17 @@ CHUNK = 500
 LANE = "batch"
 
 
-def template(yard: Yard) -> Entry:
+def template(broker: Broker) -> Entry:
     """Return a batch job of 20 ms, as it goes into the lane."""
-    job = yard.send("kit.nap", EVERY_S, argsrepr="", kwargsrepr="", ignore_result=True)
-    text = yard.client.hget("lanes:texts", job.id)
-    yard.client.flushdb()
+    job = broker.send("kit.nap", EVERY_S, argsrepr="", kwargsrepr="", ignore_result=True)
+    text = broker.client.hget("lanes:texts", job.id)
+    broker.client.flushdb()
     return Entry(job.id, text, 6, {"task": "kit.nap", "id": job.id}, "", 0.0)
 
 
-def fill(yard: Yard, job: Entry, jobs: int) -> None:
+def fill(broker: Broker, job: Entry, jobs: int) -> None:
     """Queue batch jobs until there are so many."""
-    missing = jobs - yard.hand().places(LANE)
+    missing = jobs - broker.scripts().places(LANE)
     for n in range(0, missing, CHUNK):
         ids = [uuid.uuid4().hex for _ in range(min(CHUNK, missing - n))]
         texts = [job.text.replace(job.id.encode(), id_.encode()) for id_ in ids]
@@ -44,19 +44,19 @@ def fill(yard: Yard, job: Entry, jobs: int) -> None:
             job._replace(id=id_, text=text, headers=head) for id_, text, head in zip(ids, texts, headers, strict=True)
         ]
         facts = [part for entry in entries for part in entry.arguments()]
-        PUBLISH_MANY.run(yard.client, (), ("", LANE, 2 * jobs, f"batch:{ids[0]}", 60, 0, *facts))
+        PUBLISH_MANY.run(broker.client, (), ("", LANE, 2 * jobs, f"batch:{ids[0]}", 60, 0, *facts))
 
 
-def waits_ms(yard: Yard, name: str, jobs: int) -> list[float]:
+def waits_ms(broker: Broker, name: str, jobs: int) -> list[float]:
     """Return how long critical jobs wait that come one by one while all slots work on batch."""
     sent: dict[str, float] = {}
     for n in range(jobs):
         job = f"{name}-{n}"
         sent[job] = time.time()
-        yard.send("kit.job", job, queue="critical", ignore_result=True)
+        broker.send("kit.job", job, queue="critical", ignore_result=True)
         time.sleep(EVERY_S)
-    yard.diary.wait_for("end", sent, 60)
-    return [(entry.at - sent[entry.job]) * 1000 for entry in yard.diary.read("start") if entry.job in sent]
+    broker.event_log.wait_for("end", sent, 60)
+    return [(entry.at - sent[entry.job]) * 1000 for entry in broker.event_log.read("start") if entry.job in sent]
 
 
 def measure(arguments: argparse.Namespace) -> Any:
@@ -64,11 +64,14 @@ def measure(arguments: argparse.Namespace) -> Any:
     few, many = 1_000, arguments.backlog
     waits: dict[int, list[float]] = {few: [], many: []}
     medians: dict[int, list[float]] = {few: [], many: []}
-    with bench_yard() as yard, Yard(yard.folder, f"{yard.broker_url.rpartition('/')[0]}/2", yard.diary_url) as other:
-        yards = {few: yard, many: other}
-        jobs = {backlog: template(each) for backlog, each in yards.items()}
+    with (
+        bench_broker() as broker,
+        Broker(broker.folder, f"{broker.broker_url.rpartition('/')[0]}/2", broker.event_log_url) as other,
+    ):
+        brokers = {few: broker, many: other}
+        jobs = {backlog: template(each) for backlog, each in brokers.items()}
         for turn in range(arguments.turns):
-            for backlog, each in yards.items():
+            for backlog, each in brokers.items():
                 fill(each, jobs[backlog], backlog)
                 worker = each.worker(f"w-{turn}-{backlog}", slots=SLOTS, queues="critical,batch")
                 # A short backlog would be empty too soon: it is filled up as it is worked on.

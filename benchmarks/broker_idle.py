@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_yard, main
+from broker_kit.bench import bench_broker, main
 
 if TYPE_CHECKING:
     import argparse
 
-    from broker_kit.yard import Yard
+    from broker_kit.broker import Broker
 
 
 def cpu_seconds(pid: int) -> float:
@@ -28,25 +28,25 @@ def cpu_seconds(pid: int) -> float:
 SENT = ("evalsha", "eval", "brpop", "publish", "ping", "psubscribe", "auth", "select", "hello", "client|setinfo")
 
 
-def commands(yard: Yard) -> tuple[int, int]:
+def commands(broker: Broker) -> tuple[int, int]:
     """Return the commands that clients have sent, and those that the server has run, with those within scripts."""
-    stats = yard.client.info("commandstats")
+    stats = broker.client.info("commandstats")
     sent = sum(int(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in SENT)
-    return sent, int(yard.client.info("stats")["total_commands_processed"])
+    return sent, int(broker.client.info("stats")["total_commands_processed"])
 
 
 def measure(arguments: argparse.Namespace) -> Any:
     """Return per cent of a core, and commands per second."""
-    with bench_yard() as yard:
-        worker = yard.worker(slots=20, options=())
+    with bench_broker() as broker:
+        worker = broker.worker(slots=20, options=())
         # The first job starts the leases' thread, which then is idle, too.
-        yard.send("kit.job", 1, ignore_result=True)
-        yard.diary.wait_for("end", [1], 30)
+        broker.send("kit.job", 1, ignore_result=True)
+        broker.event_log.wait_for("end", [1], 30)
         time.sleep(3)
-        cpu, (sent, run), start = cpu_seconds(worker.process.pid), commands(yard), time.monotonic()
+        cpu, (sent, run), start = cpu_seconds(worker.process.pid), commands(broker), time.monotonic()
         time.sleep(arguments.seconds)
         seconds = time.monotonic() - start
-        sent_then, run_then = commands(yard)
+        sent_then, run_then = commands(broker)
         used = cpu_seconds(worker.process.pid) - cpu
     return {
         "cpu_percent": round(100 * used / seconds, 2),

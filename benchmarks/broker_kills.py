@@ -12,8 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from broker_kit import kills
 from broker_kit.bench import main
-from broker_kit.server import Server
-from broker_kit.yard import Yard
+from broker_kit.server import Broker, Server
 
 if TYPE_CHECKING:
     import argparse
@@ -25,17 +24,17 @@ def measure(arguments: argparse.Namespace) -> Any:
     plan = kills.Plan(jobs=arguments.jobs, kills=arguments.kills, broker_kills=arguments.broker_kills, app=app)
     with tempfile.TemporaryDirectory(prefix="broker-bench-") as name:
         folder = Path(name)
-        broker, notes = (
+        server, notes = (
             Server(folder / "broker", durable=plan.broker_kills > 0),
-            Server(folder / "diary", durable=False),
+            Server(folder / "event_log", durable=False),
         )
-        with broker, notes, Yard(folder, broker.url, notes.url) as yard:
+        with server, notes, Broker(folder, server.url, notes.url) as broker:
 
             def kill_broker() -> None:
-                broker.kill()
-                broker.start()
+                server.kill()
+                server.start()
 
-            outcome = kills.run(yard, plan, kill_broker)
+            outcome = kills.run(broker, plan, kill_broker)
     figures = dataclasses.asdict(outcome)
     figures.update(
         lost=len(outcome.lost), killed=len(outcome.killed), back_s=round(max(outcome.back_s, default=0.0), 2)

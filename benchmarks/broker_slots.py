@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_yard, main, percentiles
+from broker_kit.bench import bench_broker, main, percentiles
 from broker_kit.waiting import eventually
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ IN_TIME_S = 60.0
 def measure(arguments: argparse.Namespace) -> Any:
     """Return the share of the ideal speed, and the refill times."""
     jobs, seconds = arguments.jobs, arguments.seconds
-    with bench_yard() as yard:
-        with yard.app.producer_or_acquire() as producer, producer.batch():
+    with bench_broker() as broker:
+        with broker.app.producer_or_acquire() as producer, producer.batch():
             for _ in range(jobs):
-                yard.send("kit.timed", seconds, producer=producer, ignore_result=True)
-        worker = yard.worker(slots=SLOTS, app=APPS[arguments.stock], conf={} if arguments.events else NO_EVENTS)
-        eventually(lambda: yard.hand().places("batch") == 0 and yard.in_flight() == 0, IN_TIME_S, "all is done")
+                broker.send("kit.timed", seconds, producer=producer, ignore_result=True)
+        worker = broker.worker(slots=SLOTS, app=APPS[arguments.stock], conf={} if arguments.events else NO_EVENTS)
+        eventually(lambda: broker.scripts().places("batch") == 0 and broker.in_flight() == 0, IN_TIME_S, "all is done")
         worker.stop()
-        times = [tuple(map(float, entry.job.split(":"))) for entry in yard.diary.read("times")]
+        times = [tuple(map(float, entry.job.split(":"))) for entry in broker.event_log.read("times")]
     starts, ends = (sorted(moments) for moments in zip(*times, strict=True))
     ideal = jobs * seconds / SLOTS
     # The nth end frees a slot, and the start number n + SLOTS takes it.

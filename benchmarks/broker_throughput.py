@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_yard, main
+from broker_kit.bench import bench_broker, main
 from broker_kit.waiting import eventually
 from celery import Celery
 
 if TYPE_CHECKING:
     import argparse
 
-    from broker_kit.yard import Yard
+    from broker_kit.broker import Broker
 
 APPS = {"stock": "broker_kit.stock", "lanes": "broker_kit.project"}
 
@@ -26,35 +26,35 @@ CONF = {"worker_send_task_events": False, "task_send_sent_event": False}
 IN_TIME_S = 120.0
 
 
-def fill(yard: Yard, app: str, jobs: int) -> None:
+def fill(broker: Broker, app: str, jobs: int) -> None:
     """Queue jobs that do nothing, each where its worker looks: as records, or in kombu's list."""
-    publisher = yard.app
+    publisher = broker.app
     if app == "stock":
-        publisher = Celery(broker=yard.broker_url, set_as_current=False)
+        publisher = Celery(broker=broker.broker_url, set_as_current=False)
         publisher.conf.broker_transport_options = {"queue_order_strategy": "priority"}
     with publisher.producer_or_acquire() as producer, producer.batch():
         for _ in range(jobs):
             publisher.send_task("kit.nothing", queue="batch", producer=producer, ignore_result=True)
-    if publisher is not yard.app:
+    if publisher is not broker.app:
         publisher.close()
 
 
-def is_empty(yard: Yard, app: str) -> bool:
+def is_empty(broker: Broker, app: str) -> bool:
     """Return whether no job of an application is queued, nor held by a worker."""
     if app == "stock":
-        return not yard.client.llen("batch") and not yard.client.hlen("unacked")
-    return yard.hand().places("batch") == 0 and yard.in_flight() == 0
+        return not broker.client.llen("batch") and not broker.client.hlen("unacked")
+    return broker.scripts().places("batch") == 0 and broker.in_flight() == 0
 
 
-def jobs_per_s(yard: Yard, app: str, pool: str, jobs: int, slots: int) -> float:
+def jobs_per_s(broker: Broker, app: str, pool: str, jobs: int, slots: int) -> float:
     """Return how fast a fresh worker empties a lane of jobs that do nothing."""
-    yard.client.flushdb()
-    yard.diary.client.flushdb()
-    fill(yard, app, jobs)
+    broker.client.flushdb()
+    broker.event_log.client.flushdb()
+    fill(broker, app, jobs)
     options = {"app": APPS[app], "slots": slots, "conf": {**CONF, "worker_pool": pool}, "queues": "batch"}
-    worker = yard.worker(f"{app}-{pool}-{time.monotonic_ns()}", **options)
-    start = yard.diary.read("ready")[-1].at
-    eventually(lambda: is_empty(yard, app), IN_TIME_S, "the lane is empty")
+    worker = broker.worker(f"{app}-{pool}-{time.monotonic_ns()}", **options)
+    start = broker.event_log.read("ready")[-1].at
+    eventually(lambda: is_empty(broker, app), IN_TIME_S, "the lane is empty")
     seconds = time.time() - start
     worker.stop()
     return jobs / seconds
@@ -63,13 +63,13 @@ def jobs_per_s(yard: Yard, app: str, pool: str, jobs: int, slots: int) -> float:
 def measure(arguments: argparse.Namespace) -> Any:
     """Return jobs/s of each, and the median of the pairs' ratios."""
     figures: dict[str, Any] = {}
-    with bench_yard() as yard:
+    with bench_broker() as broker:
         for pool, slots in (("threads", 20), ("prefork", 4)):
             runs: dict[str, list[float]] = {"stock": [], "lanes": []}
             for pair in range(arguments.pairs):
                 # The order alternates: what a machine does beside hits both alike.
                 for app in ("stock", "lanes") if pair % 2 else ("lanes", "stock"):
-                    runs[app].append(jobs_per_s(yard, app, pool, arguments.jobs, slots))
+                    runs[app].append(jobs_per_s(broker, app, pool, arguments.jobs, slots))
             ratios = [lanes / stock for lanes, stock in zip(runs["lanes"], runs["stock"], strict=True)]
             figures[pool] = {
                 **{app: round(statistics.median(speeds)) for app, speeds in runs.items()},

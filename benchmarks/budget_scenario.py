@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIMIT = 20  # requests/s
-BATCH, CRITICAL, EVERY = 1000, 60, 0.5
+BATCH_JOBS, CRITICAL_JOBS, EVERY = 1000, 60, 0.5
 LATENCY = 0.3  # s
 DEADLINE = 300.0  # s for everything to be answered
 
@@ -65,12 +65,12 @@ def measure(start_workers: Callable[[Rig], Callable[[dict[str, Any], str], None]
         start = time.time()
         for n in range(batch):
             submit(request(f"batch-{n}"), "batch")
-        for n in range(CRITICAL):
+        for n in range(CRITICAL_JOBS):
             submitted[f"critical-{n}"] = time.time()
             submit(request(f"critical-{n}"), "critical")
             time.sleep(max(0, start + (n + 1) * EVERY - time.time()))
         end = time.monotonic() + DEADLINE
-        while rig.summary()["statuses"].get("200", 0) < batch + CRITICAL + 1 and time.monotonic() < end:
+        while rig.summary()["statuses"].get("200", 0) < batch + CRITICAL_JOBS + 1 and time.monotonic() < end:
             time.sleep(0.25)
         calls = rig.calls()
     answered = {call["user_id"]: call["arrived"] for call in calls if call["status"] == 200}
@@ -78,10 +78,10 @@ def measure(start_workers: Callable[[Rig], Callable[[dict[str, Any], str], None]
     took = max(answered.values()) - start
     return {
         "critical_ms": quantiles(waits),
-        "unanswered": batch + CRITICAL + 1 - len(answered),
+        "unanswered": batch + CRITICAL_JOBS + 1 - len(answered),
         "limited": sum(call["status"] == 429 for call in calls),
         "seconds": round(took, 1),
-        "ratio_to_ideal": round(took / ((batch + CRITICAL) / LIMIT), 3),
+        "ratio_to_ideal": round(took / ((batch + CRITICAL_JOBS) / LIMIT), 3),
     }
 
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", choices=["lanes", "stock"])
-    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--batch", type=int, default=BATCH_JOBS)
     options = parser.parse_args()
     runs = {"lanes": with_lanes, "stock": with_stock}
     results = {name: measure(start, options.batch) for name, start in runs.items() if options.only in {None, name}}

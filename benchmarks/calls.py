@@ -35,7 +35,7 @@ HERE = Path(__file__).parents[1]
 REQUEST: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 
 #: Seconds for a worker to start.
-PATIENCE = 60.0
+IN_TIME_S = 60.0
 
 
 class Side:
@@ -59,14 +59,14 @@ class Side:
                 command, stdout=output, stderr=output, env={**os.environ, **env}, cwd=checkout
             )
         stack.callback(self._stop)
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + IN_TIME_S
         while b" ready." not in Path(log).read_bytes():
             assert time.monotonic() < end, "the worker did not start"
             time.sleep(0.05)
 
     def _stop(self) -> None:
         self._process.terminate()
-        self._process.wait(PATIENCE)
+        self._process.wait(IN_TIME_S)
 
     def measure(self, calls: int) -> None:
         """Make one round: questions alone, documents at once, questions beside documents."""

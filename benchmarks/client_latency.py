@@ -42,7 +42,7 @@ ASKS = 100
 STARTS = 0.5
 
 #: Seconds for a worker to start, and for the streams to end after their last token.
-PATIENCE = 60.0
+IN_TIME_S = 60.0
 
 
 @contextmanager
@@ -66,14 +66,14 @@ def worker(broker: str, api_url: str, slots: int) -> Iterator[int]:
     with tempfile.NamedTemporaryFile("w+b") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **env})
         try:
-            end = time.monotonic() + PATIENCE
+            end = time.monotonic() + IN_TIME_S
             while b" ready." not in Path(log.name).read_bytes():
                 assert time.monotonic() < end, "the worker did not start"
                 time.sleep(0.05)
             yield process.pid
         finally:
             process.terminate()
-            process.wait(PATIENCE)
+            process.wait(IN_TIME_S)
 
 
 def cpu_seconds(pid: int) -> float:

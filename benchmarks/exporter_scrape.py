@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_yard, main, percentiles
+from broker_kit.bench import bench_broker, main, percentiles
 from prometheus_client import CollectorRegistry, generate_latest
 
 from celery_app.broker.entry import Entry, cost_header
@@ -19,22 +19,22 @@ from celery_app.budget import Budget, Cost
 from celery_app.lanes import BATCH, LANES
 from celery_app.metrics.prometheus import LanesCollector
 from celery_app.routing import COST, MODEL, TENANT
-from celery_app.scheduler.verbs import PUBLISH_MANY
+from celery_app.scheduler.scripts import PUBLISH_MANY
 from celery_app.settings import Limits
 
 if TYPE_CHECKING:
     import argparse
 
-    from broker_kit.yard import Yard
+    from broker_kit.broker import Broker
 
 CHUNK = 1_000
 
 
-def fill(yard: Yard, jobs: int, tenants: int, models: int) -> None:
+def fill(broker: Broker, jobs: int, tenants: int, models: int) -> None:
     """Queue jobs of so many tenants and models, each with a budget of its own."""
     for number in range(models):
         budget = Budget(f"key:m{number}", f"m{number}", Limits(rpm=60), LANES, sharers=("batch",))
-        yard.client.hset("lanes:terms", f"batch:m{number}", budget.terms)
+        broker.client.hset("lanes:terms", f"batch:m{number}", budget.terms)
     cost = cost_header(Cost(output_tokens=0))
     for first in range(0, jobs, CHUNK):
         parts = []
@@ -43,24 +43,24 @@ def fill(yard: Yard, jobs: int, tenants: int, models: int) -> None:
             headers = {"id": name, MODEL: f"m{number // tenants % models}", TENANT: tenant, COST: cost}
             text = json.dumps({"headers": {"id": name}}).encode()
             parts += Entry(name, text, BATCH.priority, headers, "", 0.0).arguments()
-        PUBLISH_MANY.run(yard.client, (), ("", BATCH.name, 2 * jobs, f"batch:{first}", 60, 0, *parts))
+        PUBLISH_MANY.run(broker.client, (), ("", BATCH.name, 2 * jobs, f"batch:{first}", 60, 0, *parts))
 
 
 def measure(arguments: argparse.Namespace) -> Any:
     """Return milliseconds of scrapes, and of that what Redis is busy with them."""
-    with bench_yard() as yard:
-        fill(yard, arguments.jobs, arguments.tenants, arguments.models)
+    with bench_broker() as broker:
+        fill(broker, arguments.jobs, arguments.tenants, arguments.models)
         registry = CollectorRegistry()
-        registry.register(LanesCollector(yard.app))
+        registry.register(LanesCollector(broker.app))
         generate_latest(registry)
-        yard.client.config_resetstat()
+        broker.client.config_resetstat()
         times, cpu = [], time.process_time()
         for _ in range(arguments.scrapes):
             begun = time.perf_counter()
             text = generate_latest(registry).decode()
             times.append((time.perf_counter() - begun) * 1000)
         cpu = time.process_time() - cpu
-        scripts = yard.client.info("commandstats")["cmdstat_evalsha"]
+        scripts = broker.client.info("commandstats")["cmdstat_evalsha"]
         queued = re.search(r'lanes_jobs_queued{lane="batch"} (\S+)', text)
         assert queued
         assert float(queued[1]) == arguments.jobs

@@ -30,7 +30,6 @@ class Rig:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Start broker and API."""
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         server = self._stack.enter_context(ValkeyServer(port=free_port()))
         self.broker_url = f"redis://127.0.0.1:{server.port}/0"

@@ -16,9 +16,9 @@ JOBS = 50
 
 def watched(client: Redis, counts: collections.Counter[str], over: threading.Event) -> None:
     """Count the commands that clients send until it is over."""
-    from celery_app.scheduler import verbs
+    from celery_app.scheduler import scripts
 
-    names = {script.sha: f"{script.name}.lua" for script in vars(verbs).values() if hasattr(script, "sha")}
+    names = {script.sha: f"{script.name}.lua" for script in vars(scripts).values() if hasattr(script, "sha")}
     with client.monitor() as monitor:
         for told in monitor.listen():
             if over.is_set():

@@ -43,7 +43,6 @@ class Caller(asyncio.Protocol):
     """A connection that sends the next request as soon as it has the answer to the last."""
 
     def __init__(self, payload: bytes) -> None:
-        """Take the request to repeat."""
         self.answers = 0
         self._payload = payload
         self._received = b""
@@ -73,7 +72,6 @@ class Listener(asyncio.Protocol):
     """A connection that notes when each token of one stream comes."""
 
     def __init__(self, payload: bytes) -> None:
-        """Take the request of the stream."""
         self.begun = 0.0
         self.tokens: list[float] = []
         self.done = asyncio.get_running_loop().create_future()

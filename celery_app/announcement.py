@@ -17,7 +17,6 @@ class Announcement:
     """One event, as Celery's dispatcher hands it to the producer that it takes this for."""
 
     def __init__(self) -> None:
-        """Say nothing yet."""
         self._event: Any = None
 
     @classmethod

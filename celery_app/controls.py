@@ -18,7 +18,7 @@ from celery_app.control import Control, controls_of, fits
 from celery_app.errors import InvalidControl
 from celery_app.keys import CONTROLS, TERMS
 from celery_app.lanes import LANES
-from celery_app.scheduler.verbs import CONTROL
+from celery_app.scheduler.scripts import CONTROL
 from celery_app.settings import settings_of
 from celery_app.variables import LaneFields, Limits, Seconds, closest
 

@@ -30,7 +30,6 @@ class Derived(Generic[T]):
     """The value; it is asked for several times a job, so looking whether anything has changed takes microseconds."""
 
     def __init__(self, derive: Callable[[Given], T]) -> None:
-        """Take what makes the value."""
         self._derive = derive
         self._last: _Last[T] | None = None
 

@@ -41,9 +41,9 @@ def _count_lanes(app: Any) -> None:
 
 def _depths(app: Any) -> dict[str, int]:
     """Return the jobs of each lane that are queued or wait for a time."""
-    from celery_app.broker.census import census
+    from celery_app.broker.lane_stats import lane_stats
     from celery_app.connection import key_prefix, redis_client
     from celery_app.settings import settings_of
 
-    counted = census(redis_client(app), settings_of(app).lanes, key_prefix(app))
+    counted = lane_stats(redis_client(app), settings_of(app).lanes, key_prefix(app))
     return {name: lane.depth + lane.returning for name, lane in counted.items()}

@@ -73,7 +73,6 @@ class Heartbeat:
     """Runs the entries that are awake; its thread starts with the first of them."""
 
     def __init__(self) -> None:
-        """Know no entry."""
         begin_in_each_process(self)
 
     def begin(self) -> None:

@@ -48,9 +48,9 @@ SLOTS_KEPT = 600
 #: Seconds that a worker's sign of life lasts: two may fail. A worker that stops takes its sign away.
 SIGN_LASTS = 15
 
-# The scripts' own: seconds for which a budget is kept that nobody uses, and a call that was taken for dead; a bell that
-# nobody waits for; moments for which workers were told to look; a call that waits and has not asked again.
-_BUDGET_KEPT, _LAPSED_KEPT, _BELL_KEPT, _WAKES_KEPT, _ASKS_WITHIN = 86_400, 3_600, 60, 1, 2
+# The scripts' own: seconds for which a budget is kept that nobody uses, and a call that was taken for dead; a wakeup
+# that nobody waits for; moments for which workers were told to look; a call that waits and has not asked again.
+_BUDGET_KEPT, _LAPSED_KEPT, _WAKEUP_KEPT, _WAKES_KEPT, _ASKS_WITHIN = 86_400, 3_600, 60, 1, 2
 
 _PART = re.compile(r"<\w+>")
 
@@ -114,8 +114,8 @@ WEIGHTS = Key("weights", "hash")
 DEADLINES = Key("deadlines", "zset")
 #: ids of jobs that wait for a time, by that in ms.
 SCHEDULED = Key("scheduled", "zset")
-#: Rung by a script for one worker that waits for a queue: a single token.
-BELL = Key("bell:<queue>", "list", _BELL_KEPT)
+#: Sent by a script to one worker that waits for a queue: a single token.
+WAKEUP = Key("bell:<queue>", "list", _WAKEUP_KEPT)
 #: Processes that were told when to look again for a budget, by that in µs.
 WAKES = Key("wakes:<lane>:<budget>", "zset", _WAKES_KEPT)
 #: "<lane>|<budget>": the queues of calls that wait in their slots for a budget, by the time in ms when they lapse.
@@ -169,7 +169,7 @@ DONE = Key("done:<id>", "list", DONE_KEPT)
 #: (`STREAM_KEPT_RUNNING`), and shorter still once it has ended (`STREAM_KEPT`).
 STREAM = Key("stream:<id>", "stream", STREAM_KEPT_QUEUED)
 #: What is known of a batch: how many jobs it has, "queued", "placed", "done", "failed", "cancelled".
-BATCH = Key("batch:<batch>", "hash", BATCH_KEPT)
+BATCH_COUNTS = Key("batch:<batch>", "hash", BATCH_KEPT)
 #: A bit for each job of a batch that was counted.
 BATCH_SEEN = Key("batch:<batch>:seen", "string", BATCH_KEPT)
 #: The jobs of a batch in the order of their ends: their indices and outcomes.

@@ -21,7 +21,7 @@ from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.broker_urls import MASTER, SENTINEL, joined, verified
 from celery_app.descriptions import describe_message
 from celery_app.job_headers import PUBLISH_HEADER
-from celery_app.publishing import PATIENCE, REPLY_TIMEOUT, new_token, publishing
+from celery_app.publishing import REPLY_TIMEOUT, SUBMIT_WITHIN, new_token, publishing
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter
 from celery_app.stand_in import stand_in
@@ -160,9 +160,9 @@ class LaneAMQP(AMQP):
             yield producer  # whoever brings a connection, or collects a batch, knows where to
 
     @property
-    def patience(self) -> float | None:
+    def submit_within(self) -> float | None:
         """Seconds without an answer after which whoever sends a job is told; None: a worker, who has time."""
-        return None if self.rules.serving else PATIENCE
+        return None if self.rules.serving else SUBMIT_WITHIN
 
     def close_lanes(self) -> None:
         """Close the lanes' own connections."""
@@ -202,10 +202,10 @@ class LaneAMQP(AMQP):
             # New with each submission: whoever copies a job's headers does not mean the job itself.
             options["headers"] = {**(options.get("headers") or {}), PUBLISH_HEADER: new_token()}
             own_policy = options.get("retry_policy") or {}
-            patience = None if own_policy else self.patience
+            submit_within = None if own_policy else self.submit_within
             options["retry_policy"] = {**RETRY_POLICY, **own_policy}
             message, announcement = self._announced(message, lane.name)
-            with publishing(patience, announcement), self.lane_producer(producer) as own:
+            with publishing(submit_within, announcement), self.lane_producer(producer) as own:
                 return send(own, name, message, **options)
 
         return send_task_message

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import redis
 from celery import bootsteps
 
-from celery_app.broker.census import census
+from celery_app.broker.lane_stats import lane_stats
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.heartbeat import HEARTBEAT, Entry
 from celery_app.keys import WORKERS
-from celery_app.scheduler.verbs import PRESENT, SERVING
+from celery_app.scheduler.scripts import PRESENT, SERVING
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 
@@ -31,7 +31,6 @@ class Presence(bootsteps.StartStopStep):
     name = "lanes-presence"
 
     def __init__(self, worker: Any, **options: Any) -> None:
-        """Say nothing yet."""
         self._name = uuid.uuid4().hex
         self._signing = Entry("say that this worker is here", SIGN_EVERY, partial(self._give_sign, worker.app))
         super().__init__(worker, **options)
@@ -83,7 +82,7 @@ def why_silent(app: Any, lane: str | None) -> str:
         if not SERVING.run(client, *serving_call([lane], prefix))[0]:
             return f": {unserved(lane)}"
         known = settings_of(app).lane(lane)
-        queued = census(client, [known], prefix)[lane].depth if known else 0
+        queued = lane_stats(client, [known], prefix)[lane].depth if known else 0
     except redis.RedisError:
         return ""
     return f" ({queued:,} jobs are queued in {lane})" if queued else ""

@@ -21,7 +21,7 @@ REPLY_TIMEOUT = 1.4
 
 #: Seconds without an answer after which a web request is told: two replies waited for, and
 #: within the 3 s that are promised.
-PATIENCE = 2.85
+SUBMIT_WITHIN = 2.85
 
 #: Bytes of a token: as unlikely to be drawn twice within minutes as anything has to be.
 _TOKEN_BYTES = 12
@@ -56,24 +56,24 @@ class Publishing:
         announcement: the event that tells of the job once it is queued; None: nobody is told.
     """
 
-    def __init__(self, patience: float | None, announcement: Announcement | None = None) -> None:
+    def __init__(self, within: float | None, announcement: Announcement | None = None) -> None:
         """Begin.
 
         Args:
-            patience: seconds without an answer; None: as long as the connection's own timeouts allow.
+            within: seconds without an answer; None: as long as the connection's own timeouts allow.
             announcement: the event that tells of the job.
         """
         self.announcement = announcement
         self.is_uncertain = False
         self.instead: str | None = None
-        self._patience = patience
+        self._within = within
         self._silent_since = time.monotonic()
 
     def seconds_left(self) -> float | None:
         """Return the seconds that an answer may still be waited for, None where there is no bound."""
-        if self._patience is None:
+        if self._within is None:
             return None
-        return max(0.0, self._silent_since + self._patience - time.monotonic())
+        return max(0.0, self._silent_since + self._within - time.monotonic())
 
     def sent(self) -> None:
         """Note that the broker is about to be given the job."""
@@ -102,13 +102,13 @@ def publishing_now() -> Publishing:
 
 
 @contextmanager
-def publishing(patience: float | None, announcement: Announcement | None = None) -> Iterator[Publishing]:
+def publishing(within: float | None, announcement: Announcement | None = None) -> Iterator[Publishing]:
     """Submit one job within the block.
 
     Raises:
         PublishUncertain: in place of whatever ended it, where the job may be queued.
     """
-    submission = Publishing(patience, announcement)
+    submission = Publishing(within, announcement)
     token = _current.set(submission)
     try:
         yield submission

@@ -27,7 +27,7 @@ _LANES = f"local LANES = {{{', '.join(f'{lane.name} = true' for lane in LANES)}}
 
 
 class Script:
-    """One verb, from ``<package>/scripts/<name>.lua``; make one at import and share it between threads.
+    """One script, from ``<package>/scripts/<name>.lua``; make one at import and share it between threads.
 
     Attributes:
         name: the file's name without its suffix.
@@ -91,13 +91,13 @@ class Script:
         """
         keys = tuple(keys)
         call = (len(keys), *keys, *args)
-        patience = _patience(connection.socket_timeout, timeout)
+        read_timeout = _read_timeout(connection.socket_timeout, timeout)
         try:
             connection.send_command("EVALSHA", self.sha, *call)
-            return connection.read_response(**patience)
+            return connection.read_response(**read_timeout)
         except NoScriptError:
             connection.send_command("EVAL", self.source, *call)
-            return connection.read_response(**patience)
+            return connection.read_response(**read_timeout)
 
     def add_to(self, pipe: Pipeline, keys: Keys = (), args: Args = ()) -> None:
         """Queue the script on the pipeline of `run_together`."""
@@ -168,8 +168,8 @@ def _joined(parts: list[str]) -> list[str]:
     Of a library a script gets the functions that it uses: the server builds each anew whenever it runs. Lua allows 200
     local names, so a library keeps to itself what no part behind it uses.
     """
-    *libraries, verb = parts
-    joined, words = [verb], set(re.findall(r"\w+", verb))
+    *libraries, script = parts
+    joined, words = [script], set(re.findall(r"\w+", script))
     for library in reversed(libraries):
         behind, needed = set(words), []
         for chunk in _chunks_of(library):
@@ -198,6 +198,6 @@ def _shown(shown: set[str], match: re.Match[str]) -> str:
     return match[2] if has_value else ""
 
 
-def _patience(own: float | None, timeout: float | None) -> dict[str, float]:
+def _read_timeout(own: float | None, timeout: float | None) -> dict[str, float]:
     """Return the option of redis-py that makes a reply come sooner than the connection's own timeout."""
     return {} if timeout is None or (own is not None and own <= timeout) else {"timeout": timeout}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 
-def told_to_finish() -> bool:
+def warm_shutdown() -> bool:
     """Say whether it is to stop once its jobs are done; a pool's process is not told."""
     return _told("should_stop")
 
 
-def told_to_end() -> bool:
+def cold_shutdown() -> bool:
     """Say whether it is to stop now."""
     return _told("should_terminate")
 

@@ -160,7 +160,7 @@ def _pool_name(pool: Any) -> str:
 def _prepare_process(app: Any, slots: int) -> None:
     """Make this process one that serves lanes: its connections, its results, its figures."""
     from celery_app.metrics.startup import record  # these bring redis-py along
-    from celery_app.patience import keep_results
+    from celery_app.result_retry import keep_results
 
     app.amqp.rules.serving = True
     _ready_connections(app, slots)

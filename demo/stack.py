@@ -17,7 +17,7 @@ from celery_app.lanes import CRITICAL, LANES
 from demo import parts
 from demo.errors import NotReady, Unusable
 from demo.processes import Child, Interrupts, ProcessGroup, stop
-from demo.simulator import Behaviour, Limits, RunningServer, running
+from demo.simulator import ApiLimits, Behaviour, RunningServer, running
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,7 +134,7 @@ class Stack:
             self._check_foreign_broker()
         if self.simulated:
             limits = {
-                pattern: Limits(rpm=each.rpm, itpm=each.itpm, otpm=each.otpm, in_flight=each.concurrency)
+                pattern: ApiLimits(rpm=each.rpm, itpm=each.itpm, otpm=each.otpm, in_flight=each.concurrency)
                 for pattern, each in {**self.settings.model_limits, "*": self.settings.limits}.items()
             }
             self.simulator = self._exits.enter_context(running(Behaviour(**self._behaviour), limits=limits))

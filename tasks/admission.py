@@ -18,7 +18,7 @@ from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, OutOfBudget, PromptTooLarge
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
-from celery_app.stopping import told_to_end, told_to_finish
+from celery_app.stopping import cold_shutdown, warm_shutdown
 from tasks.call import Call, FreeCall
 from tasks.cancelling import running
 from tasks.endings import REFUSES_ACCOUNT, cancelled, requeued
@@ -99,7 +99,7 @@ def _waited_for(job: Job, budget: Budget, client: redis.Redis, cost: Cost) -> Ca
             _pause(job, AWAY_PAUSE)
         elif answer.granted:
             job.attempt.called = True
-            leases.hold(*claim)
+            leases.register(*claim)
             return Call(budget, client, answer.ticket, job, leases)
         elif answer.lost:
             raise Ignore  # its lease was over, and another worker does it
@@ -154,5 +154,5 @@ def _pause(job: Job, seconds: float) -> None:
     call = running()
     if call is not None and call.cancelled:
         cancelled(job)
-    if told_to_finish() or told_to_end():
+    if warm_shutdown() or cold_shutdown():
         raise requeued(job, OutOfBudget(wait=0.0, dimension="its worker stops"), 0.0, attempt_spent=False)

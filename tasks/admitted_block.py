@@ -1,4 +1,4 @@
-"""The block around an admitted call: settled however it ends, its failure judged, its job ended or given back."""
+"""The block around an admitted call: settled however it ends, its failure judged, its job ended or requeued."""
 
 from __future__ import annotations
 

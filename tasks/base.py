@@ -82,8 +82,8 @@ class LaneTask(Task):
     def backend(self) -> Any:
         """The project's own result backend, or the lanes' where it has none; a task may be given another."""
         backend = backend_of(self.app) if self._backend is None else self._backend
-        patient = getattr(self.app, "lanes_patience", None)  # where jobs run
-        return store_descriptions(backend if patient is None else patient(backend))
+        retrying = getattr(self.app, "lanes_result_retry", None)  # where jobs run
+        return store_descriptions(backend if retrying is None else retrying(backend))
 
     @backend.setter
     def backend(self, value: Any) -> None:

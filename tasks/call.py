@@ -12,7 +12,7 @@ import redis
 from celery_app.away import say_away
 from celery_app.broker.claims import claim_of
 from celery_app.broker.returns import settle_later
-from celery_app.budget import Budget, Outcome, Settlement, Usage
+from celery_app.budget import Budget, CallOutcome, Settlement, Usage
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.errors import NotAMessage
 from celery_app.keys import ENDED_KEPT
@@ -47,7 +47,7 @@ class Call:
         """Keep what settling needs; `leases` hold a call that its job did not come with."""
         self.usage: Usage | None = None
         self.headers: Mapping[str, str] | None = None
-        self.outcome: Outcome = "answered"
+        self.outcome: CallOutcome = "answered"
         self._budget, self._client, self._ticket, self._job = budget, client, ticket, job
         self._leases, self._begun = leases, time.monotonic()
 
@@ -70,7 +70,7 @@ class Call:
         except redis.RedisError as exc:
             say_away("the headers of an answer did not reach the budget", exc)
 
-    def failed(self, outcome: Outcome, headers: Mapping[str, str] | None = None, reason: str = "") -> None:
+    def failed(self, outcome: CallOutcome, headers: Mapping[str, str] | None = None, reason: str = "") -> None:
         """Say how the call failed."""
         self.outcome, self.headers, self.reason = outcome, headers, reason
 
@@ -139,10 +139,9 @@ class FreeCall(Call):
     """A call that nothing is drawn on for, because no API is asked."""
 
     def __init__(self) -> None:
-        """Hold nothing."""
         self.usage: Usage | None = None
         self.headers: Mapping[str, str] | None = None
-        self.outcome: Outcome = "answered"
+        self.outcome: CallOutcome = "answered"
 
     def begun(self, headers: Mapping[str, str]) -> None:
         """Learn nothing."""

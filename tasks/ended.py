@@ -1,7 +1,7 @@
 """What ends in Redis ends for whoever waits, too: any worker that serves a lane sees to it.
 
-A job that kills its workers is buried by a script, a deadline passes in the queue, a queued job is cancelled: no worker
-has it in hand. What no worker can take up is buried before any task has it.
+A job that kills its workers is dead-lettered by a script, a deadline passes in the queue, a queued job is cancelled:
+no worker has it in hand. What no worker can take up is dead-lettered before any task has it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from celery.states import PENDING, READY_STATES, SUCCESS
 
 from celery_app.away import say_away
 from celery_app.broker.body import read_body
-from celery_app.broker.dead_letters import say_buried
+from celery_app.broker.dead_letters import say_dead_letter
 from celery_app.broker.entry import is_text
 from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker
 from celery_app.heartbeat import HEARTBEAT, Entry
 from celery_app.keys import TEXT
 from celery_app.results import backend_of
-from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
+from celery_app.scheduler.scripts import DONE_ENDED, TAKE_ENDED
 from celery_app.worker import lanes_of
 from tasks.base import LaneTask
 from tasks.endings import cancelled, may_end, tell_monitors
@@ -118,7 +118,6 @@ class _Teller:
     """
 
     def __init__(self, app: Any) -> None:
-        """Have nothing to tell."""
         self._app = app
         self._taken: SimpleQueue[list[Any]] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -175,7 +174,7 @@ def _tell(app: Any, client: Any, prefix: str, row: list[Any]) -> None:
             return
     DONE_ENDED.run(client, (), (prefix, job_id))
     if ending == BURIED:
-        say_buried(queue, task, task_id, reason)
+        say_dead_letter(queue, task, task_id, reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from celery.states import REVOKED
 
 from celery_app.broker import verdict
 from celery_app.broker.claims import claim_of
-from celery_app.broker.returns import bury, requeue
+from celery_app.broker.returns import dead_letter, requeue
 from celery_app.errors import Buried, Cancelled, LanesError
 from celery_app.metrics.events import JobEvent, Kind, emit
 from celery_app.results import backend_of
@@ -157,7 +157,7 @@ def keep_dead_letter(job: Job) -> None:
     """Keep a job that is to be kept; it has failed, and whoever waits has been told: it may be replayed."""
     kept, job.attempt.dead_letter = job.attempt.dead_letter, None
     if kept and job.claim:
-        bury(job.app, job.request.properties, *kept)
+        dead_letter(job.app, job.request.properties, *kept)
 
 
 #: How the reason of a dead letter begins that the account is to blame for; as in scheduler/scripts/lib/overdue.lua.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_app.budget import Outcome
+    from celery_app.budget import CallOutcome
 
 #: Full-jitter backoff: uniform in 0 … min(BACKOFF_CAP, BACKOFF_BASE * 2^failures).
 #: Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
@@ -47,7 +47,7 @@ class Failure:
     account: bool = False
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> CallOutcome:
         """How the call ended, for the budget."""
         if self.kind == "limited":
             return "limited"

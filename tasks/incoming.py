@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STREAM_TYPE = "text/event-stream"
 
 #: How OpenAI's streams end, and those of some gateways in front of Anthropic's API.
-DONE = b"[DONE]"
+END_MARK = b"[DONE]"
 
 #: How the Messages API writes an event's type; a reader may put it on a line of its own.
 _TYPE = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
@@ -100,7 +100,7 @@ class Incoming:
         return b"" if self._body is None else bytes(self._body)
 
     def _take(self, server_event: ServerEvent) -> Iterator[bytes]:
-        if server_event.data == DONE:
+        if server_event.data == END_MARK:
             self._done, self._body = True, None
             return
         event, line = _read(server_event)

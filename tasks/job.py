@@ -93,7 +93,7 @@ class Job:
     timeouts: int
     refused_at: int
     cancelled: bool | None
-    been_out: bool
+    redelivered: bool
     batch: str | None
     replies: bool
     is_eager: bool
@@ -143,7 +143,7 @@ class Job:
             timeouts=request.get(TIMEOUTS) or 0,
             refused_at=request.get(REFUSED_AT) or 0,
             cancelled=None if cancelled is None else bool(cancelled),
-            been_out=bool(retries or delivery.get("redelivered")),
+            redelivered=bool(retries or delivery.get("redelivered")),
             batch=request.get(BATCH_HEADER),
             replies=bool(request.get(REPLY_HEADER)),
             is_eager=bool(request.is_eager),

@@ -46,7 +46,6 @@ class CallLoop:
     """
 
     def __init__(self) -> None:
-        """Start it."""
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
         self.clients: dict[tuple[str, str], Any] = {}

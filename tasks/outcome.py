@@ -11,7 +11,16 @@ from celery_app.away import say_away
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import error_event
 from celery_app.job_headers import batch_id_of
-from celery_app.keys import BATCH, BATCH_ENDED, BATCH_FAILED, BATCH_KEPT, BATCH_SEEN, DONE, DONE_KEPT, STREAM_TASK
+from celery_app.keys import (
+    BATCH_COUNTS,
+    BATCH_ENDED,
+    BATCH_FAILED,
+    BATCH_KEPT,
+    BATCH_SEEN,
+    DONE,
+    DONE_KEPT,
+    STREAM_TASK,
+)
 from celery_app.script import Script
 from celery_app.stand_in import stand_in
 from tasks.relay import end_failed
@@ -70,5 +79,5 @@ def _tally(job: Job, outcome: Outcome) -> None:
         return  # a stock producer's header: no job of a batch has such an id
     if index > LAST_INDEX:
         return
-    keys = [key.of(key_prefix(job.app), batch_id) for key in (BATCH, BATCH_SEEN, BATCH_ENDED, BATCH_FAILED)]
+    keys = [key.of(key_prefix(job.app), batch_id) for key in (BATCH_COUNTS, BATCH_SEEN, BATCH_ENDED, BATCH_FAILED)]
     TALLY.run(redis_client(job.app), keys, (index, outcome, BATCH_KEPT))

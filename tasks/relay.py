@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 GROUP = 0.015
 
 #: Seconds between two tries while Redis is away, and how long they are repeated before a reader's loss is accepted.
-AWAY_PAUSE, AWAY_PATIENCE = 0.2, 30.0
+AWAY_PAUSE, AWAY_FOR = 0.2, 30.0
 
 #: Random bytes that tell an attempt from all others of its job.
 _ATTEMPT_BYTES = 4
@@ -72,7 +72,7 @@ class RelayedStream:
         """Wait until Redis has all; not for ever, since the job goes on without its readers."""
         self._sent.clear()
         self._relay.add(self, (), at_once=True)
-        self._sent.wait(2 * AWAY_PATIENCE)
+        self._sent.wait(2 * AWAY_FOR)
 
     def take(self) -> list[Command]:
         """Give the commands that send what is pending; for the relay."""
@@ -154,7 +154,7 @@ class Relay:
 
     def _send_until_there(self, commands: list[Command]) -> None:
         """Repeat what Redis may have got already: readers go by the events' numbers."""
-        give_up_at = time.monotonic() + AWAY_PATIENCE
+        give_up_at = time.monotonic() + AWAY_FOR
         while True:
             try:
                 self._send(commands)

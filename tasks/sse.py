@@ -27,7 +27,6 @@ class EventParser:
     """Takes bytes as they arrive and gives each event that is complete."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
         self._rest = bytearray()
         self._at_start = True
         self._after_cr = False

@@ -70,7 +70,7 @@ def _relayed(job: Job) -> RelayedStream:
     from tasks.relay import RelayedStream, relay_for, stream_key
 
     key = stream_key(job.app, job.id)
-    anew = bool(job.been_out and redis_client(job.app).exists(key))
+    anew = bool(job.redelivered and redis_client(job.app).exists(key))
     return RelayedStream(relay_for(job.app), key, anew=anew)
 
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 FIRST_CONNECTIONS = 4
 
 #: Seconds that the API may take to answer the first request; a worker starts without it, too.
-PATIENCE = 5.0
+FIRST_REPLY_WITHIN = 5.0
 
 #: What the Messages API calls a wrong key. A gateway may answer 401 to any path that it does not know, and a key
 #: that may call but not list models is answered with 403: only both together are certain.
@@ -81,9 +81,9 @@ def ready(keys: Iterable[str], base_url: str, connections: int) -> None:
     for key in keys:
         client = client_for(key, base_url)
         try:
-            run(partial(_knock_all, client, connections), PATIENCE)
+            run(partial(_knock_all, client, connections), FIRST_REPLY_WITHIN)
         except OutOfTime:
-            logger.warning("the API at %s has not answered within %.0f s", base_url, PATIENCE)
+            logger.warning("the API at %s has not answered within %.0f s", base_url, FIRST_REPLY_WITHIN)
 
 
 async def _knock_all(client: Any, connections: int) -> None:

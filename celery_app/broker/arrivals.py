@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from celery_app.broker.entry import Entry, entry_of, word
-from celery_app.broker.outbox import NO_CAPACITY, upload_of
+from celery_app.broker.publisher import NO_CAPACITY, upload_of
 from celery_app.keys import ARRIVED, PUBLISHED_KEPT, UPLOAD_KEPT
-from celery_app.scheduler.verbs import PUBLISH
+from celery_app.scheduler.scripts import PUBLISH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,7 +74,7 @@ def _enter(
 
 
 def _entry(text: bytes, step_of: Callable[[Any], int]) -> tuple[Entry, list[Any]]:
-    """Read a message; one that nobody can read, or that is too large, is for a worker to bury, who says why."""
+    """Read a message; one that nobody can read, or that is too large, is for a worker to dead-letter, who says why."""
     try:
         message = json.loads(text)
         token = word(message["properties"].get("delivery_tag")) or _digest(text)

@@ -14,17 +14,17 @@ from kombu.transport import redis as kombu_redis
 
 from celery_app.broker.arrivals import take_in
 from celery_app.broker.claims import claim_of
+from celery_app.broker.delivery import Delivery
 from celery_app.broker.holders import leases_for
-from celery_app.broker.inbox import Inbox
 from celery_app.broker.lease import Leases
-from celery_app.broker.outbox import LanePublishBatch, Outbox
+from celery_app.broker.publisher import LanePublishBatch, Publisher
 from celery_app.broker.qos import QoS
 from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.broker_urls import SENTINEL
 from celery_app.connection import connection_pool
 from celery_app.heartbeat import REPLY_TIMEOUT
-from celery_app.keys import ARRIVED, BELL, TEXT
-from celery_app.scheduler.verbs import CENSUS, CLAIM, PURGE
+from celery_app.keys import ARRIVED, TEXT, WAKEUP
+from celery_app.scheduler.scripts import CLAIM, PURGE, STATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that an idle worker blocks on its bells at most: what a stock producer puts into a lane rings none.
-BELL_WAIT = 0.25
+#: Seconds that an idle worker blocks on its wakeups at most: what a stock producer puts into a lane sends none.
+WAKEUP_WAIT = 0.25
 
 #: Jobs claimed in one round trip at most. Each is handed to its slot before the next claim, so a critical job that
 #: arrives meanwhile waits for that many hand-overs.
@@ -69,7 +69,7 @@ class Channel(kombu_redis.Channel):
         self._claiming = False
         #: Whether the command under way is kombu's own, because no lane was consumed from when it was sent.
         self._stock = True
-        self._bell_wait = BELL_WAIT
+        self._wakeup_wait = WAKEUP_WAIT
         self._token = ""
         #: Jobs that the claim under way asks for.
         self._asked = 0
@@ -116,9 +116,9 @@ class Channel(kombu_redis.Channel):
 
     def wake(self) -> None:
         """Have the event loop look for work: a slot is free."""
-        waker = self.connection.waker if self.connection is not None else None
-        if waker is not None:
-            waker.wake()
+        loop_wakeup = self.connection.loop_wakeup if self.connection is not None else None
+        if loop_wakeup is not None:
+            loop_wakeup.wake()
 
     # The way out ------------------------------------------------------------------------------------------------
 
@@ -146,8 +146,8 @@ class Channel(kombu_redis.Channel):
             self._asked = self._free_slots()
             connection.send_command(*self._claim_command(queues, self._asked, self._token))
         else:
-            bells = [BELL.of(self.global_keyprefix, queue) for queue in queues]
-            connection.send_command("BRPOP", *bells, self._bell_wait)
+            wakeups = [WAKEUP.of(self.global_keyprefix, queue) for queue in queues]
+            connection.send_command("BRPOP", *wakeups, self._wakeup_wait)
 
     def _brpop_read(self, **options: Any) -> bool:
         if self._stock:
@@ -188,11 +188,11 @@ class Channel(kombu_redis.Channel):
         if self.rules is not None:
             with _coming_back():
                 self.rules.keep_terms(self._plain_client(), self.global_keyprefix)
-        sweep_after = round(self.leases.sweep_after() * 1000)
+        reap_after = round(self.leases.reap_after() * 1000)
         steps = ",".join(map(str, self.priority_steps))
         own = [queue for queue in queues if not self.is_lane(queue)]
         flags = [part for queue in own for part in (queue, self._flag(queue))]
-        options = (token, most, sweep_after, round(BELL_WAIT * 1000), int(self.leases.has_suspect), self.sep, steps)
+        options = (token, most, reap_after, round(WAKEUP_WAIT * 1000), int(self.leases.has_suspect), self.sep, steps)
         return [self.global_keyprefix, *options, len(own), *flags, *self._lane_arguments(queues)]
 
     def _flag(self, queue: str) -> str:
@@ -225,15 +225,15 @@ class Channel(kombu_redis.Channel):
     def _deliver_claimed(self, reply: list[Any]) -> bool:
         look_ms, has_arrivals, unknown, rows = reply
         held = self._claimed_to_hold
-        claimed = Inbox(rows, self._token, held, self.leases)
+        claimed = Delivery(rows, self._token, held, self.leases)
         if self._closing:
             claimed.requeue()
             raise Empty
         self._prepare(has_arrivals, unknown)
-        # A claim that could have had more has left nothing, and whatever comes since has rung a bell.
+        # A claim that could have had more has left nothing, and whatever comes since has sent a wakeup.
         self._hungry = len(claimed) >= self._asked or bool(has_arrivals or unknown)
         # At least a millisecond: 0 would block for ever.
-        self._bell_wait = BELL_WAIT if look_ms < 0 else min(BELL_WAIT, max(look_ms, 1) / 1000)
+        self._wakeup_wait = WAKEUP_WAIT if look_ms < 0 else min(WAKEUP_WAIT, max(look_ms, 1) / 1000)
         with closing(claimed.messages(self._read_text)) as messages:
             for queue, message in messages:
                 self._queue_cycle.rotate(queue)
@@ -284,7 +284,7 @@ class Channel(kombu_redis.Channel):
         except Exception as exc:
             if not held or not self.is_lane(queue):
                 raise
-            self.leases.bury(*claim_of(delivery), f"no worker can take it up: {type(exc).__name__}")
+            self.leases.dead_letter(*claim_of(delivery), f"no worker can take it up: {type(exc).__name__}")
             if delivery in self.qos._delivered:
                 self.qos._free_slot(delivery)
 
@@ -297,7 +297,7 @@ class Channel(kombu_redis.Channel):
             token = self._new_token()
             arguments = self._claim_arguments([queue], 1, token)
             _, has_arrivals, unknown, rows = CLAIM.run(self._plain_client(), (), arguments)
-            claimed = Inbox(rows, token, frozenset({queue}) - self._unheld, self.leases)
+            claimed = Delivery(rows, token, frozenset({queue}) - self._unheld, self.leases)
             messages = [message for _, message in claimed.messages(self._read_text)]
             if messages:
                 return messages[0]
@@ -314,7 +314,7 @@ class Channel(kombu_redis.Channel):
     def _queued(self, lane: str) -> tuple[int, int]:
         """Return how many jobs of a lane are queued, and how many wait for a time."""
         steps = ",".join(map(str, self.priority_steps))
-        ((queued, _, _, scheduled, _),) = CENSUS.run(
+        ((queued, _, _, scheduled, _),) = STATS.run(
             self._plain_client(), (), (self.global_keyprefix, self.sep, steps, lane)
         )
         return int(queued), int(scheduled)
@@ -359,11 +359,11 @@ class Channel(kombu_redis.Channel):
             super()._put(queue, message, **kwargs)
             return
         batch = kwargs.get("_publish_batch")
-        outbox = Outbox(self, queue, message)
+        publisher = Publisher(self, queue, message)
         if batch is None:
-            outbox.put(self._plain_client().connection_pool)
+            publisher.put(self._plain_client().connection_pool)
         else:
-            batch.add_job(outbox)
+            batch.add_job(publisher)
 
     def create_publish_batch(self, max_size: int) -> LanePublishBatch:
         """Create a publish batch that knows of full lanes."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: Property of a delivered message with the token of its claim; it exists in the worker only.
-CLAIM = "lanes_claim"
+CLAIM_PROPERTY = "lanes_claim"
 
 #: Likewise, with whether the job had been cancelled when it was claimed.
 CANCELLED = "lanes_cancelled"
@@ -60,4 +60,4 @@ def queue_of(properties: Mapping[str, Any] | None, delivery_info: Mapping[str, A
 
 def is_claimed(properties: Mapping[str, Any] | None) -> bool:
     """Say whether a task's ``request.properties`` belong to a job that was claimed from this broker."""
-    return bool(properties and properties.get(CLAIM) and properties.get("delivery_tag"))
+    return bool(properties and properties.get(CLAIM_PROPERTY) and properties.get("delivery_tag"))

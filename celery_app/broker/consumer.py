@@ -85,36 +85,36 @@ class LaneConsumer(Consumer):
         return on_task_received
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """Bury a message that is no Celery task."""
+        """Dead-letter a message that is no Celery task."""
         if not is_in_lane(message):
             super().on_unknown_message(body, message)
             return
-        _bury(message, "no Celery task")
+        _dead_letter(message, "no Celery task")
         signals.task_rejected.send(sender=self, message=message, exc=None)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Bury a job for a task that this worker does not know."""
+        """Dead-letter a job for a task that this worker does not know."""
         if not is_in_lane(message):
             super().on_unknown_task(body, message, exc)
             return
         name, task_id = message.headers.get("task", "?"), message.headers.get("id")
-        _bury(message, f"unknown task {name!r}: import its module in the worker")
+        _dead_letter(message, f"unknown task {name!r}: import its module in the worker")
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Bury a job whose message breaks Celery's protocol, or is no JSON."""
+        """Dead-letter a job whose message breaks Celery's protocol, or is no JSON."""
         if not is_in_lane(message):
             super().on_invalid_task(body, message, exc)
             return
-        _bury(message, f"invalid task message: {type(exc).__name__}")
+        _dead_letter(message, f"invalid task message: {type(exc).__name__}")
         signals.task_rejected.send(sender=self, message=message, exc=exc)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Bury a message whose body cannot be decoded, such as a pickle."""
+        """Dead-letter a message whose body cannot be decoded, such as a pickle."""
         if not is_in_lane(message):
             super().on_decode_error(message, exc)
             return
-        _bury(message, f"undecodable: {type(exc).__name__}, content type {message.content_type!r}")
+        _dead_letter(message, f"undecodable: {type(exc).__name__}, content type {message.content_type!r}")
 
 
 def is_in_lane(message: Any) -> bool:
@@ -151,6 +151,6 @@ def _is_call(body: Any) -> bool:
     return isinstance(body, dict) and "args" in body
 
 
-def _bury(message: Any, reason: str) -> None:
-    message.channel.qos.bury(message.delivery_tag, reason)
+def _dead_letter(message: Any, reason: str) -> None:
+    message.channel.qos.dead_letter(message.delivery_tag, reason)
     message.ack_log_error(logger, message.channel.connection_errors)

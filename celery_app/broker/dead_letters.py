@@ -1,4 +1,4 @@
-"""A line at WARNING for each job that goes to the dead letters, whoever has buried it.
+"""A line at WARNING for each job that goes to the dead letters, whoever has dead-lettered it.
 
 The letters themselves are in `celery_app.dead_letters`.
 """
@@ -22,7 +22,7 @@ MOST_LINES = 50
 _lines = BoundedLog(logger.warning, MOST_LINES)
 
 
-def say_buried(lane: str, task: str, task_id: str, reason: str) -> None:
+def say_dead_letter(lane: str, task: str, task_id: str, reason: str) -> None:
     """Say that nobody will work on a job.
 
     Args:

@@ -15,7 +15,7 @@ from celery_app.away import say_away
 from celery_app.bounded_log import BoundedLog
 from celery_app.broker.dead_letters import job_in_hand
 from celery_app.heartbeat import HEARTBEAT, Entry
-from celery_app.scheduler.verbs import ACK, BURY, EXTEND, REQUEUE, SETTLE
+from celery_app.scheduler.scripts import ACK, DEAD_LETTER, EXTEND, REQUEUE, SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 #: the pauses of a busy process, because a lease that expires early has the job done twice.
 LEASE = 15.0
 
-#: Seconds between two signs of life, and between two sweeps for what others abandoned: five may fail before a lease
+#: Seconds between two signs of life, and between two reapings of what others abandoned: five may fail before a lease
 #: expires, and a killed worker's jobs are back after at most LEASE + EXTEND_EVERY = 18 s.
 EXTEND_EVERY = 3.0
 
-#: Seconds between two tries to settle what could not be settled, and for how long such a try may go on while the broker
+#: Seconds between two tries to ack what could not be acked, and for how long such a try may go on while the broker
 #: is slow: the leases have to be extended meanwhile.
 RETRY_EVERY, RETRY_FOR = 0.5, 1.0
 
@@ -52,7 +52,7 @@ TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, OSE
 class Leases:
     """What this process holds, whichever connection it came through.
 
-    A connection may be lost and replaced while its jobs go on; they are settled, returned and kept alive here, with
+    A connection may be lost and replaced while its jobs go on; they are acked, requeued and kept alive here, with
     connections of their own. The heartbeat extends the leases while there are any.
     """
 
@@ -70,10 +70,10 @@ class Leases:
         #: Begins each token of a claim: all that one process holds is lost at once.
         self.process = uuid.uuid4().hex
         self._extending = Entry("extend the leases of jobs in hand", EXTEND_EVERY, self._extend)
-        self._settling = Entry("tell the broker how jobs ended", RETRY_EVERY, self._repeat)
+        self._acking = Entry("tell the broker how jobs ended", RETRY_EVERY, self._repeat_acks)
         self._held: dict[str, str] = {}
         self._suspects: set[str] = set()
-        self._unsettled: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
+        self._unacked: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
         self._owed: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._lock = threading.Lock()
         self._trusted_from = 0.0
@@ -84,7 +84,7 @@ class Leases:
         """Whether one of the jobs was in hand when other processes died; no process gets two of them at a time."""
         return bool(self._suspects)
 
-    def hold(self, tag: str, token: str, *, suspect: bool = False) -> None:
+    def register(self, tag: str, token: str, *, suspect: bool = False) -> None:
         """Keep the lease of a claimed job, or of a call, alive from now on."""
         with self._lock:
             self._held[tag] = token
@@ -114,7 +114,7 @@ class Leases:
             token: of its claim.
             delay: seconds before which it must not start again.
             retries: how often it has been tried; -1: as the job says.
-            went_wrong: it is one step nearer to being buried.
+            went_wrong: it is one step nearer to being dead-lettered.
             to_back: it goes behind all others instead, as kombu has it for queues that are no lanes.
             facts: what else is to be known of it from now on, by the names in ``scheduler/scripts/lib/jobs.lua``.
 
@@ -125,12 +125,12 @@ class Leases:
         noted = (part for fact in (facts or {}).items() for part in fact)
         return self._let_go(tag, token, REQUEUE, (self._prefix, tag, token, *options, *noted))
 
-    def bury(self, tag: str, token: str, reason: str, retries: int = -1, *, told: bool = False) -> bool:
+    def dead_letter(self, tag: str, token: str, reason: str, retries: int = -1, *, told: bool = False) -> bool:
         """Put a job among the dead letters; arguments and result as with `requeue`.
 
         Unless whoever waits for it has been `told`, any worker does so.
         """
-        return self._let_go(tag, token, BURY, (self._prefix, tag, token, reason, retries, int(told)))
+        return self._let_go(tag, token, DEAD_LETTER, (self._prefix, tag, token, reason, retries, int(told)))
 
     def owe(self, tag: str, token: str, settling: tuple[Any, ...]) -> None:
         """Settle a call before its claim is ended: what is not settled by then is taken for a call that never left.
@@ -156,7 +156,7 @@ class Leases:
             )  # its end cannot wait
         self._owed.pop((tag, token), None)
 
-    def sweep_after(self) -> float:
+    def reap_after(self) -> float:
         """Return the age in seconds from which other workers' leases count as expired; 0: leave them alone."""
         return LEASE if time.monotonic() >= self._trusted_from else 0.0
 
@@ -167,16 +167,16 @@ class Leases:
     def requeue_all(self, claims: Iterable[tuple[str, str]]) -> None:
         """Return what is still held of these jobs, by tag and token, at once."""
         for tag, token in claims:
-            # What waits to be settled is done.
-            if self._held.get(tag) == token and (tag, token) not in self._unsettled:
+            # What waits to be acked is done.
+            if self._held.get(tag) == token and (tag, token) not in self._unacked:
                 self.requeue(tag, token)
 
     def close(self) -> None:
         """Tell the broker what it has not been told and return all that is held; for the end of the process."""
         self._closed = True
-        for entry in (self._extending, self._settling):
+        for entry in (self._extending, self._acking):
             HEARTBEAT.end(entry)
-        self._settling.run()
+        self._acking.run()
         self.requeue_all(list(self._held.items()))
 
     def holds(self, tag: str) -> bool:
@@ -191,7 +191,7 @@ class Leases:
         Returns:
             Whether the job was still held, as far as is known.
         """
-        was_held = self._forget(tag, token)
+        was_held = self._release(tag, token)
         try:
             self._pay(tag, token)
             return bool(script.run(self.client, (), arguments))
@@ -201,14 +201,14 @@ class Leases:
             say_away(f"{script.name} of a job has to wait for the broker", exc)
             self.broker_was_lost()
             with self._lock:
-                self._unsettled[tag, token] = (script, arguments)
+                self._unacked[tag, token] = (script, arguments)
                 if was_held:
                     self._held.setdefault(tag, token)  # its lease has to last until this stands
             self._wake(self._extending)
-            self._wake(self._settling)
+            self._wake(self._acking)
             return True
 
-    def _forget(self, tag: str, token: str) -> bool:
+    def _release(self, tag: str, token: str) -> bool:
         """Keep a claim's lease alive no longer, but that of a later claim of the same job; return whether it was."""
         with self._lock:
             if self._held.get(tag) != token:
@@ -229,15 +229,15 @@ class Leases:
             self.broker_was_lost()
             raise
 
-    def _repeat(self) -> bool:
-        """Try again what is not settled yet: each entry for itself, one that is refused holds up none behind it."""
+    def _repeat_acks(self) -> bool:
+        """Try again what is not acked yet: each entry for itself, one that is refused holds up none behind it."""
         stop_at = time.monotonic() + RETRY_FOR
         with self._noticing_loss():
-            for (tag, token), (script, arguments) in list(self._unsettled.items()):
+            for (tag, token), (script, arguments) in list(self._unacked.items()):
                 if time.monotonic() > stop_at:
                     break
                 self._try_again(tag, token, script, arguments)
-        return bool(self._unsettled)
+        return bool(self._unacked)
 
     def _try_again(self, tag: str, token: str, script: Script, arguments: tuple[Any, ...]) -> None:
         try:
@@ -247,27 +247,27 @@ class Leases:
             # No sign that the broker is away: `_extend` would hear so, too.
             _refusals.say(f"the broker refuses to end claims ({script.name})", f"{script.name} of a job: {exc}")
             with self._lock:
-                if self._unsettled.pop((tag, token), None) is not None:
-                    self._unsettled[tag, token] = (script, arguments)  # behind the others: they have their turns, too
+                if self._unacked.pop((tag, token), None) is not None:
+                    self._unacked[tag, token] = (script, arguments)  # behind the others: they have their turns, too
             return
         with self._lock:
-            self._unsettled.pop((tag, token), None)
-        self._forget(tag, token)
+            self._unacked.pop((tag, token), None)
+        self._release(tag, token)
 
     def _extend(self) -> bool:
         with self._lock:
             held = dict(self._held)
         if held:
             pairs = [part for pair in held.items() for part in pair]
-            sweep_after = round(self.sweep_after() * 1000)
+            reap_after = round(self.reap_after() * 1000)
             with self._noticing_loss():
-                lost = EXTEND.run(self.client, (), (self._prefix, sweep_after, *pairs))
+                lost = EXTEND.run(self.client, (), (self._prefix, reap_after, *pairs))
             for name in lost:
                 self._lost(name.decode(), held[name.decode()])
         return bool(self._held)
 
     def _lost(self, tag: str, token: str) -> None:
         """A lease expired: another worker has the job now, and acknowledging it here would mean nothing."""
-        if not self._forget(tag, token):
-            return  # settled meanwhile
+        if not self._release(tag, token):
+            return  # acked meanwhile
         logger.warning("%s: its lease expired while it was running here; it is run elsewhere, too", job_in_hand(tag))

@@ -45,17 +45,17 @@ class QoS(kombu_redis.QoS):
         if requeue:
             self.channel.leases.requeue(*claim, went_wrong=in_lane, to_back=not in_lane)
         elif in_lane:
-            self.bury(delivery_tag, "rejected")
+            self.dead_letter(delivery_tag, "rejected")
         else:
             self.channel.leases.ack(*claim)
         self._free_slot(delivery_tag)
 
-    def bury(self, delivery_tag: str, reason: str) -> None:
+    def dead_letter(self, delivery_tag: str, reason: str) -> None:
         """Put a job among the dead letters; it still counts until it is acknowledged."""
-        self.channel.leases.bury(*claim_of(delivery_tag), reason)
+        self.channel.leases.dead_letter(*claim_of(delivery_tag), reason)
 
     def restore_unacked(self, client: Any = None) -> list[Any]:
-        """Return what nobody works on; what a pool is busy with stays held, and is settled when it is done."""
+        """Return what nobody works on; what a pool is busy with stays held, and is acked when it is done."""
         self._flush()
         claimed = {tag: message for tag, message in self._delivered.items() if is_delivery(tag)}
         busy = _busy_tags() if claimed else ()

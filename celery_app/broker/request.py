@@ -24,7 +24,6 @@ class LaneRequest(Request):
     _ends_in_slot = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take a job from its message."""
         super().__init__(*args, **kwargs)
         shown = described(self._app, self._type, self._args, self._kwargs, in_lane=False)
         self._is_described = shown is not None

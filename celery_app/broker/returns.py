@@ -1,4 +1,4 @@
-"""What a running task does with its own job: have it return, or bury it."""
+"""What a running task does with its own job: have it return, or dead-letter it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import redis
 from celery_app.broker.claims import claim_of
 from celery_app.broker.holders import holder_of
 from celery_app.broker.lease import RETRY_EVERY, TRANSIENT, Leases
-from celery_app.scheduler.verbs import SETTLE
+from celery_app.scheduler.scripts import SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
 #: Seconds that a pool's process waits for a broker that is away; the worker keeps the job's lease alive meanwhile.
-PATIENCE = 300.0
+POOL_RETRY_FOR = 300.0
 
 
 def requeue(
@@ -48,9 +48,11 @@ def requeue(
     )
 
 
-def bury(app: Any, properties: Mapping[str, Any], reason: str, retries: int) -> bool:
+def dead_letter(app: Any, properties: Mapping[str, Any], reason: str, retries: int) -> bool:
     """Put a task's own job, of whose end has been told, among the dead letters; the rest as with `requeue`."""
-    return _with_leases(app, properties, lambda leases, tag, token: leases.bury(tag, token, reason, retries, told=True))
+    return _with_leases(
+        app, properties, lambda leases, tag, token: leases.dead_letter(tag, token, reason, retries, told=True)
+    )
 
 
 def settle_later(app: Any, claim: tuple[str, str], settling: tuple[Any, ...]) -> None:
@@ -73,7 +75,7 @@ def _with_leases(app: Any, properties: Mapping[str, Any], end: Callable[[Leases,
 
 def _from_pool_process(app: Any, end: Callable[[Leases], bool]) -> bool:
     """A pool's process has no leases of its own and no thread to repeat what failed, so it waits itself."""
-    give_up_at = time.monotonic() + PATIENCE
+    stop_at = time.monotonic() + POOL_RETRY_FOR
     while True:
         try:
             with cast("AbstractContextManager[Any]", app.connection_for_write()) as connection:
@@ -81,6 +83,6 @@ def _from_pool_process(app: Any, end: Callable[[Leases], bool]) -> bool:
                 client = redis.Redis(connection_pool=channel.pool)
                 return end(Leases(client, channel.global_keyprefix, repeats=False))
         except TRANSIENT:
-            if time.monotonic() > give_up_at:
+            if time.monotonic() > stop_at:
                 raise
             time.sleep(RETRY_EVERY)

@@ -7,7 +7,7 @@ from typing import Any
 from kombu.transport import redis as kombu_redis
 
 from celery_app.broker.channel import Channel, SentinelChannel
-from celery_app.broker.waker import Waker
+from celery_app.broker.loop_wakeup import LoopWakeup
 
 
 class Transport(kombu_redis.Transport):
@@ -16,20 +16,20 @@ class Transport(kombu_redis.Transport):
     Channel = Channel
 
     #: There is one only while an event loop runs: a publisher has nothing to wake.
-    waker: Waker | None = None
+    loop_wakeup: LoopWakeup | None = None
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Watch a waker besides kombu's own sockets."""
+        """Watch a wakeup of the loop besides kombu's own sockets."""
         super().register_with_event_loop(connection, loop)
         if self.client.rules is not None and self.client.rules.serving:
-            self.waker = Waker(loop)
+            self.loop_wakeup = LoopWakeup(loop)
 
     def close_connection(self, connection: Any) -> None:
-        """Close the waker along with the channels."""
+        """Close the wakeup along with the channels."""
         super().close_connection(connection)
-        if self.waker is not None:
-            self.waker.close()
-            self.waker = None
+        if self.loop_wakeup is not None:
+            self.loop_wakeup.close()
+            self.loop_wakeup = None
 
 
 class SentinelTransport(Transport, kombu_redis.SentinelTransport):

@@ -10,7 +10,7 @@ from celery.exceptions import Ignore
 
 from celery_app.connection import key_prefix, redis_client
 from celery_app.keys import CANCEL_KEPT, ENDED, ENDED_KEPT
-from celery_app.scheduler.verbs import CANCEL, DECIDE
+from celery_app.scheduler.scripts import CANCEL, DECIDE
 
 logger = logging.getLogger(__name__)
 

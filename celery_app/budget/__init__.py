@@ -1,6 +1,6 @@
 """The budget of an API key and a family of models, shared by every worker through Redis."""
 
-from celery_app.budget.budget import Budget, Outcome, budget_for
+from celery_app.budget.budget import Budget, CallOutcome, budget_for
 from celery_app.budget.cost import Cost, cost_of
 from celery_app.budget.headers import RateLimit, RateLimits
 from celery_app.budget.reservation import Reservation, Settlement
@@ -9,8 +9,8 @@ from celery_app.budget.variant import metered_model
 
 __all__ = [
     "Budget",
+    "CallOutcome",
     "Cost",
-    "Outcome",
     "RateLimit",
     "RateLimits",
     "Reservation",

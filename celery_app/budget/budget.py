@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from celery_app.budget.headers import RateLimits
 from celery_app.budget.reservation import Reservation, Settlement
 from celery_app.budget.variant import MARK, split_model
-from celery_app.scheduler.verbs import RESERVE, SETTLE
+from celery_app.scheduler.scripts import RESERVE, SETTLE
 from celery_app.settings import Limits
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: How a call ended. ``limited``: 429. ``overloaded``: 529, or no connection at all; everybody slows down for a while.
 #: ``refused``: the API refuses the account. ``failed``: in any other way, what it used is not known. ``unsent``: it was
 #: admitted and never made.
-Outcome: TypeAlias = Literal["answered", "limited", "overloaded", "refused", "failed", "unsent"]
+CallOutcome: TypeAlias = Literal["answered", "limited", "overloaded", "refused", "failed", "unsent"]
 
 #: The family of the models that no pattern names, where limits are configured for all of them together.
 ANY_MODEL = "*"
@@ -129,7 +129,7 @@ class Budget:
         ticket: str,
         usage: Usage | None,
         headers: Mapping[str, str] | None,
-        outcome: Outcome,
+        outcome: CallOutcome,
     ) -> bool:
         """Replace a call's estimated cost by the real one, and learn from its answer.
 
@@ -154,7 +154,7 @@ class Budget:
         ticket: str,
         usage: Usage | None,
         headers: Mapping[str, str] | None,
-        outcome: Outcome | Literal["begun"],
+        outcome: CallOutcome | Literal["begun"],
         reason: str = "",
         refused_at: int = 0,
         *,
@@ -183,7 +183,7 @@ class Budget:
         ticket: str,
         usage: Usage | None,
         headers: Mapping[str, str] | None,
-        outcome: Outcome | Literal["begun"],
+        outcome: CallOutcome | Literal["begun"],
         reason: str = "",
         refused_at: int = 0,
         *,

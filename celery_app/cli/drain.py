@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from celery_app import controls
-from celery_app.broker.census import census
+from celery_app.broker.lane_stats import lane_stats
 from celery_app.cli.output import app_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.lanes import LANES
@@ -61,7 +61,7 @@ def _open(app: Any, names: Iterable[str]) -> None:
 def _left(app: Any, names: Iterable[str]) -> int:
     lanes = [lane for lane in settings_of(app).lanes if lane.name in names]
     with broker_errors(app):
-        places = census(redis_client(app), lanes, key_prefix(app)).values()
+        places = lane_stats(redis_client(app), lanes, key_prefix(app)).values()
     return sum(place.depth + place.returning + place.in_flight for place in places)
 
 

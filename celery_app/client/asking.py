@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celery_app.client.cancelling import cancel
-from celery_app.client.sending import CREATE, lane_of, send
+from celery_app.client.sending import CREATE_TASK, lane_of, send
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded
 from celery_app.job_headers import REPLY_HEADER
@@ -35,7 +35,7 @@ def ask(app: Any, lane_name: str, params: Mapping[str, Any], names: Mapping[str,
     refuse_to_wait("ask()")
     lane = lane_of(app, lane_name)
     until = deadline_of(lane.deadline)
-    result = send(app, CREATE, lane, params, REPLY_HEADERS, **names)
+    result = send(app, CREATE_TASK, lane, params, REPLY_HEADERS, **names)
     message_class()  # a second, once in a process: while the API works, not before
     with broker_errors(app):
         reply = _reply(app, result, until)

@@ -17,7 +17,7 @@ from celery_app.client.asking import (
 )
 from celery_app.client.async_connection import connected
 from celery_app.client.cancelling import cancel
-from celery_app.client.sending import CREATE, lane_of, send
+from celery_app.client.sending import CREATE_TASK, lane_of, send
 from celery_app.connection import broker_errors
 from celery_app.stand_in import refuse_to_wait, stand_in
 
@@ -33,7 +33,7 @@ async def aask(app: Any, lane_name: str, params: Mapping[str, Any], names: Mappi
     refuse_to_wait("aask()")
     lane = lane_of(app, lane_name)
     until = deadline_of(lane.deadline)
-    result = await asyncio.to_thread(send, app, CREATE, lane, params, REPLY_HEADERS, **names)
+    result = await asyncio.to_thread(send, app, CREATE_TASK, lane, params, REPLY_HEADERS, **names)
     try:
         await asyncio.to_thread(message_class)  # imports the SDK, once in a process
         with broker_errors(app):

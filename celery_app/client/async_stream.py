@@ -14,9 +14,10 @@ from celery_app.client.doubt import Doubt, stream_key
 from celery_app.client.entries import EntryReader, Event, entries_of
 from celery_app.client.event_stream import BLOCK_MS, MOST_ENTRIES, end_of, give_up_at, unended
 from celery_app.client.event_texts import SILENCE, EventTexts
-from celery_app.client.sending import STREAM, send
+from celery_app.client.sending import send
 from celery_app.connection import broker_errors
 from celery_app.errors import BrokerUnreachable, LanesError
+from celery_app.keys import STREAM_TASK
 from celery_app.stand_in import refuse_to_wait, stand_in
 
 if TYPE_CHECKING:
@@ -89,7 +90,6 @@ class AsyncEventStream:
         return self._sent().__await__()
 
     def __aiter__(self) -> Self:
-        """Return the stream itself."""
         return self
 
     async def __anext__(self) -> Event:
@@ -106,7 +106,6 @@ class AsyncEventStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the stream."""
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -137,7 +136,9 @@ class AsyncEventStream:
         if self._call is not None:
             (lane, params), self._call = self._call, None
             # In a thread: a full lane or a dead broker may take seconds to say so.
-            sent = await asyncio.to_thread(send, self._app, STREAM, lane, params, task_id=self.task_id, **self._names)
+            sent = await asyncio.to_thread(
+                send, self._app, STREAM_TASK, lane, params, task_id=self.task_id, **self._names
+            )
             if sent.id != self.task_id:  # there is such a job already
                 self.task_id, self._reader = sent.id, EntryReader(sent.id)
         return self

@@ -14,7 +14,7 @@ from celery_app.client.entries import entries_of
 from celery_app.client.event_stream import BLOCK_MS
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import LanesError, UnknownBatch
-from celery_app.keys import BATCH, BATCH_ENDED, BATCH_KEPT
+from celery_app.keys import BATCH_COUNTS, BATCH_ENDED, BATCH_KEPT
 from celery_app.results import backend_of
 from celery_app.stand_in import refuse_to_wait, stand_in
 
@@ -96,7 +96,7 @@ class Batch:
         self.invalid: list[InvalidItem] = []
         self.found: dict[int, str] = {}
         self._app = app
-        self._key = BATCH.of(key_prefix(app), batch_id)
+        self._key = BATCH_COUNTS.of(key_prefix(app), batch_id)
 
     @classmethod
     def load(cls, batch_id: str, app: Any = None) -> Batch:

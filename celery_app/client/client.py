@@ -62,11 +62,11 @@ class Client:
             params: of the Messages API.
         """
         from celery_app.call_options import refuse_options
-        from celery_app.client.sending import CREATE, lane_of, send
+        from celery_app.client.sending import CREATE_TASK, lane_of, send
 
         refuse_options(params, "submit")
         names: dict[str, Any] = {"tenant": tenant, "unique": unique, "unique_for": unique_for}
-        return send(self.app, CREATE, lane_of(self.app, lane), params, wait=wait, **names)
+        return send(self.app, CREATE_TASK, lane_of(self.app, lane), params, wait=wait, **names)
 
     def submit_many(
         self,
@@ -151,13 +151,14 @@ class Client:
         """
         from celery_app.call_options import refuse_options
         from celery_app.client.event_stream import EventStream
-        from celery_app.client.sending import STREAM, lane_of, send
+        from celery_app.client.sending import lane_of, send
+        from celery_app.keys import STREAM_TASK
         from celery_app.stand_in import refuse_to_wait
 
         refuse_options(params, "stream")
         refuse_to_wait("stream()")
         of = lane_of(self.app, lane)
-        result = send(self.app, STREAM, of, params, tenant=tenant, unique=unique)
+        result = send(self.app, STREAM_TASK, of, params, tenant=tenant, unique=unique)
         return EventStream(self.app, result.id, patience=of.deadline, cancel_on_close=cancel_on_close, lane=of.name)
 
     def stream_from(self, task_id: str, last_event_id: str | None = None) -> EventStream:

@@ -18,7 +18,6 @@ class Doubt:
     """The doubt of one reader whether its job exists; it is over once the job was seen."""
 
     def __init__(self, app: Any, task_id: str) -> None:
-        """Begin to doubt."""
         self._app, self._task_id = app, task_id
         self._at = time.monotonic() + UNKNOWN_FOR
 

@@ -15,7 +15,7 @@ from kombu.utils.json import dumps
 from celery_app.broker.entry import Entry, cost_header
 from celery_app.budget.cost import cost_of
 from celery_app.budget.variant import metered_model
-from celery_app.client.sending import CREATE, task_of
+from celery_app.client.sending import CREATE_TASK, task_of
 from celery_app.job_headers import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT
 
@@ -105,7 +105,7 @@ def _captured(app: Any, channel: Any, lane: Lane, batch_id: str) -> dict[str, An
     put: list[dict[str, Any]] = []
     channel._put = lambda _, message, **__: put.append(message)
     with app.amqp.Producer(channel, auto_declare=False) as producer:
-        task_of(app, CREATE).apply_async(
+        task_of(app, CREATE_TASK).apply_async(
             kwargs=_ARGUMENTS, queue=lane.name, task_id=_ID, headers={BATCH_HEADER: batch_id}, producer=producer
         )
     del channel._put

@@ -90,7 +90,6 @@ class EventStream:
         return self._reader.message
 
     def __iter__(self) -> Self:
-        """Return the stream itself."""
         return self
 
     def __next__(self) -> Event:
@@ -109,13 +108,11 @@ class EventStream:
                 return event
 
     def __enter__(self) -> Self:
-        """Return the stream itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the stream."""
         self.close()
 
     def close(self) -> None:

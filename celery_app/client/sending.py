@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from celery_app.connection import broker_errors
 from celery_app.errors import UnknownLane
-from celery_app.keys import STREAM_TASK
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from celery_app.lanes import Lane
 
-CREATE, STREAM = "tasks.create_message", STREAM_TASK
+CREATE_TASK = "tasks.create_message"
 
 
 def lane_of(app: Any, name: str) -> Lane:

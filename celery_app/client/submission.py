@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 import redis
 
 from celery_app.broker.entry import MAX_MESSAGE_BYTES, Entry
-from celery_app.broker.outbox import FIRST_PAUSE, LONGEST_PAUSE, Upload, ask
+from celery_app.broker.publisher import FIRST_PAUSE, LONGEST_PAUSE, Upload, ask
 from celery_app.call_options import refuse_options
 from celery_app.client.batch import Batch
 from celery_app.client.envelope import Envelope
@@ -21,10 +21,10 @@ from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import InvalidItem, InvalidRequest, LaneDraining, LaneFull, LanesError
 from celery_app.identity import identity
 from celery_app.job_headers import batch_id_of
-from celery_app.keys import BATCH, BATCH_KEPT
+from celery_app.keys import BATCH_COUNTS, BATCH_KEPT
 from celery_app.publishing import publishing
 from celery_app.room import wait_for_room, waiting_for_room
-from celery_app.scheduler.verbs import PUBLISH_MANY
+from celery_app.scheduler.scripts import PUBLISH_MANY
 from celery_app.stand_in import refuse_eager, stand_in
 
 if TYPE_CHECKING:
@@ -106,11 +106,10 @@ class Submission:
     """One batch while it is submitted."""
 
     def __init__(self, app: Any, lane: Lane, progress: Callable[[Batch], None] | None, names: Names) -> None:
-        """Begin a batch."""
         self._names = names
         batch_id = uuid.uuid4().hex
         self._app, self._lane, self._client = app, lane, redis_client(app)
-        self._key = BATCH.of(key_prefix(app), batch_id)
+        self._key = BATCH_COUNTS.of(key_prefix(app), batch_id)
         self._progress, self._report_at = progress, 0.0
         self._put = 0
         self.batch = Batch(app, batch_id)
@@ -171,7 +170,7 @@ class Submission:
             raise
 
     def _wait_for_room(self, entries: list[Entry], upload: Upload | None) -> None:
-        waiting_since, pause, patience = time.monotonic(), FIRST_PAUSE, wait_for_room(self._lane.submit_wait)
+        waiting_since, pause, longest = time.monotonic(), FIRST_PAUSE, wait_for_room(self._lane.submit_wait)
         while entries:
             placed, depth, capacity, drainer = self._put_some(entries, upload)
             self._put += placed
@@ -182,16 +181,16 @@ class Submission:
                 raise LaneDraining(lane=self._lane.name, by=drainer)
             if entries:
                 waited = time.monotonic() - waiting_since
-                if waited >= patience:
+                if waited >= longest:
                     raise LaneFull(lane=self._lane.name, depth=depth, capacity=capacity, waited=waited)
-                time.sleep(min(pause * random.uniform(0.5, 1), patience - waited))
+                time.sleep(min(pause * random.uniform(0.5, 1), longest - waited))
                 pause = min(pause * 2, LONGEST_PAUSE)
 
     def _put_some(self, entries: list[Entry], upload: Upload | None) -> tuple[int, int, int, str]:
         """Put what there is room for; return how many are in, the lane's depth and capacity, and who drains it."""
         prefix, pool = self._envelope.prefix, self._client.connection_pool
-        head = (prefix, self._lane.name, self._lane.capacity, BATCH.of("", self.batch.id), BATCH_KEPT, self._put)
-        with broker_errors(self._app), publishing(self._app.amqp.patience) as submission:
+        head = (prefix, self._lane.name, self._lane.capacity, BATCH_COUNTS.of("", self.batch.id), BATCH_KEPT, self._put)
+        with broker_errors(self._app), publishing(self._app.amqp.submit_within) as submission:
 
             def put() -> Any:
                 arguments = (*head, *(part for entry in entries for part in entry.arguments()))

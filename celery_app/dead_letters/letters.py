@@ -15,7 +15,7 @@ from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.dead_letters.failure import failure_of
 from celery_app.errors import UnknownDeadLetter
 from celery_app.keys import DEAD, TEXT, TEXTS
-from celery_app.scheduler.verbs import LIST_DEAD
+from celery_app.scheduler.scripts import LIST_DEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_app.client.client import Client
 from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.scheduler.verbs import DROP_DEAD
+from celery_app.scheduler.scripts import DROP_DEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,7 +13,7 @@ from celery_app.dead_letters.failure import forget_failures
 from celery_app.dead_letters.letters import as_letters, text_of
 from celery_app.dead_letters.steps import Steps
 from celery_app.keys import BATCH_KEPT, STREAM_KEPT_QUEUED, STREAM_TASK, TEXT, TEXTS
-from celery_app.scheduler.verbs import REPLAY, REQUEUE
+from celery_app.scheduler.scripts import REPLAY, REQUEUE
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ class JobEvent:
         lane: the lane's name.
         task: the task's name.
         seconds: for ``called``, from submission to the call leaving; for ``settled``, that the call took; else 0.
-        outcome: for ``settled``, how the call ended, as `celery_app.budget.Outcome` has it.
+        outcome: for ``settled``, how the call ended, as `celery_app.budget.CallOutcome` has it.
         status: for ``settled``, the API's status where it refused; 0: it did not, or nobody knows.
         tokens: for ``settled``, input and output tokens that the call used; None: not known.
     """

@@ -13,7 +13,7 @@ from celery_app.control import Control, controls_of
 from celery_app.keys import CONTROLS, SHUT
 from celery_app.presence import unserved
 from celery_app.results import backend_of
-from celery_app.scheduler.verbs import EXPLAIN
+from celery_app.scheduler.scripts import EXPLAIN
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery_app.broker.census import LaneCensus, census_call, census_of
+from celery_app.broker.lane_stats import LaneStats, lane_stats_call, lane_stats_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.control import Control, controls_of
 from celery_app.keys import CONTROLS, SHUT
 from celery_app.metrics.explanation import Shortage, explain_arguments, lane_arguments
 from celery_app.metrics.store import RECALL, LaneActivity, activities, ask
 from celery_app.presence import serving_call
-from celery_app.scheduler.verbs import CENSUS, DEMAND, EXPLAIN, LEVELS, SERVING
+from celery_app.scheduler.scripts import DEMAND, EXPLAIN, LEVELS, SERVING, STATS
 from celery_app.script import run_together
 from celery_app.settings import settings_of
 
@@ -33,7 +33,7 @@ class LaneLook:
         happened: to its jobs.
     """
 
-    place: LaneCensus
+    place: LaneStats
     workers: int
     head: Shortage
     happened: LaneActivity
@@ -75,7 +75,7 @@ def look(app: Any, counts_window: float, waits_window: float, *, budgets: bool =
     """
     lanes, prefix = settings_of(app).lanes, key_prefix(app)
     names = [lane.name for lane in lanes]
-    scripts = (SERVING, EXPLAIN, CENSUS, RECALL, *((DEMAND, LEVELS) if budgets else ()))
+    scripts = (SERVING, EXPLAIN, STATS, RECALL, *((DEMAND, LEVELS) if budgets else ()))
 
     def fill(pipe: Pipeline) -> None:
         SERVING.add_to(pipe, *serving_call(names, prefix))
@@ -83,7 +83,7 @@ def look(app: Any, counts_window: float, waits_window: float, *, budgets: bool =
         pipe.hgetall(CONTROLS.of(prefix))
         pipe.time()
         EXPLAIN.add_to(pipe, (), explain_arguments(prefix, lanes))
-        CENSUS.add_to(pipe, *census_call(lanes, prefix))
+        STATS.add_to(pipe, *lane_stats_call(lanes, prefix))
         ask(pipe, prefix, names, counts_window, waits_window)
         if budgets:
             DEMAND.add_to(pipe, (), [prefix, *lane_arguments(lanes)])
@@ -94,7 +94,7 @@ def look(app: Any, counts_window: float, waits_window: float, *, budgets: bool =
     levels, demand = (answers.pop(), answers.pop()) if budgets else (None, None)
     served, shut, fields, (seconds, micros), heads, places, *rest = answers
     happened = activities(names, rest)
-    parts = zip(census_of(lanes, places).items(), served, heads, strict=True)
+    parts = zip(lane_stats_of(lanes, places).items(), served, heads, strict=True)
     seen = {name: LaneLook(place, workers, Shortage.of(head), happened[name]) for (name, place), workers, head in parts}
     now = seconds + micros / _US_PER_S
     return Look(now, seen, controls_of(fields, now), shut, demand, levels)

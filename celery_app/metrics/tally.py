@@ -35,7 +35,6 @@ class LaneTally:
     __slots__ = ("counts", "longest_us", "sum_us", "waits")
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self.counts: dict[str, int] = defaultdict(int)
         self.waits: dict[int, int] = defaultdict(int)
         self.sum_us = 0
@@ -73,11 +72,9 @@ class Tally:
     __slots__ = ("_lanes",)
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self._lanes: dict[str, LaneTally] = defaultdict(LaneTally)
 
     def __bool__(self) -> bool:
-        """Return whether anything has happened."""
         return bool(self._lanes)
 
     def add(self, event: JobEvent) -> None:

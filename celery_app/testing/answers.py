@@ -30,7 +30,6 @@ class Answers:
     """Gives one call after the other its answer; any thread may ask."""
 
     def __init__(self) -> None:
-        """Begin with the default."""
         self._answers: deque[Answer] = deque([DEFAULT])
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()

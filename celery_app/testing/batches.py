@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery.states import REVOKED, SUCCESS
 
 from celery_app.client.batch import Batch
-from celery_app.client.sending import CREATE, send
+from celery_app.client.sending import CREATE_TASK, send
 from celery_app.client.submission import check_item
 from celery_app.errors import InvalidItem, LanesError
 from celery_app.job_headers import BATCH_HEADER, batch_id_of
@@ -28,7 +28,6 @@ class Batches:
     """What Redis would know of each batch."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._fields: dict[str, dict[str, int]] = {}
         self._ended: dict[str, list[int]] = defaultdict(list)
 
@@ -59,7 +58,7 @@ class Batches:
             return
         self._fields[batch.id]["queued"] += 1
         try:
-            send(app, CREATE, lane, item, {BATCH_HEADER: batch.id}, task_id=f"{batch.id}-{index}")
+            send(app, CREATE_TASK, lane, item, {BATCH_HEADER: batch.id}, task_id=f"{batch.id}-{index}")
         except LanesError:
             self._fields[batch.id]["queued"] -= 1
             raise

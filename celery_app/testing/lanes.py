@@ -36,7 +36,6 @@ class Lanes:
     """
 
     def __init__(self, standing_in: StandingIn) -> None:
-        """Take what stands in."""
         self._standing_in = standing_in
 
     def answer(self, *answers: Answer) -> None:

@@ -17,7 +17,6 @@ class Store:
     """What the backends of all applications share."""
 
     def __init__(self) -> None:
-        """Begin empty."""
         self.values: dict[Any, Any] = {}
         self.lock = threading.Lock()
 
@@ -33,7 +32,6 @@ class Results(KeyValueStoreBackend):
     implements_incr = True
 
     def __init__(self, app: Any, store: Store) -> None:
-        """Take the store."""
         self._store = store
         super().__init__(app=app, serializer="json", accept=["json"], url="in-process://")
 

@@ -44,7 +44,6 @@ class StandingIn:
     """
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self.answers = Answers()
         self.jobs: list[Job] = []
         self.held, self.cut = False, False

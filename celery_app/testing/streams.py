@@ -21,7 +21,6 @@ class Streams:
     """The stream of each job: one entry, with all of its events."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._entries: dict[str, Entry] = {}
 
     def end(self, task_id: str, events: Iterable[dict[str, Any]], message: Mapping[str, Any] | None) -> None:

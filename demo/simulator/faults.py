@@ -59,7 +59,7 @@ FAULTS = {
 }
 
 
-class ApiError(HTTPError):
+class SimulatedError(HTTPError):
     """The API refuses a call, or something in front of it does with a `raw` body of its own."""
 
     raw = b""
@@ -85,15 +85,15 @@ def page(title: str) -> bytes:
     return f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\r\n".encode()
 
 
-def rate_limited(limit: str, retry_after: int) -> ApiError:
+def rate_limited(limit: str, retry_after: int) -> SimulatedError:
     """Give the 429 of a used-up limit, such as "requests per minute"."""
     message = f"This request would exceed your organization's rate limit of {limit}. Please try again later."
-    return ApiError(429, message, retry_after=retry_after)
+    return SimulatedError(429, message, retry_after=retry_after)
 
 
-def _gateway(status: int, body: bytes, content_type: str) -> ApiError:
+def _gateway(status: int, body: bytes, content_type: str) -> SimulatedError:
     """Give what something in front of the API answers in its place."""
-    error = ApiError(status, "")
+    error = SimulatedError(status, "")
     error.raw, error.content_type = body, content_type
     return error
 
@@ -105,25 +105,25 @@ def _echo_input(params: Json) -> bytes:
 
 
 # Refusals that never get as far as the limits, made of the request's JSON and the API key.
-REFUSALS: dict[str, Callable[[Json, str], ApiError]] = {
-    "overloaded": lambda *_: ApiError(529, "Overloaded"),
+REFUSALS: dict[str, Callable[[Json, str], SimulatedError]] = {
+    "overloaded": lambda *_: SimulatedError(529, "Overloaded"),
     "unavailable": lambda *_: _gateway(503, page("503 Service Temporarily Unavailable"), HTML_TYPE),
-    "spend_limit": lambda *_: ApiError(
+    "spend_limit": lambda *_: SimulatedError(
         429, "You have reached the monthly API usage threshold of your tier.", code="enforced_spend_limit_reached"
     ),
     # Only its words tell it from a wrong request.
-    "credit_used_up": lambda *_: ApiError(
+    "credit_used_up": lambda *_: SimulatedError(
         400, "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing."
     ),
-    "model_forbidden": lambda *_: ApiError(403, "Your API key does not have permission to use this model."),
+    "model_forbidden": lambda *_: SimulatedError(403, "Your API key does not have permission to use this model."),
     "echo_input": lambda params, _: _gateway(422, _echo_input(params), JSON_TYPE),
-    "echo_prompt": lambda params, _: ApiError(400, f"cannot process {json.dumps(params['messages'])}"),
-    "echo_prompt_again": lambda params, _: ApiError(500, f"cannot process {json.dumps(params['messages'])}"),
-    "echo_key": lambda _, key: ApiError(401, f"Invalid token: {key}"),
+    "echo_prompt": lambda params, _: SimulatedError(400, f"cannot process {json.dumps(params['messages'])}"),
+    "echo_prompt_again": lambda params, _: SimulatedError(500, f"cannot process {json.dumps(params['messages'])}"),
+    "echo_key": lambda _, key: SimulatedError(401, f"Invalid token: {key}"),
 }
 
 
-def refusal(name: str, params: Json, key: str, *, streaming: bool) -> ApiError | None:
+def refusal(name: str, params: Json, key: str, *, streaming: bool) -> SimulatedError | None:
     """Give the refusal of a name or of a status such as "503;retry-after=2"; None for a fault that comes later."""
     if name == "stream_overloaded" and not streaming:
         name = "overloaded"
@@ -134,5 +134,5 @@ def refusal(name: str, params: Json, key: str, *, streaming: bool) -> ApiError |
     number, separator, retry_after = name.partition(RETRY_AFTER)
     if number.isdecimal() and 300 <= int(number) < 600:
         usual = 1 if number == "429" else None
-        return ApiError(int(number), f"Simulated {number}", retry_after=retry_after if separator else usual)
-    return ApiError(400, f"x-simulate: no fault {name}; there are {', '.join(sorted({*REFUSALS, *FAULTS}))}")
+        return SimulatedError(int(number), f"Simulated {number}", retry_after=retry_after if separator else usual)
+    return SimulatedError(400, f"x-simulate: no fault {name}; there are {', '.join(sorted({*REFUSALS, *FAULTS}))}")

@@ -21,11 +21,11 @@ TOKEN_BURST_S = 15.0
 TOKEN_ROUNDING = 1_000
 
 # Model pattern (fnmatch) -> its limits.
-LimitTable: TypeAlias = "Mapping[str, Limits]"
+LimitTable: TypeAlias = "Mapping[str, ApiLimits]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ApiLimits:
     """What one API key may use of one family of models. None, or 0, is no limit.
 
     Attributes:
@@ -84,13 +84,13 @@ class Denial(NamedTuple):
 class Account:
     """What one API key has used of one family of models; times are seconds on one steady clock."""
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: ApiLimits, now: float) -> None:
         """Start with full buckets."""
         self.in_flight = 0
         self.buckets: dict[str, Bucket] = {}
         self.reshape(limits, now)
 
-    def reshape(self, limits: Limits, now: float) -> None:
+    def reshape(self, limits: ApiLimits, now: float) -> None:
         """Take other limits from now on, keeping what is in the buckets."""
         self.limits = limits
         per_minute = {"requests": limits.rpm, "input-tokens": limits.itpm, "output-tokens": limits.otpm}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tornado.web import RequestHandler
 
-from demo.simulator.faults import BEHIND, HTML_TYPE, JSON_TYPE, ApiError, page, rate_limited, refusal
+from demo.simulator.faults import BEHIND, HTML_TYPE, JSON_TYPE, SimulatedError, page, rate_limited, refusal
 from demo.simulator.limits import ratelimit_headers
 from demo.simulator.prompts import Prompt, prompt
 from demo.simulator.replies import Events, Reply, reply
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tornado.http1connection import HTTP1Connection
 
     from demo.simulator.limits import Account
-    from demo.simulator.simulator import Call, Simulator
+    from demo.simulator.simulator import LoggedCall, Simulator
 
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 # A request without `x-simulate` can carry its fault here: SDK users cannot always set headers.
@@ -64,15 +64,15 @@ class ApiHandler(RequestHandler):
         headers = self.request.headers
         key = headers.get("x-api-key") or headers.get("Authorization", "").removeprefix("Bearer ")
         if not key or (self.simulator.keys and key not in self.simulator.keys):
-            raise ApiError(401, "invalid x-api-key" if key else "x-api-key header is required")
+            raise SimulatedError(401, "invalid x-api-key" if key else "x-api-key header is required")
         return key
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Put an error into the API's form, whether it is the API's or one of tornado's own, such as 405."""
         error = kwargs.get("exc_info", (None, None))[1]
-        self.refuse(error if isinstance(error, ApiError) else ApiError(status_code, self._reason))
+        self.refuse(error if isinstance(error, SimulatedError) else SimulatedError(status_code, self._reason))
 
-    def refuse(self, error: ApiError) -> None:
+    def refuse(self, error: SimulatedError) -> None:
         """Answer with an error of the API."""
         self.set_status(error.status_code)
         self.set_header("Content-Type", error.content_type)
@@ -82,7 +82,7 @@ class ApiHandler(RequestHandler):
 class MessagesHandler(ApiHandler):
     """One request for a message, from its arrival to the last byte of its answer."""
 
-    call: Call
+    call: LoggedCall
     task: asyncio.Task[None]
     account: Account | None = None
 
@@ -92,7 +92,7 @@ class MessagesHandler(ApiHandler):
         self.task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             await self._serve()
-        except ApiError as error:
+        except SimulatedError as error:
             self.call.status = error.status_code
             if error.retry_after is not None:
                 self._tell_limits({"retry-after": str(error.retry_after)})
@@ -145,7 +145,7 @@ class MessagesHandler(ApiHandler):
         stream = self.call.stream
         match fault:
             case "server_error":
-                raise ApiError(500, "Simulated 500")
+                raise SimulatedError(500, "Simulated 500")
             case "hang":
                 await asyncio.get_running_loop().create_future()  # until the client hangs up
             case "drop":

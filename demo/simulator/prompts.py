@@ -7,7 +7,7 @@ import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from demo.simulator.faults import ApiError
+from demo.simulator.faults import SimulatedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ DOCUMENT_CHARS = 3_000 * CHARS_PER_TOKEN
 PREFIXES = 10_000  # cached ones remembered per key; a benchmark uses a handful
 
 
-class Usage(NamedTuple):
+class PromptUsage(NamedTuple):
     """Tokens of a prompt, as `usage` reports them."""
 
     input_tokens: int
@@ -58,19 +58,19 @@ class Prompt(NamedTuple):
 def prompt(body: bytes) -> Prompt:
     """Read a request, or raise the real API's 400, 404 or 413; nothing is checked that the answer does not need."""
     if len(body) > MAX_BODY_BYTES:
-        raise ApiError(413, "Request exceeds the maximum size")
+        raise SimulatedError(413, "Request exceeds the maximum size")
     try:
         return _read(json.loads(body))
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise ApiError(400, f"The request cannot be read: {type(error).__name__}: {error}") from error
+        raise SimulatedError(400, f"The request cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _read(params: Json) -> Prompt:
     for field in ("model", "max_tokens", "messages"):
         if not params.get(field):
-            raise ApiError(400, f"{field}: Field required")
+            raise SimulatedError(400, f"{field}: Field required")
     if params["model"].startswith(UNKNOWN_MODEL):
-        raise ApiError(404, f"model: {params['model']}")
+        raise SimulatedError(404, f"model: {params['model']}")
     texts = (_text(message["content"]) for message in reversed(params["messages"]) if message["role"] == "user")
     said = next(filter(None, texts), "")
     return Prompt(
@@ -113,10 +113,9 @@ class PromptCache:
     """The prompt prefixes that one key has sent with `cache_control`. They do not expire."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._known: dict[bytes, None] = {}
 
-    def measure(self, params: Json) -> tuple[Usage, list[bytes]]:
+    def measure(self, params: Json) -> tuple[PromptUsage, list[bytes]]:
         """Measure a prompt: a read up to the longest known prefix, a creation from there to its last breakpoint.
 
         Its prefixes come with its tokens, to `remember` once it is admitted.
@@ -129,8 +128,8 @@ class PromptCache:
                 prefixes.append(digest.digest())
                 cached = total
                 read = total if prefixes[-1] in self._known else read
-        usage = Usage(_tokens(total - cached), _tokens(cached - read), _tokens(read))
-        return (usage if any(usage) else Usage(1)), prefixes
+        usage = PromptUsage(_tokens(total - cached), _tokens(cached - read), _tokens(read))
+        return (usage if any(usage) else PromptUsage(1)), prefixes
 
     def remember(self, prefixes: list[bytes]) -> None:
         """Keep the prefixes of a prompt that was admitted."""

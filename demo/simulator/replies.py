@@ -11,7 +11,7 @@ from zlib import crc32
 from demo.simulator.faults import MID_STREAM, STREAM_ERRORS
 
 if TYPE_CHECKING:
-    from demo.simulator.prompts import Prompt, Usage
+    from demo.simulator.prompts import Prompt, PromptUsage
 
 Json = dict[str, Any]
 
@@ -84,7 +84,7 @@ class Reply(NamedTuple):
         return {**self.envelope, "usage": {**self.envelope["usage"], "output_tokens": output_tokens}}
 
 
-def reply(prompt: Prompt, usage: Usage, wanted: int) -> Reply:
+def reply(prompt: Prompt, usage: PromptUsage, wanted: int) -> Reply:
     """Answer a prompt of some tokens with so many as are wanted, if max_tokens allows them.
 
     The prompt's beginning is in the answer, so that mixed-up answers are noticed; one that names classes gets one.

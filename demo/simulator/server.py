@@ -14,8 +14,8 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from demo.simulator.behaviour import Behaviour, InvalidChange
-from demo.simulator.faults import ApiError
-from demo.simulator.limits import Limits, LimitTable
+from demo.simulator.faults import SimulatedError
+from demo.simulator.limits import ApiLimits, LimitTable
 from demo.simulator.messages import ApiHandler, MessagesHandler
 from demo.simulator.simulator import Simulator
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 ADDRESS = "127.0.0.1"  # a simulated API is nobody else's business
 BACKLOG = 1_024  # callers that connect in the same instant, as the threads of several workers do
-PATIENCE_S = 10.0  # starting and stopping take milliseconds; a machine that needs longer is broken
+IN_TIME_S = 10.0  # starting and stopping take milliseconds; a machine that needs longer is broken
 # Above the API's own 32 MB, so that a body that is too large gets its 413 instead of a closed connection.
 MAX_BUFFER_BYTES = 64 * 1024 * 1024
 
@@ -52,7 +52,7 @@ class ControlHandler(ApiHandler):
         try:
             self.simulator.change(json.loads(self.request.body))
         except (AttributeError, InvalidChange, TypeError, ValueError) as error:
-            raise ApiError(400, f"{type(error).__name__}: {error}") from error
+            raise SimulatedError(400, f"{type(error).__name__}: {error}") from error
         self.get()
 
 
@@ -109,7 +109,7 @@ class RunningServer:
         self._do(lambda: self._simulator.change(changes))
 
     def calls(self) -> list[dict[str, Any]]:
-        """Give the calls in the log, oldest first, with the fields of `Call`."""
+        """Give the calls in the log, oldest first, with the fields of `LoggedCall`."""
         return self._do(self._simulator.log.calls)
 
     def summary(self) -> dict[str, Any]:
@@ -126,14 +126,14 @@ class RunningServer:
         async def run() -> T:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop.result(PATIENCE_S)).result(PATIENCE_S)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop.result(IN_TIME_S)).result(IN_TIME_S)
 
 
 @contextmanager
 def running(
     behaviour: Behaviour | None = None,
     *,
-    limits: Limits | LimitTable | None = None,
+    limits: ApiLimits | LimitTable | None = None,
     keys: Iterable[str] = (),
     port: int = 0,
 ) -> Iterator[RunningServer]:
@@ -145,11 +145,11 @@ def running(
         keys: API keys to accept; none means that any key is good.
         port: 0 takes a free one.
     """
-    server = RunningServer(Simulator(behaviour or Behaviour(), limits or Limits(), keys), port)
+    server = RunningServer(Simulator(behaviour or Behaviour(), limits or ApiLimits(), keys), port)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), name="ezai-simulator", daemon=True)
     thread.start()
     try:
         yield server
     finally:
         server.stop()
-        thread.join(PATIENCE_S)
+        thread.join(IN_TIME_S)

@@ -9,18 +9,18 @@ from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from demo.simulator.behaviour import Behaviour, InvalidChange, changed
-from demo.simulator.limits import ANY_MODEL, Account, Limits, LimitTable, pattern_of
+from demo.simulator.limits import ANY_MODEL, Account, ApiLimits, LimitTable, pattern_of
 from demo.simulator.prompts import PromptCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-LIMIT_FIELDS = frozenset(field.name for field in fields(Limits))
+LIMIT_FIELDS = frozenset(field.name for field in fields(ApiLimits))
 CALLS_KEPT = 100_000  # a long benchmark; about 40 MB
 
 
 @dataclass(slots=True)
-class Call:
+class LoggedCall:
     """One request for a message; times are seconds since the epoch."""
 
     arrived: float
@@ -35,7 +35,7 @@ class Call:
     closed_by_client: float | None = None  # when the client hung up before the end
 
 
-_FIELDS = tuple(field.name for field in fields(Call))
+_FIELDS = tuple(field.name for field in fields(LoggedCall))
 _values = attrgetter(*_FIELDS)
 
 
@@ -44,7 +44,7 @@ class CallLog:
 
     def __init__(self, kept: int = CALLS_KEPT) -> None:
         """Start empty; `kept` calls are remembered, all are counted."""
-        self._going_on: dict[int, Call] = {}
+        self._going_on: dict[int, LoggedCall] = {}
         # Plain tuples of plain values are left alone by the garbage collector; 100,000 objects would hold up
         # every stream for 30 ms whenever it looks through all of them.
         self._ended: deque[tuple[Any, ...]] = deque(maxlen=kept)
@@ -55,13 +55,13 @@ class CallLog:
         self._ended.clear()
         self._statuses.clear()
 
-    def begin(self) -> Call:
+    def begin(self) -> LoggedCall:
         """Note the arrival of a call."""
-        call = Call(time.time())
+        call = LoggedCall(time.time())
         self._going_on[id(call)] = call
         return call
 
-    def end(self, call: Call) -> None:
+    def end(self, call: LoggedCall) -> None:
         """Note that a call has got all that it will get."""
         self._ended.append(_values(self._going_on.pop(id(call))))
         self._statuses["no_answer" if call.status is None else str(call.status)] += 1
@@ -80,10 +80,10 @@ class CallLog:
 class Simulator:
     """How the API behaves now, what each key has used, and who has called."""
 
-    def __init__(self, behaviour: Behaviour, limits: Limits | LimitTable, keys: Iterable[str] = ()) -> None:
+    def __init__(self, behaviour: Behaviour, limits: ApiLimits | LimitTable, keys: Iterable[str] = ()) -> None:
         """Start with unused limits, of all models or of each model pattern; no `keys` means that any key is good."""
         self.behaviour = behaviour
-        self.limits: dict[str, Limits] = {ANY_MODEL: limits} if isinstance(limits, Limits) else dict(limits)
+        self.limits: dict[str, ApiLimits] = {ANY_MODEL: limits} if isinstance(limits, ApiLimits) else dict(limits)
         self.keys = frozenset(keys)
         self.log = CallLog()
         self.stopping = False
@@ -94,7 +94,7 @@ class Simulator:
         """Give the account of a key for a model; models of one pattern share one."""
         pattern = pattern_of(model, self.limits)
         if (key, pattern) not in self._accounts:
-            self._accounts[key, pattern] = Account(self.limits.get(pattern, Limits()), time.monotonic())
+            self._accounts[key, pattern] = Account(self.limits.get(pattern, ApiLimits()), time.monotonic())
         return self._accounts[key, pattern]
 
     def settings(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Simulator:
         return {"behaviour": asdict(self.behaviour), "limits": limits}
 
     def change(self, changes: Mapping[str, Any]) -> None:
-        """Change fields of `Behaviour` or `Limits` while running, all of them or none, or raise InvalidChange.
+        """Change fields of `Behaviour` or `ApiLimits` while running, all of them or none, or raise InvalidChange.
 
         `limits` in the changes has fields by model pattern; those at the top are of all models that no pattern names.
         """
@@ -112,9 +112,9 @@ class Simulator:
         others = {name: rest.pop(name) for name in changes if name in LIMIT_FIELDS}
         try:
             for pattern, new in (*table.items(), (ANY_MODEL, others)):
-                limits[pattern] = changed(limits.get(pattern, Limits()), new)
+                limits[pattern] = changed(limits.get(pattern, ApiLimits()), new)
         except AttributeError as error:
             raise InvalidChange("limits: an object of fields by model pattern") from error
         self.behaviour, self.limits = changed(self.behaviour, rest), limits
         for (_, pattern), account in self._accounts.items():
-            account.reshape(limits.get(pattern, Limits()), time.monotonic())
+            account.reshape(limits.get(pattern, ApiLimits()), time.monotonic())

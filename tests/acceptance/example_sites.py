@@ -31,7 +31,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 #: Seconds until a stack or a web process answers, on a loaded CI machine.
 START_S = 90.0
 #: Seconds that any other wait here may take.
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 
 WAITRESS = ["-m", "waitress", "--threads=32", "--listen=127.0.0.1:{port}"]
 #: Name -> folder of the example, and what its make target runs.
@@ -86,7 +86,7 @@ class Site:
     def send(self, method: str, path: str, data: bytes | None = None, **headers: str) -> Answer:
         """Send a request; any status is an answer."""
         try:
-            with self.opener.open(self.request(method, path, data, **headers), timeout=PATIENCE) as reply:
+            with self.opener.open(self.request(method, path, data, **headers), timeout=IN_TIME_S) as reply:
                 return Answer(reply.status, reply.headers, reply.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -110,7 +110,7 @@ class Site:
 
     def events(self, task_id: str, **headers: str) -> Iterator[tuple[str, dict[str, Any], float]]:
         """Read a stream as EventSource does: id, data and when it came."""
-        with self.opener.open(self.request("GET", f"/chat/{task_id}", **headers), timeout=PATIENCE) as stream:
+        with self.opener.open(self.request("GET", f"/chat/{task_id}", **headers), timeout=IN_TIME_S) as stream:
             event_id = ""
             for line in stream:
                 name, _, value = line.decode().rstrip("\n").partition(": ")
@@ -123,11 +123,11 @@ class Site:
         """Change how the simulated API behaves."""
         data = json.dumps(changes).encode()
         request = urllib.request.Request(f"{self.told['base_url']}/_control", data, method="PATCH")  # noqa: S310
-        urllib.request.urlopen(request, timeout=PATIENCE).close()  # noqa: S310
+        urllib.request.urlopen(request, timeout=IN_TIME_S).close()  # noqa: S310
 
     def calls(self) -> list[dict[str, Any]]:
         """Return the simulated API's log."""
-        with urllib.request.urlopen(f"{self.told['base_url']}/_calls", timeout=PATIENCE) as reply:  # noqa: S310
+        with urllib.request.urlopen(f"{self.told['base_url']}/_calls", timeout=IN_TIME_S) as reply:  # noqa: S310
             calls: list[dict[str, Any]] = json.load(reply)["calls"]
             return calls
 
@@ -165,7 +165,7 @@ def whole_site(name: str, folder: Path, *options: str) -> Iterator[Site]:
             yield site
         finally:
             process.terminate()
-            process.wait(PATIENCE)
+            process.wait(IN_TIME_S)
 
 
 @contextmanager
@@ -192,4 +192,4 @@ def web_process(name: str, folder: Path, **environ: str) -> Iterator[Site]:
         yield site
     finally:
         process.kill()
-        process.wait(PATIENCE)
+        process.wait(IN_TIME_S)

@@ -47,7 +47,7 @@ CELERY_TASK_DEFAULT_QUEUE = "celery"
 """
 
 #: Seconds that any HTTP answer, and any single piece of a streamed one, may take.
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,6 @@ class Site:
     """A web site on a port of its own."""
 
     def __init__(self, port: int) -> None:
-        """Take the port."""
         self._port = port
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -231,7 +230,7 @@ class Site:
         kind = "application/x-www-form-urlencoded" if isinstance(body, str) else "application/json"
         text = body if isinstance(body, str) else json.dumps(body)
         given = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=IN_TIME_S)
         connection.request(method, path, None if body is None else text, {"Content-Type": kind, **given})
         response = connection.getresponse()
         return Answer(response.status, response.headers, response)
@@ -247,5 +246,5 @@ def served(application: Any) -> Iterator[Site]:
         yield Site(server.server_port)
     finally:
         server.shutdown()
-        thread.join(PATIENCE)
+        thread.join(IN_TIME_S)
         server.server_close()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit import kills
+from broker_kit.broker import Broker
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
-from broker_kit.yard import Yard
 from celery import Celery
 from kombu import Exchange, Queue
 
@@ -40,10 +40,10 @@ SLOTS = 20
 
 
 @pytest.fixture
-def yard(tmp_path: Path, valkey: Any) -> Iterator[Yard]:
-    """A broker without persistence of the test's own, and a diary elsewhere."""
-    with Server(tmp_path / "server", durable=False) as server, Yard(tmp_path, server.url, valkey.url(15)) as yard:
-        yield yard
+def broker(tmp_path: Path, valkey: Any) -> Iterator[Broker]:
+    """A broker without persistence of the test's own, and an event log elsewhere."""
+    with Server(tmp_path / "server", durable=False) as server, Broker(tmp_path, server.url, valkey.url(15)) as broker:
+        yield broker
 
 
 def say(text: object) -> None:
@@ -60,9 +60,9 @@ def figures(name: str, *options: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_killed_workers_lose_nothing(yard: Yard) -> None:
+def test_killed_workers_lose_nothing(broker: Broker) -> None:
     """1: 30,000 jobs, 3 workers of 20 threads, 60 kills: every job ends, a killed worker's are back within 20 s."""
-    outcome = kills.run(yard, KILLS)
+    outcome = kills.run(broker, KILLS)
     say(outcome)
     assert outcome.published >= KILLS.jobs
     assert len(outcome.killed) == KILLS.kills
@@ -74,49 +74,49 @@ def test_killed_workers_lose_nothing(yard: Yard) -> None:
 
 def test_a_killed_broker_loses_nothing(tmp_path: Path, valkey: Any) -> None:
     """1: the same with the broker itself killed five times, its journal synced with every write."""
-    with Server(tmp_path / "server") as server, Yard(tmp_path, server.url, valkey.url(15)) as yard:
+    with Server(tmp_path / "server") as server, Broker(tmp_path, server.url, valkey.url(15)) as broker:
 
         def kill_broker() -> None:
             server.kill()
             server.start()
 
-        outcome = kills.run(yard, BROKER_KILLS, kill_broker)
+        outcome = kills.run(broker, BROKER_KILLS, kill_broker)
         say(outcome)
         assert outcome.lost == []
         assert outcome.never_back == 0
 
 
-def test_stock_celery_loses_jobs(yard: Yard) -> None:
+def test_stock_celery_loses_jobs(broker: Broker) -> None:
     """2: stock Celery loses jobs in such a run: the proofs above would notice a regression."""
-    outcome = kills.run(yard, STOCK_KILLS)
+    outcome = kills.run(broker, STOCK_KILLS)
     say(f"stock: {outcome}")
     assert len(outcome.lost) > 0
 
 
-def test_a_stock_producer_is_served_in_lane_order(yard: Yard) -> None:
+def test_a_stock_producer_is_served_in_lane_order(broker: Broker) -> None:
     """3: 300 batch, 50 normal, 50 critical jobs at priority 9 from stock Celery start in exactly the lanes' order."""
-    app = Celery("stock", broker=yard.broker_url, set_as_current=False)
+    app = Celery("stock", broker=broker.broker_url, set_as_current=False)
     app.conf.task_queues = [
         Queue(name, Exchange(name, type="direct"), name) for name in ("critical", "normal", "batch")
     ]
     for lane, count, options in (("batch", 300, {}), ("normal", 50, {}), ("critical", 50, {"priority": 9})):
         for n in range(count):
             app.send_task("kit.job", (f"{lane}-{n}",), queue=lane, ignore_result=True, **options)
-    yard.worker(slots=1)
+    broker.worker(slots=1)
     names = [f"{lane}-{n}" for lane, count in (("critical", 50), ("normal", 50), ("batch", 300)) for n in range(count)]
-    yard.diary.wait_for("end", names, IN_TIME_S)
-    assert yard.diary.jobs("start") == names
+    broker.event_log.wait_for("end", names, IN_TIME_S)
+    assert broker.event_log.jobs("start") == names
     app.close()
 
 
-def test_returns_are_on_time_whoever_dies(yard: Yard) -> None:
+def test_returns_are_on_time_whoever_dies(broker: Broker) -> None:
     """4: 200 jobs whose worker died after returning them start on time, ahead of fresh ones; critical does not wait."""
-    first = yard.worker("first", slots=20)
+    first = broker.worker("first", slots=20)
     span = DUE[1] - DUE[0]
     for n in range(RETURNS):
-        yard.send("kit.returning", n, DUE[0] + span * n / RETURNS, ignore_result=True)
-    second = yard.worker("second", slots=20, queues="critical,normal,batch")
-    eventually(lambda: len(yard.diary.read("due")) >= RETURNS, IN_TIME_S, "all have returned")
+        broker.send("kit.returning", n, DUE[0] + span * n / RETURNS, ignore_result=True)
+    second = broker.worker("second", slots=20, queues="critical,normal,batch")
+    eventually(lambda: len(broker.event_log.read("due")) >= RETURNS, IN_TIME_S, "all have returned")
     first.kill()
     sent: dict[str, float] = {}
     stop = threading.Event()
@@ -125,22 +125,24 @@ def test_returns_are_on_time_whoever_dies(yard: Yard) -> None:
         n = 0
         while not stop.wait(0.1):
             sent[f"critical-{n}"] = time.time()
-            yard.send("kit.job", f"critical-{n}", queue="critical", ignore_result=True)
+            broker.send("kit.job", f"critical-{n}", queue="critical", ignore_result=True)
             for m in range(12):
-                yard.send("kit.job", f"fresh-{n}-{m}", 0.1, ignore_result=True)
+                broker.send("kit.job", f"fresh-{n}-{m}", 0.1, ignore_result=True)
             n += 1
 
     sender = threading.Thread(target=send)
     sender.start()
     try:
-        eventually(lambda: len(yard.diary.read("again")) >= RETURNS, IN_TIME_S, "all have started again")
+        eventually(lambda: len(broker.event_log.read("again")) >= RETURNS, IN_TIME_S, "all have started again")
     finally:
         stop.set()
         sender.join(IN_TIME_S)
-    yard.diary.wait_for("start", sent, IN_TIME_S)
-    dues = dict(entry.job.split(":") for entry in yard.diary.read("due"))
-    late = [entry.at - float(dues[entry.job]) for entry in yard.diary.read("again") if entry.worker == second.name]
-    waits = [entry.at - sent[entry.job] for entry in yard.diary.read("start") if entry.job in sent]
+    broker.event_log.wait_for("start", sent, IN_TIME_S)
+    dues = dict(entry.job.split(":") for entry in broker.event_log.read("due"))
+    late = [
+        entry.at - float(dues[entry.job]) for entry in broker.event_log.read("again") if entry.worker == second.name
+    ]
+    waits = [entry.at - sent[entry.job] for entry in broker.event_log.read("start") if entry.job in sent]
     say(
         f"{len(late)} returns on the surviving worker: {min(late) * 1000:.0f} to {max(late) * 1000:.0f} ms late; "
         f"{len(waits)} critical jobs meanwhile waited {statistics.median(waits) * 1000:.1f} ms, "
@@ -159,9 +161,9 @@ def test_racing_publishers_never_overfill_a_lane() -> None:
     assert "PUBLISHERS, JOBS_EACH, CAPACITY = 8, 625, 1_000" in text
 
 
-def test_throughput_is_stock_celerys(yard: Yard) -> None:
+def test_throughput_is_stock_celerys(broker: Broker) -> None:
     """6: claiming and acknowledging is at least as fast as stock Celery's, on threads and on prefork."""
-    assert yard
+    assert broker
     ratios = figures("throughput")
     assert ratios["threads"]["ratio"] >= 1.0
     assert ratios["prefork"]["ratio"] >= 1.0
@@ -190,14 +192,14 @@ def test_a_backlog_does_not_slow_critical_jobs() -> None:
 
 @pytest.mark.parametrize("conf", [{}, {"worker_pool": "prefork"}], ids=["threads", "prefork"])
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGQUIT], ids=["SIGTERM", "SIGQUIT"])
-def test_signals_lose_nothing(yard: Yard, conf: dict[str, Any], signal_number: int) -> None:
+def test_signals_lose_nothing(broker: Broker, conf: dict[str, Any], signal_number: int) -> None:
     """9: a worker of 20 slots told to end in the middle of 2,000 jobs has done each or left it in its place."""
-    worker = yard.worker("first", slots=SLOTS, conf=conf)
+    worker = broker.worker("first", slots=SLOTS, conf=conf)
     names = [f"job-{n:04}" for n in range(2_000)]
-    with yard.app.producer_or_acquire() as producer, producer.batch():
+    with broker.app.producer_or_acquire() as producer, producer.batch():
         for name in names:
-            yard.send("kit.job", name, 0.03, task_id=name, producer=producer, ignore_result=True)
-    eventually(lambda: yard.diary.done() > 200, IN_TIME_S, "jobs under way")
+            broker.send("kit.job", name, 0.03, task_id=name, producer=producer, ignore_result=True)
+    eventually(lambda: broker.event_log.done() > 200, IN_TIME_S, "jobs under way")
     try:
         code: int | None = worker.stop(signal_number, IN_TIME_S)
     except subprocess.TimeoutExpired:
@@ -205,9 +207,9 @@ def test_signals_lose_nothing(yard: Yard, conf: dict[str, Any], signal_number: i
         assert (signal_number, bool(conf)) == (signal.SIGQUIT, True)
         code = None
         worker.kill()
-    done, hand = yard.diary.counts("end"), yard.hand()
+    done, scripts = broker.event_log.counts("end"), broker.scripts()
     left = eventually(
-        lambda: hand.names(3_000, lease_ms=0 if signal_number == signal.SIGTERM else 1), IN_TIME_S, "the rest"
+        lambda: scripts.names(3_000, lease_ms=0 if signal_number == signal.SIGTERM else 1), IN_TIME_S, "the rest"
     )
     both = set(done) & set(left)
     say(f"exit {code}: {len(done)} done, {len(left)} left, {len(both)} both")

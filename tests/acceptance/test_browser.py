@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from example_sites import PATIENCE, Site, whole_site
+from example_sites import IN_TIME_S, Site, whole_site
 from processes import until
 
 from demo.simulator.replies import filler
@@ -51,7 +51,7 @@ def browser() -> Iterator[Any]:
 def page(site: Site, browser: Any) -> Iterator[Any]:
     """A tab, in whose console no error may appear."""
     context = browser.new_context()
-    context.set_default_timeout(PATIENCE * 1000)
+    context.set_default_timeout(IN_TIME_S * 1000)
     errors: list[str] = []
     page = context.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -75,7 +75,7 @@ def ask(site: Site, page: Any, question: str) -> Any:
     page.press("#question", "Enter")
     bubble = page.locator(".bubble.assistant")
     # Looked at from here: the page's Content-Security-Policy lets nobody evaluate a condition in it.
-    until(lambda: len(bubble.text_content()) > len(question) + 12, PATIENCE, "the answer has begun")
+    until(lambda: len(bubble.text_content()) > len(question) + 12, IN_TIME_S, "the answer has begun")
     return bubble
 
 
@@ -172,7 +172,7 @@ def test_documents_go_through_the_page(site: Site, page: Any, tmp_path: Path) ->
     assert (first[:20], second[:13]) == ("You said: <b>one</b>", "You said: two")
     page.click("#summarise")
     summary = page.locator("#summary")
-    until(lambda: summary.text_content().startswith("You said: Sum these"), PATIENCE, "the answers are summed up")
+    until(lambda: summary.text_content().startswith("You said: Sum these"), IN_TIME_S, "the answers are summed up")
 
 
 def test_the_status_page_shows_the_lanes(site: Site, page: Any, batch: str) -> None:
@@ -183,4 +183,4 @@ def test_the_status_page_shows_the_lanes(site: Site, page: Any, batch: str) -> N
     queued = page.locator("#lane-batch dd").first
     before = int(queued.text_content())
     assert 0 < before <= DOCUMENTS
-    until(lambda: int(queued.text_content()) < before, PATIENCE, "the page counts again")
+    until(lambda: int(queued.text_content()) < before, IN_TIME_S, "the page counts again")

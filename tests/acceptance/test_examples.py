@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from example_sites import EXAMPLES, PATIENCE, SERVERS, Site, web_process, whole_site
+from example_sites import EXAMPLES, IN_TIME_S, SERVERS, Site, web_process, whole_site
 from processes import until
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def text_of(events: list[tuple[str, dict[str, Any], float]]) -> str:
 
 def finished(site: Site, batch_id: str) -> dict[str, Any]:
     """Wait for a batch's end, and return what the page is told then."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + IN_TIME_S
     while True:
         progress: dict[str, Any] = site.send("GET", f"/batches/{batch_id}").json
         if progress["answers"] is not None:
@@ -99,7 +99,7 @@ def test_a_reader_who_breaks_off_and_comes_back_has_lost_nothing(site: Site) -> 
     rest = list(site.events(task_id, Last_Event_ID=first[-1][0]))
     assert rest[-1][1]["type"] == "message_stop"
     # The result is stored behind the stream's last event.
-    until(lambda: site.state_of(task_id) == "SUCCESS", PATIENCE, "the job has succeeded")
+    until(lambda: site.state_of(task_id) == "SUCCESS", IN_TIME_S, "the job has succeeded")
 
 
 def test_a_bad_line_stops_a_batch_or_is_left_out(site: Site) -> None:

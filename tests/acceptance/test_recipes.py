@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import pytest
 from acceptance.recipe_rig import (
-    PATIENCE,
+    IN_TIME_S,
     RECIPES,
     Answer,
     Rig,
@@ -66,7 +66,7 @@ def up(shared: Rig) -> Rig:
 
 def result_of(up: Rig, task_id: str) -> Any:
     """Wait for a job's result."""
-    return up.app.AsyncResult(task_id).get(timeout=PATIENCE)
+    return up.app.AsyncResult(task_id).get(timeout=IN_TIME_S)
 
 
 def text_of(events: Any) -> str:
@@ -92,7 +92,7 @@ def test_glance(up: Rig) -> None:
 
     assert "hello" in message.content[0].text
     assert (kinds[0], kinds[-1]) == ("message_start", "message_stop")
-    assert all(result.message for result in batch.results(patience=PATIENCE))
+    assert all(result.message for result in batch.results(patience=IN_TIME_S))
 
 
 def test_submit_and_fetch(up: Rig, dead_port: int) -> None:
@@ -112,7 +112,7 @@ def test_submit_and_fetch(up: Rig, dead_port: int) -> None:
 
         up.api.control(model_forbidden=True)
         refused = http.request("POST", "/ask", urlencode({"question": "x"})).json()["id"]
-        until(lambda: up.app.AsyncResult(refused).ready(), PATIENCE, "the refusal")
+        until(lambda: up.app.AsyncResult(refused).ready(), IN_TIME_S, "the refusal")
         failed = http.request("GET", f"/answers/{refused}")
         assert failed.status == 502
         assert "permission to use" in failed.json()["error"]
@@ -251,15 +251,15 @@ def test_stream_asgi(up: Rig) -> None:
     async def read(site: Any, most: int) -> list[str]:
         request, pieces = asgi_request(site), []
         await request.send_input({"type": "http.request", "body": b"question=tell+me"})
-        assert (await request.receive_output(PATIENCE))["status"] == 200
+        assert (await request.receive_output(IN_TIME_S))["status"] == 200
         while len(pieces) < most:
-            part = await request.receive_output(PATIENCE)
+            part = await request.receive_output(IN_TIME_S)
             pieces.append(part.get("body", b"").decode())
             if not part.get("more_body"):
                 break
         else:
             await request.send_input({"type": "http.disconnect"})
-        await request.wait(PATIENCE)
+        await request.wait(IN_TIME_S)
         return pieces
 
     with django_site(asgi=True, ask="stream_asgi.answer") as site:
@@ -269,7 +269,7 @@ def test_stream_asgi(up: Rig) -> None:
         assert text_of(data).startswith("You said: tell me")
         assert not closed_by_us(up)
         asyncio.run(read(site, 5))
-    until(lambda: len(closed_by_us(up)) == 1, PATIENCE, "the call has ended")
+    until(lambda: len(closed_by_us(up)) == 1, IN_TIME_S, "the call has ended")
 
 
 def closed_by_us(up: Rig) -> list[dict[str, Any]]:
@@ -282,11 +282,11 @@ def test_cancel_button(up: Rig) -> None:
     up.api.control(latency=20.0)
     with served(recipe("cancel_button").site) as http:
         ids = [http.request("POST", "/reports").json()["id"] for _ in range(9)]
-        until(lambda: up.api.summary()["in_flight"] == 8, PATIENCE, "all slots are busy")
+        until(lambda: up.api.summary()["in_flight"] == 8, IN_TIME_S, "all slots are busy")
         begun = time.monotonic()
         for task_id in reversed(ids):
             assert http.request("DELETE", f"/reports/{task_id}").json() == {"state": "REVOKED"}
-        until(lambda: up.api.summary()["in_flight"] == 0, PATIENCE, "no call goes on")
+        until(lambda: up.api.summary()["in_flight"] == 0, IN_TIME_S, "no call goes on")
         assert time.monotonic() - begun < 2.0
         assert [up.app.AsyncResult(task_id).state for task_id in ids] == ["REVOKED"] * 9
         again = http.request("DELETE", f"/reports/{ids[0]}")
@@ -315,7 +315,7 @@ def test_documents(up: Rig, valkey: Valkey, tmp_path: Path) -> None:
     assert "line 3 was left out" in said.stdout
     assert "line 7 was left out" in said.stdout
     with subprocess.Popen([*script, "collect", batch_id, str(out)], env=env) as first:
-        until(lambda: out.exists() and out.read_text().count("\n") > 20, PATIENCE, "some answers")
+        until(lambda: out.exists() and out.read_text().count("\n") > 20, IN_TIME_S, "some answers")
         first.kill()
     recipe("documents").collect(batch_id, out)
     answers = {answer["line"]: answer for answer in map(json.loads, out.read_text().splitlines())}
@@ -390,15 +390,15 @@ def test_own_task(up: Rig) -> None:
     """Its own SDK call is admitted and settled by the shared budget; a failure sends it back to its lane."""
     up.api.control(server_error_rate=1.0)
     result = recipe("own_task").summarise.apply_async(args=["a long text"], queue="batch")
-    until(lambda: result.state == "RETRY", PATIENCE, "a failed attempt")
+    until(lambda: result.state == "RETRY", IN_TIME_S, "a failed attempt")
     up.api.control(server_error_rate=0.0)
 
-    assert "Summarise" in result.get(timeout=PATIENCE)
+    assert "Summarise" in result.get(timeout=IN_TIME_S)
     assert {call["key"] for call in up.api.calls()} == {"task"}
     assert [call["status"] for call in up.api.calls()][-2:] == [500, 200]
     redis = redis_client(up.app)
     assert redis.keys("lanes:budget:*haiku*")
-    until(lambda: not redis.keys("lanes:budget:*:calls"), PATIENCE, "no call in flight")
+    until(lambda: not redis.keys("lanes:budget:*:calls"), IN_TIME_S, "no call in flight")
 
 
 def test_timing(up: Rig) -> None:
@@ -406,8 +406,8 @@ def test_timing(up: Rig) -> None:
     timing, redis = recipe("timing"), redis_client(up.app)
     begun = time.monotonic()
     later = timing.in_a_while(REQUEST, 1.0)
-    until(lambda: get_queue_stats(up.app)["lanes"]["normal"]["returning"] == 1, PATIENCE, "it waits")
-    assert later.get(timeout=PATIENCE)["type"] == "message"
+    until(lambda: get_queue_stats(up.app)["lanes"]["normal"]["returning"] == 1, IN_TIME_S, "it waits")
+    assert later.get(timeout=IN_TIME_S)["type"] == "message"
     assert time.monotonic() - begun > 0.9
 
     tonight = timing.tonight(REQUEST)
@@ -415,18 +415,18 @@ def test_timing(up: Rig) -> None:
     assert 0 < due / 1_000 - time.time() <= 86_400 + 3_600
     assert datetime.fromtimestamp(due / 1_000).astimezone().strftime("%H:%M:%S") == "00:00:00"
     assert cancel(tonight)
-    until(lambda: tonight.state == "REVOKED", PATIENCE, "its end is told")
+    until(lambda: tonight.state == "REVOKED", IN_TIME_S, "its end is told")
     assert not redis.zcard("lanes:scheduled")
 
     up.api.control(latency=0.3)
     for each in range(8):
         submit("batch", **named(f"first {each}"))
-    until(lambda: up.api.summary()["in_flight"] == 8, PATIENCE, "all slots are busy")
+    until(lambda: up.api.summary()["in_flight"] == 8, IN_TIME_S, "all slots are busy")
     last = timing.after_the_other_documents(named("after"))
     for each in range(12):
         submit("batch", **named(f"between {each}"))
     timing.before_the_other_documents(named("before"))
-    last.get(timeout=PATIENCE)
+    last.get(timeout=IN_TIME_S)
     order = [call["user_id"] for call in up.api.calls()][8 + 1 :]
     assert order.index("before") < 8
     assert order[-1] == "after"
@@ -441,16 +441,16 @@ def test_workflows(up: Rig) -> None:
     """A chain hands its message to an ordinary task; a chord goes on as a call of its own, and fails with its parts."""
     workflows = recipe("workflows")
 
-    published = workflows.write_and_publish("a press release").get(timeout=PATIENCE)
+    published = workflows.write_and_publish("a press release").get(timeout=IN_TIME_S)
     assert published.startswith("published: You said: a press release")
-    message = workflows.summarise_all(["one", "two", "three"]).get(timeout=PATIENCE)
+    message = workflows.summarise_all(["one", "two", "three"]).get(timeout=IN_TIME_S)
     assert "One summary of" in message["content"][0]["text"]
     assert [call["key"] for call in up.api.calls()] == ["-all"] + ["atch"] * 3 + ["-all"]
 
     up.api.control(model_forbidden=True)
     failed = workflows.summarise_all(["one", "two"])
-    failed.parent.get(timeout=PATIENCE, propagate=False)
-    until(lambda: failed.state == "FAILURE", PATIENCE, "the chord fails")
+    failed.parent.get(timeout=IN_TIME_S, propagate=False)
+    until(lambda: failed.state == "FAILURE", IN_TIME_S, "the chord fails")
     assert isinstance(failed.result, ChordError)
     assert "permission to use" in str(failed.result)
 
@@ -508,9 +508,9 @@ print(settings_of(app).lane("batch").capacity, "FlaskTask" in kinds, "LaneTask" 
 def test_lane_keys(up: Rig) -> None:
     """Each lane calls with its own key, and each model draws on its own limit."""
     for lane, key in (("critical", "-all"), ("normal", "-all"), ("batch", "atch")):
-        submit(lane, **{**REQUEST, "model": "claude-haiku-4-5"}).get(timeout=PATIENCE)
+        submit(lane, **{**REQUEST, "model": "claude-haiku-4-5"}).get(timeout=IN_TIME_S)
         assert up.api.calls()[-1]["key"] == key
-    submit("batch", **{**REQUEST, "model": "claude-opus-4-1"}).get(timeout=PATIENCE)
+    submit("batch", **{**REQUEST, "model": "claude-opus-4-1"}).get(timeout=IN_TIME_S)
     budgets = [key.decode() for key in redis_client(up.app).keys("lanes:budget:*}")]
 
     assert sorted(name.rpartition(":")[2] for name in budgets) == ["*haiku*}", "*haiku*}", "*opus*}"]

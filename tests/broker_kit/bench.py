@@ -1,4 +1,4 @@
-"""What every benchmark of the broker does: a yard of its own, a line for people, or one JSON object."""
+"""What every benchmark of the broker does: a broker of its own, a line for people, or one JSON object."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker_kit.server import Server
-from broker_kit.yard import Yard
+from broker_kit.server import Broker, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
 @contextmanager
-def bench_yard() -> Iterator[Yard]:
-    """A broker in memory, and a diary on another server, so that writing it costs the broker nothing."""
+def bench_broker() -> Iterator[Broker]:
+    """A broker in memory, and an event log on another server, so that writing it costs the broker nothing."""
     with tempfile.TemporaryDirectory(prefix="broker-bench-") as name:
         folder = Path(name)
-        broker, notes = Server(folder / "broker", durable=False), Server(folder / "diary", durable=False)
-        with broker, notes, Yard(folder, broker.url, notes.url) as yard:
-            yield yard
+        server, notes = Server(folder / "broker", durable=False), Server(folder / "event_log", durable=False)
+        with server, notes, Broker(folder, server.url, notes.url) as broker:
+            yield broker
 
 
 def main(doc: str, measure: Callable[[argparse.Namespace], Any], say: Callable[[Any], str], **options: Any) -> None:

@@ -15,7 +15,7 @@ from broker_kit.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker_kit.yard import Yard
+    from broker_kit.broker import Broker
 
 #: Jobs queued while the killing goes on: no worker may ever be idle.
 BACKLOG = 2_000
@@ -49,7 +49,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Outcome:
+class KillsReport:
     """What became of the jobs.
 
     Attributes:
@@ -73,7 +73,6 @@ class Outcome:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        """Return a line for people."""
         worst = max(self.back_s, default=0.0)
         return (
             f"{self.published} jobs, {len(self.killed)} kills with {self.in_flight_killed} jobs running: "
@@ -86,9 +85,8 @@ class Outcome:
 class Fleet:
     """The workers; each successor has a name of its own."""
 
-    def __init__(self, yard: Yard, plan: Plan) -> None:
-        """Start all."""
-        self._yard, self._plan = yard, plan
+    def __init__(self, broker: Broker, plan: Plan) -> None:
+        self._broker, self._plan = broker, plan
         self._numbers = itertools.count()
         self.alive = [self._start() for _ in range(plan.fleet)]
         self.killed: dict[str, float] = {}
@@ -96,10 +94,10 @@ class Fleet:
     def _start(self) -> Worker:
         plan = self._plan
         return Worker(
-            self._yard.folder,
+            self._broker.folder,
             f"w{next(self._numbers)}",
-            broker_url=self._yard.broker_url,
-            diary_url=self._yard.diary_url,
+            broker_url=self._broker.broker_url,
+            event_log_url=self._broker.event_log_url,
             app=plan.app,
             slots=plan.slots,
             queues="batch",
@@ -119,56 +117,56 @@ class Fleet:
             worker.kill()
 
 
-def run(yard: Yard, plan: Plan, kill_broker: Callable[[], None] | None = None) -> Outcome:
+def run(broker: Broker, plan: Plan, kill_broker: Callable[[], None] | None = None) -> KillsReport:
     """Publish, kill, wait for what can still end, and account for every job."""
     start, published = time.monotonic(), 0
-    fleet = Fleet(yard, plan)
+    fleet = Fleet(broker, plan)
     broker_deaths = {round(plan.kills * (n + 1) / (plan.broker_kills + 1)) for n in range(plan.broker_kills)}
     try:
         for worker in list(fleet.alive):
             worker.wait_until_ready()
         for n in range(plan.kills):
-            published = _publish(yard, plan, published, plan.jobs * (n + 1) // plan.kills)
+            published = _publish(broker, plan, published, plan.jobs * (n + 1) // plan.kills)
             time.sleep(random.uniform(*plan.pause))
             fleet.kill_one()
             if kill_broker and n + 1 in broker_deaths:
                 kill_broker()
                 # A publish batch does not reconnect by itself; a single job does.
-                yard.send("kit.nothing", ignore_result=True)
-        _wait_for_the_end(yard, plan, published)
+                broker.send("kit.nothing", ignore_result=True)
+        _wait_for_the_end(broker, plan, published)
     finally:
         fleet.end()
-    outcome = _outcome(yard, published, fleet.killed)
+    outcome = _report(broker, published, fleet.killed)
     outcome.seconds = time.monotonic() - start
     return outcome
 
 
-def _publish(yard: Yard, plan: Plan, published: int, wanted: int) -> int:
-    waiting = published - yard.diary.done()
+def _publish(broker: Broker, plan: Plan, published: int, wanted: int) -> int:
+    waiting = published - broker.event_log.done()
     wanted = max(wanted, published + BACKLOG - waiting)
-    with yard.app.producer_or_acquire() as producer, producer.batch():
+    with broker.app.producer_or_acquire() as producer, producer.batch():
         for n in range(published, wanted):
             seconds = random.uniform(*plan.seconds)
-            yard.send("kit.job", n, seconds, producer=producer, ignore_result=True)
+            broker.send("kit.job", n, seconds, producer=producer, ignore_result=True)
     return wanted
 
 
-def _wait_for_the_end(yard: Yard, plan: Plan, published: int) -> None:
+def _wait_for_the_end(broker: Broker, plan: Plan, published: int) -> None:
     done, since = 0, time.monotonic()
     while done < published and time.monotonic() - since < plan.patience:
-        now = yard.diary.done()
+        now = broker.event_log.done()
         if now > done:
             done, since = now, time.monotonic()
         time.sleep(0.1)
     if done == published:
-        eventually(lambda: yard.in_flight() == 0, plan.patience, "every job is settled")
+        eventually(lambda: broker.in_flight() == 0, plan.patience, "every job is acked")
 
 
-def _outcome(yard: Yard, published: int, killed: dict[str, float]) -> Outcome:
-    ended = set(yard.diary.jobs("end"))
-    starts, ends = yard.diary.by_job("start"), yard.diary.read("end")
+def _report(broker: Broker, published: int, killed: dict[str, float]) -> KillsReport:
+    ended = set(broker.event_log.jobs("end"))
+    starts, ends = broker.event_log.by_job("start"), broker.event_log.read("end")
     finished = {(entry.job, entry.worker) for entry in ends}
-    outcome = Outcome(published=published, killed=killed, dead=int(yard.client.zcard("lanes:dead")))
+    outcome = KillsReport(published=published, killed=killed, dead=int(broker.client.zcard("lanes:dead")))
     outcome.lost = [str(n) for n in range(published) if str(n) not in ended]
     outcome.again = sum(count > 1 for count in Counter({job: len(lines) for job, lines in starts.items()}).values())
     for job, lines in starts.items():

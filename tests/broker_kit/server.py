@@ -82,7 +82,6 @@ class Server:
             self.process.wait(TO_START)
 
     def __enter__(self) -> Self:
-        """Return the server, started."""
         self.start()
         return self
 

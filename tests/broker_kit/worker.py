@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from broker_kit.diary import Diary
+from broker_kit.event_log import EventLog
 from broker_kit.waiting import eventually
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Worker:
         name: str,
         *,
         broker_url: str,
-        diary_url: str,
+        event_log_url: str,
         app: str = "broker_kit.project",
         queues: str | None = "critical,normal,batch",
         slots: int = 4,
@@ -45,7 +45,7 @@ class Worker:
         """Start it; `wait_until_ready` when it has to be there."""
         self.name = f"{name}@kit"
         self.log = folder / f"{name}.log"
-        self.diary = Diary(diary_url)
+        self.event_log = EventLog(event_log_url)
         self._started = time.time()
         command = [
             sys.executable,
@@ -70,7 +70,7 @@ class Worker:
             "CELERY_BROKER_URL": broker_url,
             "EZAI_API_KEY": "test-key",
             "EZAI_BASE_URL": "http://127.0.0.1:9",
-            "KIT_DIARY_URL": diary_url,
+            "KIT_EVENT_LOG_URL": event_log_url,
             "KIT_CONF": json.dumps(conf or {}),
             **(env or {}),
         }
@@ -93,7 +93,7 @@ class Worker:
     def _is_ready(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.text()}")
-        return any(line.worker == self.name and line.at > self._started for line in self.diary.read("ready"))
+        return any(line.worker == self.name and line.at > self._started for line in self.event_log.read("ready"))
 
     def text(self) -> str:
         """Return its log."""
@@ -115,7 +115,6 @@ class Worker:
         return self.process.wait(seconds)
 
     def __enter__(self) -> Self:
-        """Return the worker, ready."""
         try:
             return self.wait_until_ready()
         except BaseException:

@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
-from budget_kit.yard import Yard
+from budget_kit.scheduler import Scheduler
 from celery_app.lanes import LANES
 from demo.simulator.limits import Account, ratelimit_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from broker_kit.hand import Held
+    from broker_kit.script_client import Held
 
     from budget_kit.clock import ClockedRedis
     from celery_app.budget import Budget, Cost, Usage
     from celery_app.lanes import Lane
-    from demo.simulator.limits import Limits
+    from demo.simulator.limits import ApiLimits
 
 # Seconds: on the way to the API; and until a refusal, which costs it nothing, is back.
 TRIP_S = 0.005
@@ -51,10 +51,9 @@ class Job:
 class Slot:
     """A worker with one slot."""
 
-    def __init__(self, yard: Yard) -> None:
-        """Have no job."""
-        self.hand = yard.worker()
-        self.looks = 0  # the look that counts; earlier ones have been overtaken by a bell
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scripts = scheduler.worker()
+        self.looks = 0  # the look that counts; earlier ones have been overtaken by a wakeup
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class Fleet:
 
     redis: ClockedRedis
     budget: Budget
-    limits: Limits
+    limits: ApiLimits
     headers: bool = False
     latency: float = 0.3
     down: bool = False
@@ -97,7 +96,7 @@ class Fleet:
         self._numbers = count()
         self._random = random.Random(self.seed)
         self._account = Account(self.limits, 0)
-        self._yard = Yard(self.redis)
+        self._scheduler = Scheduler(self.redis)
         self._jobs: dict[str, Job] = {}
         self._idle: dict[str, deque[Slot]] = {}
         self.until = 0.0
@@ -115,7 +114,7 @@ class Fleet:
             action()
         self.redis.now = self.until
 
-    def change(self, limits: Limits) -> None:
+    def change(self, limits: ApiLimits) -> None:
         """Have the API enforce other limits from now on."""
         self._account.reshape(limits, self.until)
 
@@ -137,26 +136,26 @@ class Fleet:
     def _hire(self, lane: Lane, slots: int) -> None:
         self._idle.setdefault(lane.name, deque())
         for _ in range(slots):
-            self.at(self.until, lambda: self._look(lane, Slot(self._yard)))
+            self.at(self.until, lambda: self._look(lane, Slot(self._scheduler)))
 
     def _refill(self, lane: Lane, job: Callable[[], tuple[Cost, Usage]]) -> None:
         self._put(lane, 1_000.0, job(), lambda: self._refill(lane, job))
 
     def _put(self, lane: Lane, age: float, job: tuple[Cost, Usage], then: Callable[[], None]) -> None:
         cost, usage = job
-        name = self._yard.put(self.budget, lane, f"job-{next(self._numbers)}", cost, age=age)
+        name = self._scheduler.put(self.budget, lane, f"job-{next(self._numbers)}", cost, age=age)
         self._jobs[name] = Job(lane, self.redis.now - age, usage, then)
-        self._answer_bells()
+        self._answer_wakeups()
 
     def _look(self, lane: Lane, slot: Slot) -> None:
-        """Claim a job for a free slot, or wait for a bell, or for as long as the scheduler says."""
+        """Claim a job for a free slot, or wait for a wakeup, or for as long as the scheduler says."""
         self.asked += 1
         slot.looks += 1
-        held = self._yard.claim(hand=slot.hand, queues=(lane.name,), sleep_ms=round(SLEEP_S * 1000))
+        held = self._scheduler.claim(scripts=slot.scripts, queues=(lane.name,), sleep_ms=round(SLEEP_S * 1000))
         if held:
             self._begin(lane, slot, held[0])
             return
-        told = slot.hand.look_ms / 1000
+        told = slot.scripts.look_ms / 1000
         look = slot.looks
         self._idle[lane.name].append(slot)
         self.at(
@@ -168,8 +167,8 @@ class Fleet:
         self._idle[lane.name].remove(slot)
         self._look(lane, slot)
 
-    def _answer_bells(self) -> None:
-        """Have an idle slot look where a lane's bell has been rung."""
+    def _answer_wakeups(self) -> None:
+        """Have an idle slot look where a wakeup was sent to a lane."""
         for lane in LANES:
             if self._idle.get(lane.name) and self.redis.client.delete(f"lanes:bell:{lane.name}"):
                 self.at(self.redis.now, lambda lane=lane: self._answer(lane))  # type: ignore[misc]
@@ -180,7 +179,7 @@ class Fleet:
 
     def _begin(self, lane: Lane, slot: Slot, held: Held) -> None:
         self._jobs[held.name].then()
-        self._answer_bells()
+        self._answer_wakeups()
         self.at(self.redis.now + TRIP_S, lambda: self._call(lane, slot, held))
 
     def _call(self, lane: Lane, slot: Slot, held: Held) -> None:
@@ -197,16 +196,16 @@ class Fleet:
     def _answered(self, lane: Lane, slot: Slot, held: Held) -> None:
         usage = self._jobs.pop(held.name).usage
         self._account.produce(usage.output_tokens, self.redis.now)
-        self._yard.settle(self.budget, held, usage, "answered", self._told())
-        slot.hand.ack(held)
-        self._answer_bells()
+        self._scheduler.settle(self.budget, held, usage, "answered", self._told())
+        slot.scripts.ack(held)
+        self._answer_wakeups()
         self._look(lane, slot)
 
     def _refused(self, lane: Lane, slot: Slot, held: Held, status: int) -> None:
         self._jobs[held.name].then = lambda: None  # it has been replaced in its lane
-        self._yard.settle(self.budget, held, None, "overloaded" if status == 529 else "limited", self._told())
-        slot.hand.requeue(held)
-        self._answer_bells()
+        self._scheduler.settle(self.budget, held, None, "overloaded" if status == 529 else "limited", self._told())
+        slot.scripts.requeue(held)
+        self._answer_wakeups()
         self._look(lane, slot)
 
     def _told(self) -> Mapping[str, str]:

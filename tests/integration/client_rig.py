@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.conftest import Valkey
 
 #: Seconds that any wait here may take; the slowest wait for two backoffs.
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def text_of(events: Iterable[dict[str, Any]]) -> str:
     return text
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = IN_TIME_S) -> None:
     """Wait for a condition, and fail if it does not come."""
     end = time.monotonic() + seconds
     while not condition():

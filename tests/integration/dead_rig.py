@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, the_dead, web_app
+from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, the_dead, web_app
 from worker_process import worker
 
 from celery_app.client import Client
@@ -71,6 +71,6 @@ def died(rig: Rig, lane: str = "critical", **more: Any) -> tuple[AsyncResult, De
     """Have a job use up its attempts."""
     result = rig.client.submit(lane, **params(**more))
     with pytest.raises(ApiError):
-        result.get(timeout=PATIENCE)
+        result.get(timeout=IN_TIME_S)
     (letter,) = the_dead(rig)
     return result, letter

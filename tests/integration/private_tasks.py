@@ -26,7 +26,7 @@ install(app)
 ANSWER = "Mirabilis"
 
 #: Seconds that a job waits at most for leave to end.
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 
 
 @app.task(bind=True, base=LaneTask, name="private.summarise", shared=False)
@@ -40,7 +40,7 @@ def summarise(self: LaneTask, text: str, length: int = 3, **more: Any) -> str:
 @app.task(bind=True, base=LaneTask, name="private.hold", shared=False)
 def hold(self: LaneTask, text: str) -> str:
     """Stay in the slot until somebody lets go."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + IN_TIME_S
     while not redis_client(self.app).exists("let go") and time.monotonic() < end:
         time.sleep(0.02)
     return ANSWER

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.records import queued
-from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until, web_app
 from worker_process import worker
 
 from celery_app import create_app
@@ -16,7 +16,7 @@ from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, Cancelled, DeadlineExceeded
 from celery_app.lanes import CRITICAL
-from demo.simulator import Limits as ApiLimits, running
+from demo.simulator import ApiLimits, running
 from tasks import create_message
 from tasks.loop import close_loop
 from tests.conftest import close
@@ -74,27 +74,27 @@ def test_a_job_without_room_takes_no_slot_from_another_model(up: Rig) -> None:
     occupied = occupy(up)
     waiting = [up.client.submit("normal", **call("narrow")) for _ in range(3)]
     for _ in range(3):
-        up.client.submit("batch", **call("free")).get(timeout=PATIENCE)
+        up.client.submit("batch", **call("free")).get(timeout=IN_TIME_S)
     assert not occupied.ready()
     assert waits_in(up, "normal") == {result.id for result in waiting}
 
     for result in waiting:
-        assert result.get(timeout=PATIENCE)["type"] == "message"
+        assert result.get(timeout=IN_TIME_S)["type"] == "message"
 
 
 def test_a_job_that_waits_for_the_budget_can_be_cancelled(up: Rig) -> None:
     """It ends at once, and is not called when its turn would have come."""
     occupied = occupy(up)
     waiting = up.client.submit("normal", **call("narrow"))
-    up.client.submit("batch", **call("free")).get(timeout=PATIENCE)
+    up.client.submit("batch", **call("free")).get(timeout=IN_TIME_S)
     assert waits_in(up, "normal") == {waiting.id}
     assert up.client.cancel(waiting)
 
     with pytest.raises(Cancelled):
-        waiting.get(timeout=PATIENCE)
+        waiting.get(timeout=IN_TIME_S)
     assert not occupied.ready()
-    assert occupied.get(timeout=PATIENCE)["type"] == "message"
-    assert up.client.submit("normal", **call("narrow")).get(timeout=PATIENCE)["type"] == "message"
+    assert occupied.get(timeout=IN_TIME_S)["type"] == "message"
+    assert up.client.submit("normal", **call("narrow")).get(timeout=IN_TIME_S)["type"] == "message"
     assert up.api.summary()["total"] == 3
 
 
@@ -102,9 +102,9 @@ def test_waiting_for_the_budget_costs_no_attempt(up: Rig) -> None:
     """Nor anything else of the job: all three attempts of its lane are left when it is called."""
     occupied = occupy(up)
     waiting = up.client.submit("critical", **{**params(fault="500"), "model": "narrow"})
-    occupied.get(timeout=PATIENCE)
+    occupied.get(timeout=IN_TIME_S)
     with pytest.raises(ApiError, match="500"):
-        waiting.get(timeout=PATIENCE)
+        waiting.get(timeout=IN_TIME_S)
     assert [each["status"] for each in up.api.calls()] == [200] + [500] * CRITICAL.attempts
 
 
@@ -112,7 +112,7 @@ def test_a_lane_alone_reaches_the_full_rate(up: Rig) -> None:
     """Jobs that wait in their lane lose no time there, and keep their order."""
     jobs = [up.client.submit("batch", **{**call("slow"), "metadata": {"user_id": str(n)}}) for n in range(10)]
     for job in jobs:
-        job.get(timeout=PATIENCE)
+        job.get(timeout=IN_TIME_S)
     calls = up.api.calls()
     took = calls[-1]["arrived"] - calls[0]["arrived"]
 
@@ -124,7 +124,7 @@ def test_a_lane_alone_reaches_the_full_rate(up: Rig) -> None:
 def test_a_certain_wait_beyond_the_deadline_ends_the_job_at_once(up: Rig) -> None:
     """The API has said when it will answer again, and that is too late: why let somebody wait."""
     up.api.control(latency=0.0)
-    up.client.submit("normal", **call("free")).get(timeout=PATIENCE)
+    up.client.submit("normal", **call("free")).get(timeout=IN_TIME_S)
     late = time.time() + 2
     budget = redis_client(up.app).keys("lanes:budget:*}")[0]
     redis_client(up.app).hset(budget, "closed_until", int((late + 60) * 1e6))
@@ -141,13 +141,13 @@ def test_a_worker_that_stops_keeps_no_waiting_job(valkey: Valkey, tmp_path: Path
     with rig(valkey, 10, tmp_path, slots=2, EZAI_LIMITS=LIMITS) as up:
         occupied = occupy(up)
         waiting = up.client.submit("normal", **call("narrow"))
-        up.client.submit("batch", **call("free")).get(timeout=PATIENCE)
+        up.client.submit("batch", **call("free")).get(timeout=IN_TIME_S)
         assert up.worker.stop() == 0
-        assert occupied.get(timeout=PATIENCE)["type"] == "message"
+        assert occupied.get(timeout=IN_TIME_S)["type"] == "message"
         assert (waits_in(up, "normal"), up.api.summary()["total"]) == ({waiting.id}, 2)
 
         with worker(tmp_path, "-c", "2", **up.env):
-            assert waiting.get(timeout=PATIENCE)["type"] == "message"
+            assert waiting.get(timeout=IN_TIME_S)["type"] == "message"
 
 
 def test_a_call_without_a_worker_waits_for_the_budget_where_it_is(up: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_workers_whose_clocks_are_ten_seconds_apart_share_one_limit(valkey: Valk
         with early as one, late as other:
             results = [Client(app).submit("batch", **params()) for _ in range(jobs)]
             for result in results:
-                assert result.get(timeout=PATIENCE)["type"] == "message"
+                assert result.get(timeout=IN_TIME_S)["type"] == "message"
             calls = api.calls()
             assert all("succeeded" in each.output() for each in (one, other))
     close(app)

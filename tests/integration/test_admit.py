@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, the_dead, wait_until, web_app
+from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, the_dead, wait_until, web_app
 from worker_process import worker
 
 from celery_app import dead_letters
@@ -17,7 +17,7 @@ from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, Cancelled, NotAMessage
 from celery_app.routing import COST, MODEL
-from celery_app.scheduler.verbs import EXTEND
+from celery_app.scheduler.scripts import EXTEND
 from demo.simulator import running
 from tasks import LaneTask
 from tests.conftest import close
@@ -91,7 +91,7 @@ def dead(up: Rig, number: int = 1) -> list[tuple[str, str]]:
 
 def test_a_success_is_settled(up: Rig) -> None:
     """The answer is the task's, and what it used has replaced the estimate."""
-    assert "hello" in send(up, "ask").get(timeout=PATIENCE)
+    assert "hello" in send(up, "ask").get(timeout=IN_TIME_S)
 
     assert up.api.summary()["total"] == 1
     wait_until(lambda: not calls_in_flight(up), "the call is settled")
@@ -115,7 +115,7 @@ def test_a_429_returns_the_job_when_the_api_said(up: Rig) -> None:
 def test_what_passes_is_tried_again(up: Rig, fault: str, kind: type[Exception]) -> None:
     """The lane's attempts are spent, then the job fails with an error of ours, as a dead letter."""
     with pytest.raises(kind) as caught:
-        send(up, "ask", fault).get(timeout=PATIENCE)
+        send(up, "ask", fault).get(timeout=IN_TIME_S)
 
     assert up.api.summary()["total"] == ATTEMPTS
     assert dead(up) == [("critical", f"{kind.__name__} after {ATTEMPTS} attempts: {caught.value}")]
@@ -128,7 +128,7 @@ def test_an_api_that_refuses_connections_is_tried_again(up: Rig) -> None:
 
     for result in (own, ours):
         with pytest.raises(ApiUnreachable, match="refused"):
-            result.get(timeout=PATIENCE)
+            result.get(timeout=IN_TIME_S)
     found = dead(up, 2)
     assert [lane for lane, _ in found] == ["critical"] * 2
     assert [reason.startswith("ApiUnreachable after 2 attempts") for _, reason in found] == [True, True]
@@ -137,7 +137,7 @@ def test_an_api_that_refuses_connections_is_tried_again(up: Rig) -> None:
 def test_a_refusal_fails_at_once(up: Rig) -> None:
     """With the API's own words, and without a traceback in the log."""
     with pytest.raises(ApiError, match="400 invalid_request_error: Simulated 400"):
-        send(up, "ask", "400").get(timeout=PATIENCE)
+        send(up, "ask", "400").get(timeout=IN_TIME_S)
 
     assert up.api.summary()["total"] == 1
     wait_until(lambda: "raised expected: ApiError" in up.worker.output(), "the log says so")
@@ -148,7 +148,7 @@ def test_a_refusal_fails_at_once(up: Rig) -> None:
 def test_an_exception_that_is_none_of_the_sdks_passes(up: Rig, task: str, error: str) -> None:
     """It is the project's own, so it is neither translated nor repeated; the call is settled all the same."""
     with pytest.raises(Exception, match=error):
-        send(up, task).get(timeout=PATIENCE)
+        send(up, task).get(timeout=IN_TIME_S)
 
     assert up.api.summary()["total"] <= 1
     wait_until(lambda: not calls_in_flight(up), "the call is settled")
@@ -163,21 +163,21 @@ def test_a_job_cancelled_in_the_block_goes_no_further(up: Rig) -> None:
     wait_until(lambda: up.api.summary()["total"], "the call has ended")
     wait_until(lambda: not calls_in_flight(up), "the call is settled")
     up.api.control(latency=0.0)
-    send(up, "ask").get(timeout=PATIENCE)
+    send(up, "ask").get(timeout=IN_TIME_S)
 
     with pytest.raises(Cancelled):
-        result.get(timeout=PATIENCE)
+        result.get(timeout=IN_TIME_S)
     assert result.state == "REVOKED"
     assert redis_client(up.app).get("left the block") == b"1"
 
 
 def test_two_calls_in_one_task_are_two_calls(up: Rig) -> None:
     """Each is admitted and settled; when the second fails for now, the whole task is repeated."""
-    assert len(send(up, "twice").get(timeout=PATIENCE)) == 2
+    assert len(send(up, "twice").get(timeout=IN_TIME_S)) == 2
     assert up.api.summary()["total"] == 2
     up.api.clear()
     with pytest.raises(ApiError, match="500"):
-        send(up, "twice", "500").get(timeout=PATIENCE)
+        send(up, "twice", "500").get(timeout=IN_TIME_S)
 
     assert [call["status"] for call in up.api.calls()] == [200, 500] * ATTEMPTS
     wait_until(lambda: not calls_in_flight(up), "the calls are settled")
@@ -187,7 +187,7 @@ def test_jobs_that_find_no_room_come_out_again_with_their_reservations(up: Rig) 
     """Each is run twice at most, and none draws twice: the second delivery's call is paid for already."""
     denied = up.worker.output().count("OutOfBudget(")
     jobs = [send(up, "ask", model="scarce") for _ in range(6)]
-    assert ["hello" in job.get(timeout=PATIENCE) for job in jobs] == [True] * 6
+    assert ["hello" in job.get(timeout=IN_TIME_S) for job in jobs] == [True] * 6
 
     assert up.api.summary()["total"] == 6
     assert up.worker.output().count("OutOfBudget(") <= denied + len(jobs)
@@ -210,7 +210,7 @@ def test_a_task_that_declares_model_and_cost_never_finds_no_room(up: Rig) -> Non
         return model
 
     jobs = [ask.apply_async(kwargs={"model": "scarce"}, queue="critical") for _ in range(6)]
-    assert ["hello" in job.get(timeout=PATIENCE) for job in jobs] == [True] * 6
+    assert ["hello" in job.get(timeout=IN_TIME_S) for job in jobs] == [True] * 6
 
     assert up.worker.output().count("OutOfBudget(") == denied
 
@@ -218,7 +218,7 @@ def test_a_task_that_declares_model_and_cost_never_finds_no_room(up: Rig) -> Non
 def test_a_second_call_that_finds_no_room_waits_in_its_slot(up: Rig) -> None:
     """Also behind one that came with its reservation: a job that went back would make the first call again."""
     jobs = [send(up, "twice", model="scarce") for _ in range(3)]
-    assert [len(job.get(timeout=PATIENCE)) for job in jobs] == [2] * 3
+    assert [len(job.get(timeout=IN_TIME_S)) for job in jobs] == [2] * 3
 
     assert up.api.summary()["total"] == 6
 
@@ -230,7 +230,7 @@ def test_a_job_that_another_worker_has_by_now_makes_no_further_call(up: Rig) -> 
     wait_until(lambda: up.api.summary()["in_flight"], "the first call is at the API")
     redis.zadd("lanes:leases", {result.id: 1}, xx=True)
     EXTEND.run(redis, (), ("", 15_000))
-    assert len(result.get(timeout=PATIENCE)) == 2
+    assert len(result.get(timeout=IN_TIME_S)) == 2
 
     wait_until(lambda: not calls_in_flight(up), "the calls are settled")
     assert up.api.summary()["total"] == 3
@@ -243,17 +243,17 @@ def test_a_reservation_for_another_model_is_given_back(up: Rig) -> None:
     result = up.app.send_task("own.ask", queue="critical", headers=stated)
     wait_until(lambda: up.api.summary()["in_flight"], "the call is at the API")
     assert calls_in_flight(up) == 1
-    assert result.get(timeout=PATIENCE)
+    assert result.get(timeout=IN_TIME_S)
 
     wait_until(lambda: not calls_in_flight(up), "the call is settled")
 
 
 def test_a_call_within_the_block_of_another_is_judged_once(up: Rig) -> None:
-    """The job is given back by the inner block; the outer one only settles."""
-    assert "inner" in send(up, "nested").get(timeout=PATIENCE)
+    """The job is requeued by the inner block; the outer one only settles."""
+    assert "inner" in send(up, "nested").get(timeout=IN_TIME_S)
     up.api.clear()
     with pytest.raises(ApiError, match="500"):
-        send(up, "nested", "500").get(timeout=PATIENCE)
+        send(up, "nested", "500").get(timeout=IN_TIME_S)
 
     assert up.api.summary()["total"] == ATTEMPTS
     assert len(dead(up)) == 1
@@ -264,7 +264,7 @@ def test_a_call_within_the_block_of_another_is_judged_once(up: Rig) -> None:
 def test_neither_prompt_nor_key_is_in_what_a_job_leaves_behind(up: Rig, fault: str) -> None:
     """Nor in the log: a project's prompts and key are as secret as the lanes'."""
     with pytest.raises(ApiError) as caught:
-        send(up, "ask", fault, TEXT).get(timeout=PATIENCE)
+        send(up, "ask", fault, TEXT).get(timeout=IN_TIME_S)
 
     redis = redis_client(up.app)
     left = [redis.get(key) for key in redis.keys("celery-task-meta-*")] + redis.hvals("lanes:jobs")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit import records
+from broker_kit.broker import Broker
 from broker_kit.waiting import eventually
-from broker_kit.yard import Yard
 from celery import chain, chord, group
 from client_rig import params
 
@@ -37,26 +37,26 @@ def returned(value: Any) -> Any:
 
 
 @pytest.fixture
-def yard(tmp_path: Path, broker_url: str) -> Iterator[Yard]:
+def broker(tmp_path: Path, broker_url: str) -> Iterator[Broker]:
     """An empty broker to publish to."""
-    with Yard(tmp_path, broker_url) as yard:
-        yield yard
+    with Broker(tmp_path, broker_url) as broker:
+        yield broker
 
 
 @pytest.fixture
-def narrow(yard: Yard) -> Any:
+def narrow(broker: Broker) -> Any:
     """An application whose lanes have room for three, and whose publishers wait a twentieth of a second."""
-    app = yard.make_app(capacity=3, submit_wait=0.05)
+    app = broker.make_app(capacity=3, submit_wait=0.05)
     app.task(base=LaneTask, name="kit.later")(returned)
     return app
 
 
-def publishers(yard: Yard) -> list[subprocess.Popen[str]]:
+def publishers(broker: Broker) -> list[subprocess.Popen[str]]:
     """Start publishing processes that wait for the signal."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
-        "CELERY_BROKER_URL": yard.broker_url,
+        "CELERY_BROKER_URL": broker.broker_url,
         "LANES_NORMAL_CAPACITY": str(CAPACITY),
         "LANES_NORMAL_SUBMIT_WAIT": "0.001",
     }
@@ -68,30 +68,30 @@ def publishers(yard: Yard) -> list[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_large_text_is_sent_once_however_long_its_lane_is_full(yard: Yard, narrow: Any, many: bool) -> None:
+def test_a_large_text_is_sent_once_however_long_its_lane_is_full(broker: Broker, narrow: Any, many: bool) -> None:
     """Its publisher asks for room again and again, with the facts alone; a job that is refused leaves nothing."""
     for _ in range(3):
         narrow.tasks["kit.later"].apply_async(("x",), queue="batch")
     call, client = params("x" * 2 * LARGE), Client(narrow)
     send = partial(client.submit_many, [call]) if many else partial(client.submit, "batch", **call)
-    yard.client.config_resetstat()
+    broker.client.config_resetstat()
     with pytest.raises(LaneFull):
         send(wait=0.3)
-    commands = yard.client.info("commandstats")
+    commands = broker.client.info("commandstats")
     assert commands["cmdstat_evalsha"]["calls"] > 3
     assert commands["cmdstat_set"]["calls"] == 1
-    assert yard.client.keys("lanes:upload:*") == []
+    assert broker.client.keys("lanes:upload:*") == []
 
 
 @pytest.mark.slow
-def test_racing_publishers_never_overfill_a_lane(yard: Yard) -> None:
+def test_racing_publishers_never_overfill_a_lane(broker: Broker) -> None:
     """Eight processes put 5,000 jobs into a lane of 1,000: never 1,001; 1,000 are placed and 4,000 refused."""
-    started = publishers(yard)
-    hand, most, over = yard.hand(), [0], threading.Event()
+    started = publishers(broker)
+    scripts, most, over = broker.scripts(), [0], threading.Event()
 
     def watch() -> None:
         while not over.is_set():
-            most.append(hand.places("normal"))
+            most.append(scripts.places("normal"))
             over.wait(LOOK_EVERY_S)
 
     watcher = threading.Thread(target=watch)
@@ -111,27 +111,27 @@ def test_racing_publishers_never_overfill_a_lane(yard: Yard) -> None:
             process.kill()
             process.communicate()
     watcher.join(IN_TIME_S)
-    assert max(most) == hand.places("normal") == CAPACITY
+    assert max(most) == scripts.places("normal") == CAPACITY
     assert sum(report["placed"] for report in reports) == CAPACITY
     assert sum(report["refused"] for report in reports) == PUBLISHERS * JOBS_EACH - CAPACITY
 
 
-def test_a_full_lane_says_so_and_nothing_is_written(yard: Yard, narrow: Any) -> None:
+def test_a_full_lane_says_so_and_nothing_is_written(broker: Broker, narrow: Any) -> None:
     """The fourth job into a lane of three raises lane, depth and capacity after the patience, and leaves no trace."""
     for n in range(3):
         narrow.send_task("kit.job", (n,), queue="critical", ignore_result=True)
-    before = {key: yard.client.dump(key) for key in yard.client.keys("*")}
+    before = {key: broker.client.dump(key) for key in broker.client.keys("*")}
     start = time.monotonic()
     with pytest.raises(LaneFull, match="critical is full: 3 jobs queued, capacity 3") as caught:
         narrow.send_task("kit.job", (3,), queue="critical", ignore_result=True)
     assert time.monotonic() - start >= 0.05
     assert (caught.value.lane, caught.value.depth, caught.value.capacity) == ("critical", 3, 3)
-    assert {key: yard.client.dump(key) for key in yard.client.keys("*")} == before
+    assert {key: broker.client.dump(key) for key in broker.client.keys("*")} == before
 
 
-def test_priorities_share_their_lanes_places(yard: Yard, narrow: Any) -> None:
+def test_priorities_share_their_lanes_places(broker: Broker, narrow: Any) -> None:
     """Jobs of another priority count against the same capacity, jobs of another lane do not."""
-    assert yard
+    assert broker
     for priority in (0, 3, 9):
         narrow.send_task("kit.job", (priority,), queue="normal", priority=priority, ignore_result=True)
     with pytest.raises(LaneFull):
@@ -139,31 +139,31 @@ def test_priorities_share_their_lanes_places(yard: Yard, narrow: Any) -> None:
     narrow.send_task("kit.job", (1,), queue="batch", ignore_result=True)
 
 
-def test_a_publisher_waits_for_room(yard: Yard) -> None:
+def test_a_publisher_waits_for_room(broker: Broker) -> None:
     """A publisher whose lane is full gets in as soon as a worker claims a job, well before its patience ends."""
-    app = yard.make_app(capacity=1, submit_wait=IN_TIME_S)
+    app = broker.make_app(capacity=1, submit_wait=IN_TIME_S)
     app.send_task("kit.job", (0,), queue="critical", ignore_result=True)
     sent = threading.Thread(target=lambda: app.send_task("kit.job", (1,), queue="critical", ignore_result=True))
     sent.start()
     sent.join(0.1)
     assert sent.is_alive()
-    assert len(yard.hand().claim()) == 1
+    assert len(broker.scripts().claim()) == 1
     sent.join(IN_TIME_S / 2)
     assert not sent.is_alive()
-    assert yard.hand().places("critical") == 1
+    assert broker.scripts().places("critical") == 1
 
 
-def test_returns_do_not_need_room(yard: Yard, narrow: Any) -> None:
+def test_returns_do_not_need_room(broker: Broker, narrow: Any) -> None:
     """A job comes back to a full lane at once, and the lane then refuses publishers until it is below its capacity."""
-    hand = yard.hand()
+    scripts = broker.scripts()
     for n in range(2):
         narrow.send_task("kit.job", (n,), queue="batch", ignore_result=True)
-    held = hand.claim(2)
+    held = scripts.claim(2)
     for n in range(3):
         narrow.send_task("kit.job", (n,), queue="batch", ignore_result=True)
     for job in held:
-        assert hand.requeue(job) == 1
-    assert hand.places("batch") == 5
+        assert scripts.requeue(job) == 1
+    assert scripts.places("batch") == 5
     with pytest.raises(LaneFull):
         narrow.send_task("kit.job", (9,), queue="batch", ignore_result=True)
 
@@ -180,26 +180,26 @@ def test_returns_do_not_need_room(yard: Yard, narrow: Any) -> None:
     ],
     ids=["apply_async", "send_task", "signature", "group", "chain", "chord"],
 )
-def test_every_way_of_sending_hears_of_a_full_lane(yard: Yard, narrow: Any, send: Any) -> None:
+def test_every_way_of_sending_hears_of_a_full_lane(broker: Broker, narrow: Any, send: Any) -> None:
     """apply_async, send_task, signatures, groups, chains and chords all raise LaneFull."""
     narrow.task(name="kit.full")(returned)
     for n in range(3):
         narrow.send_task("kit.job", (n,), queue="critical", ignore_result=True)
     with pytest.raises(LaneFull):
         send(narrow, narrow.signature("kit.echo", (1,), queue="critical"))
-    assert yard.hand().places("critical") == 3
+    assert broker.scripts().places("critical") == 3
 
 
-def test_a_publish_batch_fills_a_lane_in_order(yard: Yard) -> None:
+def test_a_publish_batch_fills_a_lane_in_order(broker: Broker) -> None:
     """kombu's publish batch puts its jobs into their lanes in order, flushing whenever it is full."""
-    with yard.app.producer_or_acquire() as producer, producer.batch(max_size=10):
+    with broker.app.producer_or_acquire() as producer, producer.batch(max_size=10):
         for n in range(25):
-            yard.app.send_task("kit.job", (n,), task_id=f"j{n}", queue="batch", producer=producer, ignore_result=True)
-        assert 0 < yard.hand().places("batch") < 25
-    assert yard.hand().names(100) == [f"j{n}" for n in range(25)]
+            broker.app.send_task("kit.job", (n,), task_id=f"j{n}", queue="batch", producer=producer, ignore_result=True)
+        assert 0 < broker.scripts().places("batch") < 25
+    assert broker.scripts().names(100) == [f"j{n}" for n in range(25)]
 
 
-def test_a_publish_batch_stops_at_a_full_lane(yard: Yard, narrow: Any) -> None:
+def test_a_publish_batch_stops_at_a_full_lane(broker: Broker, narrow: Any) -> None:
     """A batch of five into a lane of three raises LaneFull with the first three in their places."""
 
     def publish() -> None:
@@ -209,12 +209,12 @@ def test_a_publish_batch_stops_at_a_full_lane(yard: Yard, narrow: Any) -> None:
 
     with pytest.raises(LaneFull):
         publish()
-    assert yard.hand().names(100) == ["j0", "j1", "j2"]
+    assert broker.scripts().names(100) == ["j0", "j1", "j2"]
 
 
-def test_a_publish_batch_waits_for_room(yard: Yard) -> None:
+def test_a_publish_batch_waits_for_room(broker: Broker) -> None:
     """A batch larger than its lane goes on as workers take jobs out, in order and without a double."""
-    app, names = yard.make_app(capacity=3, submit_wait=IN_TIME_S), []
+    app, names = broker.make_app(capacity=3, submit_wait=IN_TIME_S), []
 
     def publish() -> None:
         with app.producer_or_acquire() as producer, producer.batch():
@@ -223,31 +223,31 @@ def test_a_publish_batch_waits_for_room(yard: Yard) -> None:
 
     publishing = threading.Thread(target=publish)
     publishing.start()
-    eventually(lambda: names.extend(yard.hand().names(1)) or len(names) == 10, IN_TIME_S, "ten jobs came through")
+    eventually(lambda: names.extend(broker.scripts().names(1)) or len(names) == 10, IN_TIME_S, "ten jobs came through")
     publishing.join(IN_TIME_S)
     assert names == [f"j{n}" for n in range(10)]
-    assert yard.hand().names(100) == []
+    assert broker.scripts().names(100) == []
 
 
-def test_a_job_with_a_countdown_waits_in_the_broker(yard: Yard, narrow: Any) -> None:
+def test_a_job_with_a_countdown_waits_in_the_broker(broker: Broker, narrow: Any) -> None:
     """A countdown job is neither in its lane nor claimable before its time, and then it is claimed."""
     narrow.send_task("kit.job", (1,), task_id="later", queue="critical", countdown=1, ignore_result=True)
     before = time.monotonic()
-    hand = yard.hand()
-    assert hand.places("critical") == 0
-    assert eventually(hand.names, IN_TIME_S, "it is due") == ["later"]
+    scripts = broker.scripts()
+    assert scripts.places("critical") == 0
+    assert eventually(scripts.names, IN_TIME_S, "it is due") == ["later"]
     assert time.monotonic() - before > 0.5
 
 
-def scheduled(yard: Yard, lane: str) -> int:
+def scheduled(broker: Broker, lane: str) -> int:
     """Return how many jobs of a lane wait for a time, as its capacity counts them; exactly those that do."""
-    counted = int(yard.client.hget("lanes:counts", f"{lane}:scheduled") or 0)
-    waiting = [records.facts(yard.client, job_id)["lane"] for job_id in records.ids_in(yard.client, "scheduled")]
+    counted = int(broker.client.hget("lanes:counts", f"{lane}:scheduled") or 0)
+    waiting = [records.facts(broker.client, job_id)["lane"] for job_id in records.ids_in(broker.client, "scheduled")]
     assert counted == waiting.count(lane)
     return counted
 
 
-def test_scheduled_jobs_need_room(yard: Yard, narrow: Any) -> None:
+def test_scheduled_jobs_need_room(broker: Broker, narrow: Any) -> None:
     """A lane of three takes three jobs in all, queued or with a countdown, one by one or many at once."""
     for n, options in enumerate([{"countdown": 60}, {}, {"countdown": 60}]):
         narrow.send_task("kit.job", (n,), queue="batch", ignore_result=True, **options)
@@ -257,11 +257,11 @@ def test_scheduled_jobs_need_room(yard: Yard, narrow: Any) -> None:
     with pytest.raises(LaneFull) as caught:
         Client(narrow).submit_many([{"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}])
     assert caught.value.depth == 3
-    assert scheduled(yard, "batch") == 2
+    assert scheduled(broker, "batch") == 2
     narrow.send_task("kit.job", (9,), queue="normal", countdown=60, ignore_result=True)  # another lane has room
 
 
-def test_fifty_countdowns_do_not_pass_a_capacity_of_three(yard: Yard, narrow: Any) -> None:
+def test_fifty_countdowns_do_not_pass_a_capacity_of_three(broker: Broker, narrow: Any) -> None:
     """Of 50 jobs with a countdown three are placed and the rest is refused."""
     placed = 0
     for n in range(50):
@@ -270,58 +270,58 @@ def test_fifty_countdowns_do_not_pass_a_capacity_of_three(yard: Yard, narrow: An
         except LaneFull:
             continue
         placed += 1
-    assert placed == scheduled(yard, "normal") == 3
+    assert placed == scheduled(broker, "normal") == 3
 
 
-def test_scheduled_jobs_are_counted_wherever_they_go(yard: Yard, narrow: Any) -> None:
-    """Due, returned to wait, buried or purged: the count of those that wait stays exact, and ends at none."""
-    hand = yard.hand()
+def test_scheduled_jobs_are_counted_wherever_they_go(broker: Broker, narrow: Any) -> None:
+    """Due, returned to wait, dead-lettered or purged: the count of those that wait stays exact, and ends at none."""
+    scripts = broker.scripts()
     for n in range(3):
         narrow.send_task("kit.job", (n,), queue="batch", countdown=0.2, ignore_result=True)
     held: list[Any] = []
-    eventually(lambda: held.extend(hand.claim(3)) or len(held) == 3, IN_TIME_S, "all are due")
-    assert scheduled(yard, "batch") == 0
+    eventually(lambda: held.extend(scripts.claim(3)) or len(held) == 3, IN_TIME_S, "all are due")
+    assert scheduled(broker, "batch") == 0
     narrow.send_task("kit.job", (3,), queue="batch", priority=0, countdown=60, ignore_result=True)
     for job in held[:2]:
-        assert hand.requeue(job, delay_ms=60_000) == 1  # a running job's return is never refused
-    assert scheduled(yard, "batch") == 3
+        assert scripts.requeue(job, delay_ms=60_000) == 1  # a running job's return is never refused
+    assert scheduled(broker, "batch") == 3
     with pytest.raises(LaneFull):
         narrow.send_task("kit.job", (4,), queue="batch", ignore_result=True)
-    assert hand.requeue(held[2], delay_ms=60_000) == 1
-    assert scheduled(yard, "batch") == 4
+    assert scripts.requeue(held[2], delay_ms=60_000) == 1
+    assert scheduled(broker, "batch") == 4
     with narrow.connection_for_write() as connection:
         assert connection.default_channel.queue_purge("batch") == 4
-    assert scheduled(yard, "batch") == 0
-    assert not yard.client.exists("lanes:scheduled", records.JOBS, "lanes:texts")
+    assert scheduled(broker, "batch") == 0
+    assert not broker.client.exists("lanes:scheduled", records.JOBS, "lanes:texts")
     narrow.send_task("kit.job", (5,), queue="batch", ignore_result=True)
-    (job,) = hand.claim()
-    assert hand.bury(job, "a test's reason") == 1
-    assert scheduled(yard, "batch") == 0
+    (job,) = scripts.claim()
+    assert scripts.dead_letter(job, "a test's reason") == 1
+    assert scheduled(broker, "batch") == 0
 
 
-def test_jobs_deleted_by_hand_leave_room(yard: Yard, narrow: Any) -> None:
+def test_jobs_deleted_by_hand_leave_room(broker: Broker, narrow: Any) -> None:
     """Whoever deletes the keys of the waiting jobs has emptied the lane, though their number stayed."""
     for n in range(3):
         narrow.send_task("kit.job", (n,), queue="batch", countdown=60, ignore_result=True)
-    yard.client.delete("lanes:scheduled", records.JOBS, "lanes:texts")
+    broker.client.delete("lanes:scheduled", records.JOBS, "lanes:texts")
     narrow.send_task("kit.job", (3,), queue="batch", countdown=60, ignore_result=True)
-    assert scheduled(yard, "batch") == 1
+    assert scheduled(broker, "batch") == 1
 
 
-def test_a_job_that_no_worker_would_take_is_refused(yard: Yard) -> None:
+def test_a_job_that_no_worker_would_take_is_refused(broker: Broker) -> None:
     """Whoever sends more than the broker takes is told so, and nothing is queued."""
     with pytest.raises(JobTooLarge):
-        yard.app.send_task("kit.job", ("x" * MAX_MESSAGE_BYTES,), queue="batch", ignore_result=True)
-    assert yard.hand().names(1) == []
+        broker.app.send_task("kit.job", ("x" * MAX_MESSAGE_BYTES,), queue="batch", ignore_result=True)
+    assert broker.scripts().names(1) == []
 
 
-def test_an_item_that_no_worker_would_take_is_named(yard: Yard) -> None:
+def test_an_item_that_no_worker_would_take_is_named(broker: Broker) -> None:
     """Its index is in the error, or, where bad items are left out, in the batch."""
     good, large = (
         {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": text}]}
         for text in ("x", "x" * MAX_MESSAGE_BYTES)
     )
-    batch = Client(yard.app).submit_many([good, large], on_invalid="skip")
+    batch = Client(broker.app).submit_many([good, large], on_invalid="skip")
     assert [each.index for each in batch.invalid] == [1]
     with pytest.raises(InvalidItem, match="Item 1: params: makes a job of"):
-        Client(yard.app).submit_many(iter([good, large]))
+        Client(broker.app).submit_many(iter([good, large]))

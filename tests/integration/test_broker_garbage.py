@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit import records
+from broker_kit.broker import Broker
 from broker_kit.waiting import eventually
-from broker_kit.yard import Yard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,16 +23,16 @@ SLOTS = 4
 
 
 @pytest.fixture(scope="module")
-def yard(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+def broker(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker that gets garbage."""
-    with Yard(tmp_path_factory.mktemp("garbage"), valkey.url(4)) as yard:
-        yield yard
+    with Broker(tmp_path_factory.mktemp("garbage"), valkey.url(4)) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")
-def worker(yard: Yard) -> Worker:
+def worker(broker: Broker) -> Worker:
     """One worker that has to survive it all; it refuses what is larger than 10 kB."""
-    return yard.worker(slots=SLOTS, app="broker_kit.small", loglevel="INFO")
+    return broker.worker(slots=SLOTS, app="broker_kit.small", loglevel="INFO")
 
 
 def message(tag: str, **changes: Any) -> dict[str, Any]:
@@ -120,31 +120,31 @@ GARBAGE: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("kind", GARBAGE)
-def test_garbage_goes_to_the_dead_letters(yard: Yard, worker: Worker, kind: str) -> None:
+def test_garbage_goes_to_the_dead_letters(broker: Broker, worker: Worker, kind: str) -> None:
     """Garbage of each kind is kept with a reason, nothing of it stays claimed, and the job behind it is done.
 
     Whoever waits for its result is told, if it says whose it is.
     """
     made = GARBAGE[kind](f"tag-{kind}")
     text = json.dumps(made) if isinstance(made, dict) else made
-    before = yard.client.zcard("lanes:dead")
-    yard.client.lpush("normal\x06\x163", text)
-    yard.send("kit.job", kind, queue="normal", ignore_result=True)
+    before = broker.client.zcard("lanes:dead")
+    broker.client.lpush("normal\x06\x163", text)
+    broker.send("kit.job", kind, queue="normal", ignore_result=True)
     eventually(
-        lambda: yard.client.zcard("lanes:dead") == before + 1,
+        lambda: broker.client.zcard("lanes:dead") == before + 1,
         IN_TIME_S,
-        f"{kind} is buried; log:\n{worker.text()[-3000:]}",
+        f"{kind} is dead-lettered; log:\n{worker.text()[-3000:]}",
     )
-    yard.diary.wait_for("end", [kind], IN_TIME_S)
-    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
-    letters = [records.facts(yard.client, job_id) for job_id in records.ids_in(yard.client, "dead")]
+    broker.event_log.wait_for("end", [kind], IN_TIME_S)
+    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
+    letters = [records.facts(broker.client, job_id) for job_id in records.ids_in(broker.client, "dead")]
     assert all(letter["lane"] == "normal" and len(letter["reason"]) > len("rejected") for letter in letters)
     assert not any(TEXT in letter["reason"] for letter in letters)
     assert worker.process.poll() is None
-    eventually(lambda: not records.ids_in(yard.client, "ended"), IN_TIME_S, "those who wait are told")
+    eventually(lambda: not records.ids_in(broker.client, "ended"), IN_TIME_S, "those who wait are told")
     headers = made.get("headers") if isinstance(made, dict) else None
     if isinstance(headers, dict):
-        assert yard.app.AsyncResult(headers["id"]).state == "FAILURE"
+        assert broker.app.AsyncResult(headers["id"]).state == "FAILURE"
 
 
 #: Numbers that make no sense, as JSON has them.
@@ -163,9 +163,9 @@ NUMBERS = (
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_numbers_that_make_no_sense_are_not_said(yard: Yard, worker: Worker, number: str) -> None:
+def test_numbers_that_make_no_sense_are_not_said(broker: Broker, worker: Worker, number: str) -> None:
     """A job of a stock producer runs whatever its headers have for numbers, and its worker lives."""
-    dead = yard.client.zcard("lanes:dead")
+    dead = broker.client.zcard("lanes:dead")
     names = [f"{NUMBERS.index(number)}-{at}" for at in range(len(STRANGE))]
     for name, strange in zip(names, STRANGE, strict=True):
         made = message(f"number-{name}", body=encoded([[name], {}, {}]))
@@ -173,10 +173,10 @@ def test_numbers_that_make_no_sense_are_not_said(yard: Yard, worker: Worker, num
         del made["headers"]["retries"], made["properties"]["priority"]
         place = number.partition("{")[0]
         said = number.replace("STRANGE", strange).replace("NAME", name)
-        yard.client.lpush("normal\x06\x163", json.dumps(made).replace(place + "{", said, 1))
-    yard.diary.wait_for("end", names, IN_TIME_S)
-    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
-    assert yard.client.zcard("lanes:dead") == dead
+        broker.client.lpush("normal\x06\x163", json.dumps(made).replace(place + "{", said, 1))
+    broker.event_log.wait_for("end", names, IN_TIME_S)
+    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
+    assert broker.client.zcard("lanes:dead") == dead
     assert worker.process.poll() is None
 
 
@@ -213,44 +213,44 @@ FIELDS = (
 )
 
 
-def test_a_message_with_any_field_that_makes_no_sense_ends(yard: Yard, worker: Worker) -> None:
-    """It is worked on or buried, nothing stays claimed, and its worker lives."""
+def test_a_message_with_any_field_that_makes_no_sense_ends(broker: Broker, worker: Worker) -> None:
+    """It is worked on or dead-lettered, nothing stays claimed, and its worker lives."""
     for number, (field, strange) in enumerate(itertools.product(FIELDS, (*STRANGE, "{}", '"\\ud800"'))):
         made = message(f"field-{number}", body=encoded([["an echo"], {}, {}]))
         place, _, key = field.partition("{")
         part = made[place.strip('": ')]
         part.pop(key.strip('": '), None)
         text = json.dumps(made).replace(place + "{", f"{field}{strange}, ", 1)
-        yard.client.lpush("normal\x06\x163", text)
-    yard.send("kit.job", "after nonsense", queue="batch", ignore_result=True)
-    yard.diary.wait_for("end", ["after nonsense"], 3 * IN_TIME_S)
+        broker.client.lpush("normal\x06\x163", text)
+    broker.send("kit.job", "after nonsense", queue="batch", ignore_result=True)
+    broker.event_log.wait_for("end", ["after nonsense"], 3 * IN_TIME_S)
     left = ("normal\x06\x163", "lanes:arrived:normal", "lanes:models:normal", "lanes:leases", "lanes:ended")
-    eventually(lambda: not yard.client.exists(*left), 3 * IN_TIME_S, "all have ended, and are told")
+    eventually(lambda: not broker.client.exists(*left), 3 * IN_TIME_S, "all have ended, and are told")
     assert worker.process.poll() is None
 
 
-def test_all_slots_are_usable_after_garbage(yard: Yard, worker: Worker) -> None:
+def test_all_slots_are_usable_after_garbage(broker: Broker, worker: Worker) -> None:
     """After all that garbage the worker still runs as many jobs at once as it has slots."""
     assert worker.process.poll() is None
     for n in range(SLOTS):
-        yard.send("kit.gated", f"slot-{n}", "slots", queue="normal", ignore_result=True)
+        broker.send("kit.gated", f"slot-{n}", "slots", queue="normal", ignore_result=True)
     try:
-        yard.diary.wait_for("start", [f"slot-{n}" for n in range(SLOTS)], IN_TIME_S)
+        broker.event_log.wait_for("start", [f"slot-{n}" for n in range(SLOTS)], IN_TIME_S)
     finally:
-        yard.diary.open_gate("slots")
+        broker.event_log.open_gate("slots")
 
 
-def test_no_prompt_reaches_the_log(yard: Yard, worker: Worker) -> None:
+def test_no_prompt_reaches_the_log(broker: Broker, worker: Worker) -> None:
     """Nothing of any job's text is in the worker's log, not even of those that could not be read."""
-    assert yard.client.zcard("lanes:dead") > 0
+    assert broker.client.zcard("lanes:dead") > 0
     assert TEXT not in worker.text()
     assert base64.b64encode(TEXT.encode())[:20].decode() not in worker.text()
 
 
-def test_an_unknown_tasks_caller_is_told(yard: Yard, worker: Worker) -> None:
+def test_an_unknown_tasks_caller_is_told(broker: Broker, worker: Worker) -> None:
     """Whoever waits for the result of a task that no worker knows gets NotRegistered, not silence."""
     assert worker.process.poll() is None
-    result = yard.send("nobody.knows", queue="normal")
+    result = broker.send("nobody.knows", queue="normal")
     give_up_at = time.monotonic() + IN_TIME_S
     with pytest.raises(Exception, match="nobody") as caught:
         result.get(timeout=give_up_at - time.monotonic())

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit import kills
-from broker_kit.hand import MAX_DEATHS
+from broker_kit.broker import Broker
+from broker_kit.script_client import MAX_DEATHS
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
-from broker_kit.yard import Yard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,18 +21,18 @@ SLOTS = 8
 
 
 @pytest.fixture
-def yard(tmp_path: Path, broker_url: str) -> Iterator[Yard]:
+def broker(tmp_path: Path, broker_url: str) -> Iterator[Broker]:
     """An empty broker."""
-    with Yard(tmp_path, broker_url) as yard:
-        yield yard
+    with Broker(tmp_path, broker_url) as broker:
+        yield broker
 
 
 @pytest.mark.timeout(200)
 @pytest.mark.slow
 def test_no_job_is_lost_when_workers_are_killed(tmp_path: Path, valkey: Any) -> None:
     """Workers under load are killed in turn: every job ends, and those of a killed worker start again."""
-    with Server(tmp_path / "server", durable=False) as server, Yard(tmp_path, server.url, valkey.url(15)) as yard:
-        outcome = kills.run(yard, PLAN)
+    with Server(tmp_path / "server", durable=False) as server, Broker(tmp_path, server.url, valkey.url(15)) as broker:
+        outcome = kills.run(broker, PLAN)
         print(outcome)  # noqa: T201 - shown when it fails
         assert outcome.lost == []
         assert outcome.never_back == 0
@@ -40,48 +40,48 @@ def test_no_job_is_lost_when_workers_are_killed(tmp_path: Path, valkey: Any) -> 
         assert outcome.in_flight_killed > 0
 
 
-def suspects(yard: Yard, count: int) -> list[str]:
+def suspects(broker: Broker, count: int) -> list[str]:
     """Have two processes die with some jobs in hand, and return them: after the first they are back all at once."""
     names = [f"suspect-{n}" for n in range(count)]
     for name in names:
-        yard.send("kit.job", name, task_id=name, ignore_result=True)
-    assert yard.hand().names(count) == names
-    reaped(yard)
-    assert yard.hand().names(count, lease_ms=0) == names
+        broker.send("kit.job", name, task_id=name, ignore_result=True)
+    assert broker.scripts().names(count) == names
+    reaped(broker)
+    assert broker.scripts().names(count, lease_ms=0) == names
     return names
 
 
-def reaped(yard: Yard) -> None:
+def reaped(broker: Broker) -> None:
     """Have the leases of dead processes end, by somebody who takes nothing."""
-    nobody = yard.hand()
-    eventually(lambda: not nobody.names(queues=("critical",), lease_ms=1) and not yard.in_flight(), IN_TIME_S, "back")
+    nobody = broker.scripts()
+    eventually(lambda: not nobody.names(queues=("critical",), lease_ms=1) and not broker.in_flight(), IN_TIME_S, "back")
 
 
-def test_a_process_gets_one_suspect_at_a_time_and_works_on_beside_it(yard: Yard) -> None:
+def test_a_process_gets_one_suspect_at_a_time_and_works_on_beside_it(broker: Broker) -> None:
     """What two dead processes held is handed to each process one by one; fresh jobs fill its other slots meanwhile."""
-    names, fresh = suspects(yard, 4), [f"fresh-{n}" for n in range(6)]
+    names, fresh = suspects(broker, 4), [f"fresh-{n}" for n in range(6)]
     for name in fresh:
-        yard.send("kit.job", name, task_id=name, ignore_result=True)
-    reaped(yard)
-    one, other = yard.hand(), yard.hand()
+        broker.send("kit.job", name, task_id=name, ignore_result=True)
+    reaped(broker)
+    one, other = broker.scripts(), broker.scripts()
     held = one.claim(3, lease_ms=0)
     assert [each.name for each in held] == [names[0], *fresh[:2]]
     assert other.names(2, lease_ms=0) == [names[1], fresh[2]]
     assert one.names(1, lease_ms=0, has_suspect=True) == [fresh[3]]
     one.ack(held[0])
-    assert yard.client.exists("lanes:bell:batch"), "whoever waits for its end hears of it"
+    assert broker.client.exists("lanes:bell:batch"), "whoever waits for its end hears of it"
     assert one.names(1, lease_ms=0) == [names[2]]
 
 
 @pytest.mark.timeout(200)
-def test_killers_alone_are_buried(yard: Yard) -> None:
-    """Two jobs that take their worker along each time are buried, and all that runs beside them is done."""
+def test_killers_alone_are_dead_lettered(broker: Broker) -> None:
+    """Two jobs that take their worker along each time are dead-lettered, and all that runs beside them is done."""
     killers, others = ["killer-0", "killer-1"], [f"job-{n}" for n in range(60)]
     for n, name in enumerate(others):
         if n % 30 == 10:
-            yard.send("kit.killer", killers[n // 30], 100, task_id=killers[n // 30], ignore_result=True)
-        yard.send("kit.job", name, 0.1, task_id=name, ignore_result=True)
-    running = {name: start(yard, name) for name in ("a-0", "b-0")}
+            broker.send("kit.killer", killers[n // 30], 100, task_id=killers[n // 30], ignore_result=True)
+        broker.send("kit.job", name, 0.1, task_id=name, ignore_result=True)
+    running = {name: start(broker, name) for name in ("a-0", "b-0")}
     deaths = 0
 
     def over() -> bool:
@@ -91,17 +91,17 @@ def test_killers_alone_are_buried(yard: Yard) -> None:
                 deaths += 1
                 del running[name]
                 successor = f"{name.partition('-')[0]}-{deaths}"
-                running[successor] = start(yard, successor)
-        return len(yard.hand().dead()) == len(killers) and yard.diary.done() == len(others)
+                running[successor] = start(broker, successor)
+        return len(broker.scripts().dead()) == len(killers) and broker.event_log.done() == len(others)
 
-    eventually(over, 3 * IN_TIME_S, "killers are buried, all others are done")
-    assert sorted(yard.hand().dead()) == killers
-    assert sorted(set(yard.diary.jobs("end"))) == sorted(others)
-    starts = yard.diary.counts("start")
+    eventually(over, 3 * IN_TIME_S, "killers are dead-lettered, all others are done")
+    assert sorted(broker.scripts().dead()) == killers
+    assert sorted(set(broker.event_log.jobs("end"))) == sorted(others)
+    starts = broker.event_log.counts("start")
     # The first two deaths are laid on nobody; another killer in the same process may have been the cause of a third.
     assert all(MAX_DEATHS < starts[name] <= MAX_DEATHS + 3 for name in killers)
 
 
-def start(yard: Yard, name: str) -> Any:
+def start(broker: Broker, name: str) -> Any:
     """Start a worker whose leases last 2 s; it may be killed before it says that it is ready."""
-    return yard.starting(name, slots=SLOTS, app="broker_kit.hasty", queues="batch")
+    return broker.starting(name, slots=SLOTS, app="broker_kit.hasty", queues="batch")

@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.broker import Broker
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
 from broker_kit.worker import TO_START
-from broker_kit.yard import Yard
 from client_rig import params, web_app
 from kombu.exceptions import OperationalError
 from redis import RedisError
@@ -17,7 +17,7 @@ from worker_process import worker as worker_process
 
 from celery_app.client import Client
 from celery_app.metrics.stats import get_queue_stats
-from celery_app.patience import LAST_TRIES
+from celery_app.result_retry import LAST_TRIES
 from demo.simulator import Behaviour, running
 from tests.conftest import close
 
@@ -43,100 +43,100 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def yard(server: Server, valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
-    """A broker to be ill-treated; the diary is elsewhere and hears nothing of it."""
-    with Yard(tmp_path_factory.mktemp("outages"), server.url, valkey.url(5)) as yard:
-        yield yard
+def broker(server: Server, valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker to be ill-treated; the event log is elsewhere and hears nothing of it."""
+    with Broker(tmp_path_factory.mktemp("outages"), server.url, valkey.url(5)) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")
-def worker(yard: Yard) -> Worker:
+def worker(broker: Broker) -> Worker:
     """One worker that has to survive it all."""
-    return yard.worker(slots=SLOTS)
+    return broker.worker(slots=SLOTS)
 
 
 @pytest.fixture
-def usable(yard: Yard, worker: Worker, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A name for the test's jobs; afterwards every slot still takes a job, and each of them is settled."""
+def usable(broker: Broker, worker: Worker, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name for the test's jobs; afterwards every slot still takes a job, and each of them is acked."""
     name = request.node.name
     yield name
     jobs = [f"{name}-slot-{n}" for n in range(SLOTS)]
     for job in jobs:
-        yard.send("kit.gated", job, name, queue="critical", ignore_result=True)
+        broker.send("kit.gated", job, name, queue="critical", ignore_result=True)
     try:
-        yard.diary.wait_for("start", jobs, IN_TIME_S)
+        broker.event_log.wait_for("start", jobs, IN_TIME_S)
     finally:
-        yard.diary.open_gate(name)
-    yard.diary.wait_for("end", jobs, IN_TIME_S)
-    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, f"nothing is claimed any more; {worker.text()[-2000:]}")
+        broker.event_log.open_gate(name)
+    broker.event_log.wait_for("end", jobs, IN_TIME_S)
+    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, f"nothing is claimed any more; {worker.text()[-2000:]}")
     assert worker.process.poll() is None
 
 
-def start_gated(yard: Yard, name: str, count: int) -> list[str]:
+def start_gated(broker: Broker, name: str, count: int) -> list[str]:
     """Have jobs under way."""
     jobs = [f"{name}-{n}" for n in range(count)]
     for job in jobs:
-        yard.send("kit.gated", job, f"{name}-flight", ignore_result=True)
-    yard.diary.wait_for("start", jobs, IN_TIME_S)
+        broker.send("kit.gated", job, f"{name}-flight", ignore_result=True)
+    broker.event_log.wait_for("start", jobs, IN_TIME_S)
     return jobs
 
 
-def land(yard: Yard, name: str, jobs: list[str]) -> None:
+def land(broker: Broker, name: str, jobs: list[str]) -> None:
     """Let the jobs under way finish."""
-    yard.diary.open_gate(f"{name}-flight")
-    yard.diary.wait_for("end", jobs, IN_TIME_S)
+    broker.event_log.open_gate(f"{name}-flight")
+    broker.event_log.wait_for("end", jobs, IN_TIME_S)
 
 
-def ran_once(yard: Yard, jobs: list[str]) -> bool:
+def ran_once(broker: Broker, jobs: list[str]) -> bool:
     """Say whether each of the jobs was started once."""
-    counts = yard.diary.counts("start")
+    counts = broker.event_log.counts("start")
     return [counts[job] for job in jobs] == [1] * len(jobs)
 
 
-def test_the_script_cache_is_flushed(yard: Yard, usable: str) -> None:
-    """SCRIPT FLUSH while jobs run and while the worker waits: they are settled, and new ones are claimed, each once."""
-    jobs = start_gated(yard, usable, 2)
-    yard.client.script_flush()
-    land(yard, usable, jobs)
-    yard.client.script_flush()
+def test_the_script_cache_is_flushed(broker: Broker, usable: str) -> None:
+    """SCRIPT FLUSH while jobs run and while the worker waits: they are acked, and new ones are claimed, each once."""
+    jobs = start_gated(broker, usable, 2)
+    broker.client.script_flush()
+    land(broker, usable, jobs)
+    broker.client.script_flush()
     more = [f"{usable}-more-{n}" for n in range(20)]
     for n, job in enumerate(more):
-        yard.send("kit.job", job, ignore_result=True)
+        broker.send("kit.job", job, ignore_result=True)
         if n % 5 == 0:
-            yard.client.script_flush()
-    yard.diary.wait_for("end", more, IN_TIME_S)
-    assert ran_once(yard, [*jobs, *more])
+            broker.client.script_flush()
+    broker.event_log.wait_for("end", more, IN_TIME_S)
+    assert ran_once(broker, [*jobs, *more])
 
 
-def test_a_publish_batch_meets_a_flushed_cache(yard: Yard, usable: str) -> None:
+def test_a_publish_batch_meets_a_flushed_cache(broker: Broker, usable: str) -> None:
     """A publish batch to a server that knows no script puts every job into its place."""
     jobs = [f"{usable}-{n}" for n in range(20)]
-    with yard.app.producer_or_acquire() as producer, producer.batch():
+    with broker.app.producer_or_acquire() as producer, producer.batch():
         for job in jobs:
-            yard.send("kit.job", job, producer=producer, ignore_result=True)
-        yard.client.script_flush()
-    yard.diary.wait_for("end", jobs, IN_TIME_S)
-    assert ran_once(yard, jobs)
+            broker.send("kit.job", job, producer=producer, ignore_result=True)
+        broker.client.script_flush()
+    broker.event_log.wait_for("end", jobs, IN_TIME_S)
+    assert ran_once(broker, jobs)
 
 
 @pytest.mark.parametrize("moment", ["running", "finished"])
-def test_the_server_is_killed_and_comes_back(yard: Yard, server: Server, usable: str, moment: str) -> None:
+def test_the_server_is_killed_and_comes_back(broker: Broker, server: Server, usable: str, moment: str) -> None:
     """Jobs under way when the server dies run once, whether they end while it is away or not; queued ones follow."""
-    jobs = start_gated(yard, usable, SLOTS)
+    jobs = start_gated(broker, usable, SLOTS)
     queued = [f"{usable}-queued-{n}" for n in range(3)]
     for job in queued:
-        yard.send("kit.job", job, ignore_result=True)
+        broker.send("kit.job", job, ignore_result=True)
     server.kill()
     if moment == "finished":
-        land(yard, usable, jobs)
+        land(broker, usable, jobs)
     server.start()
-    land(yard, usable, jobs)
-    yard.diary.wait_for("end", queued, IN_TIME_S)
-    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
-    assert ran_once(yard, [*jobs, *queued]), yard.diary.counts("start")
+    land(broker, usable, jobs)
+    broker.event_log.wait_for("end", queued, IN_TIME_S)
+    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "all are acked")
+    assert ran_once(broker, [*jobs, *queued]), broker.event_log.counts("start")
 
 
-def test_clients_are_cut_off_again_and_again(yard: Yard, usable: str) -> None:
+def test_clients_are_cut_off_again_and_again(broker: Broker, usable: str) -> None:
     """With every connection cut twenty times under load each job still runs, hardly any twice; none is left over."""
     jobs = [f"{usable}-{n}" for n in range(200)]
     done = threading.Event()
@@ -144,82 +144,82 @@ def test_clients_are_cut_off_again_and_again(yard: Yard, usable: str) -> None:
     def cut() -> None:
         for _ in range(20):
             for kind in ("normal", "pubsub"):
-                yard.client.client_kill_filter(_type=kind, skipme=True)
+                broker.client.client_kill_filter(_type=kind, skipme=True)
             if done.wait(0.1):
                 return
 
-    with yard.app.producer_or_acquire() as producer, producer.batch():
+    with broker.app.producer_or_acquire() as producer, producer.batch():
         for job in jobs:
-            yard.send("kit.job", job, 0.02, producer=producer, ignore_result=True)
+            broker.send("kit.job", job, 0.02, producer=producer, ignore_result=True)
     cutting = threading.Thread(target=cut)
     cutting.start()
     try:
-        yard.diary.wait_for("end", jobs, IN_TIME_S)
+        broker.event_log.wait_for("end", jobs, IN_TIME_S)
     finally:
         done.set()
         cutting.join(IN_TIME_S)
-    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
-    assert yard.hand().dead() == []
-    # A job that has ended but is not settled when its connection is lost may run again: the promise is at least once.
-    counts = yard.diary.counts("start")
+    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "all are acked")
+    assert broker.scripts().dead() == []
+    # A job that has ended but is not acked when its connection is lost may run again: the promise is at least once.
+    counts = broker.event_log.counts("start")
     assert len([job for job in jobs if counts[job] != 1]) <= CUT_TWICE
 
 
-def test_out_of_memory(yard: Yard, usable: str) -> None:
-    """At maxmemory publishers get an error; what runs is settled, what is queued is done; with room all goes on."""
-    jobs = start_gated(yard, usable, 2)
+def test_out_of_memory(broker: Broker, usable: str) -> None:
+    """At maxmemory publishers get an error; what runs is acked, what is queued is done; with room all goes on."""
+    jobs = start_gated(broker, usable, 2)
     queued = [f"{usable}-queued-{n}" for n in range(10)]
     for job in queued:
-        yard.send("kit.job", job, ignore_result=True)
-    yard.client.config_set("maxmemory", 1)
+        broker.send("kit.job", job, ignore_result=True)
+    broker.client.config_set("maxmemory", 1)
     try:
         with pytest.raises((RedisError, OperationalError), match="maxmemory"):
-            yard.send("kit.job", "no-room", ignore_result=True)
-        land(yard, usable, jobs)
-        yard.diary.wait_for("end", queued, IN_TIME_S)
-        eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
+            broker.send("kit.job", "no-room", ignore_result=True)
+        land(broker, usable, jobs)
+        broker.event_log.wait_for("end", queued, IN_TIME_S)
+        eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "all are acked")
     finally:
-        yard.client.config_set("maxmemory", 0)
-    yard.send("kit.job", f"{usable}-after", ignore_result=True)
-    yard.diary.wait_for("end", [f"{usable}-after"], IN_TIME_S)
-    assert ran_once(yard, [*jobs, *queued])
-    assert "no-room" not in yard.diary.jobs("start")
+        broker.client.config_set("maxmemory", 0)
+    broker.send("kit.job", f"{usable}-after", ignore_result=True)
+    broker.event_log.wait_for("end", [f"{usable}-after"], IN_TIME_S)
+    assert ran_once(broker, [*jobs, *queued])
+    assert "no-room" not in broker.event_log.jobs("start")
 
 
-def test_a_replica_for_a_while(yard: Yard, server: Server, usable: str) -> None:
-    """While the server is a read-only replica nothing is lost; when it is a master again all is settled and goes on."""
+def test_a_replica_for_a_while(broker: Broker, server: Server, usable: str) -> None:
+    """While the server is a read-only replica nothing is lost; when it is a master again all is acked and goes on."""
     assert server
-    jobs = start_gated(yard, usable, 2)
+    jobs = start_gated(broker, usable, 2)
     queued = [f"{usable}-queued-{n}" for n in range(5)]
     for job in queued:
-        yard.send("kit.gated", job, f"{usable}-queued", ignore_result=True)
-    yard.diary.wait_for("start", queued[:2], IN_TIME_S)
-    yard.client.config_set("replica-serve-stale-data", "yes")
-    yard.client.replicaof("127.0.0.1", 9)
+        broker.send("kit.gated", job, f"{usable}-queued", ignore_result=True)
+    broker.event_log.wait_for("start", queued[:2], IN_TIME_S)
+    broker.client.config_set("replica-serve-stale-data", "yes")
+    broker.client.replicaof("127.0.0.1", 9)
     try:
         with pytest.raises((RedisError, OperationalError), match="read only"):
-            yard.send("kit.job", "read-only", ignore_result=True)
-        land(yard, usable, jobs)
+            broker.send("kit.job", "read-only", ignore_result=True)
+        land(broker, usable, jobs)
         time.sleep(1)  # the worker has to meet the refusals
     finally:
-        yard.client.replicaof("NO", "ONE")
-    yard.diary.open_gate(f"{usable}-queued")
-    yard.diary.wait_for("end", queued, IN_TIME_S)
-    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
-    assert ran_once(yard, [*jobs, *queued])
+        broker.client.replicaof("NO", "ONE")
+    broker.event_log.open_gate(f"{usable}-queued")
+    broker.event_log.wait_for("end", queued, IN_TIME_S)
+    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "all are acked")
+    assert ran_once(broker, [*jobs, *queued])
 
 
-def test_a_long_outage_is_waited_for(yard: Yard, server: Server, usable: str) -> None:
+def test_a_long_outage_is_waited_for(broker: Broker, server: Server, usable: str) -> None:
     """A worker that starts while the broker is away serves it as soon as it is there."""
     server.kill()
     try:
         with pytest.raises((RedisError, OperationalError)):
-            yard.send("kit.job", "away", ignore_result=True)
+            broker.send("kit.job", "away", ignore_result=True)
     finally:
         server.start()
-    yard.send("kit.job", usable, ignore_result=True)
-    yard.diary.wait_for("end", [usable], IN_TIME_S)
-    assert "away" not in yard.diary.jobs("start")
+    broker.send("kit.job", usable, ignore_result=True)
+    broker.event_log.wait_for("end", [usable], IN_TIME_S)
+    assert "away" not in broker.event_log.jobs("start")
 
 
 @pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=pytest.mark.slow)])
@@ -248,7 +248,7 @@ def test_a_result_outlives_a_broker_that_is_away_when_its_job_ends(tmp_path: Pat
 
 @pytest.mark.parametrize("how", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGQUIT])
 def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how: signal.Signals) -> None:
-    """Only the slots that have something to store wait: others are filled, bad jobs buried, signals heard."""
+    """Only the slots that have something to store wait: others are filled, bad jobs dead-lettered, signals heard."""
     with valkey.client(13) as redis, Server(tmp_path) as backend, running(Behaviour(latency=1.0)) as api:
         redis.flushdb()
         env = {
@@ -263,7 +263,7 @@ def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how
             eventually(lambda: api.summary()["in_flight"] == 1, IN_TIME_S, "the call is at the API")
             backend.kill()
             app.send_task("nobody.knows", queue="critical", ignore_result=True)
-            eventually(lambda: redis.zcard("lanes:dead") == 1, IN_TIME_S, "the bad job is buried")
+            eventually(lambda: redis.zcard("lanes:dead") == 1, IN_TIME_S, "the bad job is dead-lettered")
             Client(app).submit("critical", **params())
             eventually(lambda: api.summary()["statuses"].get("200") == 2, IN_TIME_S, "the other slot works")
             started.process.send_signal(how)
@@ -273,15 +273,15 @@ def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how
 
 def test_a_worker_outlives_a_server_that_refuses_to_write(valkey: Any, tmp_path: Path) -> None:
     """For whatever reason it does, as the worker starts or connects again; once it writes, the worker goes on."""
-    with Server(tmp_path) as server, Yard(tmp_path, server.url, valkey.url(11)) as yard, server.client() as control:
+    with Server(tmp_path) as server, Broker(tmp_path, server.url, valkey.url(11)) as broker, server.client() as control:
         control.config_set("min-replicas-to-write", 1)
-        worker = yard.starting("w")
+        worker = broker.starting("w")
         for name in ("at its start", "connecting again"):
             said = worker.text().count("NOREPLICAS")
             eventually(lambda said=said: worker.text().count("NOREPLICAS") > said + 1, TO_START, f"refused {name}")
             control.config_set("min-replicas-to-write", 0)
-            yard.send("kit.job", name, ignore_result=True)
-            yard.diary.wait_for("end", [name], IN_TIME_S)
+            broker.send("kit.job", name, ignore_result=True)
+            broker.event_log.wait_for("end", [name], IN_TIME_S)
             control.config_set("min-replicas-to-write", 1)
             control.execute_command("CLIENT", "KILL", "TYPE", "normal")
         assert worker.process.poll() is None
@@ -290,16 +290,16 @@ def test_a_worker_outlives_a_server_that_refuses_to_write(valkey: Any, tmp_path:
 @pytest.mark.slow
 def test_a_worker_outlives_a_broker_that_restarts_again_and_again(valkey: Any, tmp_path: Path) -> None:
     """Whatever the worker was doing when the server went, it goes on when the server is back, and so do its jobs."""
-    with Server(tmp_path) as server, Yard(tmp_path, server.url, valkey.url(11)) as yard:
-        workers = yard.workers("one", "two", slots=SLOTS, loglevel="ERROR")
+    with Server(tmp_path) as server, Broker(tmp_path, server.url, valkey.url(11)) as broker:
+        workers = broker.workers("one", "two", slots=SLOTS, loglevel="ERROR")
         sent: list[str] = []
         for n in range(RESTARTS):
             jobs = [f"r{n}-{m}" for m in range(3 * SLOTS)]
             for job in jobs:
-                yard.send("kit.job", job, 0.3, ignore_result=True)
-            yard.diary.wait_for("start", jobs[:1], IN_TIME_S)
+                broker.send("kit.job", job, 0.3, ignore_result=True)
+            broker.event_log.wait_for("start", jobs[:1], IN_TIME_S)
             server.stop()
             server.start()
             sent += jobs
-        yard.diary.wait_for("end", sent, IN_TIME_S)
+        broker.event_log.wait_for("end", sent, IN_TIME_S)
         assert [worker.process.poll() for worker in workers] == [None, None], workers[0].text()[-2000:]

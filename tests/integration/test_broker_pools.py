@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.broker import Broker
 from broker_kit.waiting import eventually
-from broker_kit.yard import Yard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,16 +22,16 @@ PREFORK = {"worker_pool": "prefork"}
 
 
 @pytest.fixture(scope="module")
-def yard(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+def broker(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker for this file."""
-    with Yard(tmp_path_factory.mktemp("pools"), valkey.url(8)) as yard:
-        yield yard
+    with Broker(tmp_path_factory.mktemp("pools"), valkey.url(8)) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")
-def worker(yard: Yard) -> Worker:
+def worker(broker: Broker) -> Worker:
     """A worker of a project that runs its tasks in processes."""
-    return yard.worker(slots=SLOTS, conf=PREFORK)
+    return broker.worker(slots=SLOTS, conf=PREFORK)
 
 
 def children(worker: Worker) -> list[int]:
@@ -42,85 +42,88 @@ def children(worker: Worker) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def all_slots_work(yard: Yard, worker: Worker, name: str) -> None:
+def all_slots_work(broker: Broker, worker: Worker, name: str) -> None:
     """Run as many jobs at once as there are slots."""
     jobs = [f"{name}-{n}" for n in range(SLOTS)]
     for job in jobs:
-        yard.send("kit.gated", job, name, queue="critical", ignore_result=True)
+        broker.send("kit.gated", job, name, queue="critical", ignore_result=True)
     try:
-        yard.diary.wait_for("start", jobs, IN_TIME_S)
+        broker.event_log.wait_for("start", jobs, IN_TIME_S)
     finally:
-        yard.diary.open_gate(name)
-    yard.diary.wait_for("end", jobs, IN_TIME_S)
-    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, f"all are settled; {worker.text()[-2000:]}")
+        broker.event_log.open_gate(name)
+    broker.event_log.wait_for("end", jobs, IN_TIME_S)
+    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, f"all are acked; {worker.text()[-2000:]}")
 
 
-def test_the_pool_is_prefork(yard: Yard, worker: Worker) -> None:
+def test_the_pool_is_prefork(broker: Broker, worker: Worker) -> None:
     """The project's own choice of pool stays, and its processes do the work."""
     assert len(children(worker)) >= SLOTS
-    all_slots_work(yard, worker, "prefork")
+    all_slots_work(broker, worker, "prefork")
 
 
-def test_a_retry_from_a_pools_process(yard: Yard, worker: Worker) -> None:
+def test_a_retry_from_a_pools_process(broker: Broker, worker: Worker) -> None:
     """`self.retry` in a pool's process keeps id, lane and priority, counts, and waits in the broker."""
-    result = yard.send("kit.retrying", "retried", [0.3, 0.1], queue="normal", priority=9)
-    eventually(lambda: yard.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
+    result = broker.send("kit.retrying", "retried", [0.3, 0.1], queue="normal", priority=9)
+    eventually(lambda: broker.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
     assert result.get(timeout=IN_TIME_S) == {"id": result.id, "lane": "normal", "priority": 9, "retries": 2}
-    all_slots_work(yard, worker, "after-retry")
+    all_slots_work(broker, worker, "after-retry")
 
 
-def test_a_pools_process_is_killed(yard: Yard, worker: Worker) -> None:
+def test_a_pools_process_is_killed(broker: Broker, worker: Worker) -> None:
     """A job whose process dies under it runs again at once, in another; the slot is not lost."""
     start = time.monotonic()
-    yard.send("kit.killer", "killer", ignore_result=True)
-    yard.diary.wait_for("end", ["killer"], IN_TIME_S)
+    broker.send("kit.killer", "killer", ignore_result=True)
+    broker.event_log.wait_for("end", ["killer"], IN_TIME_S)
     assert time.monotonic() - start < IN_TIME_S / 2
-    assert yard.diary.counts("start")["killer"] == 2
-    all_slots_work(yard, worker, "after-kill")
+    assert broker.event_log.counts("start")["killer"] == 2
+    all_slots_work(broker, worker, "after-kill")
 
 
 @pytest.mark.slow
-def test_a_job_that_kills_its_processes_is_buried(yard: Yard, worker: Worker) -> None:
+def test_a_job_that_kills_its_processes_is_dead_lettered(broker: Broker, worker: Worker) -> None:
     """A job under which every process dies gets five of them and is then among the dead letters; the worker goes on."""
-    yard.send("kit.killer", "poison", 100, ignore_result=True)
-    eventually(lambda: yard.hand().dead(), IN_TIME_S, "the burial")
-    assert yard.diary.counts("start")["poison"] == 5
-    all_slots_work(yard, worker, "after-poison")
+    broker.send("kit.killer", "poison", 100, ignore_result=True)
+    eventually(lambda: broker.scripts().dead(), IN_TIME_S, "the dead-lettering")
+    assert broker.event_log.counts("start")["poison"] == 5
+    all_slots_work(broker, worker, "after-poison")
 
 
-def test_a_process_of_the_pool_ends_without_work(yard: Yard, worker: Worker) -> None:
+def test_a_process_of_the_pool_ends_without_work(broker: Broker, worker: Worker) -> None:
     """Killing an idle process of the pool returns nothing that others hold, and costs no slot."""
     jobs = [f"beside-{n}" for n in range(SLOTS - 1)]
     for job in jobs:
-        yard.send("kit.gated", job, "beside", ignore_result=True)
-    yard.diary.wait_for("start", jobs, IN_TIME_S)
+        broker.send("kit.gated", job, "beside", ignore_result=True)
+    broker.event_log.wait_for("start", jobs, IN_TIME_S)
     os.kill(children(worker)[-1], signal.SIGTERM)
-    yard.send("kit.job", "beside-too", ignore_result=True)
-    yard.diary.open_gate("beside")
-    yard.diary.wait_for("end", [*jobs, "beside-too"], IN_TIME_S)
-    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "all are settled")
-    all_slots_work(yard, worker, "after-end")
+    broker.send("kit.job", "beside-too", ignore_result=True)
+    broker.event_log.open_gate("beside")
+    broker.event_log.wait_for("end", [*jobs, "beside-too"], IN_TIME_S)
+    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "all are acked")
+    all_slots_work(broker, worker, "after-end")
 
 
 @pytest.mark.parametrize("conf", [{}, PREFORK], ids=["threads", "prefork"])
 def test_a_killed_workers_jobs_come_back(tmp_path: Path, valkey: Any, conf: dict[str, Any]) -> None:
     """Jobs of a worker killed as a whole are back when its leases expire, ahead of what came later."""
-    with Yard(tmp_path, valkey.url(10)) as yard:
-        killed, other = yard.workers("killed", "other", slots=SLOTS, conf=conf, app="broker_kit.hasty")
+    with Broker(tmp_path, valkey.url(10)) as broker:
+        killed, other = broker.workers("killed", "other", slots=SLOTS, conf=conf, app="broker_kit.hasty")
         jobs = [f"flight-{n}" for n in range(2 * SLOTS)]
         for job in jobs:
-            yard.send("kit.gated", job, "flight", ignore_result=True)
-        yard.diary.wait_for("start", jobs, IN_TIME_S)
-        lost = [entry.job for entry in yard.diary.read("start") if entry.worker == killed.name]
+            broker.send("kit.gated", job, "flight", ignore_result=True)
+        broker.event_log.wait_for("start", jobs, IN_TIME_S)
+        lost = [entry.job for entry in broker.event_log.read("start") if entry.worker == killed.name]
         assert len(lost) == SLOTS
         killed.kill()
         for n in range(30):
-            yard.send("kit.job", f"later-{n}", ignore_result=True)
+            broker.send("kit.job", f"later-{n}", ignore_result=True)
         # Every slot of the other is busy: only its sign of life can bring the jobs back.
-        eventually(lambda: yard.in_flight() == SLOTS, IN_TIME_S, "the killed worker's jobs are back")
-        yard.diary.open_gate("flight")
-        yard.diary.wait_for("end", [*jobs, "later-29"], IN_TIME_S)
-        order = yard.diary.jobs("start")
+        eventually(lambda: broker.in_flight() == SLOTS, IN_TIME_S, "the killed worker's jobs are back")
+        broker.event_log.open_gate("flight")
+        broker.event_log.wait_for("end", [*jobs, "later-29"], IN_TIME_S)
+        order = broker.event_log.jobs("start")
         agains = {job: len(order) - 1 - order[::-1].index(job) for job in lost}
         assert max(agains.values()) < order.index("later-20")
-        assert {entry.worker for entry in yard.diary.read("start") if entry.job in lost} == {killed.name, other.name}
+        assert {entry.worker for entry in broker.event_log.read("start") if entry.job in lost} == {
+            killed.name,
+            other.name,
+        }

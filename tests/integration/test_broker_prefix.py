@@ -4,9 +4,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand
+from broker_kit.broker import Broker
+from broker_kit.script_client import ScriptClient
 from broker_kit.waiting import eventually
-from broker_kit.yard import Yard
 
 from celery_app.errors import LaneFull
 
@@ -22,64 +22,64 @@ OPTIONS = {"global_keyprefix": PREFIX}
 
 
 @pytest.fixture(scope="module")
-def yard(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+def broker(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker whose keys bear a prefix."""
-    with Yard(tmp_path_factory.mktemp("prefix"), valkey.url(14)) as yard:
-        yard.app = yard.make_app(OPTIONS)
-        yield yard
+    with Broker(tmp_path_factory.mktemp("prefix"), valkey.url(14)) as broker:
+        broker.app = broker.make_app(OPTIONS)
+        yield broker
 
 
 @pytest.fixture(scope="module")
-def worker(yard: Yard) -> Worker:
+def worker(broker: Broker) -> Worker:
     """A worker that uses the prefix, with mingle and gossip, as by default."""
-    return yard.worker(slots=SLOTS, app="broker_kit.hasty", conf={"broker_transport_options": OPTIONS}, options=())
+    return broker.worker(slots=SLOTS, app="broker_kit.hasty", conf={"broker_transport_options": OPTIONS}, options=())
 
 
-def test_jobs_are_done(yard: Yard, worker: Worker) -> None:
-    """Jobs are published, claimed, done and settled under the prefix, singly and in a batch."""
+def test_jobs_are_done(broker: Broker, worker: Worker) -> None:
+    """Jobs are published, claimed, done and acked under the prefix, singly and in a batch."""
     assert worker.process.poll() is None
     jobs = [f"j{n}" for n in range(20)]
-    with yard.app.producer_or_acquire() as producer, producer.batch():
+    with broker.app.producer_or_acquire() as producer, producer.batch():
         for job in jobs[1:]:
-            yard.send("kit.job", job, producer=producer, ignore_result=True)
-    yard.send("kit.job", jobs[0], ignore_result=True)
-    yard.diary.wait_for("end", jobs, IN_TIME_S)
-    eventually(lambda: yard.client.zcard(f"{PREFIX}lanes:leases") == 0, IN_TIME_S, "all are settled")
+            broker.send("kit.job", job, producer=producer, ignore_result=True)
+    broker.send("kit.job", jobs[0], ignore_result=True)
+    broker.event_log.wait_for("end", jobs, IN_TIME_S)
+    eventually(lambda: broker.client.zcard(f"{PREFIX}lanes:leases") == 0, IN_TIME_S, "all are acked")
 
 
-def test_returns_and_countdowns_are_waited_for(yard: Yard, worker: Worker) -> None:
+def test_returns_and_countdowns_are_waited_for(broker: Broker, worker: Worker) -> None:
     """Retries and countdowns wait under the prefix and come back."""
     assert worker.process.poll() is None
-    result = yard.send("kit.retrying", "r", [0.3], countdown=0.2)
-    eventually(lambda: yard.client.zcard(f"{PREFIX}lanes:scheduled") == 1, IN_TIME_S, "it waits")
+    result = broker.send("kit.retrying", "r", [0.3], countdown=0.2)
+    eventually(lambda: broker.client.zcard(f"{PREFIX}lanes:scheduled") == 1, IN_TIME_S, "it waits")
     assert result.get(timeout=IN_TIME_S)["retries"] == 1
 
 
-def test_garbage_is_kept(yard: Yard, worker: Worker) -> None:
+def test_garbage_is_kept(broker: Broker, worker: Worker) -> None:
     """Garbage goes to the dead letters under the prefix."""
     assert worker.process.poll() is None
-    yard.client.lpush(f"{PREFIX}normal", "no json")
-    yard.client.lpush(f"{PREFIX}normal", json.dumps({"properties": {"delivery_tag": "t", "delivery_info": {}}}))
-    eventually(lambda: len(Hand(yard.client, PREFIX).dead()) == 2, IN_TIME_S, "both are buried")
+    broker.client.lpush(f"{PREFIX}normal", "no json")
+    broker.client.lpush(f"{PREFIX}normal", json.dumps({"properties": {"delivery_tag": "t", "delivery_info": {}}}))
+    eventually(lambda: len(ScriptClient(broker.client, PREFIX).dead()) == 2, IN_TIME_S, "both are dead-lettered")
 
 
-def test_a_full_lane_says_so(yard: Yard) -> None:
+def test_a_full_lane_says_so(broker: Broker) -> None:
     """The capacity holds under the prefix."""
-    narrow = yard.make_app(OPTIONS, capacity=1, submit_wait=0.01)
+    narrow = broker.make_app(OPTIONS, capacity=1, submit_wait=0.01)
     gated = [f"gated-{n}" for n in range(SLOTS)]
     for job in gated:
-        yard.send("kit.gated", job, "gate", ignore_result=True)
-    yard.diary.wait_for("start", gated, IN_TIME_S)
+        broker.send("kit.gated", job, "gate", ignore_result=True)
+    broker.event_log.wait_for("start", gated, IN_TIME_S)
     narrow.send_task("kit.job", ("fits",), queue="batch", ignore_result=True)
     with pytest.raises(LaneFull):
         narrow.send_task("kit.job", ("fits not",), queue="batch", ignore_result=True)
-    yard.diary.open_gate("gate")
-    yard.diary.wait_for("end", ["fits"], IN_TIME_S)
+    broker.event_log.open_gate("gate")
+    broker.event_log.wait_for("end", ["fits"], IN_TIME_S)
 
 
-def test_remote_control_answers(yard: Yard, worker: Worker) -> None:
+def test_remote_control_answers(broker: Broker, worker: Worker) -> None:
     """Ping, inspect and broadcasts reach the worker and come back, at once and repeatedly, busy or not."""
-    control = yard.app.control
+    control = broker.app.control
     for _ in range(3):
         assert control.ping([worker.name], timeout=IN_TIME_S, limit=1) == [{worker.name: {"ok": "pong"}}]
     stats = control.inspect([worker.name], timeout=IN_TIME_S, limit=1).stats()
@@ -88,30 +88,30 @@ def test_remote_control_answers(yard: Yard, worker: Worker) -> None:
     assert {queue["name"] for queue in queues[worker.name]} == {"critical", "normal", "batch"}
 
 
-def test_cancelling_a_lane(yard: Yard, worker: Worker) -> None:
+def test_cancelling_a_lane(broker: Broker, worker: Worker) -> None:
     """A worker told to cancel a lane leaves its jobs alone, and takes them up when told to consume it again."""
-    control = yard.app.control
+    control = broker.app.control
     control.cancel_consumer("normal", destination=[worker.name], reply=True, timeout=IN_TIME_S, limit=1)
-    yard.send("kit.job", "waits", queue="normal", ignore_result=True)
-    yard.send("kit.job", "goes", queue="batch", ignore_result=True)
-    yard.diary.wait_for("end", ["goes"], IN_TIME_S)
-    assert "waits" not in yard.diary.jobs("start")
+    broker.send("kit.job", "waits", queue="normal", ignore_result=True)
+    broker.send("kit.job", "goes", queue="batch", ignore_result=True)
+    broker.event_log.wait_for("end", ["goes"], IN_TIME_S)
+    assert "waits" not in broker.event_log.jobs("start")
     control.add_consumer("normal", destination=[worker.name], reply=True, timeout=IN_TIME_S, limit=1)
-    yard.diary.wait_for("end", ["waits"], IN_TIME_S)
+    broker.event_log.wait_for("end", ["waits"], IN_TIME_S)
 
 
-def test_a_killed_workers_job_comes_back(yard: Yard, worker: Worker) -> None:
+def test_a_killed_workers_job_comes_back(broker: Broker, worker: Worker) -> None:
     """Leases expire under the prefix: another worker gets the job of one that was killed."""
-    yard.send("kit.gated", "orphan", "orphan", ignore_result=True)
-    yard.diary.wait_for("start", ["orphan"], IN_TIME_S)
+    broker.send("kit.gated", "orphan", "orphan", ignore_result=True)
+    broker.event_log.wait_for("start", ["orphan"], IN_TIME_S)
     worker.kill()
-    yard.worker("heir", slots=SLOTS, app="broker_kit.hasty", conf={"broker_transport_options": OPTIONS})
-    yard.diary.open_gate("orphan")
-    yard.diary.wait_for("end", ["orphan"], IN_TIME_S)
+    broker.worker("heir", slots=SLOTS, app="broker_kit.hasty", conf={"broker_transport_options": OPTIONS})
+    broker.event_log.open_gate("orphan")
+    broker.event_log.wait_for("end", ["orphan"], IN_TIME_S)
 
 
-def test_every_key_bears_the_prefix(yard: Yard, worker: Worker) -> None:
+def test_every_key_bears_the_prefix(broker: Broker, worker: Worker) -> None:
     """After all that, nothing but results, whose prefix is the backend's own, lies outside the prefix."""
     assert worker.name
-    strays = [key for key in yard.client.keys("*") if not key.startswith((PREFIX.encode(), b"celery-task-meta-"))]
+    strays = [key for key in broker.client.keys("*") if not key.startswith((PREFIX.encode(), b"celery-task-meta-"))]
     assert [key for key in strays if not key.startswith(b"lanes:stats")] == []

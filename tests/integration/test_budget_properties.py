@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from budget_kit.clock import ClockedRedis
 from budget_kit.fleet import Fleet
-from budget_kit.yard import Yard
+from budget_kit.scheduler import Scheduler
 from hypothesis import HealthCheck, given, settings, strategies as st
 from redis import Redis
 
 from celery_app.budget import Budget, Cost, Reservation, Usage, budget_for
 from celery_app.lanes import BATCH, CRITICAL, LANES, Lane
 from celery_app.settings import Limits, Settings
-from demo.simulator.limits import Limits as ApiLimits
+from demo.simulator.limits import ApiLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,6 @@ class Bucket:
     at: float = 0.0
 
     def __post_init__(self) -> None:
-        """Start full."""
         self.level = self.capacity
 
     def refill(self, now: float) -> float:
@@ -164,7 +163,7 @@ def redis(broker_url: str) -> Iterator[Redis]:
 def test_no_bucket_ever_gives_more_than_it_has(redis: Redis, given: Limits, steps: list[tuple[Any, ...]]) -> None:
     """Whatever is asked, claimed and settled in any order: rate x time + burst at most, never below a lane's floor."""
     clock, budget = new_budget(redis, given)
-    yard, witness, open_calls = Yard(clock), Witness(buckets_of(given)), dict[str, dict[str, float]]()
+    scheduler, witness, open_calls = Scheduler(clock), Witness(buckets_of(given)), dict[str, dict[str, float]]()
     jobs: dict[str, tuple[Lane, dict[str, float]]] = {}
     for number, step in enumerate(steps):
         if step[0] == "pass":
@@ -183,10 +182,10 @@ def test_no_bucket_ever_gives_more_than_it_has(redis: Redis, given: Limits, step
         elif step[0] == "put":
             _, lane, tokens, output = step
             cost = Cost(input_tokens=tokens, output_tokens=output, cached=True)
-            name = yard.put(budget, lane, f"job-{number}", cost)
+            name = scheduler.put(budget, lane, f"job-{number}", cost)
             jobs[name] = lane, {"requests": 1.0, "input_tokens": float(tokens), "output_tokens": float(output)}
         elif step[0] == "claim":
-            for held in yard.claim(step[1], lanes=UNBOOSTED):
+            for held in scheduler.claim(step[1], lanes=UNBOOSTED):
                 lane, taken = jobs.pop(held.name)
                 witness.grant(clock.now, lane, taken)
                 open_calls[held.job.ticket] = taken
@@ -236,19 +235,19 @@ LOOKS_EVERY = 1.0
 def test_every_job_leaves_its_lane_in_the_end(redis: Redis, given: Limits, jobs: list[tuple[Lane, int]]) -> None:
     """No two lanes wait for each other: a worker that looks when it was told has all in the time that they cost."""
     clock, budget = new_budget(redis, given)
-    yard, buckets = Yard(clock), buckets_of(given)
+    scheduler, buckets = Scheduler(clock), buckets_of(given)
     seconds = sum(
         max(cost / buckets[name].rate for name, cost in (("requests", 1), ("input_tokens", tokens)) if name in buckets)
         for _, tokens in jobs
     )
     for lane, tokens in jobs:
-        yard.put(budget, lane, cost=Cost(input_tokens=tokens, output_tokens=0, cached=True))
+        scheduler.put(budget, lane, cost=Cost(input_tokens=tokens, output_tokens=0, cached=True))
     left = len(jobs)
     while left:
-        left -= len(yard.claim(len(jobs)))
+        left -= len(scheduler.claim(len(jobs)))
         if left:
-            assert yard.wait_s() > 0
-            clock.now += yard.wait_s()
+            assert scheduler.wait_s() > 0
+            clock.now += scheduler.wait_s()
         # Twice: once to pay for the jobs before, once to fill up to the floor; and a second for coming one by one.
         assert clock.now <= 2 * seconds + 2 * 15 + len(jobs)
 
@@ -263,20 +262,20 @@ def test_every_job_leaves_its_lane_whoever_dies(
 ) -> None:
     """Estimates that are far too high, and calls that are killed while they wait in their slots, starve nobody."""
     clock, budget = new_budget(redis, given)
-    yard, rates = Yard(clock), {name: bucket.rate for name, bucket in buckets_of(given).items()}
+    scheduler, rates = Scheduler(clock), {name: bucket.rate for name, bucket in buckets_of(given).items()}
     seconds = sum(max(1 / rates["requests"], tokens / rates.get("input_tokens", tokens)) for _, tokens, _, _ in jobs)
     settling: list[tuple[float, str, Usage]] = []
     waiting: dict[str, Usage] = {}
     for number, (lane, estimate, real, dies) in enumerate(jobs):
         cost, usage = Cost(input_tokens=estimate, output_tokens=0, cached=True), Usage(min(real, estimate), 0)
         if not dies:
-            waiting[yard.put(budget, lane, f"job-{number}", cost)] = usage
+            waiting[scheduler.put(budget, lane, f"job-{number}", cost)] = usage
         elif (answer := ask(clock, budget, lane, cost, f"call-{number}")).granted:
             settling.append((clock.now + 3, answer.ticket, usage))
     while waiting:
-        found = yard.claim(len(jobs))
+        found = scheduler.claim(len(jobs))
         settling.extend((clock.now + 3, held.job.ticket, waiting.pop(held.name)) for held in found)
-        look = clock.now + (min(yard.wait_s(), LOOKS_EVERY) if yard.wait_s() >= 0 else LOOKS_EVERY)
+        look = clock.now + (min(scheduler.wait_s(), LOOKS_EVERY) if scheduler.wait_s() >= 0 else LOOKS_EVERY)
         clock.now = min(look, settling[0][0]) if settling else look
         while settling and settling[0][0] <= clock.now:
             _, ticket, usage = settling.pop(0)

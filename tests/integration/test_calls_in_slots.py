@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from budget_kit.clock import START_S, ClockedRedis
-from budget_kit.yard import REQUEST, Yard
+from budget_kit.scheduler import REQUEST, Scheduler
 
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
-from celery_app.scheduler.verbs import ACK
+from celery_app.scheduler.scripts import ACK
 from celery_app.settings import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from broker_kit.hand import Held
+    from broker_kit.script_client import Held
 
     from celery_app.budget import Reservation
     from celery_app.lanes import Lane
@@ -40,11 +40,11 @@ LOST = 16.0
 
 
 @pytest.fixture
-def yard(broker_url: str, valkey: Any) -> Iterator[Yard]:
+def scheduler(broker_url: str, valkey: Any) -> Iterator[Scheduler]:
     """Lanes whose clock stands still."""
     assert broker_url
     with valkey.client() as client:
-        yield Yard(ClockedRedis(client))
+        yield Scheduler(ClockedRedis(client))
 
 
 def budget(model: str, rpm: int | None = None, **limits: int) -> Budget:
@@ -57,9 +57,8 @@ class Slot:
 
     _numbers = itertools.count()
 
-    def __init__(self, yard: Yard, held: Held) -> None:
-        """Have the job."""
-        self.yard, self.held = yard, held
+    def __init__(self, scheduler: Scheduler, held: Held) -> None:
+        self.scheduler, self.held = scheduler, held
         self.claim, self.waits = ("", ""), False
 
     def ask(self, drawn_on: Budget, **options: Any) -> Reservation:
@@ -67,86 +66,86 @@ class Slot:
         self.claim = self.claim if self.waits else (f"call-{next(self._numbers)}", TOKEN)
         job = (self.held.tag, self.held.token)
         lane = next(lane for lane in LANES if lane.name == self.held.queue)
-        reservation = drawn_on.reserve(self.yard.client, lane, REQUEST, claim=self.claim, job=job, **options)
+        reservation = drawn_on.reserve(self.scheduler.client, lane, REQUEST, claim=self.claim, job=job, **options)
         self.waits = not reservation.granted and options.get("waits", False)
         return reservation
 
     def end(self, drawn_on: Budget, reservation: Reservation) -> None:
         """The call was answered; its process lets go of it."""
-        assert drawn_on.settle(self.yard.client, reservation.ticket, None, None, "answered")
-        assert ACK.run(self.yard.client, (), ("", *self.claim)) == 1
+        assert drawn_on.settle(self.scheduler.client, reservation.ticket, None, None, "answered")
+        assert ACK.run(self.scheduler.client, (), ("", *self.claim)) == 1
 
 
-def sign(yard: Yard, *lanes: Lane) -> None:
+def sign(scheduler: Scheduler, *lanes: Lane) -> None:
     """Have a worker of these lanes give a sign of life."""
     for lane in lanes:
-        yard.raw.zadd(f"lanes:workers:{lane.name}", {"w": (START_S + yard.client.now) * 1_000})
+        scheduler.raw.zadd(f"lanes:workers:{lane.name}", {"w": (START_S + scheduler.client.now) * 1_000})
 
 
-def in_flight(yard: Yard) -> set[bytes]:
+def in_flight(scheduler: Scheduler) -> set[bytes]:
     """Return the calls that are taken for unsettled."""
-    return {call for key in yard.raw.keys("lanes:budget:*:calls") for call in yard.raw.smembers(key)}
+    return {call for key in scheduler.raw.keys("lanes:budget:*:calls") for call in scheduler.raw.smembers(key)}
 
 
-def taken(yard: Yard, drawn_on: Budget, **facts: Any) -> Slot:
+def taken(scheduler: Scheduler, drawn_on: Budget, **facts: Any) -> Slot:
     """Have a worker take a job of a budget."""
-    yard.put(drawn_on, BATCH, "job", **facts)
-    (held,) = yard.claim()
-    return Slot(yard, held)
+    scheduler.put(drawn_on, BATCH, "job", **facts)
+    (held,) = scheduler.claim()
+    return Slot(scheduler, held)
 
 
-def test_a_worker_that_lost_its_job_gets_no_call_for_it(yard: Yard) -> None:
+def test_a_worker_that_lost_its_job_gets_no_call_for_it(scheduler: Scheduler) -> None:
     """The job waits for another worker, once, and is that one's."""
-    drawn_on, other = budget("m"), yard.worker()
-    slot = taken(yard, drawn_on)
-    yard.wait_beside(LOST, other)
+    drawn_on, other = budget("m"), scheduler.worker()
+    slot = taken(scheduler, drawn_on)
+    scheduler.wait_beside(LOST, other)
     assert slot.ask(drawn_on).lost
-    assert [held.tag for held in yard.claim(4)] == ["job"]
+    assert [held.tag for held in scheduler.claim(4)] == ["job"]
     assert slot.ask(drawn_on).lost
-    assert yard.claim(4) == []
+    assert scheduler.claim(4) == []
 
 
-def test_the_worker_that_has_the_job_by_now_keeps_it(yard: Yard) -> None:
+def test_the_worker_that_has_the_job_by_now_keeps_it(scheduler: Scheduler) -> None:
     """It extends its lease, ends the job, and nothing is left."""
-    drawn_on, other = budget("m"), yard.worker()
-    slot = taken(yard, drawn_on)
-    yard.wait_beside(LOST, other)
-    (held,) = yard.claim(hand=other)
+    drawn_on, other = budget("m"), scheduler.worker()
+    slot = taken(scheduler, drawn_on)
+    scheduler.wait_beside(LOST, other)
+    (held,) = scheduler.claim(scripts=other)
     assert slot.ask(drawn_on).lost
     assert other.extend(held) == []
     assert other.ack(held) == 1
-    assert yard.raw.hlen("lanes:jobs") == 0
-    assert yard.raw.zcard("lanes:leases") == 0
+    assert scheduler.raw.hlen("lanes:jobs") == 0
+    assert scheduler.raw.zcard("lanes:leases") == 0
 
 
-def test_a_job_of_which_redis_knows_nothing_goes_on(yard: Yard) -> None:
+def test_a_job_of_which_redis_knows_nothing_goes_on(scheduler: Scheduler) -> None:
     """Nobody else will do it, so its calls are calls without a job."""
     drawn_on = budget("m")
-    slot = taken(yard, drawn_on)
-    yard.raw.delete("lanes:jobs")
+    slot = taken(scheduler, drawn_on)
+    scheduler.raw.delete("lanes:jobs")
     reservation = slot.ask(drawn_on)
     assert reservation.granted
     slot.end(drawn_on, reservation)
-    assert yard.raw.hlen("lanes:jobs") == 0
+    assert scheduler.raw.hlen("lanes:jobs") == 0
 
 
-def test_a_job_that_calls_another_model_gives_back_what_was_reserved_for_it(yard: Yard) -> None:
+def test_a_job_that_calls_another_model_gives_back_what_was_reserved_for_it(scheduler: Scheduler) -> None:
     """Its reservation ends with it; else the one call of that budget would be in flight for ever."""
     narrow, other = budget("narrow", concurrency=1), budget("other")
-    yard.put(narrow, BATCH, "next")
-    slot = taken(yard, narrow)
+    scheduler.put(narrow, BATCH, "next")
+    slot = taken(scheduler, narrow)
     reservation = slot.ask(other)
     slot.end(other, reservation)
-    assert yard.claim() == []
-    assert yard.hand.ack(slot.held) == 1
-    assert in_flight(yard) == set()
-    assert len(yard.claim()) == 1
+    assert scheduler.claim() == []
+    assert scheduler.scripts.ack(slot.held) == 1
+    assert in_flight(scheduler) == set()
+    assert len(scheduler.claim()) == 1
 
 
-def test_two_calls_of_a_job_at_a_time_are_two_calls(yard: Yard) -> None:
+def test_two_calls_of_a_job_at_a_time_are_two_calls(scheduler: Scheduler) -> None:
     """A task may call from threads of its own: each counts until it is settled itself."""
     drawn_on = budget("m", concurrency=3)
-    slot, second = taken(yard, drawn_on), None
+    slot, second = taken(scheduler, drawn_on), None
     first, claim = slot.ask(drawn_on), slot.claim
     second = slot.ask(drawn_on)
     assert first.granted
@@ -154,61 +153,61 @@ def test_two_calls_of_a_job_at_a_time_are_two_calls(yard: Yard) -> None:
     assert not slot.ask(drawn_on).granted
     slot.claim = claim
     slot.end(drawn_on, first)
-    assert len(in_flight(yard)) == 2
+    assert len(in_flight(scheduler)) == 2
 
 
-def test_a_reservation_whose_answer_was_lost_is_not_made_twice(yard: Yard) -> None:
+def test_a_reservation_whose_answer_was_lost_is_not_made_twice(scheduler: Scheduler) -> None:
     """Who asks again gets the ticket of before, and the budget has paid once."""
     drawn_on = budget("m", rpm=600)
-    slot = taken(yard, drawn_on)
+    slot = taken(scheduler, drawn_on)
     first = slot.ask(drawn_on)
-    level = yard.raw.hget("lanes:budget:{key:m}", "requests_level")
+    level = scheduler.raw.hget("lanes:budget:{key:m}", "requests_level")
     slot.waits = True
     assert slot.ask(drawn_on) == first
-    assert yard.raw.hget("lanes:budget:{key:m}", "requests_level") == level
+    assert scheduler.raw.hget("lanes:budget:{key:m}", "requests_level") == level
     slot.end(drawn_on, first)
 
 
-def test_a_call_of_a_lane_that_has_waited_gets_the_lanes_share(yard: Yard) -> None:
+def test_a_call_of_a_lane_that_has_waited_gets_the_lanes_share(scheduler: Scheduler) -> None:
     """Beside endless normal: one in twenty, and nothing is lost for that."""
     drawn_on = budget("m", ONE_A_SECOND)
-    slot = taken(yard, drawn_on, age=60)
+    slot = taken(scheduler, drawn_on, age=60)
     for n in range(SLOTS):
-        yard.put(drawn_on, NORMAL, f"n{n}")
+        scheduler.put(drawn_on, NORMAL, f"n{n}")
     served: Counter[str] = Counter()
     for _ in range(SLOTS):
-        sign(yard, *LANES)
+        sign(scheduler, *LANES)
         reservation = slot.ask(drawn_on, waits=True)
         if reservation.granted:
             slot.end(drawn_on, reservation)
             served["slot"] += 1
-        for held in yard.claim():
+        for held in scheduler.claim():
             served["normal"] += 1
-            yard.settle(drawn_on, held)
-            yard.hand.ack(held)
-        yard.client.now += REFILL
+            scheduler.settle(drawn_on, held)
+            scheduler.scripts.ack(held)
+        scheduler.client.now += REFILL
     assert served["slot"] == pytest.approx(0.05 * SLOTS, abs=4)
     assert served.total() >= SLOTS - 10
 
 
-def test_a_call_leaves_room_for_lanes_that_somebody_serves(yard: Yard) -> None:
+def test_a_call_leaves_room_for_lanes_that_somebody_serves(scheduler: Scheduler) -> None:
     """What is left for a job that nobody takes would be lost."""
     drawn_on = budget("m", ONE_A_SECOND)
-    slot = taken(yard, drawn_on)
-    yard.put(drawn_on, CRITICAL, "c")
-    yard.client.now += REFILL
-    sign(yard, CRITICAL)
+    slot = taken(scheduler, drawn_on)
+    scheduler.put(drawn_on, CRITICAL, "c")
+    scheduler.client.now += REFILL
+    sign(scheduler, CRITICAL)
     assert not slot.ask(drawn_on).granted
-    yard.client.now += SIGN_LASTS
+    scheduler.client.now += SIGN_LASTS
     assert slot.ask(drawn_on).granted
 
 
-def test_a_record_that_says_that_its_job_stands_elsewhere_is_handed_out_by_nobody(yard: Yard) -> None:
+def test_a_record_that_says_that_its_job_stands_elsewhere_is_handed_out_by_nobody(scheduler: Scheduler) -> None:
     """Whoever has written it: else each claim would hand it out again, as often as it has room."""
     drawn_on, other = budget("m"), budget("other")
-    yard.put(drawn_on, BATCH, "broken")
-    yard.put(other, BATCH, "fine")
-    yard.raw.hset("lanes:jobs", "broken", yard.raw.hget("lanes:jobs", "fine"))
-    yard.put(drawn_on, BATCH, "behind")
-    assert sorted(yard.names()) == ["behind", "fine"]
-    assert yard.hand.places("batch") == 0
+    scheduler.put(drawn_on, BATCH, "broken")
+    scheduler.put(other, BATCH, "fine")
+    scheduler.raw.hset("lanes:jobs", "broken", scheduler.raw.hget("lanes:jobs", "fine"))
+    scheduler.put(drawn_on, BATCH, "behind")
+    assert sorted(scheduler.names()) == ["behind", "fine"]
+    assert scheduler.scripts.places("batch") == 0

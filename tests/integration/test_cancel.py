@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until
 
 from celery_app.connection import redis_client
 from celery_app.errors import Cancelled
@@ -85,9 +85,9 @@ def test_a_reader_that_goes_away_may_take_its_job_along(up: Rig) -> None:
         next(wanted)
         next(left)
 
-    assert up.app.AsyncResult(left.task_id).get(timeout=PATIENCE)["type"] == "message"
+    assert up.app.AsyncResult(left.task_id).get(timeout=IN_TIME_S)["type"] == "message"
     with pytest.raises(Cancelled):
-        up.app.AsyncResult(wanted.task_id).get(timeout=PATIENCE)
+        up.app.AsyncResult(wanted.task_id).get(timeout=IN_TIME_S)
     assert len(closed_by_us(up)) == 1
 
 
@@ -102,11 +102,11 @@ def test_a_queued_job_never_runs(up: Rig) -> None:
         assert up.client.cancel(job)
 
     with pytest.raises(Cancelled):
-        queued.get(timeout=PATIENCE)
+        queued.get(timeout=IN_TIME_S)
     assert queued.state == "REVOKED"
     assert [event["error"]["type"] for event in stream] == ["Cancelled"]
     for result in running:
-        assert result.get(timeout=PATIENCE)["type"] == "message"
+        assert result.get(timeout=IN_TIME_S)["type"] == "message"
     assert up.client.ask(**params("behind them")).type == "message"
     assert up.api.summary()["total"] == 3
 
@@ -120,7 +120,7 @@ def test_a_job_that_waits_for_its_next_attempt_is_not_tried_again(up: Rig) -> No
     up.api.control(server_error_rate=0.0)
 
     with pytest.raises(Cancelled):
-        result.get(timeout=PATIENCE)
+        result.get(timeout=IN_TIME_S)
     time.sleep(1.5)  # two backoffs of a first attempt
     assert result.state == "REVOKED"
 
@@ -128,7 +128,7 @@ def test_a_job_that_waits_for_its_next_attempt_is_not_tried_again(up: Rig) -> No
 def test_a_job_that_has_ended_is_not_cancelled(up: Rig) -> None:
     """Its result stays what it is."""
     result = up.client.submit("critical", **params())
-    result.get(timeout=PATIENCE)
+    result.get(timeout=IN_TIME_S)
 
     assert not up.client.cancel(result.id)
     assert result.state == "SUCCESS"
@@ -143,7 +143,7 @@ def test_the_connections_of_other_calls_stay_open(up: Rig) -> None:
         kept, dropped = (up.client.submit("critical", **params(word)) for word in ("keep", "drop"))
         wait_for_calls(up, 2)
         up.client.cancel(dropped)
-        assert "keep" in kept.get(timeout=PATIENCE)["content"][0]["text"]
+        assert "keep" in kept.get(timeout=IN_TIME_S)["content"][0]["text"]
     assert len(closed_by_us(up)) == 5
 
 

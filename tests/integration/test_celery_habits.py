@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit import records
 from celery import chain
-from client_rig import PATIENCE, params, wait_until, web_app
+from client_rig import IN_TIME_S, params, wait_until, web_app
 from kombu import Queue
 from worker_process import Worker, worker
 
@@ -81,7 +81,7 @@ def test_a_worker_refuses_a_rate_limit_that_a_lane_task_declares(app: Celery, tm
     """One line with the reason and the setting that does it right; a worker that serves no lane does not mind."""
     env = {"HABITS_LANE_RATE": "10/m"}
     with workers(app, tmp_path, *ALL, ready=False, **env) as refusing:
-        assert refusing.process.wait(PATIENCE * 2) == 1
+        assert refusing.process.wait(IN_TIME_S * 2) == 1
         last = refusing.output().strip().splitlines()[-1]
         assert "habits.lane" in last
         assert "EZAI_RPM" in last
@@ -92,7 +92,7 @@ def test_a_worker_refuses_a_rate_limit_that_a_lane_task_declares(app: Celery, tm
 def test_a_projects_default_rate_limit_ends_before_the_lanes(app: Celery, tmp_path: Path, setting: str) -> None:
     """With one slot and one job a minute allowed, lane jobs run at once."""
     with workers(app, tmp_path, *ALL, "-c", "1", **{setting: "1/m"}):
-        ran = [sent(app, "habits.lane", n).get(timeout=PATIENCE) for n in range(5)]
+        ran = [sent(app, "habits.lane", n).get(timeout=IN_TIME_S) for n in range(5)]
         assert ran == sorted(ran)
 
 
@@ -101,18 +101,18 @@ def test_a_rate_limit_at_run_time_is_refused_for_lane_tasks_only(app: Celery, tm
     with workers(app, tmp_path, *ALL, "-c", "1"):
         control = app.control
         for name in ("habits.lane", "tasks.create_message"):
-            for answer in replies(control.rate_limit(name, "1/h", reply=True, timeout=PATIENCE, limit=1)):
+            for answer in replies(control.rate_limit(name, "1/h", reply=True, timeout=IN_TIME_S, limit=1)):
                 assert "EZAI_RPM" in answer["error"]
-            for answer in replies(control.time_limit(name, soft=1, hard=2, reply=True, timeout=PATIENCE, limit=1)):
+            for answer in replies(control.time_limit(name, soft=1, hard=2, reply=True, timeout=IN_TIME_S, limit=1)):
                 assert "LANES_<LANE>_CALL_TIMEOUT" in answer["error"]
         for _ in range(3):
-            assert sent(app, "habits.lane").get(timeout=PATIENCE)
+            assert sent(app, "habits.lane").get(timeout=IN_TIME_S)
 
-        (answer,) = replies(control.rate_limit("habits.own", "2/s", reply=True, timeout=PATIENCE, limit=1))
+        (answer,) = replies(control.rate_limit("habits.own", "2/s", reply=True, timeout=IN_TIME_S, limit=1))
         assert answer == {"ok": "new rate limit set successfully"}
-        ran = [result.get(timeout=PATIENCE) for result in [sent(app, "habits.own", queue="own") for _ in range(4)]]
+        ran = [result.get(timeout=IN_TIME_S) for result in [sent(app, "habits.own", queue="own") for _ in range(4)]]
         assert max(ran) - min(ran) > 0.9
-        (answer,) = replies(control.rate_limit("no.such", "2/s", reply=True, timeout=PATIENCE, limit=1))
+        (answer,) = replies(control.rate_limit("no.such", "2/s", reply=True, timeout=IN_TIME_S, limit=1))
         assert answer == {"error": "unknown task"}
 
 
@@ -127,7 +127,7 @@ def test_a_rate_limit_of_a_projects_own_task_does_not_park_a_lanes_jobs(app: Cel
     """Sent through a lane, it runs at once, and the worker says that its limit does not count there."""
     with workers(app, tmp_path, *ALL, "-c", "1", HABITS_DEFAULT_RATE="1/h") as started:
         for _ in range(3):
-            assert sent(app, "habits.own", queue="batch").get(timeout=PATIENCE)
+            assert sent(app, "habits.own", queue="batch").get(timeout=IN_TIME_S)
         started.wait_until_it_says("the rate_limit of habits.own does not count in the lane batch")
 
 
@@ -137,7 +137,7 @@ def test_a_job_that_expired_in_its_lane_does_not_run(app: Celery, tmp_path: Path
     expired = app.send_task("habits.lane", queue="normal", expires=past)
     kept = app.send_task("habits.lane", queue="normal", expires=600)
     with workers(app, tmp_path, *ALL, "-c", "1"):
-        assert kept.get(timeout=PATIENCE)
+        assert kept.get(timeout=IN_TIME_S)
         wait_until(lambda: expired.state == "REVOKED", "the expiry")
 
 
@@ -152,17 +152,17 @@ def test_waiting_within_a_task_is_refused(app: Celery, tmp_path: Path, task: str
         for result in results:
             expected = RuntimeError if task == "gets" else WouldBlock
             with pytest.raises(expected) as caught:
-                result.get(timeout=PATIENCE)
+                result.get(timeout=IN_TIME_S)
             assert task == "gets" or "chain(create_message.si(" in str(caught.value)
 
 
 def test_who_knows_that_others_serve_the_lane_may_wait(app: Celery, tmp_path: Path) -> None:
     """Within Celery's own `allow_join_result`; and a batch that is complete is there to be read."""
     with workers(app, tmp_path, *ALL, "-c", "2"):
-        assert sent(app, "habits.asks_allowed").get(timeout=PATIENCE)
+        assert sent(app, "habits.asks_allowed").get(timeout=IN_TIME_S)
         batch = Client(app).submit_many([params()] * 3)
-        assert len(list(batch.results(PATIENCE))) == 3
-        assert sent(app, "habits.collects", batch.id).get(timeout=PATIENCE) == 3
+        assert len(list(batch.results(IN_TIME_S))) == 3
+        assert sent(app, "habits.collects", batch.id).get(timeout=IN_TIME_S) == 3
 
 
 # A full lane ------------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_who_has_the_time_waits_longer(full: Celery) -> None:
     timer = threading.Timer(2.5, lambda: make_room(full))
     timer.start()
     try:
-        sent = Client(full).submit("batch", wait=PATIENCE, **params())
+        sent = Client(full).submit("batch", wait=IN_TIME_S, **params())
     finally:
         timer.join()
     (job_id,) = records.queued(redis, "batch")
@@ -251,7 +251,7 @@ def test_a_batch_waits_as_long_as_is_asked_and_reports_meanwhile(full: Celery) -
         make_room(full)
 
     # A place comes free with each report only, and between two of them is more time than `wait` has by default.
-    assert Client(full).submit_many([params()] * 3, wait=PATIENCE, progress=progress).counts().queued == 3
+    assert Client(full).submit_many([params()] * 3, wait=IN_TIME_S, progress=progress).counts().queued == 3
     assert reports == sorted(reports)
     assert reports[0] == 0
 
@@ -278,7 +278,7 @@ def test_beat_keeps_ticking_beside_a_full_lane(app: Celery, tmp_path: Path) -> N
     redis, times = redis_client(app), list[float]()
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=env) as beat:
         try:
-            end = time.monotonic() + 2 * PATIENCE
+            end = time.monotonic() + 2 * IN_TIME_S
             while len(times) < 4:
                 assert time.monotonic() < end, log.read_text()
                 assert beat.poll() is None, log.read_text()
@@ -287,7 +287,7 @@ def test_beat_keeps_ticking_beside_a_full_lane(app: Celery, tmp_path: Path) -> N
                 time.sleep(0.02)
         finally:
             beat.terminate()
-            beat.wait(PATIENCE)
+            beat.wait(IN_TIME_S)
     said = log.read_text()
     assert max(late - early for early, late in itertools.pairwise(times)) < SOON + 1, said
     assert "The lane batch is full" in said

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from anthropic.types import Message
-from client_rig import PATIENCE, Rig, fresh, params, rig, text_of, wait_until, web_app
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, text_of, wait_until, web_app
 
 from celery_app import create_app
 from celery_app.client import Client
@@ -86,8 +86,8 @@ def test_ask_returns_the_sdks_own_message(up: Rig) -> None:
 
 def test_submit_returns_a_result_to_wait_for(up: Rig) -> None:
     """In a lane of the caller's choice, `normal` by default."""
-    assert up.client.submit(**params()).get(timeout=PATIENCE)["type"] == "message"
-    assert up.client.submit(lane="batch", **params()).get(timeout=PATIENCE)["type"] == "message"
+    assert up.client.submit(**params()).get(timeout=IN_TIME_S)["type"] == "message"
+    assert up.client.submit(lane="batch", **params()).get(timeout=IN_TIME_S)["type"] == "message"
 
 
 def test_a_failure_is_raised_as_what_it_is(up: Rig) -> None:
@@ -156,7 +156,7 @@ def test_a_coroutine_cancels(up: Rig) -> None:
 
     result = up.app.AsyncResult(asyncio.run(cancel()))
     with pytest.raises(Cancelled):
-        result.get(timeout=PATIENCE)
+        result.get(timeout=IN_TIME_S)
     wait_until(lambda: up.api.summary()["in_flight"] == 0, "no call goes on")
 
 

@@ -13,9 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand
 from broker_kit.records import facts, queued
-from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
+from broker_kit.script_client import ScriptClient
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until, web_app
 
 from celery_app import LANES, create_app
 from celery_app.broker.entry import Entry
@@ -23,7 +23,7 @@ from celery_app.budget.terms import write_terms
 from celery_app.client import Batch, Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, Cancelled, InvalidItem, InvalidRequest, LaneFull, UnknownBatch, UnknownLane
-from celery_app.scheduler.verbs import PUBLISH_MANY
+from celery_app.scheduler.scripts import PUBLISH_MANY
 from celery_app.settings import Settings, settings_of
 from tests.conftest import close
 
@@ -80,7 +80,7 @@ def messages(app: Any) -> list[dict[str, Any]]:
 def test_every_item_gets_its_own_result(up: Rig) -> None:
     """In the order in which they finish, each with its index."""
     batch = up.client.submit_many(items(200))
-    results = {result.index: result for result in batch.results(patience=PATIENCE)}
+    results = {result.index: result for result in batch.results(patience=IN_TIME_S)}
 
     assert sorted(results) == list(range(200))
     for index, result in results.items():
@@ -93,7 +93,7 @@ def test_every_item_gets_its_own_result(up: Rig) -> None:
 def test_a_failed_item_does_not_stop_the_others(up: Rig) -> None:
     """Its error is its result."""
     batch = up.client.submit_many([params(), params(fault="400"), params()])
-    results = {result.index: result for result in batch.results(patience=PATIENCE)}
+    results = {result.index: result for result in batch.results(patience=IN_TIME_S)}
 
     assert isinstance(results[1].error, ApiError)
     assert results[0].message
@@ -114,8 +114,8 @@ sys.stdout.write(submit_many([item] * 20).id)
     )
     batch = Batch.load(done.stdout.decode(), up.app)
 
-    assert len(list(batch.results(patience=PATIENCE))) == 20
-    assert len(list(batch.results(patience=PATIENCE))) == 20
+    assert len(list(batch.results(patience=IN_TIME_S))) == 20
+    assert len(list(batch.results(patience=IN_TIME_S))) == 20
 
 
 def test_a_batch_is_cancelled_as_a_whole(up: Rig) -> None:
@@ -124,7 +124,7 @@ def test_a_batch_is_cancelled_as_a_whole(up: Rig) -> None:
     batch = up.client.submit_many(items(50))
     wait_until(lambda: up.api.summary()["in_flight"] == 8, "all slots are busy")
     batch.cancel()
-    results = list(batch.results(patience=PATIENCE))
+    results = list(batch.results(patience=IN_TIME_S))
 
     assert all(isinstance(result.error, Cancelled) for result in results)
     assert batch.counts().cancelled == 50
@@ -230,17 +230,17 @@ def test_an_empty_batch_is_complete(alone: Any) -> None:
 def test_a_full_lane_is_waited_for(broker_url: str) -> None:
     """Exactly as many as there is room for are in it, and each comes once, in order."""
     app = limited(broker_url, capacity=100, submit_wait=5.0)
-    hand, seen = Hand(redis_client(app)), list[int]()
-    write_terms(hand.client, "", settings_of(app), [("batch", "m")])
+    scripts, seen = ScriptClient(redis_client(app)), list[int]()
+    write_terms(scripts.client, "", settings_of(app), [("batch", "m")])
     done = threading.Event()
 
     def consume() -> None:
-        while not (done.is_set() and hand.places("batch") == 0):
-            assert hand.places("batch") <= 100
-            taken = hand.claim(7)
+        while not (done.is_set() and scripts.places("batch") == 0):
+            assert scripts.places("batch") <= 100
+            taken = scripts.claim(7)
             seen.extend(int(held.name.rpartition("-")[2]) for held in taken)
             for held in taken:
-                hand.ack(held)
+                scripts.ack(held)
             time.sleep(0.001)
 
     consumer = threading.Thread(target=consume)
@@ -248,7 +248,7 @@ def test_a_full_lane_is_waited_for(broker_url: str) -> None:
     reports: list[int] = []
     batch = Client(app).submit_many(items(1_000), progress=lambda batch: reports.append(batch.counts().queued))
     done.set()
-    consumer.join(PATIENCE)
+    consumer.join(IN_TIME_S)
 
     assert seen == list(range(1_000))
     assert reports == sorted(reports)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from broker_kit.hand import Hand
+from broker_kit.script_client import ScriptClient
 from client_rig import params
 
 from celery_app.budget.terms import write_terms
@@ -31,7 +31,7 @@ def claimed(app: Any) -> Any:
     """Claim one job, as any worker does."""
     redis = redis_client(app)
     write_terms(redis, "", settings_of(app), [("critical", "m")])
-    (held,) = Hand(redis).claim()
+    (held,) = ScriptClient(redis).claim()
     return held.job
 
 

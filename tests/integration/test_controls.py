@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from budget_kit.clock import ClockedRedis
-from budget_kit.yard import Yard
+from budget_kit.scheduler import Scheduler
 from hypothesis import example, given, strategies as st
 
 from celery_app import controls
@@ -19,7 +19,7 @@ from celery_app.errors import InvalidControl, LaneDraining, LaneFull
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
 from celery_app.metrics.in_force import in_force
 from celery_app.metrics.stats import get_queue_stats
-from celery_app.scheduler.verbs import CONTROL
+from celery_app.scheduler.scripts import CONTROL
 from celery_app.settings import Limits, Settings
 from tests.integration.client_rig import params
 
@@ -34,17 +34,17 @@ PLENTY = 100
 
 
 @pytest.fixture
-def yard(valkey: Any, broker_url: str) -> Iterator[Yard]:
+def scheduler(valkey: Any, broker_url: str) -> Iterator[Scheduler]:
     """Lanes whose clock stands still."""
     assert broker_url
     with valkey.client() as client:
-        yield Yard(ClockedRedis(client))
+        yield Scheduler(ClockedRedis(client))
 
 
-def control(yard: Yard, *changes: tuple[str, Any], lasts_ms: int = 0) -> list[int]:
-    """Change something, by the yard's clock; return the revision and how many have changed."""
+def control(scheduler: Scheduler, *changes: tuple[str, Any], lasts_ms: int = 0) -> list[int]:
+    """Change something, by the scheduler's clock; return the revision and how many have changed."""
     parts = [part for name, value in changes for part in (name, value, lasts_ms)]
-    return list(CONTROL.run(yard.client, (), ["", ANN, *parts]))
+    return list(CONTROL.run(scheduler.client, (), ["", ANN, *parts]))
 
 
 def budget(model: str = "m", rpm: int | None = 600_000, **limits: int) -> Budget:
@@ -52,80 +52,80 @@ def budget(model: str = "m", rpm: int | None = 600_000, **limits: int) -> Budget
     return Budget(f"key:{model}", model, Limits(rpm=rpm, **limits), LANES, sharers=tuple(lane.name for lane in LANES))
 
 
-def put(yard: Yard, drawn_on: Budget, lane: Any = BATCH, number: int = PLENTY, **facts: Any) -> list[str]:
+def put(scheduler: Scheduler, drawn_on: Budget, lane: Any = BATCH, number: int = PLENTY, **facts: Any) -> list[str]:
     """Put so many jobs into a lane."""
-    return [yard.put(drawn_on, lane, **facts) for _ in range(number)]
+    return [scheduler.put(drawn_on, lane, **facts) for _ in range(number)]
 
 
 class TestPause:
     """A paused lane starts nothing; all else is as before."""
 
-    def test_nothing_starts_until_it_is_resumed(self, yard: Yard) -> None:
+    def test_nothing_starts_until_it_is_resumed(self, scheduler: Scheduler) -> None:
         """The other lanes go on, and what was published meanwhile goes afterwards."""
-        put(yard, budget(), BATCH, 3)
-        control(yard, ("pause|batch|", 1))
-        put(yard, budget(), NORMAL, 2)
-        put(yard, budget(), BATCH, 3)
-        assert [held.queue for held in yard.claim(PLENTY)] == ["normal"] * 2
-        control(yard, ("pause|batch|", ""))
-        assert len(yard.claim(PLENTY)) == 6
+        put(scheduler, budget(), BATCH, 3)
+        control(scheduler, ("pause|batch|", 1))
+        put(scheduler, budget(), NORMAL, 2)
+        put(scheduler, budget(), BATCH, 3)
+        assert [held.queue for held in scheduler.claim(PLENTY)] == ["normal"] * 2
+        control(scheduler, ("pause|batch|", ""))
+        assert len(scheduler.claim(PLENTY)) == 6
 
-    def test_it_ends_by_itself(self, yard: Yard) -> None:
+    def test_it_ends_by_itself(self, scheduler: Scheduler) -> None:
         """After its time, without anybody doing anything."""
-        put(yard, budget(), BATCH, 1)
-        control(yard, ("pause|batch|", 1), lasts_ms=600_000)
-        yard.client.now += 599
-        assert yard.claim() == []
-        yard.client.now += 2
-        assert len(yard.claim()) == 1
+        put(scheduler, budget(), BATCH, 1)
+        control(scheduler, ("pause|batch|", 1), lasts_ms=600_000)
+        scheduler.client.now += 599
+        assert scheduler.claim() == []
+        scheduler.client.now += 2
+        assert len(scheduler.claim()) == 1
 
-    def test_only_models_like_the_pattern_wait(self, yard: Yard) -> None:
+    def test_only_models_like_the_pattern_wait(self, scheduler: Scheduler) -> None:
         """Variants of a model are of that model."""
         for model in ("claude-opus-4", "claude-opus-4+fast", "claude-haiku-4"):
-            put(yard, budget(model), BATCH, 1)
-        control(yard, ("pause|batch|*opus-4", 1))
-        assert [held.job.model for held in yard.claim(PLENTY)] == ["claude-haiku-4"]
+            put(scheduler, budget(model), BATCH, 1)
+        control(scheduler, ("pause|batch|*opus-4", 1))
+        assert [held.job.model for held in scheduler.claim(PLENTY)] == ["claude-haiku-4"]
 
-    def test_no_room_is_left_for_a_paused_head(self, yard: Yard) -> None:
+    def test_no_room_is_left_for_a_paused_head(self, scheduler: Scheduler) -> None:
         """A lane below uses the whole budget while the one above it is paused."""
         tokens = budget(itpm=6_000)
-        put(yard, tokens, NORMAL, 1, cost=Cost(input_tokens=1_500, output_tokens=0))
-        put(yard, tokens, BATCH, 1, cost=Cost(input_tokens=500, output_tokens=0))
-        assert [held.queue for held in yard.claim(PLENTY)] == ["normal"]
-        yard.client.now += 14
-        put(yard, tokens, NORMAL, 1, cost=Cost(input_tokens=1_500, output_tokens=0))
-        assert yard.claim(PLENTY) == []
-        control(yard, ("pause|normal|", 1))
-        assert [held.queue for held in yard.claim(PLENTY)] == ["batch"]
+        put(scheduler, tokens, NORMAL, 1, cost=Cost(input_tokens=1_500, output_tokens=0))
+        put(scheduler, tokens, BATCH, 1, cost=Cost(input_tokens=500, output_tokens=0))
+        assert [held.queue for held in scheduler.claim(PLENTY)] == ["normal"]
+        scheduler.client.now += 14
+        put(scheduler, tokens, NORMAL, 1, cost=Cost(input_tokens=1_500, output_tokens=0))
+        assert scheduler.claim(PLENTY) == []
+        control(scheduler, ("pause|normal|", 1))
+        assert [held.queue for held in scheduler.claim(PLENTY)] == ["batch"]
 
-    def test_a_paused_lane_earns_no_share(self, yard: Yard) -> None:
+    def test_a_paused_lane_earns_no_share(self, scheduler: Scheduler) -> None:
         """What it did not want it does not get afterwards."""
-        put(yard, budget(), BATCH, 1, age=120.0)
-        put(yard, budget(), NORMAL)
-        control(yard, ("pause|batch|", 1))
-        yard.claim(PLENTY)
-        assert yard.raw.hget("lanes:credits", "batch") is None
+        put(scheduler, budget(), BATCH, 1, age=120.0)
+        put(scheduler, budget(), NORMAL)
+        control(scheduler, ("pause|batch|", 1))
+        scheduler.claim(PLENTY)
+        assert scheduler.raw.hget("lanes:credits", "batch") is None
 
-    def test_deadlines_pass_all_the_same(self, yard: Yard) -> None:
+    def test_deadlines_pass_all_the_same(self, scheduler: Scheduler) -> None:
         """A paused job whose time is over ends, and whoever waits for it is told."""
-        put(yard, budget(), CRITICAL, 1, left=5.0)
-        control(yard, ("pause|critical|", 1))
-        yard.client.now += 6
-        assert yard.claim() == []
-        assert yard.hand.places("critical") == 0
-        assert yard.raw.zcard("lanes:ended") == 1
+        put(scheduler, budget(), CRITICAL, 1, left=5.0)
+        control(scheduler, ("pause|critical|", 1))
+        scheduler.client.now += 6
+        assert scheduler.claim() == []
+        assert scheduler.scripts.places("critical") == 0
+        assert scheduler.raw.zcard("lanes:ended") == 1
 
-    def test_a_jobs_first_call_goes_back_and_a_later_one_does_not(self, yard: Yard) -> None:
+    def test_a_jobs_first_call_goes_back_and_a_later_one_does_not(self, scheduler: Scheduler) -> None:
         """What has begun ends; a call outside of any job waits."""
-        put(yard, budget(""), BATCH, 1, cost=Cost(requests=0))
-        (held,) = yard.claim()
-        control(yard, ("pause|batch|*opus*", 1), lasts_ms=5_000)
+        put(scheduler, budget(""), BATCH, 1, cost=Cost(requests=0))
+        (held,) = scheduler.claim()
+        control(scheduler, ("pause|batch|*opus*", 1), lasts_ms=5_000)
         opus, job = budget("opus"), (held.tag, held.token)
-        first = opus.reserve(yard.client, BATCH, Cost(), claim=("call-1", "p:call"), job=job)
+        first = opus.reserve(scheduler.client, BATCH, Cost(), claim=("call-1", "p:call"), job=job)
         assert (first.granted, first.dimension, first.wait_s) == (False, "paused", 5)
-        assert opus.reserve(yard.client, BATCH, Cost(), claim=("call-2", "p:call"), job=job, waits=True).granted
-        assert not opus.reserve(yard.client, BATCH, Cost(), claim=("call-3", "p:call"), waits=True).granted
-        assert opus.reserve(yard.client, NORMAL, Cost(), claim=("call-4", "p:call"), waits=True).granted
+        assert opus.reserve(scheduler.client, BATCH, Cost(), claim=("call-2", "p:call"), job=job, waits=True).granted
+        assert not opus.reserve(scheduler.client, BATCH, Cost(), claim=("call-3", "p:call"), waits=True).granted
+        assert opus.reserve(scheduler.client, NORMAL, Cost(), claim=("call-4", "p:call"), waits=True).granted
 
     @given(pattern=st.text("ab*?[!]-.+%^$", max_size=8), model=st.text("ab-.+%]^$", min_size=1, max_size=6))
     @example(pattern="[!a]*b", model="ba-b")
@@ -135,56 +135,56 @@ class TestPause:
         """A pattern means what Python's fnmatch makes of it."""
         with valkey.client() as client:
             client.flushdb()
-            yard = Yard(client)
-            yard.put(budget(model), BATCH)
+            scheduler = Scheduler(client)
+            scheduler.put(budget(model), BATCH)
             if pattern:
-                control(yard, (f"pause|batch|{pattern}", 1))
+                control(scheduler, (f"pause|batch|{pattern}", 1))
             fits = fnmatchcase(model, pattern) or fnmatchcase(split_model(model)[0], pattern)
-            assert (yard.claim() == []) == (fits and pattern != "")
+            assert (scheduler.claim() == []) == (fits and pattern != "")
 
     @pytest.mark.parametrize("pattern", ["*a" * 60 + "b", "a?*" * 50])
-    def test_no_pattern_takes_long(self, yard: Yard, pattern: str) -> None:
+    def test_no_pattern_takes_long(self, scheduler: Scheduler, pattern: str) -> None:
         """Many stars and a long name cost the server less than a millisecond or two."""
-        yard.put(budget("a" * 250), BATCH)
-        control(yard, (f"pause|batch|{pattern}", 1))
-        yard.raw.config_resetstat()
-        yard.claim()
-        assert yard.raw.info("commandstats")["cmdstat_evalsha"]["usec"] < 1_000_000
+        scheduler.put(budget("a" * 250), BATCH)
+        control(scheduler, (f"pause|batch|{pattern}", 1))
+        scheduler.raw.config_resetstat()
+        scheduler.claim()
+        assert scheduler.raw.info("commandstats")["cmdstat_evalsha"]["usec"] < 1_000_000
 
 
 class TestLimits:
     """Limits that are set count from the next job on, whatever terms a worker brings along."""
 
-    def admitted(self, yard: Yard, seconds: int = 10) -> int:
+    def admitted(self, scheduler: Scheduler, seconds: int = 10) -> int:
         """Return how many jobs leave within some seconds, after what has been saved up."""
-        yard.claim(10_000)
+        scheduler.claim(10_000)
         total = 0
         for _ in range(seconds * 4):
-            yard.client.now += 0.25
-            total += len(yard.claim(10_000))
+            scheduler.client.now += 0.25
+            total += len(scheduler.claim(10_000))
         return total
 
     @pytest.mark.parametrize(("before", "rpm"), [(None, 600), (60, 600), (6_000, 600)])
-    def test_a_limit_counts_at_once(self, yard: Yard, before: int | None, rpm: int) -> None:
+    def test_a_limit_counts_at_once(self, scheduler: Scheduler, before: int | None, rpm: int) -> None:
         """Also where none was known, and where there was a lower or a higher one."""
-        put(yard, budget(rpm=before), BATCH, 2_000)
-        yard.claim(1)
-        control(yard, ("model|rpm|m", rpm))
-        assert self.admitted(yard) == pytest.approx(rpm / 6 * 0.98, abs=6)
+        put(scheduler, budget(rpm=before), BATCH, 2_000)
+        scheduler.claim(1)
+        control(scheduler, ("model|rpm|m", rpm))
+        assert self.admitted(scheduler) == pytest.approx(rpm / 6 * 0.98, abs=6)
 
-    def test_a_limit_that_is_reset_is_the_environments_again(self, yard: Yard) -> None:
+    def test_a_limit_that_is_reset_is_the_environments_again(self, scheduler: Scheduler) -> None:
         """At once, too."""
-        put(yard, budget(rpm=60), BATCH, 2_000)
-        control(yard, ("model|rpm|m", 6_000))
-        assert self.admitted(yard, 2) > 150
-        control(yard, ("model|rpm|m", ""))
-        assert self.admitted(yard, 10) == pytest.approx(10, abs=2)
+        put(scheduler, budget(rpm=60), BATCH, 2_000)
+        control(scheduler, ("model|rpm|m", 6_000))
+        assert self.admitted(scheduler, 2) > 150
+        control(scheduler, ("model|rpm|m", ""))
+        assert self.admitted(scheduler, 10) == pytest.approx(10, abs=2)
 
-    def test_no_limit_takes_the_environments_one_away(self, yard: Yard) -> None:
+    def test_no_limit_takes_the_environments_one_away(self, scheduler: Scheduler) -> None:
         """Value 0 is none."""
-        put(yard, budget(rpm=60, itpm=10**9))
-        control(yard, ("model|rpm|m", 0), ("model|concurrency|m", 30))
-        assert len(yard.claim(PLENTY)) == 27  # batch leaves a tenth
+        put(scheduler, budget(rpm=60, itpm=10**9))
+        control(scheduler, ("model|rpm|m", 0), ("model|concurrency|m", 30))
+        assert len(scheduler.claim(PLENTY)) == 27  # batch leaves a tenth
 
     def settings(self) -> Settings:
         """Return limits of the environment: for all, for some, and for a variant."""
@@ -205,100 +205,100 @@ class TestLimits:
             ("*opus*+fast", "claude-opus", False),
         ],
     )
-    def test_whose_limit_it_is(self, yard: Yard, name: str, model: str, counts: bool) -> None:
+    def test_whose_limit_it_is(self, scheduler: Scheduler, name: str, model: str, counts: bool) -> None:
         """A pattern that is set counts before the environment's, but for one that names a variant."""
-        put(yard, budget_for(self.settings(), BATCH, model), BATCH, 2_000)
-        control(yard, (f"model|rpm|{name}", 1_200))
-        assert self.admitted(yard, 5) == pytest.approx(98 if counts else 5, abs=2)
+        put(scheduler, budget_for(self.settings(), BATCH, model), BATCH, 2_000)
+        control(scheduler, (f"model|rpm|{name}", 1_200))
+        assert self.admitted(scheduler, 5) == pytest.approx(98 if counts else 5, abs=2)
 
-    def test_the_longest_pattern_counts(self, yard: Yard) -> None:
+    def test_the_longest_pattern_counts(self, scheduler: Scheduler) -> None:
         """In whatever order they were set."""
-        put(yard, budget("claude-haiku-4"), BATCH, 2_000)
-        control(yard, ("model|rpm|*haiku*", 60), ("model|rpm|*haiku-4*", 1_200))
-        control(yard, ("model|rpm|claude*", 60))
-        assert self.admitted(yard, 5) == pytest.approx(98, abs=2)
+        put(scheduler, budget("claude-haiku-4"), BATCH, 2_000)
+        control(scheduler, ("model|rpm|*haiku*", 60), ("model|rpm|*haiku-4*", 1_200))
+        control(scheduler, ("model|rpm|claude*", 60))
+        assert self.admitted(scheduler, 5) == pytest.approx(98, abs=2)
 
-    def test_models_of_a_pattern_share_its_limit(self, yard: Yard) -> None:
+    def test_models_of_a_pattern_share_its_limit(self, scheduler: Scheduler) -> None:
         """As they do where the environment names it."""
         for model in ("haiku-1", "haiku-2", "haiku-3"):
-            put(yard, budget(model), BATCH, 1_000)
-        control(yard, ("model|rpm|haiku*", 600))
-        assert self.admitted(yard) == pytest.approx(98, abs=3)
+            put(scheduler, budget(model), BATCH, 1_000)
+        control(scheduler, ("model|rpm|haiku*", 600))
+        assert self.admitted(scheduler) == pytest.approx(98, abs=3)
 
-    def test_what_was_not_set_stays(self, yard: Yard) -> None:
+    def test_what_was_not_set_stays(self, scheduler: Scheduler) -> None:
         """A limit that the environment names, of another dimension, holds on in the new budget."""
         put(
-            yard,
+            scheduler,
             budget_for(self.settings(), BATCH, "haiku"),
             BATCH,
             500,
             cost=Cost(input_tokens=100_000, output_tokens=0),
         )
-        control(yard, ("model|rpm|hai*", 6_000))
-        assert self.admitted(yard, 60) == pytest.approx(10, abs=2)
+        control(scheduler, ("model|rpm|hai*", 6_000))
+        assert self.admitted(scheduler, 60) == pytest.approx(10, abs=2)
 
-    def test_a_call_that_was_on_its_way_leaves_nothing_behind(self, yard: Yard) -> None:
+    def test_a_call_that_was_on_its_way_leaves_nothing_behind(self, scheduler: Scheduler) -> None:
         """It left one budget and is settled with another; it is in flight in neither."""
         drawn_on = budget(rpm=600, concurrency=5)
-        put(yard, drawn_on, BATCH, 3)
-        held = yard.claim(3)
-        control(yard, ("model|rpm|m*", 1_200))
+        put(scheduler, drawn_on, BATCH, 3)
+        held = scheduler.claim(3)
+        control(scheduler, ("model|rpm|m*", 1_200))
         for each in held:
-            yard.settle(drawn_on, each)
-            assert yard.hand.ack(each) == 1
-        assert [key for key in yard.raw.keys("lanes:budget:*:calls") if yard.raw.scard(key)] == []
+            scheduler.settle(drawn_on, each)
+            assert scheduler.scripts.ack(each) == 1
+        assert [key for key in scheduler.raw.keys("lanes:budget:*:calls") if scheduler.raw.scard(key)] == []
 
-    def test_a_lanes_floor_counts_at_once(self, yard: Yard) -> None:
+    def test_a_lanes_floor_counts_at_once(self, scheduler: Scheduler) -> None:
         """What batch leaves of the burst for the others is what was set."""
         drawn_on = budget(itpm=400_000)
-        put(yard, drawn_on, BATCH, 200, cost=Cost(input_tokens=980, output_tokens=0))
-        assert len(yard.claim(PLENTY)) == 50
-        control(yard, ("lane|floor|batch", 0.2))
-        assert len(yard.claim(PLENTY)) == 30
+        put(scheduler, drawn_on, BATCH, 200, cost=Cost(input_tokens=980, output_tokens=0))
+        assert len(scheduler.claim(PLENTY)) == 50
+        control(scheduler, ("lane|floor|batch", 0.2))
+        assert len(scheduler.claim(PLENTY)) == 30
 
-    def test_a_tenants_weight_counts_at_once(self, yard: Yard) -> None:
+    def test_a_tenants_weight_counts_at_once(self, scheduler: Scheduler) -> None:
         """Three to one."""
-        put(yard, budget(), BATCH, 80, tenant="acme")
-        put(yard, budget(), BATCH, 80, tenant="other")
-        control(yard, ("weight|tenant|acme", 3))
-        facts = [bytes(yard.raw.hget("lanes:jobs", held.tag) or b"") for held in yard.claim(40)]
+        put(scheduler, budget(), BATCH, 80, tenant="acme")
+        put(scheduler, budget(), BATCH, 80, tenant="other")
+        control(scheduler, ("weight|tenant|acme", 3))
+        facts = [bytes(scheduler.raw.hget("lanes:jobs", held.tag) or b"") for held in scheduler.claim(40)]
         assert sum(b"acme" in each for each in facts) in {29, 30, 31}
 
 
 class TestRecord:
     """Who has set what, and when."""
 
-    def test_repeating_changes_nothing(self, yard: Yard) -> None:
+    def test_repeating_changes_nothing(self, scheduler: Scheduler) -> None:
         """The revision, and who was first, stay."""
-        assert control(yard, ("model|rpm|m", 60), ("pause|batch|", 1)) == [1, 2]
-        before = yard.raw.hgetall("lanes:controls")
-        yard.client.now += 60
-        assert control(yard, ("model|rpm|m", 60), ("pause|batch|", 1)) == [1, 0]
-        assert yard.raw.hgetall("lanes:controls") == before
-        assert control(yard, ("model|rpm|m", "")) == [2, 1]
+        assert control(scheduler, ("model|rpm|m", 60), ("pause|batch|", 1)) == [1, 2]
+        before = scheduler.raw.hgetall("lanes:controls")
+        scheduler.client.now += 60
+        assert control(scheduler, ("model|rpm|m", 60), ("pause|batch|", 1)) == [1, 0]
+        assert scheduler.raw.hgetall("lanes:controls") == before
+        assert control(scheduler, ("model|rpm|m", "")) == [2, 1]
 
-    def test_what_is_over_is_forgotten(self, yard: Yard) -> None:
+    def test_what_is_over_is_forgotten(self, scheduler: Scheduler) -> None:
         """A pause that has ended by itself goes with the next change; the revision never goes back."""
-        control(yard, ("pause|batch|", 1), lasts_ms=1_000)
-        yard.client.now += 2
-        control(yard, ("model|rpm|m", 60))
-        control(yard, ("model|rpm|m", ""))
-        assert yard.raw.hgetall("lanes:controls") == {b"revision": b"3"}
+        control(scheduler, ("pause|batch|", 1), lasts_ms=1_000)
+        scheduler.client.now += 2
+        control(scheduler, ("model|rpm|m", 60))
+        control(scheduler, ("model|rpm|m", ""))
+        assert scheduler.raw.hgetall("lanes:controls") == {b"revision": b"3"}
 
-    def test_there_are_not_too_many(self, yard: Yard) -> None:
+    def test_there_are_not_too_many(self, scheduler: Scheduler) -> None:
         """Each decision reads them; what is too much is refused as a whole."""
         for number in range(25):
-            control(yard, *((f"model|rpm|m-{number}-{each}", 60) for each in range(8)))
-        revision, _ = control(yard)
-        assert control(yard, ("model|rpm|one more", 60)) == [revision, -1]
-        assert control(yard, ("model|rpm|m-0-0", 61)) == [revision + 1, 1]
+            control(scheduler, *((f"model|rpm|m-{number}-{each}", 60) for each in range(8)))
+        revision, _ = control(scheduler)
+        assert control(scheduler, ("model|rpm|one more", 60)) == [revision, -1]
+        assert control(scheduler, ("model|rpm|m-0-0", 61)) == [revision + 1, 1]
 
     @pytest.mark.parametrize("nonsense", ["", "x", "\x81", "7"])
-    def test_what_makes_no_sense_is_as_nothing(self, yard: Yard, nonsense: str) -> None:
+    def test_what_makes_no_sense_is_as_nothing(self, scheduler: Scheduler, nonsense: str) -> None:
         """Somebody else has written there; jobs go on."""
-        put(yard, budget(), BATCH, 1)
-        yard.raw.hset("lanes:controls", "decision", nonsense.encode("latin-1"))
-        assert len(yard.claim()) == 1
+        put(scheduler, budget(), BATCH, 1)
+        scheduler.raw.hset("lanes:controls", "decision", nonsense.encode("latin-1"))
+        assert len(scheduler.claim()) == 1
 
     def test_what_is_in_force_says_where_it_comes_from(self, lanes_app: Any) -> None:
         """A default, a setting, or somebody some time ago."""

@@ -10,10 +10,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.broker import Broker
 from broker_kit.waiting import eventually
-from broker_kit.yard import Yard
 from celery import chain
-from client_rig import PATIENCE, fresh, params, rig
+from client_rig import IN_TIME_S, fresh, params, rig
 from worker_process import worker
 
 from celery_app import controls
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depreca
 #: Slots of each of the two workers.
 SLOTS = 4
 
-#: Databases of this module's own, for the jobs and for the diary that lies behind it.
+#: Databases of this module's own, for the jobs and for the event log that lies behind it.
 DB, LIMITS_DB = 8, 10
 
 #: Seconds that a command may take, on a busy machine.
@@ -51,78 +51,78 @@ def lanes(broker: str, *words: str, app: str = "celery_app", ok: bool = True) ->
 
 
 @pytest.fixture
-def yard(valkey: Valkey, tmp_path: Path) -> Iterator[Yard]:
+def broker(valkey: Valkey, tmp_path: Path) -> Iterator[Broker]:
     """Two workers for all lanes, of a project of its own."""
-    with Yard(tmp_path, valkey.url(DB)) as made:
+    with Broker(tmp_path, valkey.url(DB)) as made:
         made.workers("one", "two", slots=SLOTS)
         yield made
 
 
-def started(yard: Yard, lane: str) -> int:
+def started(broker: Broker, lane: str) -> int:
     """Return how many jobs of a lane have started."""
-    return sum(job.startswith(lane) for job in yard.diary.jobs("start"))
+    return sum(job.startswith(lane) for job in broker.event_log.jobs("start"))
 
 
-def place(yard: Yard, lane: str) -> dict[str, Any]:
+def place(broker: Broker, lane: str) -> dict[str, Any]:
     """Return the figures of a lane."""
-    lane_stats: dict[str, Any] = get_queue_stats(yard.app)["lanes"][lane]
+    lane_stats: dict[str, Any] = get_queue_stats(broker.app)["lanes"][lane]
     return lane_stats
 
 
-def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(yard: Yard) -> None:
+def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(broker: Broker) -> None:
     """With two workers at work: what runs ends, then the lane stands still; resumed, it goes on to its end."""
     jobs = 400
-    with yard.app.producer_or_acquire() as producer, producer.batch():  # faster than they are worked on
+    with broker.app.producer_or_acquire() as producer, producer.batch():  # faster than they are worked on
         for number in range(jobs):
-            yard.send("kit.job", f"batch-{number}", 0.05, producer=producer)
-    eventually(lambda: started(yard, "batch") > SLOTS, PATIENCE, "the lane is at work")
-    controls.pause(yard.app, "batch")
-    queued = place(yard, "batch")["depth"]
+            broker.send("kit.job", f"batch-{number}", 0.05, producer=producer)
+    eventually(lambda: started(broker, "batch") > SLOTS, IN_TIME_S, "the lane is at work")
+    controls.pause(broker.app, "batch")
+    queued = place(broker, "batch")["depth"]
     assert queued > 0
     for number in range(jobs // 2):
-        yard.send("kit.job", f"normal-{number}", 0.02, queue="normal")
-    yard.send("kit.job", "batch-more", 0.0)
-    yard.diary.wait_for("end", [f"normal-{number}" for number in range(jobs // 2)], PATIENCE)
-    assert (place(yard, "batch")["depth"], place(yard, "batch")["in_flight"]) == (queued + 1, 0)
-    assert started(yard, "batch") == jobs - queued
+        broker.send("kit.job", f"normal-{number}", 0.02, queue="normal")
+    broker.send("kit.job", "batch-more", 0.0)
+    broker.event_log.wait_for("end", [f"normal-{number}" for number in range(jobs // 2)], IN_TIME_S)
+    assert (place(broker, "batch")["depth"], place(broker, "batch")["in_flight"]) == (queued + 1, 0)
+    assert started(broker, "batch") == jobs - queued
 
-    assert "not paused" in lanes(yard.broker_url, "resume", "batch")
-    yard.diary.wait_for("end", ["batch-more", *(f"batch-{number}" for number in range(jobs))], PATIENCE)
-    assert max(yard.diary.counts("start").values()) == 1
+    assert "not paused" in lanes(broker.broker_url, "resume", "batch")
+    broker.event_log.wait_for("end", ["batch-more", *(f"batch-{number}" for number in range(jobs))], IN_TIME_S)
+    assert max(broker.event_log.counts("start").values()) == 1
 
 
-def test_a_pause_ends_by_itself(yard: Yard) -> None:
+def test_a_pause_ends_by_itself(broker: Broker) -> None:
     """``--for``: nothing starts before its time, and nobody has to do anything then."""
     begun = time.monotonic()
-    told = json.loads(lanes(yard.broker_url, "pause", "batch", "--for", "6s", "--json"))
+    told = json.loads(lanes(broker.broker_url, "pause", "batch", "--for", "6s", "--json"))
     assert [(each["field"], each["value"]) for each in told] == [("", 1)]
-    yard.send("kit.job", "batch", 0.0)
-    yard.diary.wait_for("end", ["batch"], PATIENCE)
+    broker.send("kit.job", "batch", 0.0)
+    broker.event_log.wait_for("end", ["batch"], IN_TIME_S)
     assert time.monotonic() - begun > 6
 
 
-def test_a_lane_is_drained(yard: Yard) -> None:
+def test_a_lane_is_drained(broker: Broker) -> None:
     """The command returns when the lane is empty; then jobs are taken again, unless they are not to be."""
     for number in range(40):
-        yard.send("kit.job", f"batch-{number}", 0.02)
-    assert "batch: empty" in lanes(yard.broker_url, "drain", "batch", "--keep")
-    assert yard.diary.done() == 40
-    assert [each.kind for each in controls.read_controls(yard.app)] == ["drain"]
-    lanes(yard.broker_url, "drain", "batch", "--open")
-    yard.send("kit.job", "batch-more", 0.0)
-    yard.diary.wait_for("end", ["batch-more"], PATIENCE)
+        broker.send("kit.job", f"batch-{number}", 0.02)
+    assert "batch: empty" in lanes(broker.broker_url, "drain", "batch", "--keep")
+    assert broker.event_log.done() == 40
+    assert [each.kind for each in controls.read_controls(broker.app)] == ["drain"]
+    lanes(broker.broker_url, "drain", "batch", "--open")
+    broker.send("kit.job", "batch-more", 0.0)
+    broker.event_log.wait_for("end", ["batch-more"], IN_TIME_S)
 
 
-def test_what_follows_a_job_in_hand_goes_into_a_drained_lane(yard: Yard) -> None:
+def test_what_follows_a_job_in_hand_goes_into_a_drained_lane(broker: Broker) -> None:
     """The next step of a chain is worked on: what its first has paid for is not lost."""
     steps = {"kit.gated": ("first", "gate"), "kit.job": ("then", 0.0)}
     chain(
-        *(yard.app.signature(name, args, queue="batch", immutable=True) for name, args in steps.items())
+        *(broker.app.signature(name, args, queue="batch", immutable=True) for name, args in steps.items())
     ).apply_async()
-    yard.diary.wait_for("start", ["first"], PATIENCE)
-    controls.drain(yard.app, "batch")
-    yard.diary.open_gate("gate")
-    yard.diary.wait_for("end", ["then"], PATIENCE)
+    broker.event_log.wait_for("start", ["first"], IN_TIME_S)
+    controls.drain(broker.app, "batch")
+    broker.event_log.open_gate("gate")
+    broker.event_log.wait_for("end", ["then"], IN_TIME_S)
 
 
 def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Path) -> None:
@@ -132,13 +132,13 @@ def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Pat
         worker(tmp_path, "-c", str(SLOTS), **up.env),
     ):
         fresh(up, latency=0.02)
-        up.client.submit_many([params(f"{n}") for n in range(3_000)], lane="batch", wait=PATIENCE)
-        eventually(lambda: len(up.api.calls()) > 20 * SLOTS, PATIENCE, "the workers are at work")
+        up.client.submit_many([params(f"{n}") for n in range(3_000)], lane="batch", wait=IN_TIME_S)
+        eventually(lambda: len(up.api.calls()) > 20 * SLOTS, IN_TIME_S, "the workers are at work")
         controls.set_limits(up.app, {"rpm": 300}, model="*")
         time.sleep(0.5)
         before = len(up.api.calls())
         since = time.monotonic()
-        eventually(lambda: len(up.api.calls()) >= before + 30, PATIENCE, "some calls more")
+        eventually(lambda: len(up.api.calls()) >= before + 30, IN_TIME_S, "some calls more")
         took = time.monotonic() - since
         count = len(up.api.calls()) - before
         assert count <= 5 * 0.98 * took + 5 + 2 * SLOTS
@@ -146,7 +146,7 @@ def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Pat
         controls.reset_limits(up.app)
         slow = len(up.api.calls())
         since = time.monotonic()
-        eventually(lambda: len(up.api.calls()) > slow + 300, PATIENCE, "the old limit")
+        eventually(lambda: len(up.api.calls()) > slow + 300, IN_TIME_S, "the old limit")
         assert time.monotonic() - since < 300 / 5
 
 

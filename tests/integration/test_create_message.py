@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.conftest import Valkey
 
 #: Seconds that any job here may take; the slowest retries twice.
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 
 TEXT = "Rumpelstiltskin is the patient's name"
 
@@ -79,7 +79,7 @@ def simulate(app: Celery, fault: str, queue: str = "critical") -> Any:
 
 def test_the_result_is_the_message_as_the_api_sent_it(app: Celery) -> None:
     """A caller gets plain JSON with the answer to its own question."""
-    message = submit(app, text="What is the capital?").get(timeout=PATIENCE)
+    message = submit(app, text="What is the capital?").get(timeout=IN_TIME_S)
 
     assert message["type"] == "message"
     assert "What is the capital?" in message["content"][0]["text"]
@@ -88,12 +88,12 @@ def test_the_result_is_the_message_as_the_api_sent_it(app: Celery) -> None:
 
 def test_a_parameter_the_sdk_does_not_know_reaches_the_api(app: Celery) -> None:
     """temperature is no argument of the SDK's method, but one of the API."""
-    assert submit(app, temperature=0.2).get(timeout=PATIENCE)["type"] == "message"
+    assert submit(app, temperature=0.2).get(timeout=IN_TIME_S)["type"] == "message"
 
 
 def test_a_large_max_tokens_needs_no_stream(app: Celery) -> None:
     """The SDK would refuse it without a timeout; the lane's is given."""
-    assert submit(app, max_tokens=60_000).get(timeout=PATIENCE)["type"] == "message"
+    assert submit(app, max_tokens=60_000).get(timeout=IN_TIME_S)["type"] == "message"
 
 
 def test_a_wrong_request_is_refused_before_anything_is_queued(app: Celery, api: RunningServer) -> None:
@@ -109,7 +109,7 @@ def test_a_wrong_request_sent_by_name_fails_in_the_worker(app: Celery) -> None:
     result = app.send_task("tasks.create_message", kwargs={"model": "m"}, queue="critical")
 
     with pytest.raises(InvalidRequest, match="max_tokens"):
-        result.get(timeout=PATIENCE)
+        result.get(timeout=IN_TIME_S)
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
@@ -118,7 +118,7 @@ def test_a_refusal_fails_at_once_with_the_apis_own_words(app: Celery, api: Runni
     api.clear()
 
     with pytest.raises(ApiError, match=rf"{status} .*Simulated {status}"):
-        simulate(app, str(status)).get(timeout=PATIENCE)
+        simulate(app, str(status)).get(timeout=IN_TIME_S)
 
     assert api.summary()["total"] == 1
 
@@ -128,7 +128,7 @@ def test_a_spend_limit_is_no_rate_limit(app: Celery, api: RunningServer) -> None
     api.clear()
 
     with pytest.raises(ApiError, match="429"):
-        simulate(app, "spend_limit").get(timeout=PATIENCE)
+        simulate(app, "spend_limit").get(timeout=IN_TIME_S)
 
     assert api.summary()["total"] == 1
 
@@ -140,7 +140,7 @@ def test_a_passing_failure_is_tried_as_often_as_the_lane_says(app: Celery, api: 
     result = simulate(app, fault)
 
     with pytest.raises(Exception, match=r"API|message") as caught:
-        result.get(timeout=PATIENCE)
+        result.get(timeout=IN_TIME_S)
 
     assert type(caught.value).__module__ == "celery_app.errors"
     assert api.summary()["total"] == 3
@@ -149,13 +149,13 @@ def test_a_passing_failure_is_tried_as_often_as_the_lane_says(app: Celery, api: 
 def test_an_html_page_with_status_200_is_named_as_such(app: Celery) -> None:
     """A gateway's login page is no answer."""
     with pytest.raises(NotAMessage, match="text/html"):
-        simulate(app, "html").get(timeout=PATIENCE)
+        simulate(app, "html").get(timeout=IN_TIME_S)
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
 def test_a_call_ends_at_its_deadline_however_the_server_stalls(app: Celery, fault: str) -> None:
     """A server that answers a byte at a time cannot keep a slot: the whole call has one deadline."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + IN_TIME_S
     result = simulate(app, fault, queue="normal")
     while not isinstance(result.info, CallTimeout):
         assert time.monotonic() < end, f"the first attempt is still running, {result.state}: {result.info}"
@@ -170,7 +170,7 @@ def test_a_job_whose_deadline_passed_in_the_queue_is_never_called(app: Celery, a
     result = submit(app, options={"headers": {DEADLINE_AT: time.time() - 1}})
 
     with pytest.raises(DeadlineExceeded, match="in the queue"):
-        result.get(timeout=PATIENCE)
+        result.get(timeout=IN_TIME_S)
 
     assert api.summary()["total"] == 0
 
@@ -192,7 +192,8 @@ def test_many_callers_each_get_their_own_answer(app: Celery) -> None:
 
     def ask(number: int) -> bool:
         return (
-            f"question {number}." in submit(app, text=f"question {number}.").get(timeout=PATIENCE)["content"][0]["text"]
+            f"question {number}."
+            in submit(app, text=f"question {number}.").get(timeout=IN_TIME_S)["content"][0]["text"]
         )
 
     with ThreadPoolExecutor(16) as pool:
@@ -201,9 +202,9 @@ def test_many_callers_each_get_their_own_answer(app: Celery) -> None:
 
 def test_neither_prompt_nor_answer_nor_key_is_in_the_log(app: Celery, shared_worker: Worker) -> None:
     """A worker's log may be read by people who must not read the conversations."""
-    submit(app).get(timeout=PATIENCE)
+    submit(app).get(timeout=IN_TIME_S)
     with pytest.raises(ApiError):
-        simulate(app, "400").get(timeout=PATIENCE)
+        simulate(app, "400").get(timeout=IN_TIME_S)
 
     log = shared_worker.output()
     assert "succeeded" in log
@@ -220,10 +221,10 @@ def test_events_show_a_description_instead_of_the_prompt(app: Celery) -> None:
             with contextlib.suppress(TimeoutError):
                 listening.drain_events(timeout=0.5)  # which subscribes
             result = submit(app)
-            end = time.monotonic() + PATIENCE
+            end = time.monotonic() + IN_TIME_S
             while not any(event["type"] == "task-succeeded" and event["uuid"] == result.id for event in seen):
                 assert time.monotonic() < end, "the job's events did not come"
-                listening.drain_events(timeout=PATIENCE)
+                listening.drain_events(timeout=IN_TIME_S)
 
     received = next(event for event in seen if event["type"] == "task-received")
     assert received["kwargs"] == "model='test-model', messages=1, max_tokens=50"

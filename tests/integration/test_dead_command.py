@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, params, the_dead, wait_until
+from client_rig import IN_TIME_S, Rig, params, the_dead, wait_until
 from dead_rig import ATTEMPTS, KEY, dead_rig, died, down, up_again
 
 from celery_app import dead_letters
@@ -93,7 +93,7 @@ def test_a_kind_of_them_is_replayed_or_purged_at_once(up: Rig) -> None:
     """What is said chooses; a list that is not whole says so; nothing is purged without a yes."""
     up.api.control(server_error_rate=0.0, spend_limit=True)
     for _ in range(2):
-        assert up.client.submit("critical", **params(), tenant="ada").get(timeout=PATIENCE, propagate=False)
+        assert up.client.submit("critical", **params(), tenant="ada").get(timeout=IN_TIME_S, propagate=False)
     up.app.send_task("dead.part", ("x",), queue="batch")
     the_dead(up, 3)
 

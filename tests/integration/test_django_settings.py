@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Seconds for a process to start and end, on a loaded machine.
-PATIENCE = 60.0
+IN_TIME_S = 60.0
 
 SETTINGS = """\
 SECRET_KEY = "x"
@@ -78,7 +78,7 @@ def run(folder: Path, variables: dict[str, str], *arguments: str, more: str = ""
         env=clean | variables,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=IN_TIME_S,
         check=False,
     )
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand
 from broker_kit.records import ids_in
+from broker_kit.script_client import ScriptClient
 from broker_kit.server import Server
 from broker_kit.waiting import eventually
 from celery import chain, chord, group
 from celery.exceptions import ChordError
-from client_rig import PATIENCE, Rig, fresh, params, rig, wait_until, web_app
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until, web_app
 from killers import KILLER
 from worker_process import worker as worker_process
 
@@ -27,7 +27,7 @@ from celery_app.connection import redis_client
 from celery_app.errors import Cancelled, DeadlineExceeded, KilledItsWorker
 from celery_app.job_headers import BATCH_HEADER
 from celery_app.metrics.stats import get_queue_stats
-from celery_app.scheduler.verbs import DONE_ENDED, TAKE_ENDED
+from celery_app.scheduler.scripts import DONE_ENDED, TAKE_ENDED
 from demo.simulator import Behaviour, running
 from tasks import LaneTask, ended
 from tasks.ended import work_off
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depreca
 #: Seconds within which the call of a revoked job is closed: 0.5 s, and as much for a busy machine.
 CLOSED_IN_TIME = 0.5 + 0.5
 
-#: Seconds within which a burial is told: about one, and two for a busy machine.
+#: Seconds within which a dead-lettering is told: about one, and two for a busy machine.
 TOLD_IN_TIME = 1.0 + 2.0
 
 #: Ways in which a real server refuses a result for a while, and how each ends.
@@ -82,16 +82,16 @@ def test_a_result_that_is_refused_for_a_while_is_stored_then(
             refuse(control)
             results = [client.submit("batch", **params()) for _ in range(2)]
             started.wait_until_it_says("results cannot be stored")
-            eventually(lambda: api.summary()["statuses"].get("200") == 2, PATIENCE, "both are answered")
+            eventually(lambda: api.summary()["statuses"].get("200") == 2, IN_TIME_S, "both are answered")
             accept(control)
 
             for result in results:
-                eventually(lambda result=result: result.state == "SUCCESS", PATIENCE, "the answer is stored")
+                eventually(lambda result=result: result.state == "SUCCESS", IN_TIME_S, "the answer is stored")
             lane = lambda: get_queue_stats(app)["lanes"]["batch"]  # noqa: E731
-            eventually(lambda: lane()["in_flight"] == 0, PATIENCE, "nothing is claimed any more")
+            eventually(lambda: lane()["in_flight"] == 0, IN_TIME_S, "nothing is claimed any more")
             after = [client.submit("batch", **params()) for _ in range(2)]
             for result in after:
-                eventually(lambda result=result: result.state == "SUCCESS", PATIENCE, "the slots work")
+                eventually(lambda result=result: result.state == "SUCCESS", IN_TIME_S, "the slots work")
             assert api.summary()["total"] == 4
             slots = 2 if pool == "prefork" else 1
             assert 1 <= started.output().count("results cannot be stored") <= slots
@@ -103,17 +103,17 @@ def test_an_acknowledgement_that_is_refused_for_good_holds_up_no_other(tmp_path:
     """Each entry is tried for itself."""
     with Server(tmp_path) as server, server.client() as redis, server.client() as control:
         leases = Leases(redis, "")
-        leases.hold("bad", "t1")
+        leases.register("bad", "t1")
         control.set("lanes:jobs", "no hash")  # the server refuses both
         leases.requeue("bad", "t1")
         leases.ack("good", "t2")
-        assert len(leases._unsettled) == 2
+        assert len(leases._unacked) == 2
         control.delete("lanes:jobs")
         control.hset("lanes:jobs", "bad", "no record")  # it will always refuse the first
 
-        eventually(lambda: ("good", "t2") not in leases._unsettled, PATIENCE, "the other is settled")
-        assert ("bad", "t1") in leases._unsettled
-        leases._unsettled.clear()
+        eventually(lambda: ("good", "t2") not in leases._unacked, IN_TIME_S, "the other is acked")
+        assert ("bad", "t1") in leases._unacked
+        leases._unacked.clear()
         leases.close()
 
 
@@ -157,7 +157,7 @@ def test_whoever_is_first_decides_between_answer_and_cancellation(up: Rig) -> No
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(2 * PATIENCE)
+        thread.join(2 * IN_TIME_S)
     assert len(told) == 80
     for result, cancelled in told:
         wait_until(lambda result=result: result.ready(), "an end")
@@ -177,7 +177,7 @@ def test_what_follows_a_cancelled_job_does_not_run(up: Rig) -> None:
     assert up.client.cancel(last.parent.parent.id)
 
     with pytest.raises(Cancelled):
-        last.get(timeout=PATIENCE)
+        last.get(timeout=IN_TIME_S)
     up.api.control(latency=0.0)
     assert up.client.ask(**params()).type == "message"
     wait_until(lambda: up.api.summary()["total"] == 2, "the cancelled call and the question, and no other")
@@ -195,7 +195,7 @@ def test_a_chord_with_a_cancelled_part_ends(up: Rig, queued: bool) -> None:
     wait_until(lambda: body.state == "FAILURE", "the body has failed")
     assert isinstance(body.result, ChordError)
     with pytest.raises(Cancelled):
-        body.get(timeout=PATIENCE)
+        body.get(timeout=IN_TIME_S)
 
 
 @pytest.mark.parametrize("how", ["running", "queued", "last", "revoked"])
@@ -242,7 +242,7 @@ def test_a_running_job_that_is_revoked_is_cancelled(up: Rig, how: str) -> None:
     wait_until(lambda: [call for call in up.api.calls() if call["closed_by_client"]], "the call is closed")
     assert up.api.calls()[0]["closed_by_client"] - begun < CLOSED_IN_TIME
     with pytest.raises(Cancelled):
-        result.get(timeout=PATIENCE)
+        result.get(timeout=IN_TIME_S)
     assert result.state == "REVOKED"
     up.api.control(latency=0.0)
     assert up.client.ask(**params()).type == "message"
@@ -258,7 +258,7 @@ def test_a_batch_with_revoked_jobs_ends(up: Rig, how: str) -> None:
     for job in jobs:
         revoked_by(up, how, job)
 
-    results = {each.index: each for each in batch.results(patience=PATIENCE)}
+    results = {each.index: each for each in batch.results(patience=IN_TIME_S)}
     assert batch.counts().cancelled == 2
     assert batch.counts().done == 6
     assert {index for index, each in results.items() if isinstance(each.error, Cancelled)} == {0, 7}
@@ -289,7 +289,7 @@ def test_who_waits_for_a_revoked_job_hears_so(up: Rig) -> None:
     active = up.app.control.inspect(timeout=2.0).active() or {}
     (job,) = [job for jobs in active.values() for job in jobs]
     revoked_by(up, "revoke", up.app.AsyncResult(job["id"]))
-    thread.join(PATIENCE)
+    thread.join(IN_TIME_S)
     assert len(errors) == 1
 
 
@@ -305,7 +305,7 @@ def test_terminate_kills_no_process_of_a_pool(valkey: Valkey, tmp_path: Path) ->
             wait_until(lambda: api.summary()["in_flight"] == 1, "the call")
             result.revoke(terminate=True)
             with pytest.raises(Cancelled):
-                result.get(timeout=PATIENCE)
+                result.get(timeout=IN_TIME_S)
             api.control(latency=0.0)
             assert client.ask(**params()).type == "message"
             assert "Worker exited" not in started.output()
@@ -331,20 +331,20 @@ def killer(text: str = "deadly") -> dict[str, Any]:
     return params(text, metadata={"user_id": KILLER})
 
 
-def test_a_buried_job_ends_within_about_a_second(deadly: Rig) -> None:
+def test_a_dead_lettered_job_ends_within_about_a_second(deadly: Rig) -> None:
     """It has failed, with the reason; its errbacks run; it is told and counted once."""
     deadly.api.clear()
     redis = redis_client(deadly.app)
     before = redis.zcard("lanes:dead"), get_queue_stats(deadly.app)["lanes"]["critical"]["failed"]
     errback = call_of(deadly, "errback")
     result = signature_of(deadly, killer(), link_error=errback).apply_async()
-    wait_until(lambda: redis.zcard("lanes:dead") > before[0], "it is buried")
-    buried = time.monotonic()
+    wait_until(lambda: redis.zcard("lanes:dead") > before[0], "it is dead-lettered")
+    dead_lettered = time.monotonic()
     wait_until(result.ready, "it has ended")
-    assert time.monotonic() - buried < TOLD_IN_TIME
+    assert time.monotonic() - dead_lettered < TOLD_IN_TIME
 
     with pytest.raises(KilledItsWorker, match="5 times"):
-        result.get(timeout=PATIENCE)
+        result.get(timeout=IN_TIME_S)
     wait_until(lambda: deadly.api.summary()["total"] == 1, "its errback has run")
     failed = lambda: get_queue_stats(deadly.app)["lanes"]["critical"]["failed"]  # noqa: E731
     wait_until(lambda: failed() == before[1] + 1, "it is counted")
@@ -353,7 +353,7 @@ def test_a_buried_job_ends_within_about_a_second(deadly: Rig) -> None:
 
 
 @pytest.mark.slow
-def test_a_chord_with_a_buried_part_ends(deadly: Rig) -> None:
+def test_a_chord_with_a_dead_lettered_part_ends(deadly: Rig) -> None:
     """Whoever waits for its body hears of it."""
     parts = [call_of(deadly, "one"), signature_of(deadly, killer())]
     body = chord(group(parts), call_of(deadly, "body")).apply_async()
@@ -362,10 +362,10 @@ def test_a_chord_with_a_buried_part_ends(deadly: Rig) -> None:
 
 
 @pytest.mark.slow
-def test_a_batch_with_a_buried_job_ends(deadly: Rig) -> None:
+def test_a_batch_with_a_dead_lettered_job_ends(deadly: Rig) -> None:
     """The job is counted as failed, with its reason."""
     batch = deadly.client.submit_many([params("one"), killer(), params("two")])
-    results = {each.index: each for each in batch.results(patience=PATIENCE)}
+    results = {each.index: each for each in batch.results(patience=IN_TIME_S)}
     assert (batch.counts().done, batch.counts().failed) == (2, 1)
     assert isinstance(results[1].error, KilledItsWorker)
 
@@ -410,8 +410,8 @@ def test_a_hook_that_raises_is_called_once(lanes_app: Any) -> None:
     type(task).on_failure = on_failure
     headers = {"deadline_at": time.time(), BATCH_HEADER: "batch"}
     job = task.apply_async(queue="critical", task_id="batch-0", headers=headers)
-    hand, client = Hand(redis_client(lanes_app)), redis_client(lanes_app)
-    eventually(lambda: hand.claim() == [] and ids_in(client, "ended"), PATIENCE, "it has ended")
+    scripts, client = ScriptClient(redis_client(lanes_app)), redis_client(lanes_app)
+    eventually(lambda: scripts.claim() == [] and ids_in(client, "ended"), IN_TIME_S, "it has ended")
     for _ in range(2):
         work_off(lanes_app)
         client.zadd("lanes:ended", {"batch-0": 0}, xx=True)  # a minute later
@@ -425,8 +425,8 @@ def test_a_made_up_batch_takes_no_memory(lanes_app: Any, index: str) -> None:
     """A stock producer's header may name a batch for an id that is none of a batch's: its job ends like any other."""
     headers = {"deadline_at": time.time(), BATCH_HEADER: "b"}
     lanes_app.send_task("some.task", queue="critical", task_id=f"b-{index}", headers=headers)
-    hand, client = Hand(redis_client(lanes_app)), redis_client(lanes_app)
-    eventually(lambda: hand.claim() == [] and ids_in(client, "ended"), PATIENCE, "it has ended")
+    scripts, client = ScriptClient(redis_client(lanes_app)), redis_client(lanes_app)
+    eventually(lambda: scripts.claim() == [] and ids_in(client, "ended"), IN_TIME_S, "it has ended")
     work_off(lanes_app)
     assert lanes_app.AsyncResult(f"b-{index}").state == "FAILURE"
     assert client.keys("lanes:batch:*") == []
@@ -435,9 +435,9 @@ def test_a_made_up_batch_takes_no_memory(lanes_app: Any, index: str) -> None:
 def test_what_nobody_can_be_told_of_is_given_up(lanes_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ending that fails each time is not tried for ever."""
     monkeypatch.setattr(ended, "MOST_TAKES", 3)
-    client, hand = redis_client(lanes_app), Hand(redis_client(lanes_app))
+    client, scripts = redis_client(lanes_app), ScriptClient(redis_client(lanes_app))
     job = lanes_app.send_task("some.task", queue="critical", headers={"deadline_at": time.time()})
-    eventually(lambda: hand.claim() == [] and ids_in(client, "ended"), PATIENCE, "it has ended")
+    eventually(lambda: scripts.claim() == [] and ids_in(client, "ended"), IN_TIME_S, "it has ended")
     client.lpush(f"celery-task-meta-{job.id}", "no result")  # the backend refuses it each time
     for left in (1, 1, 0):
         client.zadd("lanes:ended", {job.id: 0}, xx=True)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from budget_kit.clock import ClockedRedis
-from budget_kit.yard import Yard
+from budget_kit.scheduler import Scheduler
 
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, LANES
 from celery_app.metrics.explanation import Explanation, Shortage, _explained, explain_arguments
-from celery_app.scheduler.verbs import EXPLAIN
+from celery_app.scheduler.scripts import EXPLAIN
 from celery_app.settings import Limits
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def client(valkey: Any, broker_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def yard(client: Redis) -> Yard:
+def scheduler(client: Redis) -> Scheduler:
     """Lanes whose clock stands still."""
-    return Yard(ClockedRedis(client))
+    return Scheduler(ClockedRedis(client))
 
 
 def budget(model: str = "m", rpm: int | None = 60) -> Budget:
@@ -39,65 +39,65 @@ def budget(model: str = "m", rpm: int | None = 60) -> Budget:
     return Budget(f"key:{model}", model, Limits(rpm=rpm), LANES, sharers=("batch",))
 
 
-def explained(yard: Yard, name: str) -> Explanation:
+def explained(scheduler: Scheduler, name: str) -> Explanation:
     """Explain a job to somebody who knows that a worker serves batch."""
-    yard.raw.zadd("lanes:workers:batch", {"worker": 1e15})
-    (row,) = EXPLAIN.run(yard.client, (), explain_arguments("", LANES, name))
+    scheduler.raw.zadd("lanes:workers:batch", {"worker": 1e15})
+    (row,) = EXPLAIN.run(scheduler.client, (), explain_arguments("", LANES, name))
     return _explained(Shortage.of(row), [], [])
 
 
-def seconds_until(yard: Yard, name: str) -> float:
+def seconds_until(scheduler: Scheduler, name: str) -> float:
     """Return after how long a worker has a job that looks ten times a second."""
-    start = yard.client.now
-    while name not in yard.names():
-        yard.client.now += 0.1
-        assert yard.client.now < start + 1_000
-    return float(yard.client.now - start)
+    start = scheduler.client.now
+    while name not in scheduler.names():
+        scheduler.client.now += 0.1
+        assert scheduler.client.now < start + 1_000
+    return float(scheduler.client.now - start)
 
 
 @pytest.mark.parametrize(("others", "jobs"), [(0, 0), (7, 1), (7, 10), (7, 30)])
-def test_a_job_behind_other_tenants_is_told_when_it_will_leave(yard: Yard, others: int, jobs: int) -> None:
+def test_a_job_behind_other_tenants_is_told_when_it_will_leave(scheduler: Scheduler, others: int, jobs: int) -> None:
     """Of each other tenant one job goes for each of its own tenant's, as long as there are some."""
     for tenant in range(others):
         for number in range(jobs):
-            yard.put(budget(), BATCH, f"{tenant}-{number}", tenant=f"tenant-{tenant}")
+            scheduler.put(budget(), BATCH, f"{tenant}-{number}", tenant=f"tenant-{tenant}")
     for number in range(10):
-        yard.put(budget(), BATCH, f"mine-{number}", tenant="me")
+        scheduler.put(budget(), BATCH, f"mine-{number}", tenant="me")
 
-    told = explained(yard, "mine-9")
+    told = explained(scheduler, "mine-9")
     assert told["position"] == 10 + others * min(jobs, 9)
     assert told["of"] == 10 + others * jobs
-    assert told["expected_s"] == pytest.approx(seconds_until(yard, "mine-9"), rel=0.1, abs=others + 1)
+    assert told["expected_s"] == pytest.approx(seconds_until(scheduler, "mine-9"), rel=0.1, abs=others + 1)
 
 
-def test_nobody_knows_when_a_job_leaves_whose_budget_has_no_limit(yard: Yard) -> None:
+def test_nobody_knows_when_a_job_leaves_whose_budget_has_no_limit(scheduler: Scheduler) -> None:
     """No number is made up."""
     for number in range(100):
-        yard.put(budget(rpm=None), BATCH, f"job-{number}")
+        scheduler.put(budget(rpm=None), BATCH, f"job-{number}")
 
-    assert explained(yard, "job-99")["expected_s"] is None
+    assert explained(scheduler, "job-99")["expected_s"] is None
 
 
-def test_each_job_is_told_what_it_waits_for_however_many_models_there_are(yard: Yard) -> None:
+def test_each_job_is_told_what_it_waits_for_however_many_models_there_are(scheduler: Scheduler) -> None:
     """Of many models a claim looks at some; a job is told of its own."""
     for number in range(200):
-        yard.put(budget(f"m{number}"), BATCH, f"first-{number}")
-        yard.put(budget(f"m{number}"), BATCH, f"second-{number}")
+        scheduler.put(budget(f"m{number}"), BATCH, f"first-{number}")
+        scheduler.put(budget(f"m{number}"), BATCH, f"second-{number}")
     first = 0
     while first < 200:
-        first += len(yard.claim(1_000))
+        first += len(scheduler.claim(1_000))
 
-    told = {explained(yard, f"second-{number}")["waiting_for"] is None for number in range(200)}
+    told = {explained(scheduler, f"second-{number}")["waiting_for"] is None for number in range(200)}
     assert told == {False}
 
 
 def test_the_lanes_heads_are_explained_in_one_walk(client: Redis) -> None:
     """Eight times as many models take about eight times as long, not 64 times."""
-    yard, costs = Yard(client), []
+    scheduler, costs = Scheduler(client), []
     for models in (4, 32):
         for lane in LANES:
             for number in range(models):
-                yard.put(budget(f"m{number}"), lane)
+                scheduler.put(budget(f"m{number}"), lane)
         costs.append(least_us(client))
 
     few, many = costs

@@ -12,7 +12,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from budget_kit.yard import Yard
+from budget_kit.scheduler import Scheduler
 from client_rig import params, rig, wait_until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -83,12 +83,12 @@ def exporter(lanes_app: Any) -> Exporter:
 
 
 @pytest.fixture
-def yard(lanes_app: Any) -> Yard:
+def scheduler(lanes_app: Any) -> Scheduler:
     """Lanes with jobs of known costs, and a worker for each."""
     client = redis_client(lanes_app)
     for lane in LANES:
         client.zadd(f"lanes:workers:{lane.name}", {"worker": 1e15})
-    return Yard(client)
+    return Scheduler(client)
 
 
 def budget(model: str = "m", rpm: int | None = 60, **options: Any) -> Budget:
@@ -170,31 +170,33 @@ def waiting(series: Series) -> set[tuple[str, ...]]:
     return {labels for labels, value in series["lanes_waiting"].items() if value}
 
 
-def test_slots_are_wanted_for_a_backlog_and_none_for_what_the_budget_holds_up(yard: Yard, exporter: Exporter) -> None:
+def test_slots_are_wanted_for_a_backlog_and_none_for_what_the_budget_holds_up(
+    scheduler: Scheduler, exporter: Exporter
+) -> None:
     """The same backlog wants slots where there is room for its calls, and none where there is none."""
     for _ in range(1_000):
-        yard.put(budget(rpm=6_000_000), BATCH)
+        scheduler.put(budget(rpm=6_000_000), BATCH)
     series = exporter.series()
     assert series["lanes_slots_wanted"][("batch",)] > 0
     assert waiting(series) == {("batch", "slot")}
 
     for _ in range(1_000):
-        yard.put(SHORT, NORMAL)
-    assert len(yard.claim(1)) == 1
+        scheduler.put(SHORT, NORMAL)
+    assert len(scheduler.claim(1)) == 1
     series = exporter.series()
     assert series["lanes_slots_wanted"][("normal",)] == 0
     assert waiting(series) == {("normal", "requests"), ("batch", "slot")}
 
 
-def test_jobs_of_a_model_without_room_want_no_slot_beside_others(yard: Yard, exporter: Exporter) -> None:
+def test_jobs_of_a_model_without_room_want_no_slot_beside_others(scheduler: Scheduler, exporter: Exporter) -> None:
     """Of a lane with two models, only those jobs count whose budget has room."""
-    yard.put(SHORT, BATCH)
-    assert len(yard.claim(1)) == 1
+    scheduler.put(SHORT, BATCH)
+    assert len(scheduler.claim(1)) == 1
     for _ in range(10):
-        yard.put(budget("free", rpm=None), BATCH)
+        scheduler.put(budget("free", rpm=None), BATCH)
     alone = exporter.series()["lanes_slots_wanted"][("batch",)]
     for _ in range(5_000):
-        yard.put(SHORT, BATCH)
+        scheduler.put(SHORT, BATCH)
     assert exporter.series()["lanes_slots_wanted"][("batch",)] == alone
 
 
@@ -206,16 +208,16 @@ def test_slots_are_wanted_where_no_worker_is(lanes_app: Any, exporter: Exporter)
     assert waiting(series) == {("batch", "no_worker")}
 
 
-def test_a_shut_budget_says_why(yard: Yard, exporter: Exporter) -> None:
+def test_a_shut_budget_says_why(scheduler: Scheduler, exporter: Exporter) -> None:
     """A ``retry-after`` and a refused account are told apart, and the API's own words are left out."""
     shut, refused = budget("shut"), budget("refused")
     for each, outcome, headers in (
         (shut, "limited", {"retry-after": "100"}),
         (refused, "refused", {}),
     ):
-        yard.put(each, BATCH)
-        (held,) = yard.claim(1)
-        each.conclude(yard.client, held.job.ticket, None, headers, outcome, reason=f"429 error: {CANARY}")  # type: ignore[arg-type]
+        scheduler.put(each, BATCH)
+        (held,) = scheduler.claim(1)
+        each.conclude(scheduler.client, held.job.ticket, None, headers, outcome, reason=f"429 error: {CANARY}")  # type: ignore[arg-type]
     text = exporter.text()
     series = parsed(text)
     told = {labels[::2] for labels, value in series["lanes_budget_shut"].items() if value}
@@ -224,22 +226,22 @@ def test_a_shut_budget_says_why(yard: Yard, exporter: Exporter) -> None:
     assert CANARY not in text
 
 
-def test_a_budget_shows_its_level_and_its_limit(yard: Yard, exporter: Exporter) -> None:
+def test_a_budget_shows_its_level_and_its_limit(scheduler: Scheduler, exporter: Exporter) -> None:
     """What was reserved is gone from the level; the limit is the configured one."""
-    yard.put(budget(rpm=600), BATCH)
+    scheduler.put(budget(rpm=600), BATCH)
     labels = ("requests", "m", "normal,batch", "")
     series = exporter.series()
     assert series["lanes_budget_limit_per_minute"] == {labels: 600}
     assert series["lanes_budget_level"][labels] == series["lanes_budget_capacity"][labels] == pytest.approx(9.8)
-    yard.claim(1)
+    scheduler.claim(1)
     series = exporter.series()
     assert series["lanes_budget_level"][labels] < series["lanes_budget_capacity"][labels]
     assert series["lanes_budget_calls"] == {labels[1:3]: 1}
 
 
-def test_no_tenant_prompt_or_key_is_shown(lanes_app: Any, yard: Yard, exporter: Exporter) -> None:
+def test_no_tenant_prompt_or_key_is_shown(lanes_app: Any, scheduler: Scheduler, exporter: Exporter) -> None:
     """A canary as tenant, as argument and in place of a model is nowhere, nor is the key."""
-    yard.put(budget(f"tell me of {CANARY}, please", rpm=None, mixed=True), BATCH, tenant=CANARY)
+    scheduler.put(budget(f"tell me of {CANARY}, please", rpm=None, mixed=True), BATCH, tenant=CANARY)
     lanes_app.send_task("some.task", (CANARY,), queue="batch", headers={"lanes_tenant": CANARY}, argsrepr=CANARY)
     record(lanes_app, settled("failed", status=400))
     text = exporter.text()
@@ -247,17 +249,17 @@ def test_no_tenant_prompt_or_key_is_shown(lanes_app: Any, yard: Yard, exporter: 
     assert CANARY not in text
 
 
-def test_the_number_of_series_is_bounded(yard: Yard, exporter: Exporter) -> None:
+def test_the_number_of_series_is_bounded(scheduler: Scheduler, exporter: Exporter) -> None:
     """A thousand tenants add no series, and of a thousand models 32 are shown and the others counted."""
-    yard.put(budget("m0", rpm=None), CRITICAL)
+    scheduler.put(budget("m0", rpm=None), CRITICAL)
     before = exporter.text().count("\n")
     for number in range(1_000):
-        yard.put(budget("m0", rpm=None), BATCH, tenant=f"tenant-{number}")
+        scheduler.put(budget("m0", rpm=None), BATCH, tenant=f"tenant-{number}")
     assert exporter.text().count("\n") <= before + 1  # the age of the oldest job
 
     for number in range(1_000):
-        yard.know(Budget("key:*", f"m{number}", Limits(), LANES, mixed=True, sharers=("batch",)), BATCH)
-        yard.raw.hset("lanes:budget:{key:*}:model:m" + str(number), "requests_limit", 60)
+        scheduler.know(Budget("key:*", f"m{number}", Limits(), LANES, mixed=True, sharers=("batch",)), BATCH)
+        scheduler.raw.hset("lanes:budget:{key:*}:model:m" + str(number), "requests_limit", 60)
     series = exporter.series()
     assert len(series["lanes_budget_level"]) <= 32 + 1
     assert series["lanes_models_left_out"][()] == 1_000 - 32
@@ -268,20 +270,20 @@ def dumped(client: Any) -> dict[bytes, bytes]:
     return {key: client.dump(key) for key in client.scan_iter() if key != b"lanes:time"}
 
 
-def test_nothing_is_changed_by_a_scrape(yard: Yard, exporter: Exporter) -> None:
+def test_nothing_is_changed_by_a_scrape(scheduler: Scheduler, exporter: Exporter) -> None:
     """What a scrape finds it leaves, key by key."""
-    yard.put(budget(), BATCH)
-    yard.claim(1)
-    yard.put(budget(), BATCH)
-    before = dumped(yard.raw)
+    scheduler.put(budget(), BATCH)
+    scheduler.claim(1)
+    scheduler.put(budget(), BATCH)
+    before = dumped(scheduler.raw)
     exporter.text()
-    assert dumped(yard.raw) == before
+    assert dumped(scheduler.raw) == before
 
 
-def test_a_scrape_is_one_round_trip(yard: Yard, exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scrape_is_one_round_trip(scheduler: Scheduler, exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many tenants and models there are, the broker is asked once."""
     for number in range(100):
-        yard.put(budget(f"m{number}"), BATCH, tenant=f"tenant-{number}")
+        scheduler.put(budget(f"m{number}"), BATCH, tenant=f"tenant-{number}")
     exporter.text()
     sent: list[int] = []
     own = Connection.send_packed_command

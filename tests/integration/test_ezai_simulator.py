@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from demo.run import CLASSES, CLASSIFY
-from demo.simulator import Behaviour, Limits, RunningServer, messages, running
+from demo.simulator import ApiLimits, Behaviour, RunningServer, messages, running
 from demo.simulator.replies import FILLER
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ def test_a_request_above_32_mb_is_413(client: anthropic.Anthropic) -> None:
 
 def test_a_limit_is_exact() -> None:
     """A hundred callers at once against a bucket of five: exactly five get through."""
-    with running(limits=Limits(rpm=300)) as server, connected(server) as client:
+    with running(limits=ApiLimits(rpm=300)) as server, connected(server) as client:
         start = threading.Barrier(100)
 
         def call(_: int) -> int:
@@ -330,7 +330,7 @@ def test_a_limit_is_exact() -> None:
 
 def test_429_tells_when_to_come_again() -> None:
     """A refusal has a retry-after of whole seconds, rounded up, and the state of the limit."""
-    with running(limits=Limits(rpm=10)) as server, connected(server) as client:
+    with running(limits=ApiLimits(rpm=10)) as server, connected(server) as client:
         ask(client)
         with pytest.raises(anthropic.RateLimitError) as refused:
             ask(client)
@@ -344,7 +344,7 @@ def test_429_tells_when_to_come_again() -> None:
 
 def test_success_tells_what_is_left() -> None:
     """Every successful answer has the state of each limit, and all of it fits into a real client."""
-    with running(limits=Limits(rpm=600, itpm=400_000, otpm=80_000)) as server, connected(server) as client:
+    with running(limits=ApiLimits(rpm=600, itpm=400_000, otpm=80_000)) as server, connected(server) as client:
         headers = client.messages.with_raw_response.create(**GOOD).headers
     for kind in ("requests", "tokens", "input-tokens", "output-tokens"):
         for what in ("limit", "remaining", "reset"):
@@ -355,7 +355,7 @@ def test_success_tells_what_is_left() -> None:
 
 def test_a_gateway_can_hide_the_limits() -> None:
     """Without headers the limits hold all the same, and no answer says anything of them."""
-    with running(Behaviour(headers=False), limits=Limits(rpm=10)) as server, connected(server) as client:
+    with running(Behaviour(headers=False), limits=ApiLimits(rpm=10)) as server, connected(server) as client:
         told = [client.messages.with_raw_response.create(**GOOD).headers]
         with pytest.raises(anthropic.RateLimitError) as refused:
             ask(client)
@@ -365,7 +365,7 @@ def test_a_gateway_can_hide_the_limits() -> None:
 
 def test_keys_and_models_have_their_own_limits() -> None:
     """What one key has used of one family of models is left to every other key and family."""
-    table = {"*haiku*": Limits(rpm=1), "*opus*": Limits(rpm=1)}
+    table = {"*haiku*": ApiLimits(rpm=1), "*opus*": ApiLimits(rpm=1)}
     with running(limits=table) as server, connected(server) as one, connected(server, "other-key") as other:
         ask(one, model="claude-haiku-4-5")
         ask(one, model="claude-opus-4-9")
@@ -376,7 +376,7 @@ def test_keys_and_models_have_their_own_limits() -> None:
 
 def test_output_tokens_count_when_produced() -> None:
     """A long stream uses up the output limit, although its max_tokens did not."""
-    limits = Limits(otpm=160)
+    limits = ApiLimits(otpm=160)
     with running(Behaviour(output_tokens=80), limits=limits) as server, connected(server) as client:
         assert len(list(ask(client, max_tokens=4_096, stream=True))) > 80
         with pytest.raises(anthropic.RateLimitError, match="output tokens"):
@@ -386,7 +386,7 @@ def test_output_tokens_count_when_produced() -> None:
 def test_calls_in_flight_are_limited() -> None:
     """While one stream is open, a key that may have one call in flight gets 429, and afterwards it does not."""
     behaviour = Behaviour(tokens_per_second=100, output_tokens=1_000)
-    with running(behaviour, limits=Limits(in_flight=1)) as server, connected(server) as client:
+    with running(behaviour, limits=ApiLimits(in_flight=1)) as server, connected(server) as client:
         stream = ask(client, max_tokens=1_000, stream=True)
         next(stream)
         with pytest.raises(anthropic.RateLimitError, match="concurrent connections"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, text_of, the_dead, wait_until, web_app
+from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, text_of, the_dead, wait_until, web_app
 from worker_process import worker
 
 from celery_app import dead_letters
@@ -123,7 +123,7 @@ def submit(
 def error_of(result: Any) -> LanesError:
     """Return what a job has failed with."""
     with pytest.raises(LanesError) as caught:
-        result.get(timeout=PATIENCE)
+        result.get(timeout=IN_TIME_S)
     return caught.value
 
 
@@ -158,7 +158,7 @@ def ended(shared: Rig) -> dict[str, Ended]:
     }
     errors = {model: error_of(result) for model, result in results.items()}
     calls = Counter(call["model"] for call in shared.api.calls())
-    wait_until(lambda: len(reasons_of(shared)) == len(results), "the last is buried, once it has been told")
+    wait_until(lambda: len(reasons_of(shared)) == len(results), "the last is dead-lettered, once it has been told")
     reasons, slowed = reasons_of(shared), slowed_models(shared)
     return {
         model: Ended(errors[model], calls[model], reasons.get(result.id), model in slowed)
@@ -179,7 +179,7 @@ def slowed_models(up: Rig) -> set[str]:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_what_passes_is_tried_again_and_then_buried(ended: dict[str, Ended], row: str) -> None:
+def test_what_passes_is_tried_again_and_then_dead_lettered(ended: dict[str, Ended], row: str) -> None:
     """The job is called as often as its lane says, fails with the last error, and is kept with it as a dead letter."""
     _, kind, words = ROWS[row]
     found = ended[row]
@@ -221,7 +221,7 @@ def test_a_complete_stream_is_paid_for_once(up: Rig, fault: str) -> None:
     begun = time.monotonic()
     stream = up.client.stream(**params(fault=fault))
     events = list(stream)
-    message = up.app.AsyncResult(stream.task_id).get(timeout=PATIENCE)
+    message = up.app.AsyncResult(stream.task_id).get(timeout=IN_TIME_S)
 
     assert time.monotonic() - begun < 2.0
     assert [event["type"] for event in events].count("message_stop") == 1
@@ -236,7 +236,7 @@ def test_a_complete_stream_is_paid_for_once(up: Rig, fault: str) -> None:
 def teach_limits(up: Rig) -> None:
     """Have the budget learn a generous limit; without one, it would slow down after a single refusal."""
     up.api.control(rpm=6_000)
-    submit(up).get(timeout=PATIENCE)
+    submit(up).get(timeout=IN_TIME_S)
     up.api.clear()
 
 
@@ -249,7 +249,7 @@ def test_a_429_closes_the_budget_for_everybody_and_costs_no_attempt(up: Rig) -> 
     other = submit(up, lane="normal")
     wait_until(lambda: len(arrivals(up, fault)) > ATTEMPTS, "more calls than the lane has attempts")
     assert up.client.cancel(limited)
-    assert other.get(timeout=PATIENCE)["type"] == "message"
+    assert other.get(timeout=IN_TIME_S)["type"] == "message"
 
     first, second, third, *_ = arrivals(up, fault)
     assert 1.0 <= second - first < 1.0 + LATE

@@ -20,7 +20,7 @@ from tasks import create_message
 if TYPE_CHECKING:
     from pathlib import Path
 
-PATIENCE = 60.0
+IN_TIME_S = 60.0
 
 
 def lengths(port: int) -> dict[str, int]:
@@ -59,7 +59,7 @@ def test_flower_counts_what_is_in_lines_and_what_waits_for_its_time(
         subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=tmp_path) as flower,
     ):
         try:
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + IN_TIME_S
             while lengths(port).get("batch") != 3:
                 assert time.monotonic() < deadline, lengths(port)
                 time.sleep(0.2)

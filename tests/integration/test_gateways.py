@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, web_app
+from client_rig import IN_TIME_S, web_app
 from worker_process import worker
 
 from celery_app.client import Client
@@ -362,5 +362,5 @@ def test_a_worker_with_a_key_that_may_not_list_models_does_its_jobs(valkey: Valk
         env = {"CELERY_BROKER_URL": valkey.url(15), "EZAI_API_KEY": "k", "EZAI_BASE_URL": behind.url}
         with worker(tmp_path, "-Q", "critical", "-c", "1", **env):
             result = app.tasks[create_message.name].apply_async(kwargs=params("any"), queue="critical")
-            assert result.get(timeout=PATIENCE) == MESSAGE
+            assert result.get(timeout=IN_TIME_S) == MESSAGE
     close(app)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tasks.failure import Failure
 
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 KEY = "sk-secret-0123"
 PARAMS: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 MESSAGE = b'{"id":"m","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"usage":{}}'
@@ -49,12 +49,12 @@ def server(reply: bytes, *, reset: bool = False) -> Iterator[tuple[str, list[byt
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join(PATIENCE)
+        thread.join(IN_TIME_S)
 
 
 def called(url: str, *, stream: bool = False, **more: Any) -> bytes:
     """Make a call; return its body."""
-    api, arguments = client_for(KEY, url).messages, {**PARAMS, **more, "timeout": call_timeout(PATIENCE)}
+    api, arguments = client_for(KEY, url).messages, {**PARAMS, **more, "timeout": call_timeout(IN_TIME_S)}
 
     async def streamed() -> bytes:
         async with api.with_streaming_response.create(**arguments, stream=True) as answer:
@@ -64,7 +64,7 @@ def called(url: str, *, stream: bool = False, **more: Any) -> bytes:
         return (await api.with_raw_response.create(**arguments)).http_response.content
 
     try:
-        return run(streamed if stream else whole, PATIENCE)
+        return run(streamed if stream else whole, IN_TIME_S)
     finally:
         close_loop()
 

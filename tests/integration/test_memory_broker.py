@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Seconds for a process of Celery's to start and end, on a loaded machine.
-PATIENCE = 60.0
+IN_TIME_S = 60.0
 
 #: A project as its conftest configures it.
 PROJECT = """\
@@ -48,7 +48,7 @@ def run(folder: Path, environ: dict[str, str], *arguments: str) -> subprocess.Co
         env=environ,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=IN_TIME_S,
         check=False,
     )
 

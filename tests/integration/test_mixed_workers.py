@@ -26,7 +26,7 @@ HERE = str(Path(__file__).parent)
 ROOT = str(Path(__file__).parents[2])
 
 #: Seconds that a job may take on a busy machine.
-PATIENCE = 20.0
+IN_TIME_S = 20.0
 
 DB = 13
 
@@ -72,25 +72,25 @@ def ran(valkey: Valkey) -> list[bytes]:
 def test_own_queues_take_what_the_project_accepts(app: Any, mixed: Worker, valkey: Valkey) -> None:
     """JSON is for the lanes: a project that accepts pickle or signed jobs only gets no JSON in its own queues."""
     app.send_task("mixed.own", ("forged",), queue="own", serializer="json")
-    assert app.send_task("mixed.own", (frozenset({1}),), queue="own").get(PATIENCE) == [frozenset({1}), "own"]
+    assert app.send_task("mixed.own", (frozenset({1}),), queue="own").get(IN_TIME_S) == [frozenset({1}), "own"]
     for name, value in (("mixed.lane", "critical"), ("mixed.own", [None, "critical"])):
-        assert app.tasks[name].apply_async(queue="critical").get(PATIENCE) == value
-    mixed.wait_until_it_says("Refusing to deserialize untrusted content of type json", PATIENCE)
+        assert app.tasks[name].apply_async(queue="critical").get(IN_TIME_S) == value
+    mixed.wait_until_it_says("Refusing to deserialize untrusted content of type json", IN_TIME_S)
     assert b"forged" not in ran(valkey)
 
 
 def test_a_routing_key_is_no_lane(app: Any, mixed: Worker, valkey: Valkey) -> None:
     """Jobs of an own queue whose routing key is called `critical` are its own: pickled, and gone when rejected."""
     assert mixed.process.poll() is None
-    assert app.send_task("mixed.own", (frozenset({2}),), queue="topics").get(PATIENCE) == [frozenset({2}), "critical"]
+    assert app.send_task("mixed.own", (frozenset({2}),), queue="topics").get(IN_TIME_S) == [frozenset({2}), "critical"]
     lane_task = app.tasks["mixed.lane"]
-    assert lane_task.apply_async(queue="topics", serializer="pickle").get(PATIENCE) == "normal"
+    assert lane_task.apply_async(queue="topics", serializer="pickle").get(IN_TIME_S) == "normal"
     app.send_task("mixed.thrown", ("thrown",), queue="topics")
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + IN_TIME_S
     while b"thrown" not in ran(valkey):
         assert time.monotonic() < end
         time.sleep(0.02)
-    assert app.send_task("mixed.own", (3,), queue="topics").get(PATIENCE) == [3, "critical"]
+    assert app.send_task("mixed.own", (3,), queue="topics").get(IN_TIME_S) == [3, "critical"]
     with valkey.client(DB) as redis:
         assert not redis.zcard("lanes:dead")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 
 PROJECT = """
 import threading
@@ -40,5 +40,5 @@ def test_a_worker_has_one_thread_for_all_that_is_done_again_and_again(
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     env = {"PYTHONPATH": path, "CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "k"}
     with worker(tmp_path, "-Q", "critical", "-c", "2", app="looking", **env):
-        seen = lanes_app.send_task("threads", queue="critical").get(timeout=PATIENCE)
+        seen = lanes_app.send_task("threads", queue="critical").get(timeout=IN_TIME_S)
     assert seen == ["lanes-heartbeat"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Seconds for one command, on a loaded CI machine.
-PATIENCE = 60.0
+IN_TIME_S = 60.0
 
 #: `celery` as in an environment where this package is not installed, or is.
 CELERY = """
@@ -72,7 +72,7 @@ def run(project: Path, mode: str, *arguments: str) -> subprocess.CompletedProces
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=IN_TIME_S,
         check=False,
     )
 
@@ -168,7 +168,7 @@ def test_a_hook_of_somebody_else_is_asked_for_all_other_errors(tmp_path: Path) -
         "sys.excepthook(ValueError, ValueError(), None)\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=IN_TIME_S, check=False
     )
 
     assert result.stdout.splitlines() == ["theirs: ValueError", "theirs: KeyboardInterrupt", "theirs: ValueError"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Celery, _state, chain, chord, group
-from client_rig import PATIENCE, wait_until
+from client_rig import IN_TIME_S, wait_until
 from kombu.exceptions import OperationalError
 from worker_process import Worker, worker
 
@@ -40,7 +40,7 @@ class Listener:
         self._app, self._over, self._ready = app, threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()
-        assert self._ready.wait(PATIENCE)
+        assert self._ready.wait(IN_TIME_S)
 
     def _listen(self) -> None:
         with self._app.connection_for_read() as connection:
@@ -63,14 +63,13 @@ class Listener:
     def stop(self) -> None:
         """Listen no more."""
         self._over.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(IN_TIME_S)
 
 
 class Place:
     """A project's web process, its worker at DEBUG, and who listens."""
 
     def __init__(self, app: Celery, started: Worker, listener: Listener, env: dict[str, str], broker: str) -> None:
-        """Take them."""
         self.app, self.worker, self.listener, self.env, self.broker = app, started, listener, env, broker
 
 
@@ -219,7 +218,7 @@ def test_inspect_shows_the_description(place: Place) -> None:
         told = [inspect.active(), inspect.reserved(), inspect.scheduled(), inspect.query_task(job.id)]
     finally:
         redis_client(place.app).set("let go", 1, ex=60)
-    assert job.get(timeout=PATIENCE)
+    assert job.get(timeout=IN_TIME_S)
     assert SIZE in str(told[0])
     assert SIZE in str(told[3])
     assert SAID not in str(told)

@@ -7,12 +7,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand
+from broker_kit.script_client import ScriptClient
 from celery import Celery
 from redis.connection import Connection
 
 import celery_app
-from celery_app.broker.census import census
+from celery_app.broker.lane_stats import lane_stats
 from celery_app.connection import redis_client
 from celery_app.errors import BrokerUnreachable
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
@@ -118,24 +118,24 @@ def counted(app: Any) -> dict[str, tuple[int, ...]]:
 def test_held_returning_and_dead_jobs_are_counted_by_lane(lanes_app: Any) -> None:
     """Each job is counted for its lane in the one place where it is, and a queue of one's own is no lane."""
     client = redis_client(lanes_app)
-    hand = Hand(client)
+    scripts = ScriptClient(client)
     for lane, count in (("critical", 1), ("normal", 1), ("batch", 5)):
         for _ in range(count):
             submit(lanes_app, lane)
     client.lpush("somebody's own queue", "{}")
-    held = hand.claim(8, queues=("critical", "normal", "batch", "somebody's own queue"))
+    held = scripts.claim(8, queues=("critical", "normal", "batch", "somebody's own queue"))
     assert counted(lanes_app) == {"critical": (0, 1, 0, 0), "normal": (0, 1, 0, 0), "batch": (0, 5, 0, 0)}
 
     batch = [each for each in held if each.queue == "batch"]
-    hand.requeue(batch[0], delay_ms=60_000)
+    scripts.requeue(batch[0], delay_ms=60_000)
     for each in batch[1:3]:
-        hand.bury(each, "nobody can read it")
-    hand.requeue(batch[3])
+        scripts.dead_letter(each, "nobody can read it")
+    scripts.requeue(batch[3])
     submit(lanes_app, "normal", countdown=60)
     assert counted(lanes_app) == {"critical": (0, 1, 0, 0), "normal": (0, 1, 1, 0), "batch": (1, 1, 1, 2)}
 
     for each in held:
-        hand.ack(each)  # what is somewhere else is no longer held
+        scripts.ack(each)  # what is somewhere else is no longer held
     assert counted(lanes_app) == {"critical": (0, 0, 0, 0), "normal": (0, 0, 1, 0), "batch": (1, 0, 1, 2)}
 
 
@@ -148,7 +148,7 @@ def test_many_large_jobs_do_not_hold_redis_up(lanes_app: Any) -> None:
             submit(lanes_app, lane, args=(text,))
             submit(lanes_app, lane, args=(text,), countdown=60)
     client.config_resetstat()
-    found = census(client, LANES)
+    found = lane_stats(client, LANES)
     commands = client.info("commandstats")
     assert commands["cmdstat_hget"]["calls"] < 20
     assert "cmdstat_get" not in commands
@@ -250,7 +250,7 @@ def test_a_prefix_is_before_every_key(lanes_app: Any) -> None:
     client = redis_client(lanes_app)
     for _ in range(2):
         submit(lanes_app, "batch")
-    assert len(Hand(client, "shop:").claim(1)) == 1
+    assert len(ScriptClient(client, "shop:").claim(1)) == 1
     client.lpush("shop:batch\x06\x166", "{}")
     happen(lanes_app, "called", "batch", [0.2])
     stats = get_queue_stats(lanes_app)["lanes"]["batch"]
@@ -259,10 +259,10 @@ def test_a_prefix_is_before_every_key(lanes_app: Any) -> None:
     assert own == []
 
 
-def test_the_census_takes_any_lanes(lanes_app: Any) -> None:
+def test_the_stats_take_any_lanes(lanes_app: Any) -> None:
     """Only the lanes that are asked for are counted, in the order they are asked for."""
     submit(lanes_app, "batch")
-    counted = census(redis_client(lanes_app), [BATCH, CRITICAL])
+    counted = lane_stats(redis_client(lanes_app), [BATCH, CRITICAL])
     assert [(name, lane.depth) for name, lane in counted.items()] == [("batch", 1), ("critical", 0)]
     assert NORMAL.name not in counted
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand
-from client_rig import PATIENCE, params, rig, wait_until
+from broker_kit.script_client import ScriptClient
+from client_rig import IN_TIME_S, params, rig, wait_until
 from pydantic import SecretStr
 
 from celery_app import LANES, controls, create_app
@@ -73,7 +73,7 @@ def heard_of(redis: Redis) -> Iterator[set[tuple[str, str]]]:
     redis.config_set("notify-keyspace-events", "KA")
     subscription = redis.pubsub()
     subscription.psubscribe(f"__keyspace@{DB}__:lanes:*")
-    assert subscription.get_message(timeout=PATIENCE)
+    assert subscription.get_message(timeout=IN_TIME_S)
 
     def listen() -> None:
         while not over.is_set():
@@ -89,7 +89,7 @@ def heard_of(redis: Redis) -> Iterator[set[tuple[str, str]]]:
     finally:
         time.sleep(0.3)  # what has been sent arrives within it, and one that is missed is heard of as missing
         over.set()
-        thread.join(PATIENCE)
+        thread.join(IN_TIME_S)
         subscription.close()
         redis.config_set("notify-keyspace-events", "")
 
@@ -100,8 +100,8 @@ def live(up: Any, redis: Redis) -> None:
     controls.pause(up.app, "batch", model="*nobody*", new=True)
     assert client.ask(tenant="acme", **params()).type == "message"
     assert list(client.stream(**params()))
-    assert len(list(client.submit_many([params(), params(), params(fault="400")]).results(PATIENCE))) == 3
-    client.submit(unique="one", unique_for=60, **params()).get(timeout=PATIENCE)
+    assert len(list(client.submit_many([params(), params(), params(fault="400")]).results(IN_TIME_S))) == 3
+    client.submit(unique="one", unique_for=60, **params()).get(timeout=IN_TIME_S)
     up.api.control(latency=0.5)
     batch = [client.submit("batch", **params("x" * 100_000)) for _ in range(30)]
     assert client.cancel(batch[-1])
@@ -126,12 +126,12 @@ def miss_a_place(broker: str) -> None:
 def lose_a_call(redis: Redis) -> None:
     """Have a process die with a call, while another call waits for it, and a message of another queue in hand."""
     redis.lpush("mail", "{}")
-    hand = Hand(redis)
-    assert len(hand.claim(queues=("mail",))) == 1
+    scripts = ScriptClient(redis)
+    assert len(scripts.claim(queues=("mail",))) == 1
     budget = budget_for(Settings(limits=Limits(concurrency=1)), BATCH, "another")
     assert budget.reserve(redis, BATCH, Cost(), claim=("call-1", "dead:call")).granted
     assert not budget.reserve(redis, BATCH, Cost(), claim=("call-2", "dead:call"), waits=True).granted
-    wait_until(lambda: hand.extend(lease_ms=1) == [] and not redis.zscore("lanes:leases", "call-1"), "its end")
+    wait_until(lambda: scripts.extend(lease_ms=1) == [] and not redis.zscore("lanes:leases", "call-1"), "its end")
 
 
 def test_the_table_has_every_key_with_its_type_and_lifetime(valkey: Valkey, tmp_path: Path) -> None:

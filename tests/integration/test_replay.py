@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import chain, chord
 from celery.exceptions import ChordError
-from client_rig import PATIENCE, Rig, params, text_of, the_dead, wait_until, web_app
+from client_rig import IN_TIME_S, Rig, params, text_of, the_dead, wait_until, web_app
 from dead_rig import ATTEMPTS, dead_rig, died, down, up_again
 
 from celery_app import dead_letters
@@ -71,7 +71,7 @@ def test_who_waits_for_a_replayed_job_gets_its_answer(up: Rig, elsewhere: Any) -
     replay_all(up, 1)
     waiting = elsewhere.AsyncResult(result.id)
     assert waiting.state != "FAILURE"
-    assert waiting.get(timeout=PATIENCE)["type"] == "message"
+    assert waiting.get(timeout=IN_TIME_S)["type"] == "message"
     assert (elsewhere.AsyncResult(result.id).state, up.api.summary()["total"]) == ("SUCCESS", 1)
     assert dead_letters.find(up.app) == []
     assert get_queue_stats(up.app)["lanes"]["critical"]["dead"] == 0
@@ -93,7 +93,7 @@ def test_a_replayed_job_has_all_of_its_attempts_and_may_die_again(up: Rig, elsew
     up.api.clear()
     replay_all(up, 1)
     with pytest.raises(ApiError):
-        elsewhere.AsyncResult(result.id).get(timeout=PATIENCE)
+        elsewhere.AsyncResult(result.id).get(timeout=IN_TIME_S)
     (letter,) = the_dead(up)
     assert (letter.id, letter.tries, up.api.summary()["total"]) == (result.id, ATTEMPTS, ATTEMPTS)
 
@@ -101,7 +101,7 @@ def test_a_replayed_job_has_all_of_its_attempts_and_may_die_again(up: Rig, elsew
 def test_a_batchs_figures_stay_true(up: Rig) -> None:
     """A part that is replayed has not ended, then it has, once; its result is the answer, wherever one reads from."""
     batch = up.client.submit_many([params(f"question {n}.") for n in range(3)])
-    read = batch.results(patience=PATIENCE)
+    read = batch.results(patience=IN_TIME_S)
     assert all(isinstance(each.error, ApiError) for each in read)
     assert (batch.counts().failed, batch.counts().complete) == (3, True)
 
@@ -111,7 +111,7 @@ def test_a_batchs_figures_stay_true(up: Rig) -> None:
     first, *others = sorted(letters, key=lambda letter: letter.id)
     redis_client(up.app).set(f"lanes:cancel:{first.id}", 1)  # whoever has waited for it wants it no more
     assert dead_letters.replay(others, up.app) == Replayed(2)
-    found = {each.index: each for each in batch.results(patience=PATIENCE)}
+    found = {each.index: each for each in batch.results(patience=IN_TIME_S)}
     assert [found[n].error is None for n in range(3)] == [False, True, True]
     counts = batch.counts()
     assert (counts.queued, counts.done, counts.failed, counts.complete) == (3, 2, 1, True)
@@ -120,13 +120,13 @@ def test_a_batchs_figures_stay_true(up: Rig) -> None:
     wait_until(lambda: batch.counts().complete, "the last has ended")
     counts = batch.counts()
     assert (counts.done, counts.failed, counts.cancelled) == (2, 0, 1)
-    assert sorted(each.index for each in batch.results(patience=PATIENCE)) == [0, 1, 2]
+    assert sorted(each.index for each in batch.results(patience=IN_TIME_S)) == [0, 1, 2]
 
 
 def test_a_reader_in_the_midst_of_a_batch_gets_a_replayed_part_again(up: Rig) -> None:
     """First its error, then its answer; the reader ends when all have ended."""
     batch = up.client.submit_many([params(f"question {n}.") for n in range(2)])
-    results = batch.results(patience=PATIENCE)
+    results = batch.results(patience=IN_TIME_S)
     failed = [next(results).index for _ in range(2)]
     up_again(up)
     replay_all(up, 2)
@@ -141,7 +141,7 @@ def test_a_replayed_step_goes_on_with_its_chain(up: Rig, elsewhere: Any) -> None
     the_dead(up)
     up_again(up)
     replay_all(up, 1)
-    assert elsewhere.AsyncResult(last.id).get(timeout=PATIENCE) == "c"
+    assert elsewhere.AsyncResult(last.id).get(timeout=IN_TIME_S) == "c"
 
 
 @pytest.mark.parametrize("through_chain", [False, True])
@@ -156,7 +156,7 @@ def test_a_replayed_part_of_a_chord_counts_for_itself(up: Rig, elsewhere: Any, t
     up_again(up)
     replay_all(up, 2)
     for letter in letters:
-        assert elsewhere.AsyncResult(letter.task_id).get(timeout=PATIENCE) in {"a", "b"}
+        assert elsewhere.AsyncResult(letter.task_id).get(timeout=IN_TIME_S) in {"a", "b"}
     if through_chain:
         wait_until(lambda: "z" in results(up), "the end of the chain")
     assert isinstance(elsewhere.AsyncResult(body.id).result, ChordError)
@@ -188,15 +188,15 @@ def test_what_failed_because_of_the_account_is_kept_and_replayed_in_bulk(up: Rig
     up.api.control(server_error_rate=0.0, spend_limit=True)
     refused = up.client.submit("critical", **params())
     with pytest.raises(ApiError):
-        refused.get(timeout=PATIENCE)
+        refused.get(timeout=IN_TIME_S)
     others = [up.client.submit("critical", **params()) for _ in range(3)]
     for each in others:
         with pytest.raises(AccountRefused):
-            each.get(timeout=PATIENCE)
+            each.get(timeout=IN_TIME_S)
     task = up.app.tasks["tasks.create_message"]
     late = task.apply_async(kwargs=params(), queue="normal", headers={DEADLINE_AT: time.time() + 1})
     with pytest.raises(DeadlineExceeded, match="refuses the account"):
-        late.get(timeout=PATIENCE)
+        late.get(timeout=IN_TIME_S)
 
     letters = the_dead(up, 5)
     assert {letter.reason.partition(": 429")[0] for letter in letters} == {"the API refuses the account"}
@@ -205,7 +205,7 @@ def test_what_failed_because_of_the_account_is_kept_and_replayed_in_bulk(up: Rig
     found = dead_letters.find(up.app, reason="refuses the account")
     assert dead_letters.replay([each for each in found if each.lane == "critical"], up.app) == Replayed(4)
     for each in (refused, *others):
-        assert elsewhere.AsyncResult(each.id).get(timeout=PATIENCE)["type"] == "message"
+        assert elsewhere.AsyncResult(each.id).get(timeout=IN_TIME_S)["type"] == "message"
     assert dead_letters.replay([each for each in found if each.lane == "normal"], up.app) == Replayed(1)
     wait_until(lambda: elsewhere.AsyncResult(late.id).ready(), "it has ended")
 

@@ -8,9 +8,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand
+from broker_kit.script_client import ScriptClient
 from budget_kit.clock import START_S, ClockedRedis
-from budget_kit.yard import Yard
+from budget_kit.scheduler import Scheduler
 
 from celery_app.broker.entry import cost_header
 from celery_app.budget import Budget, Cost
@@ -44,9 +44,9 @@ def client(valkey: Any, broker_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def yard(client: Redis) -> Yard:
+def scheduler(client: Redis) -> Scheduler:
     """Lanes whose clock stands still."""
-    return Yard(ClockedRedis(client))
+    return Scheduler(ClockedRedis(client))
 
 
 def budget(model: str, rpm: int | None = None, **limits: int) -> Budget:
@@ -57,241 +57,241 @@ def budget(model: str, rpm: int | None = None, **limits: int) -> Budget:
 FREE = budget("free")
 
 
-def wait(yard: Yard, seconds: float) -> None:
+def wait(scheduler: Scheduler, seconds: float) -> None:
     """Let time pass."""
-    yard.client.now += seconds
+    scheduler.client.now += seconds
 
 
-def now_ms(yard: Yard) -> int:
+def now_ms(scheduler: Scheduler) -> int:
     """Return the server's time."""
-    return round((START_S + yard.client.now) * 1_000)
+    return round((START_S + scheduler.client.now) * 1_000)
 
 
-def put(yard: Yard, drawn_on: Budget, lane: Lane, *names: str, **facts: Any) -> None:
+def put(scheduler: Scheduler, drawn_on: Budget, lane: Lane, *names: str, **facts: Any) -> None:
     """Put jobs into a lane, named by their ids."""
     for name in names:
-        yard.put(drawn_on, lane, name, **facts)
+        scheduler.put(drawn_on, lane, name, **facts)
 
 
 class TestOrder:
     """The most important lane first, then turns, then age; whatever cannot go yet shuts its own model only."""
 
-    def test_the_most_important_lane_goes_first_whatever_the_model(self, yard: Yard) -> None:
+    def test_the_most_important_lane_goes_first_whatever_the_model(self, scheduler: Scheduler) -> None:
         """Among the models of a lane it is the job that came first."""
-        put(yard, budget("a"), BATCH, "b1")
-        put(yard, budget("b"), NORMAL, "n1")
-        put(yard, budget("a"), NORMAL, "n2")
-        put(yard, budget("b"), CRITICAL, "c1")
-        put(yard, budget("b"), NORMAL, "n3")
-        put(yard, budget("a"), CRITICAL, "c2")
-        assert yard.names() == ["c1", "c2", "n1", "n2", "n3", "b1"]
+        put(scheduler, budget("a"), BATCH, "b1")
+        put(scheduler, budget("b"), NORMAL, "n1")
+        put(scheduler, budget("a"), NORMAL, "n2")
+        put(scheduler, budget("b"), CRITICAL, "c1")
+        put(scheduler, budget("b"), NORMAL, "n3")
+        put(scheduler, budget("a"), CRITICAL, "c2")
+        assert scheduler.names() == ["c1", "c2", "n1", "n2", "n3", "b1"]
 
-    def test_a_job_whose_budget_is_used_up_lets_other_models_pass(self, yard: Yard) -> None:
+    def test_a_job_whose_budget_is_used_up_lets_other_models_pass(self, scheduler: Scheduler) -> None:
         """Those of its own model stay behind it in their order; the other model's come in theirs."""
         slow = budget("slow", ONE_A_SECOND)
-        put(yard, slow, BATCH, "slow-1", "slow-2")
-        put(yard, FREE, BATCH, "free-1")
-        put(yard, slow, BATCH, "slow-3")
-        put(yard, FREE, BATCH, "free-2")
-        assert yard.names() == ["slow-1", "free-1", "free-2"]
+        put(scheduler, slow, BATCH, "slow-1", "slow-2")
+        put(scheduler, FREE, BATCH, "free-1")
+        put(scheduler, slow, BATCH, "slow-3")
+        put(scheduler, FREE, BATCH, "free-2")
+        assert scheduler.names() == ["slow-1", "free-1", "free-2"]
         for name in ("slow-2", "slow-3"):
-            wait(yard, REFILL)
-            assert yard.names() == [name]
+            wait(scheduler, REFILL)
+            assert scheduler.names() == [name]
 
-    def test_a_job_that_comes_back_stands_where_it_stood(self, yard: Yard) -> None:
+    def test_a_job_that_comes_back_stands_where_it_stood(self, scheduler: Scheduler) -> None:
         """Before those of its model that wait for the budget, and before those that came meanwhile."""
         slow = budget("slow", ONE_A_SECOND)
-        put(yard, slow, BATCH, "slow-1", "slow-2")
-        (first,) = yard.claim()
-        assert yard.names() == []
-        assert yard.hand.requeue(first, delay_ms=100) == 1
-        put(yard, slow, BATCH, "slow-3")
+        put(scheduler, slow, BATCH, "slow-1", "slow-2")
+        (first,) = scheduler.claim()
+        assert scheduler.names() == []
+        assert scheduler.scripts.requeue(first, delay_ms=100) == 1
+        put(scheduler, slow, BATCH, "slow-3")
         for name in ("slow-1", "slow-2", "slow-3"):
-            wait(yard, REFILL)
-            assert yard.names() == [name]
+            wait(scheduler, REFILL)
+            assert scheduler.names() == [name]
 
-    def test_that_a_model_waits_in_one_lane_says_nothing_of_another(self, yard: Yard) -> None:
+    def test_that_a_model_waits_in_one_lane_says_nothing_of_another(self, scheduler: Scheduler) -> None:
         """Batch stops at its floor; critical has what is above nothing."""
         shared = budget("m", 600)
-        put(yard, shared, BATCH, *(f"b{n}" for n in range(9)))
-        assert len(yard.names()) == 4
-        put(yard, shared, CRITICAL, "c")
-        assert yard.names() == ["c"]
+        put(scheduler, shared, BATCH, *(f"b{n}" for n in range(9)))
+        assert len(scheduler.names()) == 4
+        put(scheduler, shared, CRITICAL, "c")
+        assert scheduler.names() == ["c"]
 
-    def test_a_long_backlog_of_one_model_holds_up_no_other(self, yard: Yard) -> None:
+    def test_a_long_backlog_of_one_model_holds_up_no_other(self, scheduler: Scheduler) -> None:
         """However many jobs stand before it, the next claim finds it."""
         slow = budget("slow", ONE_A_SECOND)
-        put(yard, slow, BATCH, *(f"slow-{n}" for n in range(1_300)))
-        assert yard.names() == ["slow-0"]
-        put(yard, FREE, BATCH, "free")
-        assert yard.names(1) == ["free"]
+        put(scheduler, slow, BATCH, *(f"slow-{n}" for n in range(1_300)))
+        assert scheduler.names() == ["slow-0"]
+        put(scheduler, FREE, BATCH, "free")
+        assert scheduler.names(1) == ["free"]
 
-    def test_of_many_models_that_wait_none_is_forgotten(self, yard: Yard) -> None:
+    def test_of_many_models_that_wait_none_is_forgotten(self, scheduler: Scheduler) -> None:
         """A claim looks at 32 models of a lane; of more, at others each time."""
         for n in range(200):
-            put(yard, budget(f"slow-{n}", ONE_A_SECOND), BATCH, f"first-{n}", f"second-{n}")
+            put(scheduler, budget(f"slow-{n}", ONE_A_SECOND), BATCH, f"first-{n}", f"second-{n}")
         for _ in range(100):
-            yard.claim(100)
-        put(yard, FREE, BATCH, "free")
-        assert "free" in [name for _ in range(120) for name in yard.names(1)]
+            scheduler.claim(100)
+        put(scheduler, FREE, BATCH, "free")
+        assert "free" in [name for _ in range(120) for name in scheduler.names(1)]
 
     @pytest.mark.parametrize(
         "model", ["calls", "lapsed", 'quo"te', "back\\slash", "модель", "new\nline", "a:b", "{a}|b", "", "%s *?["]
     )
-    def test_a_model_of_any_name_has_a_line_and_a_budget(self, yard: Yard, model: str) -> None:
+    def test_a_model_of_any_name_has_a_line_and_a_budget(self, scheduler: Scheduler, model: str) -> None:
         """It waits for its own budget, holds up no other, and goes in its time."""
         slow = budget(model, ONE_A_SECOND)
-        put(yard, slow, BATCH, "slow-1", "slow-2")
-        put(yard, FREE, BATCH, "free")
-        assert yard.names() == ["slow-1", "free"]
-        wait(yard, REFILL)
-        assert yard.names() == ["slow-2"]
+        put(scheduler, slow, BATCH, "slow-1", "slow-2")
+        put(scheduler, FREE, BATCH, "free")
+        assert scheduler.names() == ["slow-1", "free"]
+        wait(scheduler, REFILL)
+        assert scheduler.names() == ["slow-2"]
 
-    def test_a_line_is_of_one_model_and_one_tenant(self, yard: Yard) -> None:
+    def test_a_line_is_of_one_model_and_one_tenant(self, scheduler: Scheduler) -> None:
         """Names with colons do not run into each other."""
-        put(yard, budget("a:b", ONE_A_SECOND), BATCH, "one-1", "one-2", tenant="c")
-        put(yard, budget("a", ONE_A_SECOND), BATCH, "two-1", "two-2", tenant="b:c")
-        assert sorted(yard.names()) == ["one-1", "two-1"]
+        put(scheduler, budget("a:b", ONE_A_SECOND), BATCH, "one-1", "one-2", tenant="c")
+        put(scheduler, budget("a", ONE_A_SECOND), BATCH, "two-1", "two-2", tenant="b:c")
+        assert sorted(scheduler.names()) == ["one-1", "two-1"]
 
     @pytest.mark.parametrize("terms", ["tomorrow", "{}", "[]", "7", '{"name": 7}', ""])
-    def test_terms_that_make_no_sense_hold_up_nobody(self, yard: Yard, terms: str) -> None:
+    def test_terms_that_make_no_sense_hold_up_nobody(self, scheduler: Scheduler, terms: str) -> None:
         """What somebody else wrote there is asked for anew; the other models go on."""
-        put(yard, budget("m"), BATCH, "m")
-        put(yard, FREE, BATCH, "free")
-        yard.raw.hset("lanes:terms", "batch:m", terms)
-        assert yard.names() == ["free"]
-        assert yard.hand.unknown == [("batch", "m")]
-        yard.raw.hset("lanes:terms", "batch:m", budget("m").terms)
-        assert yard.names() == ["m"]
+        put(scheduler, budget("m"), BATCH, "m")
+        put(scheduler, FREE, BATCH, "free")
+        scheduler.raw.hset("lanes:terms", "batch:m", terms)
+        assert scheduler.names() == ["free"]
+        assert scheduler.scripts.unknown == [("batch", "m")]
+        scheduler.raw.hset("lanes:terms", "batch:m", budget("m").terms)
+        assert scheduler.names() == ["m"]
 
 
 class TestRoom:
     """Who cannot go yet finds room left when he can."""
 
-    def test_a_large_prompt_is_not_starved_by_small_ones(self, yard: Yard) -> None:
+    def test_a_large_prompt_is_not_starved_by_small_ones(self, scheduler: Scheduler) -> None:
         """Small jobs behind it, in its lane and below, are queued without end; it goes once its tokens are there."""
         tokens = budget("m", itpm=6_000)
-        put(yard, tokens, NORMAL, "before", cost=Cost(input_tokens=1_000, output_tokens=0))
-        assert yard.names() == ["before"]
-        put(yard, tokens, NORMAL, "large", cost=Cost(input_tokens=1_200, output_tokens=0))
+        put(scheduler, tokens, NORMAL, "before", cost=Cost(input_tokens=1_000, output_tokens=0))
+        assert scheduler.names() == ["before"]
+        put(scheduler, tokens, NORMAL, "large", cost=Cost(input_tokens=1_200, output_tokens=0))
         small, found = itertools.count(), list[str]()
         for _ in range(30):
             for lane in (NORMAL, BATCH):
-                put(yard, tokens, lane, f"small-{next(small)}", cost=Cost(input_tokens=10, output_tokens=0))
-            found += yard.names(1)
-            wait(yard, 0.5)
+                put(scheduler, tokens, lane, f"small-{next(small)}", cost=Cost(input_tokens=10, output_tokens=0))
+            found += scheduler.names(1)
+            wait(scheduler, 0.5)
         assert found[0] == "large"
 
-    def test_every_lane_but_critical_leaves_its_floor(self, yard: Yard) -> None:
+    def test_every_lane_but_critical_leaves_its_floor(self, scheduler: Scheduler) -> None:
         """Of ten at once batch takes half, normal three quarters, critical all."""
         for lane, number in ((BATCH, 4), (NORMAL, 7), (CRITICAL, 9)):
-            put(yard, budget(lane.name, 600), lane, *(f"{lane.name}-{n}" for n in range(20)))
-            assert len(yard.names()) == number
+            put(scheduler, budget(lane.name, 600), lane, *(f"{lane.name}-{n}" for n in range(20)))
+            assert len(scheduler.names()) == number
 
     @pytest.mark.parametrize("tokens", [-100_000, 10**400, -math.inf, math.nan])
-    def test_a_cost_that_makes_no_sense_gives_the_budget_nothing(self, yard: Yard, tokens: float) -> None:
+    def test_a_cost_that_makes_no_sense_gives_the_budget_nothing(self, scheduler: Scheduler, tokens: float) -> None:
         """Nor does it take from it: a foreign producer's header may say anything."""
         drawn_on, half = budget("m", itpm=6_000), Cost(input_tokens=700, output_tokens=0)
-        put(yard, drawn_on, CRITICAL, "one", "two", "three", cost=half)
-        assert yard.names() == ["one", "two"]
-        put(yard, drawn_on, NORMAL, "foreign", cost=Cost(input_tokens=tokens))  # type: ignore[arg-type]
-        assert yard.names() == ["foreign"]
-        assert yard.names() == []
-        wait(yard, 7.1)
-        assert yard.names() == ["three"]
+        put(scheduler, drawn_on, CRITICAL, "one", "two", "three", cost=half)
+        assert scheduler.names() == ["one", "two"]
+        put(scheduler, drawn_on, NORMAL, "foreign", cost=Cost(input_tokens=tokens))  # type: ignore[arg-type]
+        assert scheduler.names() == ["foreign"]
+        assert scheduler.names() == []
+        wait(scheduler, 7.1)
+        assert scheduler.names() == ["three"]
 
-    def test_a_lane_above_counts_while_a_live_worker_serves_it(self, yard: Yard) -> None:
+    def test_a_lane_above_counts_while_a_live_worker_serves_it(self, scheduler: Scheduler) -> None:
         """What is left for a job that nobody takes would be lost: 15 s after its last sign of life nothing is left."""
         shared = budget("m", ONE_A_SECOND)
-        put(yard, shared, CRITICAL, "c")
-        put(yard, shared, BATCH, "b1", "b2")
-        yard.raw.zadd("lanes:workers:critical", {"w": now_ms(yard)})
-        assert yard.names(queues=("batch",)) == []
-        wait(yard, SIGN_LASTS - 1)
-        assert yard.names(queues=("batch",)) == []
-        wait(yard, 2)
-        assert yard.names(queues=("batch",)) == ["b1"]
-        yard.raw.zadd("lanes:workers:critical", {"w": now_ms(yard)})
-        wait(yard, REFILL)
-        assert yard.names(queues=("batch",)) == []
-        assert yard.names() == ["c"]
+        put(scheduler, shared, CRITICAL, "c")
+        put(scheduler, shared, BATCH, "b1", "b2")
+        scheduler.raw.zadd("lanes:workers:critical", {"w": now_ms(scheduler)})
+        assert scheduler.names(queues=("batch",)) == []
+        wait(scheduler, SIGN_LASTS - 1)
+        assert scheduler.names(queues=("batch",)) == []
+        wait(scheduler, 2)
+        assert scheduler.names(queues=("batch",)) == ["b1"]
+        scheduler.raw.zadd("lanes:workers:critical", {"w": now_ms(scheduler)})
+        wait(scheduler, REFILL)
+        assert scheduler.names(queues=("batch",)) == []
+        assert scheduler.names() == ["c"]
 
-    def test_of_a_crowd_that_waits_one_comes_for_each_job(self, yard: Yard) -> None:
+    def test_of_a_crowd_that_waits_one_comes_for_each_job(self, scheduler: Scheduler) -> None:
         """Each is told another time, a refill later than the one before, and finds a job then; all else sleep."""
         shared = budget("m", 600)
-        put(yard, shared, CRITICAL, *(f"c{n}" for n in range(200)))
-        assert len(yard.names()) == 9
-        workers = [yard.hand, *(yard.worker() for _ in range(50))]
+        put(scheduler, shared, CRITICAL, *(f"c{n}" for n in range(200)))
+        assert len(scheduler.names()) == 9
+        workers = [scheduler.scripts, *(scheduler.worker() for _ in range(50))]
         for worker in workers:
-            assert yard.claim(hand=worker, sleep_ms=250) == []
-        waits = sorted(yard.wait_s(worker) for worker in workers)
+            assert scheduler.claim(scripts=worker, sleep_ms=250) == []
+        waits = sorted(scheduler.wait_s(worker) for worker in workers)
         woken = [seconds for seconds in waits if seconds < 0.25]
         assert len(woken) == 3
         assert all(later - earlier >= 0.9 / 9.8 for earlier, later in itertools.pairwise(woken))
         assert all(seconds == 0.25 for seconds in waits[3:])
-        start = yard.client.now
-        for worker in sorted(workers, key=yard.wait_s)[:3]:
-            yard.client.now = start + yard.wait_s(worker)
-            assert len(yard.claim(hand=worker)) == 1
+        start = scheduler.client.now
+        for worker in sorted(workers, key=scheduler.wait_s)[:3]:
+            scheduler.client.now = start + scheduler.wait_s(worker)
+            assert len(scheduler.claim(scripts=worker)) == 1
 
-    def test_a_claim_leaves_no_more_than_a_bell_for_what_is_left(self, yard: Yard) -> None:
-        """A worker that could have had more rings once for the next; one that took all rings for nobody."""
-        put(yard, FREE, BATCH, "b1", "b2")
-        yard.raw.delete("lanes:bell:batch")
-        assert yard.names(1) == ["b1"]
-        assert yard.raw.llen("lanes:bell:batch") == 1
-        yard.raw.delete("lanes:bell:batch")
-        assert yard.names(1) == ["b2"]
-        assert yard.raw.llen("lanes:bell:batch") == 0
+    def test_a_claim_leaves_no_more_than_a_wakeup_for_what_is_left(self, scheduler: Scheduler) -> None:
+        """A worker that could have had more wakes one for the next; one that took all wakes for nobody."""
+        put(scheduler, FREE, BATCH, "b1", "b2")
+        scheduler.raw.delete("lanes:bell:batch")
+        assert scheduler.names(1) == ["b1"]
+        assert scheduler.raw.llen("lanes:bell:batch") == 1
+        scheduler.raw.delete("lanes:bell:batch")
+        assert scheduler.names(1) == ["b2"]
+        assert scheduler.raw.llen("lanes:bell:batch") == 0
 
 
 class TestShares:
     """What a lane is guaranteed of the slots, where no budget holds anybody back."""
 
-    def test_batch_gets_its_share_of_the_slots_beside_endless_normal(self, yard: Yard) -> None:
+    def test_batch_gets_its_share_of_the_slots_beside_endless_normal(self, scheduler: Scheduler) -> None:
         """Once its head has waited for long, one slot in twenty that come free."""
-        assert self.race(yard, NORMAL, BATCH, age=60)["batch"] == pytest.approx(20, abs=1)
+        assert self.race(scheduler, NORMAL, BATCH, age=60)["batch"] == pytest.approx(20, abs=1)
 
-    def test_normal_and_batch_get_theirs_together(self, yard: Yard) -> None:
+    def test_normal_and_batch_get_theirs_together(self, scheduler: Scheduler) -> None:
         """Two lanes below one that is endless do not take each other's share."""
         for n in range(400):
-            put(yard, FREE, NORMAL, f"n{n}", age=60)
-            put(yard, FREE, BATCH, f"b{n}", age=60)
-        served = self.served(yard, 200)
+            put(scheduler, FREE, NORMAL, f"n{n}", age=60)
+            put(scheduler, FREE, BATCH, f"b{n}", age=60)
+        served = self.served(scheduler, 200)
         assert served["batch"] == pytest.approx(10, abs=1)
 
-    def test_a_lane_that_has_not_waited_gets_no_share(self, yard: Yard) -> None:
+    def test_a_lane_that_has_not_waited_gets_no_share(self, scheduler: Scheduler) -> None:
         """Minutes are fine for batch, until its head has waited for half of one."""
-        assert self.race(yard, NORMAL, BATCH, age=29)["batch"] == 0
+        assert self.race(scheduler, NORMAL, BATCH, age=29)["batch"] == 0
 
     @pytest.mark.parametrize("lane", [NORMAL, BATCH])
-    def test_nobody_goes_before_critical(self, yard: Yard, lane: Lane) -> None:
+    def test_nobody_goes_before_critical(self, scheduler: Scheduler, lane: Lane) -> None:
         """A person waits; what is below has what critical leaves."""
-        assert self.race(yard, CRITICAL, lane, age=600)[lane.name] == 0
+        assert self.race(scheduler, CRITICAL, lane, age=600)[lane.name] == 0
 
-    def test_a_share_is_of_time_where_calls_differ(self, yard: Yard) -> None:
+    def test_a_share_is_of_time_where_calls_differ(self, scheduler: Scheduler) -> None:
         """In a budget of tokens, a batch of prompts ten times as large gets one call in two hundred."""
         tokens = budget("m", itpm=60_000_000)
         for n in range(1_000):
-            put(yard, tokens, NORMAL, f"n{n}", cost=Cost(input_tokens=100, output_tokens=0))
-            put(yard, tokens, BATCH, f"b{n}", cost=Cost(input_tokens=1_000, output_tokens=0), age=60)
-        served = self.served(yard, 1_000)
+            put(scheduler, tokens, NORMAL, f"n{n}", cost=Cost(input_tokens=100, output_tokens=0))
+            put(scheduler, tokens, BATCH, f"b{n}", cost=Cost(input_tokens=1_000, output_tokens=0), age=60)
+        served = self.served(scheduler, 1_000)
         assert served["batch"] * 1_000 / (served["normal"] * 100) == pytest.approx(0.05, abs=0.02)
 
-    def race(self, yard: Yard, above: Lane, below: Lane, age: float) -> Counter[str]:
+    def race(self, scheduler: Scheduler, above: Lane, below: Lane, age: float) -> Counter[str]:
         """Let two lanes with endless backlogs race for 400 slots."""
         for n in range(400):
-            put(yard, FREE, above, f"above-{n}")
-            put(yard, FREE, below, f"below-{n}", age=age)
-        return self.served(yard, 400)
+            put(scheduler, FREE, above, f"above-{n}")
+            put(scheduler, FREE, below, f"below-{n}", age=age)
+        return self.served(scheduler, 400)
 
     @staticmethod
-    def served(yard: Yard, slots: int) -> Counter[str]:
+    def served(scheduler: Scheduler, slots: int) -> Counter[str]:
         """Hand out jobs one by one, and count them by lane."""
         counts: Counter[str] = Counter()
         for _ in range(slots):
-            (held,) = yard.claim()
-            yard.hand.ack(held)
+            (held,) = scheduler.claim()
+            scheduler.scripts.ack(held)
             counts[held.queue] += 1
         return counts
 
@@ -299,37 +299,37 @@ class TestShares:
 class TestTenants:
     """Within a lane, tenants take turns, in the budget's time and by their weights."""
 
-    def test_a_tenant_with_few_jobs_does_not_wait_for_one_with_many(self, yard: Yard) -> None:
+    def test_a_tenant_with_few_jobs_does_not_wait_for_one_with_many(self, scheduler: Scheduler) -> None:
         """Twenty tenants with ten jobs each behind one with 3,000 are done when 210 jobs have gone."""
-        put(yard, FREE, BATCH, *(f"many-{n}" for n in range(3_000)), tenant="many")
+        put(scheduler, FREE, BATCH, *(f"many-{n}" for n in range(3_000)), tenant="many")
         few = {f"t{t}-{n}" for t in range(20) for n in range(10)}
         for t in range(20):
-            put(yard, FREE, BATCH, *(f"t{t}-{n}" for n in range(10)), tenant=f"t{t}")
-        assert few <= set(self.served(yard, 212))
+            put(scheduler, FREE, BATCH, *(f"t{t}-{n}" for n in range(10)), tenant=f"t{t}")
+        assert few <= set(self.served(scheduler, 212))
 
-    def test_one_tenants_jobs_go_in_their_order(self, yard: Yard) -> None:
+    def test_one_tenants_jobs_go_in_their_order(self, scheduler: Scheduler) -> None:
         """Turns are between tenants; by priority and age among those of one."""
         for n in range(20):
-            put(yard, FREE, BATCH, f"a-{n:02}", tenant="a")
-            put(yard, FREE, BATCH, f"b-{n:02}", tenant="b")
-        order = self.served(yard, 40)
+            put(scheduler, FREE, BATCH, f"a-{n:02}", tenant="a")
+            put(scheduler, FREE, BATCH, f"b-{n:02}", tenant="b")
+        order = self.served(scheduler, 40)
         assert [name for name in order if name.startswith("a")] == [f"a-{n:02}" for n in range(20)]
         assert [name for name in order if name.startswith("b")] == [f"b-{n:02}" for n in range(20)]
 
     @pytest.mark.parametrize("model", ["m", "other"])
-    def test_weights_are_kept(self, yard: Yard, model: str) -> None:
+    def test_weights_are_kept(self, scheduler: Scheduler, model: str) -> None:
         """Three to one within five per cent, whether the tenants use one model or two."""
-        yard.raw.hset("lanes:weights", "acme", 3)
-        put(yard, budget("m"), BATCH, *(f"acme-{n}" for n in range(400)), tenant="acme")
-        put(yard, budget(model), BATCH, *(f"other-{n}" for n in range(400)), tenant="other")
-        order = self.served(yard, 400)
+        scheduler.raw.hset("lanes:weights", "acme", 3)
+        put(scheduler, budget("m"), BATCH, *(f"acme-{n}" for n in range(400)), tenant="acme")
+        put(scheduler, budget(model), BATCH, *(f"other-{n}" for n in range(400)), tenant="other")
+        order = self.served(scheduler, 400)
         assert sum(name.startswith("acme") for name in order) == pytest.approx(300, rel=0.05)
 
-    def test_turns_are_counted_in_the_budgets_time(self, yard: Yard) -> None:
+    def test_turns_are_counted_in_the_budgets_time(self, scheduler: Scheduler) -> None:
         """A tenant whose prompts are five times as large gets a fifth of the jobs, and the same time."""
         tokens = budget("m", itpm=60_000_000)
         put(
-            yard,
+            scheduler,
             tokens,
             BATCH,
             *(f"s-{n}" for n in range(300)),
@@ -337,55 +337,55 @@ class TestTenants:
             cost=Cost(input_tokens=100, output_tokens=0),
         )
         put(
-            yard,
+            scheduler,
             tokens,
             BATCH,
             *(f"l-{n}" for n in range(300)),
             tenant="l",
             cost=Cost(input_tokens=500, output_tokens=0),
         )
-        order = self.served(yard, 240)
+        order = self.served(scheduler, 240)
         assert sum(name.startswith("l") for name in order) == pytest.approx(40, abs=2)
 
-    def test_nobody_saves_up(self, yard: Yard) -> None:
+    def test_nobody_saves_up(self, scheduler: Scheduler) -> None:
         """A tenant that comes back after a while of nothing takes turns from then on."""
-        put(yard, FREE, BATCH, *(f"a-{n}" for n in range(300)), tenant="a")
-        put(yard, FREE, BATCH, "b-first", tenant="b")
-        self.served(yard, 200)
-        put(yard, FREE, BATCH, *(f"b-{n}" for n in range(100)), tenant="b")
-        assert sum(name.startswith("b") for name in self.served(yard, 100)) == pytest.approx(50, abs=1)
+        put(scheduler, FREE, BATCH, *(f"a-{n}" for n in range(300)), tenant="a")
+        put(scheduler, FREE, BATCH, "b-first", tenant="b")
+        self.served(scheduler, 200)
+        put(scheduler, FREE, BATCH, *(f"b-{n}" for n in range(100)), tenant="b")
+        assert sum(name.startswith("b") for name in self.served(scheduler, 100)) == pytest.approx(50, abs=1)
 
-    def test_a_model_that_was_held_back_gives_nobody_more_than_his_turns(self, yard: Yard) -> None:
+    def test_a_model_that_was_held_back_gives_nobody_more_than_his_turns(self, scheduler: Scheduler) -> None:
         """The lane's time does not go back to where a waiting tenant's turn stood: who is new starts at the present."""
         slow = budget("slow", ONE_A_SECOND)
-        put(yard, slow, BATCH, "slow-1", "slow-2", "slow-3", tenant="waiting")
-        put(yard, FREE, BATCH, *(f"a-{n}" for n in range(400)), tenant="a")
-        assert yard.names(1) == ["slow-1"]
-        self.served(yard, 200)
-        wait(yard, REFILL)
-        assert yard.names(1) == ["slow-2"]
-        put(yard, FREE, BATCH, *(f"b-{n}" for n in range(100)), tenant="b")
-        assert sum(name.startswith("b") for name in self.served(yard, 100)) == pytest.approx(50, abs=2)
+        put(scheduler, slow, BATCH, "slow-1", "slow-2", "slow-3", tenant="waiting")
+        put(scheduler, FREE, BATCH, *(f"a-{n}" for n in range(400)), tenant="a")
+        assert scheduler.names(1) == ["slow-1"]
+        self.served(scheduler, 200)
+        wait(scheduler, REFILL)
+        assert scheduler.names(1) == ["slow-2"]
+        put(scheduler, FREE, BATCH, *(f"b-{n}" for n in range(100)), tenant="b")
+        assert sum(name.startswith("b") for name in self.served(scheduler, 100)) == pytest.approx(50, abs=2)
 
-    def test_tenants_leave_nothing_behind_but_their_turns(self, yard: Yard) -> None:
+    def test_tenants_leave_nothing_behind_but_their_turns(self, scheduler: Scheduler) -> None:
         """Of those, 10,000 of a lane at most are kept, however many tenants there ever were."""
-        put(yard, budget("slow", ONE_A_SECOND), BATCH, "slow-1", "slow-2", tenant="waiting")
-        assert yard.names(1) == ["slow-1"]
-        yard.raw.zadd("lanes:turns:batch", {f"earlier-{n}": 1 + n for n in range(20_000)})
+        put(scheduler, budget("slow", ONE_A_SECOND), BATCH, "slow-1", "slow-2", tenant="waiting")
+        assert scheduler.names(1) == ["slow-1"]
+        scheduler.raw.zadd("lanes:turns:batch", {f"earlier-{n}": 1 + n for n in range(20_000)})
         for n in range(64):
-            put(yard, FREE, BATCH, f"j{n}", tenant=f"tenant-{n}")
-            self.served(yard, 1)
-        assert yard.raw.zcard("lanes:turns:batch") == pytest.approx(10_000, abs=64)
-        assert yard.raw.keys("lanes:line:*") == [b"lanes:line:batch:4:slow:waiting"]
-        assert yard.raw.keys("lanes:tenants:*") == [b"lanes:tenants:batch:slow"]
+            put(scheduler, FREE, BATCH, f"j{n}", tenant=f"tenant-{n}")
+            self.served(scheduler, 1)
+        assert scheduler.raw.zcard("lanes:turns:batch") == pytest.approx(10_000, abs=64)
+        assert scheduler.raw.keys("lanes:line:*") == [b"lanes:line:batch:4:slow:waiting"]
+        assert scheduler.raw.keys("lanes:tenants:*") == [b"lanes:tenants:batch:slow"]
 
     @staticmethod
-    def served(yard: Yard, number: int) -> list[str]:
+    def served(scheduler: Scheduler, number: int) -> list[str]:
         """Hand out jobs one after the other."""
         names = []
         for _ in range(number):
-            (held,) = yard.claim()
-            yard.hand.ack(held)
+            (held,) = scheduler.claim()
+            scheduler.scripts.ack(held)
             names.append(held.name)
         return names
 
@@ -394,24 +394,24 @@ class TestLimitedJobs:
     """Jobs that wait for a budget are jobs of their lane, for whoever counts and drops them."""
 
     @pytest.fixture
-    def hand(self, lanes_app: Any, client: Redis) -> Hand:
+    def scripts(self, lanes_app: Any, client: Redis) -> ScriptClient:
         """Three jobs of which the budget has let one go."""
         drawn = Settings(limits=Limits(rpm=1), api_keys=lanes_app.lanes_settings_given.api_keys)
         write_terms(client, "", drawn, [("batch", "slow")])
         for n in range(3):
             headers = {MODEL: "slow", COST: cost_header(Cost())}
             lanes_app.send_task("kit.job", task_id=f"j{n}", queue="batch", ignore_result=True, headers=headers)
-        hand = Hand(client)
-        assert hand.names() == ["j0"]
-        return hand
+        scripts = ScriptClient(client)
+        assert scripts.names() == ["j0"]
+        return scripts
 
-    def test_they_are_counted_and_purged(self, lanes_app: Any, hand: Hand) -> None:
+    def test_they_are_counted_and_purged(self, lanes_app: Any, scripts: ScriptClient) -> None:
         """Depth and purge know of them."""
         assert get_queue_stats(lanes_app)["lanes"]["batch"]["depth"] == 2
         with lanes_app.connection_for_write() as connection:
             assert connection.default_channel.queue_purge("batch") == 2
         assert get_queue_stats(lanes_app)["lanes"]["batch"]["depth"] == 0
-        assert hand.names() == []
+        assert scripts.names() == []
 
     def test_jobs_of_many_models_are_purged(self, lanes_app: Any, client: Redis) -> None:
         """All of them, although no script looks at more than 32 models of a lane in one go."""
@@ -422,36 +422,36 @@ class TestLimitedJobs:
             assert connection.default_channel.queue_purge("batch") == 201
         assert not client.exists("lanes:jobs", "lanes:texts", "lanes:models:batch", "lanes:scheduled")
 
-    def test_a_deleted_queue_leaves_nothing(self, lanes_app: Any, client: Redis, hand: Hand) -> None:
+    def test_a_deleted_queue_leaves_nothing(self, lanes_app: Any, client: Redis, scripts: ScriptClient) -> None:
         """What waits goes with it; what a worker holds is the worker's."""
         with lanes_app.connection_for_write() as connection:
             queue = lanes_app.amqp.queues["batch"](connection.default_channel)
             queue.declare()  # kombu deletes what it knows the bindings of
             queue.delete()
-        assert hand.places("batch") == 0
+        assert scripts.places("batch") == 0
         assert client.hkeys("lanes:jobs") == [b"j0"]
 
-    def test_a_lane_with_jobs_that_wait_is_not_empty(self, lanes_app: Any, hand: Hand) -> None:
+    def test_a_lane_with_jobs_that_wait_is_not_empty(self, lanes_app: Any, scripts: ScriptClient) -> None:
         """Deleting a queue if it is empty leaves it."""
         with lanes_app.connection_for_write() as connection:
             queue = lanes_app.amqp.queues["batch"](connection.default_channel)
             queue.declare()
             queue.delete(if_empty=True)
-        assert hand.places("batch") == 2
+        assert scripts.places("batch") == 2
 
 
 @pytest.mark.parametrize("suspects", [3, 100])
-def test_suspects_of_one_tenant_hide_no_others_jobs(yard: Yard, suspects: int) -> None:
+def test_suspects_of_one_tenant_hide_no_others_jobs(scheduler: Scheduler, suspects: int) -> None:
     """Two processes have died while they held them; one that holds one of them works on beside it."""
-    yard.raw.hset("lanes:weights", "killer", 1_000)
-    put(yard, FREE, BATCH, *(f"served-{n}" for n in range(5)), tenant="other")
-    assert all(yard.hand.ack(held) for held in yard.claim(5))
-    wait(yard, 11)  # from then on there is no limit
-    put(yard, FREE, BATCH, *(f"killer-{n}" for n in range(suspects)), tenant="killer")
+    scheduler.raw.hset("lanes:weights", "killer", 1_000)
+    put(scheduler, FREE, BATCH, *(f"served-{n}" for n in range(5)), tenant="other")
+    assert all(scheduler.scripts.ack(held) for held in scheduler.claim(5))
+    wait(scheduler, 11)  # from then on there is no limit
+    put(scheduler, FREE, BATCH, *(f"killer-{n}" for n in range(suspects)), tenant="killer")
     for _ in range(2):
-        assert len(yard.names(suspects, hand=yard.worker())) == suspects
-        yard.wait_beside(18)
-    put(yard, FREE, BATCH, "other", tenant="other")
+        assert len(scheduler.names(suspects, scripts=scheduler.worker())) == suspects
+        scheduler.wait_beside(18)
+    put(scheduler, FREE, BATCH, "other", tenant="other")
 
-    assert yard.names(1, hand=yard.worker()) == ["killer-0"]
-    assert yard.names(1, hand=yard.worker(), has_suspect=True) == ["other"]
+    assert scheduler.names(1, scripts=scheduler.worker()) == ["killer-0"]
+    assert scheduler.names(1, scripts=scheduler.worker(), has_suspect=True) == ["other"]

@@ -8,9 +8,9 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand
+from broker_kit.script_client import ScriptClient
 from budget_kit.clock import ClockedRedis
-from budget_kit.yard import REQUEST, Yard
+from budget_kit.scheduler import REQUEST, Scheduler
 
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, LANES
@@ -40,19 +40,19 @@ def cost_of_a_job(app: Any, client: Redis, headers: dict[str, Any], text: str = 
 
     For each step it is the least of some rounds: a busy machine takes the processor away in the midst of a script.
     """
-    hand, held = Hand(client), []
+    scripts, held = ScriptClient(client), []
 
     def publish() -> None:
         app.send_task("kit.job", (text,), queue="batch", ignore_result=True, headers=headers)
 
     def claim() -> None:
-        held.extend(hand.claim())
+        held.extend(scripts.claim())
 
     def requeue() -> None:
-        assert hand.requeue(held.pop()) == 1
+        assert scripts.requeue(held.pop()) == 1
 
     def ack() -> None:
-        assert hand.ack(held.pop()) == 1
+        assert scripts.ack(held.pop()) == 1
 
     costs: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
@@ -106,20 +106,20 @@ def test_a_claim_costs_the_same_however_many_wait(lanes_app: Any, client: Redis,
 FEW = Budget("key:m", "m", Limits(rpm=1), LANES, sharers=("batch",))
 
 
-def ask(yard: Yard, number: int) -> bool:
+def ask(scheduler: Scheduler, number: int) -> bool:
     """Ask for a call that will ask again; say whether it may leave."""
     claim = (f"call-{number}", "slots:call")
-    return FEW.reserve(yard.client, BATCH, REQUEST, claim=claim, waits=True).granted
+    return FEW.reserve(scheduler.client, BATCH, REQUEST, claim=claim, waits=True).granted
 
 
 def test_waiting_in_a_slot_costs_the_same_however_many_wait(client: Redis) -> None:
     """A thousand calls that wait for a budget slow down neither each other nor a worker's claim."""
-    yard, costs = Yard(ClockedRedis(client)), []
-    assert ask(yard, 0)
+    scheduler, costs = Scheduler(ClockedRedis(client)), []
+    assert ask(scheduler, 0)
     for last in (50, 1_000):
         for number in range(1, last + 1):
-            assert not ask(yard, number)
-        costs.append([least_us(client, partial(ask, yard, last)), least_us(client, yard.claim)])
+            assert not ask(scheduler, number)
+        costs.append([least_us(client, partial(ask, scheduler, last)), least_us(client, scheduler.claim)])
 
     (few_ask, few_claim), (many_ask, many_claim) = costs
     assert many_ask < 2 * few_ask
@@ -128,11 +128,11 @@ def test_waiting_in_a_slot_costs_the_same_however_many_wait(client: Redis) -> No
 
 def test_counting_a_lanes_jobs_costs_the_same_however_many_lines_it_has(client: Redis) -> None:
     """The oldest job is looked for in some lines only."""
-    yard, costs = Yard(client), []
+    scheduler, costs = Scheduler(client), []
     for models, tenants in ((1, 32), (8, 60)):
         for model, tenant in product(range(models), range(tenants)):
-            yard.put(replace(FEW, model=f"m{model}"), BATCH, tenant=f"tenant-{tenant}")
-        costs.append(least_us(client, lambda: Hand(client).places("batch")))
+            scheduler.put(replace(FEW, model=f"m{model}"), BATCH, tenant=f"tenant-{tenant}")
+        costs.append(least_us(client, lambda: ScriptClient(client).places("batch")))
 
     few, many = costs
     assert many < 3 * few
@@ -175,10 +175,10 @@ def least_us(client: Redis, action: Callable[[], Any]) -> float:
 
 def cost_of_a_claim(app: Any, client: Redis, tenants: int, jobs: int) -> float:
     """Return what the server spends on claiming a job, where so many tenants have so many jobs each."""
-    hand = Hand(client)
+    scripts = ScriptClient(client)
     with app.producer_or_acquire() as producer, producer.batch():
         for tenant in range(tenants):
             for _ in range(max(jobs, ROUNDS if tenants == 1 else 1)):
                 headers = {MODEL: "m", TENANT: f"tenant-{tenant}"}
                 app.send_task("kit.job", queue="batch", ignore_result=True, headers=headers, producer=producer)
-    return least_us(client, lambda: hand.claim()[0])
+    return least_us(client, lambda: scripts.claim()[0])

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, params, web_app
+from client_rig import IN_TIME_S, Rig, params, web_app
 from worker_process import worker
 
 from celery_app import dead_letters
@@ -67,7 +67,7 @@ def events(up: Rig) -> list[dict[str, Any]]:
                     for fault in faults
                     for lane in ("critical", "batch")
                 }
-                end = time.monotonic() + PATIENCE
+                end = time.monotonic() + IN_TIME_S
                 while jobs - {event["uuid"] for event in seen if event["type"] == "task-failed"} - away(seen):
                     assert time.monotonic() < end, "the jobs' events did not come"
                     with suppress(TimeoutError):
@@ -136,7 +136,7 @@ def test_no_log_shows_a_prompt_however_much_it_is_to_tell(up: Rig, tmp_path: Pat
     with worker(tmp_path, "-c", "2", "-l", "DEBUG", **env) as talkative:
         for task in (create_message, stream_message):
             result = app.tasks[task.name].apply_async(kwargs=params(SAID), queue="critical")
-            assert result.get(timeout=PATIENCE)["type"] == "message"
+            assert result.get(timeout=IN_TIME_S)["type"] == "message"
         output = talkative.output()
     close(app)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from budget_kit.clock import ClockedRedis
-from budget_kit.yard import REQUEST, Yard
+from budget_kit.scheduler import REQUEST, Scheduler
 
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HOUR = 3_600.0
 
 #: Milliseconds and seconds that a lease lasts, and a bit more.
-LEASE_MS, LEASE = 15_000, 16
+LEASE_MS, PAST_LEASE_S = 15_000, 16
 
 #: One call a second, with the headroom that is left, and none saved up.
 ONE_A_SECOND = Budget("key:m", "m", Limits(rpm=62), LANES, sharers=tuple(lane.name for lane in LANES))
@@ -38,106 +38,106 @@ def client(valkey: Any, broker_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def yard(client: Redis) -> Yard:
+def scheduler(client: Redis) -> Scheduler:
     """Lanes whose clock stands still, and was noted."""
-    yard = Yard(ClockedRedis(client))
-    yard.claim()
-    return yard
+    scheduler = Scheduler(ClockedRedis(client))
+    scheduler.claim()
+    return scheduler
 
 
-def claims_in(yard: Yard, seconds: int, **options: Any) -> list[str]:
+def claims_in(scheduler: Scheduler, seconds: int, **options: Any) -> list[str]:
     """Return what a worker is handed that looks once a second."""
     names = []
     for _ in range(seconds):
-        yard.client.now += 1
-        names += yard.names(**options)
+        scheduler.client.now += 1
+        names += scheduler.names(**options)
     return names
 
 
-def test_a_budget_goes_on_at_its_rate_when_the_clock_is_put_back(yard: Yard) -> None:
+def test_a_budget_goes_on_at_its_rate_when_the_clock_is_put_back(scheduler: Scheduler) -> None:
     """Its level was written down at a time that is now to come."""
     for _ in range(40):
-        yard.put(ONE_A_SECOND, BATCH)
-    assert len(claims_in(yard, 5)) >= 4
-    yard.client.now -= HOUR
+        scheduler.put(ONE_A_SECOND, BATCH)
+    assert len(claims_in(scheduler, 5)) >= 4
+    scheduler.client.now -= HOUR
 
-    assert 25 <= len(claims_in(yard, 30)) <= 30
+    assert 25 <= len(claims_in(scheduler, 30)) <= 30
 
 
-def test_jobs_of_a_dead_worker_come_back_when_the_clock_is_put_back(yard: Yard) -> None:
+def test_jobs_of_a_dead_worker_come_back_when_the_clock_is_put_back(scheduler: Scheduler) -> None:
     """Its last sign of life lies in the future then."""
-    yard.put(ONE_A_SECOND, BATCH, "abandoned")
-    (_,) = yard.claim()
-    yard.client.now -= HOUR
+    scheduler.put(ONE_A_SECOND, BATCH, "abandoned")
+    (_,) = scheduler.claim()
+    scheduler.client.now -= HOUR
 
-    assert claims_in(yard, LEASE + 1, hand=yard.worker(), lease_ms=LEASE_MS) == ["abandoned"]
+    assert claims_in(scheduler, PAST_LEASE_S + 1, scripts=scheduler.worker(), lease_ms=LEASE_MS) == ["abandoned"]
 
 
 @pytest.mark.parametrize("step", [20.0, HOUR])
-def test_no_lease_is_over_because_the_clock_was_put_forward(yard: Yard, step: float) -> None:
+def test_no_lease_is_over_because_the_clock_was_put_forward(scheduler: Scheduler, step: float) -> None:
     """Each worker has the time for one more sign of life; what nobody has given one for comes back."""
     for name in ("alive", "abandoned"):
-        yard.put(ONE_A_SECOND, BATCH, name)
-        yard.client.now += 2
-        (held,) = yard.claim(hand=yard.hand if name == "alive" else yard.worker())
+        scheduler.put(ONE_A_SECOND, BATCH, name)
+        scheduler.client.now += 2
+        (held,) = scheduler.claim(scripts=scheduler.scripts if name == "alive" else scheduler.worker())
         if name == "alive":
             alive = held
-    yard.hand.extend(alive)
-    yard.client.now += step
-    other = yard.worker()
+    scheduler.scripts.extend(alive)
+    scheduler.client.now += step
+    other = scheduler.worker()
 
-    assert claims_in(yard, 3, hand=other, lease_ms=LEASE_MS) == []
-    assert yard.hand.extend(alive, lease_ms=LEASE_MS) == []
-    assert claims_in(yard, 10, hand=other, lease_ms=LEASE_MS) == ["abandoned"]
+    assert claims_in(scheduler, 3, scripts=other, lease_ms=LEASE_MS) == []
+    assert scheduler.scripts.extend(alive, lease_ms=LEASE_MS) == []
+    assert claims_in(scheduler, 10, scripts=other, lease_ms=LEASE_MS) == ["abandoned"]
 
 
-def test_what_waits_for_a_time_waits_no_longer_when_the_clock_is_put_back(yard: Yard) -> None:
+def test_what_waits_for_a_time_waits_no_longer_when_the_clock_is_put_back(scheduler: Scheduler) -> None:
     """A second's backoff is a second."""
-    yard.put(ONE_A_SECOND, NORMAL, "again")
-    (held,) = yard.claim()
-    assert yard.hand.requeue(held, delay_ms=1_000)
-    yard.client.now -= HOUR
+    scheduler.put(ONE_A_SECOND, NORMAL, "again")
+    (held,) = scheduler.claim()
+    assert scheduler.scripts.requeue(held, delay_ms=1_000)
+    scheduler.client.now -= HOUR
 
-    assert claims_in(yard, 3) == ["again"]
+    assert claims_in(scheduler, 3) == ["again"]
 
 
-def test_a_call_that_gave_up_waiting_holds_no_room_when_the_clock_is_put_back(yard: Yard) -> None:
+def test_a_call_that_gave_up_waiting_holds_no_room_when_the_clock_is_put_back(scheduler: Scheduler) -> None:
     """It lapses after two seconds."""
-    yard.put(ONE_A_SECOND, CRITICAL)
-    (_,) = yard.claim()
+    scheduler.put(ONE_A_SECOND, CRITICAL)
+    (_,) = scheduler.claim()
     claim = ("call-1", "slots:call")
-    assert not ONE_A_SECOND.reserve(yard.client, CRITICAL, REQUEST, claim=claim, waits=True).granted
-    yard.client.now -= HOUR
-    yard.put(ONE_A_SECOND, BATCH, "next")
+    assert not ONE_A_SECOND.reserve(scheduler.client, CRITICAL, REQUEST, claim=claim, waits=True).granted
+    scheduler.client.now -= HOUR
+    scheduler.put(ONE_A_SECOND, BATCH, "next")
 
-    assert claims_in(yard, 5) == ["next"]
+    assert claims_in(scheduler, 5) == ["next"]
 
 
-def _overload(yard: Yard, times: int) -> None:
+def _overload(scheduler: Scheduler, times: int) -> None:
     """Have as many calls find the API overloaded, a moment apart."""
     for _ in range(times):
-        yard.put(FREE, BATCH)
-        held = _next(yard)
-        yard.client.now += 0.1
-        yard.settle(FREE, held, None, "overloaded")
+        scheduler.put(FREE, BATCH)
+        held = _next(scheduler)
+        scheduler.client.now += 0.1
+        scheduler.settle(FREE, held, None, "overloaded")
 
 
-def _next(yard: Yard) -> Any:
+def _next(scheduler: Scheduler) -> Any:
     for _ in range(100):
-        if jobs := yard.claim():
+        if jobs := scheduler.claim():
             return jobs[0]
-        yard.client.now += 0.1
+        scheduler.client.now += 0.1
     raise AssertionError("nothing leaves")
 
 
-def test_an_api_that_was_overloaded_is_used_again_when_the_clock_is_put_back(yard: Yard) -> None:
+def test_an_api_that_was_overloaded_is_used_again_when_the_clock_is_put_back(scheduler: Scheduler) -> None:
     """Calls that go well after the step count as what came after the last refusal."""
-    _overload(yard, 1)
-    yard.client.now -= HOUR
+    _overload(scheduler, 1)
+    scheduler.client.now -= HOUR
     for _ in range(20):
-        yard.put(FREE, BATCH)
-        held = _next(yard)
-        yard.client.now += 0.1
-        yard.settle(FREE, held)
+        scheduler.put(FREE, BATCH)
+        held = _next(scheduler)
+        scheduler.client.now += 0.1
+        scheduler.settle(FREE, held)
 
-    assert yard.raw.hget(f"lanes:budget:{{{FREE.name}}}", "overload_rate") is None
+    assert scheduler.raw.hget(f"lanes:budget:{{{FREE.name}}}", "overload_rate") is None

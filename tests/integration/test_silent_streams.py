@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 from celery.states import REVOKED
-from client_rig import PATIENCE, Rig, fresh, params, rig, text_of, wait_until
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, text_of, wait_until
 from waitress.server import create_server
 
 from celery_app.client.event_stream import EventStream
@@ -66,14 +66,13 @@ def served_by_waitress(body: Callable[[], Iterable[str]]) -> Iterator[int]:
         yield server.effective_port
     finally:
         server.close()
-        thread.join(PATIENCE)
+        thread.join(IN_TIME_S)
 
 
 class Encoded:
     """What Django and Flask put around a generator of texts: it is closed with the response."""
 
     def __init__(self, texts: Any) -> None:
-        """Take the generator."""
         self._texts = texts
 
     def __iter__(self) -> Iterator[bytes]:
@@ -114,12 +113,12 @@ def served_by_uvicorn(body: Callable[[], Any]) -> Iterator[int]:
         yield port
     finally:
         server.should_exit = True
-        thread.join(PATIENCE)
+        thread.join(IN_TIME_S)
 
 
 def connected(port: int) -> socket.socket:
     """Send a request as a browser does."""
-    reader = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    reader = socket.create_connection(("127.0.0.1", port), IN_TIME_S)
     reader.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     return reader
 
@@ -223,7 +222,7 @@ def test_an_error_is_the_last_event(up: Rig) -> None:
     """Of a job that fails, and of a stream that is gone; the id before it stays the reader's."""
     failed = parsed(up.client.stream(**params(fault="400")).sse())
     gone = up.client.submit("critical", **params())
-    gone.get(timeout=PATIENCE)
+    gone.get(timeout=IN_TIME_S)
     (lost,) = parsed(up.client.stream_from(gone.id).sse())
 
     assert json.loads(failed[-1]["data"])["error"]["type"] == "invalid_request_error"

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import PATIENCE, Rig, fresh, params, rig, text_of, wait_until, web_app
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, text_of, wait_until, web_app
 from worker_process import worker
 
 from celery_app.client import Client
@@ -74,11 +74,11 @@ def test_a_streamed_message_is_the_same_as_a_whole_one(up: Rig, name: str) -> No
     stream = up.client.stream(**CALLS[name])
     kinds = [event["type"] for event in stream]
 
-    whole = up.client.submit("critical", **CALLS[name]).get(timeout=PATIENCE)
+    whole = up.client.submit("critical", **CALLS[name]).get(timeout=IN_TIME_S)
     assert stream.message is not None
     assert without_ids(stream.message) == without_ids(whole)
     assert (kinds[0], kinds[-1]) == ("message_start", "message_stop")
-    assert up.app.AsyncResult(stream.task_id).get(timeout=PATIENCE) == stream.message
+    assert up.app.AsyncResult(stream.task_id).get(timeout=IN_TIME_S) == stream.message
 
 
 def test_thinking_and_tools_come_through_as_what_they_are(up: Rig) -> None:
@@ -211,7 +211,7 @@ def test_a_stream_is_gone_after_a_while(up: Rig) -> None:
     list(stream)
     assert 0 < redis.ttl(key) <= STREAM_KEPT
     redis.delete(key)
-    up.app.AsyncResult(stream.task_id).get(timeout=PATIENCE)
+    up.app.AsyncResult(stream.task_id).get(timeout=IN_TIME_S)
     with pytest.raises(StreamExpired):
         next(up.client.stream_from(stream.task_id))
 

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand
-from client_rig import PATIENCE, params, web_app
+from broker_kit.script_client import ScriptClient
+from client_rig import IN_TIME_S, params, web_app
 
 from celery_app import create_app
 from celery_app.budget.terms import write_terms, write_weights
@@ -41,20 +41,20 @@ def client(app: Any) -> Client:
 
 
 @pytest.fixture
-def hand(app: Any) -> Hand:
-    """A worker's hand that knows the model's budget."""
+def scripts(app: Any) -> ScriptClient:
+    """A worker's scripts, which know the model's budget."""
     redis = redis_client(app)
     write_terms(redis, "", settings_of(app), [(lane.name, "m") for lane in settings_of(app).lanes])
-    return Hand(redis)
+    return ScriptClient(redis)
 
 
-def served(hand: Hand, jobs: dict[str, str], number: int) -> list[str]:
+def served(scripts: ScriptClient, jobs: dict[str, str], number: int) -> list[str]:
     """Hand out so many jobs, one after the other, and return whose they were."""
     owners = []
     for _ in range(number):
-        (held,) = hand.claim()
+        (held,) = scripts.claim()
         owners.append(jobs[held.name])
-        hand.ack(held)
+        scripts.ack(held)
     return owners
 
 
@@ -63,39 +63,41 @@ def submit_for(client: Client, tenant: str, number: int) -> dict[str, str]:
     return {client.submit(lane="batch", tenant=tenant, **params(f"{n}")).id: tenant for n in range(number)}
 
 
-def test_a_tenant_does_not_wait_behind_all_of_another_ones_jobs(client: Client, hand: Hand) -> None:
+def test_a_tenant_does_not_wait_behind_all_of_another_ones_jobs(client: Client, scripts: ScriptClient) -> None:
     """Of two tenants each gets every other turn, however much one has queued before."""
     jobs = {**submit_for(client, "noisy", 30), **submit_for(client, "quiet", 5)}
 
-    assert served(hand, jobs, 10).count("quiet") == 5
+    assert served(scripts, jobs, 10).count("quiet") == 5
 
 
-def test_a_tenant_that_was_idle_has_saved_nothing_up(client: Client, hand: Hand) -> None:
+def test_a_tenant_that_was_idle_has_saved_nothing_up(client: Client, scripts: ScriptClient) -> None:
     """Who comes late takes turns from then on; the turns that were not wanted are not made up for."""
     early = submit_for(client, "early", 40)
-    served(hand, early, 20)
+    served(scripts, early, 20)
     jobs = {**early, **submit_for(client, "late", 20)}
 
-    assert served(hand, jobs, 20).count("late") in {10, 11}
+    assert served(scripts, jobs, 20).count("late") in {10, 11}
 
 
-def test_weights_say_how_many_turns_a_tenant_gets(app: Any, client: Client, hand: Hand) -> None:
+def test_weights_say_how_many_turns_a_tenant_gets(app: Any, client: Client, scripts: ScriptClient) -> None:
     """Three to one, as the setting says, within one turn."""
     write_weights(redis_client(app), "", Settings(tenant_weights={"acme": 3}))
     jobs = {**submit_for(client, "acme", 60), **submit_for(client, "other", 60)}
 
-    assert served(hand, jobs, 40).count("acme") in {29, 30, 31}
+    assert served(scripts, jobs, 40).count("acme") in {29, 30, 31}
 
 
 @pytest.mark.parametrize("weight", ["0.001", "1000", "1e-300"])
-def test_a_weight_of_any_size_leaves_the_others_their_turns(app: Any, client: Client, hand: Hand, weight: str) -> None:
+def test_a_weight_of_any_size_leaves_the_others_their_turns(
+    app: Any, client: Client, scripts: ScriptClient, weight: str
+) -> None:
     """The lane's time goes on, and the tenants' turns are told apart by it."""
     redis_client(app).hset("lanes:weights", "acme", weight)
     jobs = {**submit_for(client, "acme", 3), **submit_for(client, "other", 3)}
-    served(hand, jobs, 6)
+    served(scripts, jobs, 6)
     jobs = {**submit_for(client, "one", 8), **submit_for(client, "two", 8)}
 
-    assert served(hand, jobs, 12).count("one") in {5, 6, 7}
+    assert served(scripts, jobs, 12).count("one") in {5, 6, 7}
 
 
 @pytest.mark.parametrize("weight", ["0", "-1", "1e-300", "1e300", '"x"'])
@@ -108,36 +110,36 @@ def test_the_weights_are_a_setting(monkeypatch: pytest.MonkeyPatch, weight: str)
         Settings.from_environment()
 
 
-def test_without_tenants_the_first_is_served_first(client: Client, hand: Hand) -> None:
+def test_without_tenants_the_first_is_served_first(client: Client, scripts: ScriptClient) -> None:
     """Jobs of nobody in particular leave in the order in which they came."""
     names = [client.submit(lane="batch", **params(f"{n}")).id for n in range(20)]
 
-    assert served(hand, {name: name for name in names}, 20) == names
+    assert served(scripts, {name: name for name in names}, 20) == names
 
 
 class TestUnique:
     """``unique=``: while such a job is queued or runs, the same handle comes back."""
 
-    def test_a_name_is_queued_once(self, client: Client, hand: Hand) -> None:
+    def test_a_name_is_queued_once(self, client: Client, scripts: ScriptClient) -> None:
         """Its first job's result comes back, while it is queued and while it runs; then the name is free."""
         first = client.submit(lane="batch", unique="invoice-17", **params())
         assert client.submit(lane="normal", unique="invoice-17", **params("other")).id == first.id
-        (held,) = hand.claim()
+        (held,) = scripts.claim()
         assert client.submit(lane="batch", unique="invoice-17", **params()).id == first.id
-        assert hand.claim() == []
-        hand.ack(held)
+        assert scripts.claim() == []
+        scripts.ack(held)
         assert client.submit(lane="batch", unique="invoice-17", **params()).id != first.id
 
-    def test_a_name_may_outlast_its_job(self, client: Client, hand: Hand) -> None:
+    def test_a_name_may_outlast_its_job(self, client: Client, scripts: ScriptClient) -> None:
         """For ``unique_for`` seconds after the job's end nothing is queued by its name."""
         first = client.submit(lane="batch", unique="x", unique_for=0.5, **params())
-        (held,) = hand.claim()
-        hand.ack(held)
+        (held,) = scripts.claim()
+        scripts.ack(held)
         assert client.submit(lane="batch", unique="x", **params()).id == first.id
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + IN_TIME_S
         while client.submit(lane="batch", unique="x", **params()).id == first.id and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert len(hand.claim(4)) == 1
+        assert len(scripts.claim(4)) == 1
 
     def test_a_name_is_its_tasks(self, app: Any, client: Client) -> None:
         """Another task's job may have the same name, and another name another job."""
@@ -152,11 +154,11 @@ class TestUnique:
         names = (*(dict(zip(("tenant", "unique"), each, strict=True)) for each in (mine, others)), {"unique": "x"})
         assert len({client.submit(lane="batch", **each, **params()).id for each in names}) == 3
 
-    def test_a_foreign_name_ends_with_its_job(self, app: Any, client: Client, hand: Hand) -> None:
+    def test_a_foreign_name_ends_with_its_job(self, app: Any, client: Client, scripts: ScriptClient) -> None:
         """A producer without our code may ask for it to last for ever, and gets a year."""
         app.send_task("some.task", queue="batch", headers={"lanes_unique": "x", "lanes_unique_for": 9e10})
-        (held,) = hand.claim()
-        assert hand.ack(held)
+        (held,) = scripts.claim()
+        assert scripts.ack(held)
         (name,) = redis_client(client.app).keys("lanes:unique:*")
         assert 0 < redis_client(client.app).ttl(name) <= LONGEST_KEPT
         assert not redis_client(client.app).zcard("lanes:leases")
@@ -170,7 +172,7 @@ class TestUnique:
         work_off(app)
         assert client.submit(lane="batch", unique="x", **params()).id != first.id
 
-    def test_a_batch_leaves_out_what_there_is(self, client: Client, hand: Hand) -> None:
+    def test_a_batch_leaves_out_what_there_is(self, client: Client, scripts: ScriptClient) -> None:
         """``submit_many`` takes a name for each item; what is left out is told, and no part of the batch."""
         first = client.submit(lane="batch", unique="1", **params())
         items = [params(f"{n}") for n in range(3)]
@@ -178,7 +180,7 @@ class TestUnique:
 
         assert batch.found == {1: first.id}
         assert batch.counts().queued == 2
-        assert len(hand.claim(4)) == 3
+        assert len(scripts.claim(4)) == 3
 
     @pytest.mark.parametrize(
         ("options", "path"),
@@ -206,11 +208,11 @@ class TestExplain:
         """Place in line, what the budget is short of, and about when."""
         app = create_app(Settings.from_environment(broker_url, broker_url))
         app.lanes_settings_given = settings_with_limit(broker_url)
-        client, hand = Client(app), Hand(redis_client(app))
+        client, scripts = Client(app), ScriptClient(redis_client(app))
         write_terms(redis_client(app), "", settings_of(app), [("batch", "m")])
         redis_client(app).zadd("lanes:workers:batch", {"w": 2**52})
         jobs = [client.submit(lane="batch", **params(f"{n}")) for n in range(4)]
-        while hand.claim():
+        while scripts.claim():
             pass
         told = client.explain(jobs[-1])
 
@@ -222,16 +224,16 @@ class TestExplain:
         assert client.explain(jobs[0])["state"] == "running"
         close(app)
 
-    def test_it_tells_of_a_second_message_of_an_id(self, app: Any, client: Client, hand: Hand) -> None:
+    def test_it_tells_of_a_second_message_of_an_id(self, app: Any, client: Client, scripts: ScriptClient) -> None:
         """A task may replace itself, or be repeated with other arguments, while it runs: that one is found, too."""
         send = app.tasks[create_message.name].apply_async
         first = send(kwargs=params(), queue="batch", task_id="j")
-        (held,) = hand.claim()
+        (held,) = scripts.claim()
         send(kwargs=params("other"), queue="batch", task_id="j")
-        assert hand.ack(held)
+        assert scripts.ack(held)
         assert client.explain(first)["state"] == "queued"
         assert client.cancel(first)
-        assert hand.claim() == []
+        assert scripts.claim() == []
         assert client.explain(first)["state"] == "ended"
         send(kwargs=params("again"), queue="batch", task_id="j")
         assert client.explain(first)["state"] == "queued"

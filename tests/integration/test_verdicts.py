@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anthropic
 import httpx2
 import pytest
-from client_rig import PATIENCE, Rig, drop_jobs, fresh, params, the_dead, wait_until, web_app
+from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, the_dead, wait_until, web_app
 from worker_process import worker
 
 from celery_app import dead_letters
@@ -98,7 +98,7 @@ class TestTimeout:
         """Whatever the lane's attempts, two answers are paid for; the error names what to set, and so does the log."""
         job = send(up, way, fault)
         with pytest.raises(CallTimeout, match=r"within 0\.\d s \(.*LANES_BATCH_CALL_TIMEOUT\)\."):
-            job.get(timeout=PATIENCE)
+            job.get(timeout=IN_TIME_S)
 
         assert up.api.summary()["total"] == 2
         (dead,) = the_dead(up)
@@ -145,11 +145,11 @@ class TestJob:
     def test_a_prompt_above_the_limit_of_a_minute_fails_at_once(self, up: Rig, way: str) -> None:
         """Without a call, once the limit is known; the error tells both numbers."""
         up.api.control(itpm=1_000)
-        assert send(up, way, text="hello").get(timeout=PATIENCE)
+        assert send(up, way, text="hello").get(timeout=IN_TIME_S)
         up.api.clear()
         redis_client(up.app).hset(budget_key(up), "input_tokens_limit", 9 if way == "admit" else 1_000)
         with pytest.raises(PromptTooLarge, match="no waiting helps"):
-            send(up, way, text="many words " * 2_000).get(timeout=PATIENCE)
+            send(up, way, text="many words " * 2_000).get(timeout=IN_TIME_S)
 
         assert up.api.summary()["total"] == 0
         assert dead_letters.find(up.app) == []
@@ -168,12 +168,12 @@ class TestJob:
     ) -> None:
         """After a first refusal without cost each spends an attempt, and the error is the API's."""
         up.api.control(rpm=6_000)
-        assert send(up).get(timeout=PATIENCE)  # now the limit is known
+        assert send(up).get(timeout=IN_TIME_S)  # now the limit is known
         refused = send(up, way, fault, "normal")
         answer_others_until(up, refused, fault)
 
         with pytest.raises(ApiError, match="429"):
-            refused.get(timeout=PATIENCE)
+            refused.get(timeout=IN_TIME_S)
         (dead,) = the_dead(up)
         assert dead.lane == "normal"
         assert dead.reason.startswith("ApiError after 2 attempts")
@@ -195,7 +195,7 @@ def answer_others_until(up: Rig, refused: Any, fault: str) -> None:
         before = seen
         wait_until(lambda before=before: refused.ready() or calls_with(up, fault) > before, "another call")
         seen = calls_with(up, fault)
-        send(up, lane="critical").get(timeout=PATIENCE)
+        send(up, lane="critical").get(timeout=IN_TIME_S)
 
 
 class TestShut:
@@ -209,9 +209,9 @@ class TestShut:
         for lane in ("critical", "normal", "batch"):
             assert "for another 60 min (429 rate_limit_error: Simulated 429)" in waiting_for(up, lane)
         with pytest.raises(DeadlineExceeded, match=r"shut the budget of m for another 60 min \(429 .*Simulated 429\)"):
-            send(up, lane="critical", headers={DEADLINE_AT: time.time() + 5}).get(timeout=PATIENCE)
+            send(up, lane="critical", headers={DEADLINE_AT: time.time() + 5}).get(timeout=IN_TIME_S)
         with pytest.raises(DeadlineExceeded, match=r"in the queue, where it waited for the API, which has shut .*429"):
-            send(up, lane="normal", headers={DEADLINE_AT: time.time() - 1}).get(timeout=PATIENCE)
+            send(up, lane="normal", headers={DEADLINE_AT: time.time() - 1}).get(timeout=IN_TIME_S)
         assert up.api.summary()["total"] == 1
         assert "the API has shut the budget of m" in up.worker.output()
         assert up.client.cancel(job)
@@ -223,10 +223,10 @@ class TestShut:
         wait_until(lambda: waiting_for(up, "normal"), "it is shut")
         waiting = [send(up, lane="normal") for _ in range(3)]
         let_probe(up)
-        assert send(up, lane="critical").get(timeout=PATIENCE)
+        assert send(up, lane="critical").get(timeout=IN_TIME_S)
 
         for each in waiting:
-            assert each.get(timeout=PATIENCE)
+            assert each.get(timeout=IN_TIME_S)
         assert waiting_for(up, "normal") == ""
         assert up.client.cancel(job)
 
@@ -246,7 +246,7 @@ class TestAccount:
         said = f"{ACCOUNT[fault]} "
         wait_until(lambda: said in waiting_for(up, "normal") and said in waiting_for(up, "batch"), "it is told")
         with pytest.raises(AccountRefused, match=said):
-            send(up, way, lane="critical").get(timeout=PATIENCE)
+            send(up, way, lane="critical").get(timeout=IN_TIME_S)
 
         assert "refuses the account" in waiting_for(up, "critical")
         assert up.api.summary()["total"] <= 8  # the slots
@@ -270,7 +270,7 @@ class TestAccount:
         let_probe(up)
         wait_until(lambda: sum(job.ready() for job in jobs) >= len(jobs) - 1, "all but the probe are back")
         assert waiting_for(up, "normal") == ""
-        assert send(up, lane="critical").get(timeout=PATIENCE)
+        assert send(up, lane="critical").get(timeout=IN_TIME_S)
         assert up.worker.output().count("it refuses the account; one job a minute probes") == said + 1
         assert "the API answers again" in up.worker.output()
         for job in (first, *jobs):
@@ -280,7 +280,7 @@ class TestAccount:
     def test_a_refusal_of_one_job_shuts_nothing(self, up: Rig, fault: str) -> None:
         """A model that the key may not call is the business of those who call it."""
         with pytest.raises(ApiError):
-            send(up, fault=fault).get(timeout=PATIENCE)
+            send(up, fault=fault).get(timeout=IN_TIME_S)
 
         assert waiting_for(up, "batch") == ""
-        assert send(up).get(timeout=PATIENCE)
+        assert send(up).get(timeout=IN_TIME_S)

@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.hand import Hand, Held
 from broker_kit.records import ids_in
+from broker_kit.script_client import Held, ScriptClient
 from client_rig import Rig, fresh, params, wait_until, web_app
 from worker_process import worker
 
@@ -130,18 +130,18 @@ def test_what_nobody_can_read_is_told(up: Rig) -> None:
 
 
 def test_a_job_that_killed_its_workers_is_told(up: Rig) -> None:
-    """After the last of its deaths it is buried by whoever sweeps; the line has its task and its id."""
+    """After the last of its deaths it is dead-lettered by whoever reaps; the line has its task and its id."""
     redis = redis_client(up.app)
     write_terms(redis, "", settings_of(up.app), [("batch", "m")])
     up.worker.process.send_signal(signal.SIGSTOP)  # the job is others'
     try:
         job = send(up, None, "batch")
 
-        def buried() -> bool:
-            Hand(redis).claim(lease_ms=1)  # a process that dies of it; the next one sweeps
+        def dead_lettered() -> bool:
+            ScriptClient(redis).claim(lease_ms=1)  # a process that dies of it; the next one reaps
             return job.id in ids_in(redis, "dead")
 
-        wait_until(buried, "the last of its deaths")
+        wait_until(dead_lettered, "the last of its deaths")
     finally:
         up.worker.process.send_signal(signal.SIGCONT)
 
@@ -166,7 +166,7 @@ def test_a_lost_lease_names_its_job(up: Rig) -> None:
     job = send(up, None)
     redis = redis_client(up.app)
     wait_until(lambda: ids_in(redis, "leases") == [job.id] and up.api.summary()["in_flight"], "the call alone")
-    other = Hand(redis)
+    other = ScriptClient(redis)
     swept: list[Held] = []
     wait_until(lambda: swept or swept.extend(other.claim(lease_ms=1)), "another worker has it")
     assert f"critical: tasks.create_message[{job.id}]: its lease expired" in line_of(up, job.id)

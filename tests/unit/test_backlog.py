@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from celery_app import LANES
-from celery_app.broker.census import LaneCensus
+from celery_app.broker.lane_stats import LaneStats
 from celery_app.metrics.backlog import REMEMBERED, Backlog
 from celery_app.metrics.explanation import Shortage
 from celery_app.metrics.look import LaneLook, Look
@@ -22,7 +22,7 @@ FREE, HELD, HALF = (0, b"1", b""), (1, b"0", b""), (1, b"0.5", b"")
 def look(now: float, queued: int, demand: tuple[int, bytes, bytes] = FREE) -> Look:
     """Return a look at a batch lane with jobs, whose calls nobody has timed yet."""
     lanes = {
-        lane.name: LaneLook(LaneCensus(depth, None, 0, 0, 0), 1, NOTHING, NEVER)
+        lane.name: LaneLook(LaneStats(depth, None, 0, 0, 0), 1, NOTHING, NEVER)
         for lane, depth in zip(LANES, (0, 0, queued), strict=True)
     }
     return Look(now, lanes, [], {}, [FREE, FREE, demand], None)

@@ -11,14 +11,13 @@ from tasks.cancelling import Running, Watch
 if TYPE_CHECKING:
     import redis
 
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 
 
 class Closing:
     """A client whose first command fails as redis-py's do when their pool is closed while they connect."""
 
     def __init__(self) -> None:
-        """Count commands."""
         self.commands = 0
 
     def mget(self, marks: list[str]) -> list[Any]:
@@ -33,7 +32,7 @@ def test_a_look_that_fails_in_any_way_does_not_end_the_looking() -> None:
     """A cancellation is seen although an earlier look failed with an error that is not Redis' own."""
     client = Closing()
     call = Running(["mark"])
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + IN_TIME_S
 
     with Watch(cast("redis.Redis", client)).over(call):
         while not call.cancelled and time.monotonic() < deadline:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from demo.simulator import Behaviour, InvalidChange, Limits, Simulator
+from demo.simulator import ApiLimits, Behaviour, InvalidChange, Simulator
 from demo.simulator.simulator import CallLog
 
 
@@ -42,7 +42,7 @@ def test_only_streams_break_in_the_middle() -> None:
 )
 def test_a_wrong_value_changes_nothing(change: dict[str, Any], told: str) -> None:
     """A change with one wrong name or value is refused as a whole, and names it."""
-    simulator = Simulator(Behaviour(), Limits(rpm=60))
+    simulator = Simulator(Behaviour(), ApiLimits(rpm=60))
     before = simulator.settings()
     with pytest.raises(InvalidChange, match=told):
         simulator.change({"jitter": 0.5, "itpm": 7, **change})
@@ -51,16 +51,16 @@ def test_a_wrong_value_changes_nothing(change: dict[str, Any], told: str) -> Non
 
 def test_limits_change_by_pattern_and_for_all_others() -> None:
     """A limit at the top is that of all models that no pattern names; what is not named stays as it is."""
-    simulator = Simulator(Behaviour(latency=0.5), Limits(itpm=1_000))
+    simulator = Simulator(Behaviour(latency=0.5), ApiLimits(itpm=1_000))
     simulator.change({"jitter": 0.1, "rpm": 60, "limits": {"*haiku*": {"rpm": 6}}})
     simulator.change({"limits": {"*haiku*": {"in_flight": 2}}})
-    assert simulator.limits == {"*": Limits(rpm=60, itpm=1_000), "*haiku*": Limits(rpm=6, in_flight=2)}
+    assert simulator.limits == {"*": ApiLimits(rpm=60, itpm=1_000), "*haiku*": ApiLimits(rpm=6, in_flight=2)}
     assert simulator.behaviour == Behaviour(latency=0.5, jitter=0.1)
 
 
 def test_settings_can_be_shown_as_json() -> None:
     """What is shown has each field that can be changed."""
-    shown = json.loads(json.dumps(Simulator(Behaviour(latency=0.5), {"*haiku*": Limits(rpm=60)}).settings()))
+    shown = json.loads(json.dumps(Simulator(Behaviour(latency=0.5), {"*haiku*": ApiLimits(rpm=60)}).settings()))
     assert (shown["behaviour"]["latency"], shown["limits"]["*haiku*"]["rpm"]) == (0.5, 60)
 
 

@@ -4,9 +4,9 @@ from datetime import datetime
 
 import pytest
 
-from demo.simulator import Behaviour, Limits, Simulator
+from demo.simulator import ApiLimits, Behaviour, Simulator
 from demo.simulator.limits import Account, Bucket, pattern_of, ratelimit_headers
-from demo.simulator.prompts import PREFIXES, PromptCache, Usage
+from demo.simulator.prompts import PREFIXES, PromptCache, PromptUsage
 
 HAIKU = "claude-haiku-4-5"
 OPUS = "claude-opus-4-5"
@@ -57,14 +57,14 @@ def test_another_limit_keeps_the_level() -> None:
 
 def test_a_named_pattern_comes_before_the_default() -> None:
     """The default applies to what no other pattern names, wherever it stands in the table."""
-    table = {"*": Limits(rpm=1), "*haiku*": Limits(rpm=2)}
+    table = {"*": ApiLimits(rpm=1), "*haiku*": ApiLimits(rpm=2)}
     assert pattern_of(HAIKU, table) == "*haiku*"
     assert pattern_of(OPUS, table) == "*"
 
 
 def test_models_of_one_pattern_share_one_account() -> None:
     """Limits belong to a family of models, as at Anthropic, and to one key."""
-    simulator = Simulator(Behaviour(), {"claude-haiku-*": Limits(rpm=60)})
+    simulator = Simulator(Behaviour(), {"claude-haiku-*": ApiLimits(rpm=60)})
     account = simulator.account("key", "claude-haiku-4-5")
     assert simulator.account("key", "claude-haiku-3") is account
     assert simulator.account("key", OPUS) is not account
@@ -73,7 +73,7 @@ def test_models_of_one_pattern_share_one_account() -> None:
 
 def test_a_denied_call_costs_nothing() -> None:
     """What a bucket lacks is not taken from the others."""
-    account = Account(Limits(rpm=120, itpm=40), 0)
+    account = Account(ApiLimits(rpm=120, itpm=40), 0)
     assert account.admit(10, 0) is None
     denial = account.admit(5, 0)
     assert denial is not None
@@ -84,7 +84,7 @@ def test_a_denied_call_costs_nothing() -> None:
 
 def test_the_longest_wait_is_told() -> None:
     """When several limits are used up, the call has to wait for the slowest of them."""
-    account = Account(Limits(rpm=60, itpm=4), 0)
+    account = Account(ApiLimits(rpm=60, itpm=4), 0)
     account.admit(1, 0)
     denial = account.admit(1, 0)
     assert denial is not None
@@ -94,7 +94,7 @@ def test_the_longest_wait_is_told() -> None:
 
 def test_output_counts_as_it_is_produced() -> None:
     """A call is admitted whatever it may produce; what it did produce holds up the next."""
-    account = Account(Limits(otpm=40), 0)
+    account = Account(ApiLimits(otpm=40), 0)
     assert account.admit(1, 0) is None
     account.produce(12, 0)
     denial = account.admit(1, 0)
@@ -104,14 +104,14 @@ def test_output_counts_as_it_is_produced() -> None:
 
 def test_calls_in_flight_are_limited() -> None:
     """A call above the number allowed at the same time is denied, and nobody knows for how long."""
-    account = Account(Limits(in_flight=1), 0)
+    account = Account(ApiLimits(in_flight=1), 0)
     account.in_flight = 1
     assert account.admit(1, 0) == ("concurrent connections", 0.0)
 
 
 def test_changed_limits_reach_open_accounts() -> None:
     """New limits hold for keys that have called before, and a limit that is lifted is lifted."""
-    simulator = Simulator(Behaviour(), Limits(rpm=60))
+    simulator = Simulator(Behaviour(), ApiLimits(rpm=60))
     account = simulator.account("key", HAIKU)
     account.admit(1, 0)
     assert account.admit(1, 0) is not None
@@ -121,7 +121,7 @@ def test_changed_limits_reach_open_accounts() -> None:
 
 def test_headers_tell_what_is_left() -> None:
     """Requests are told exactly, tokens to the nearest thousand, and `tokens` is the tightest of both kinds."""
-    account = Account(Limits(rpm=600, itpm=240_000, otpm=80_000), 0)
+    account = Account(ApiLimits(rpm=600, itpm=240_000, otpm=80_000), 0)
     account.admit(20_400, 0)
     headers = ratelimit_headers(account, 0, wall=1_000_000_000)
     told = {name.removeprefix("anthropic-ratelimit-"): value for name, value in headers.items()}
@@ -135,7 +135,7 @@ def test_headers_tell_what_is_left() -> None:
 
 def test_without_limits_there_are_no_headers() -> None:
     """An account without limits has nothing to tell."""
-    assert ratelimit_headers(Account(Limits(rpm=0), 0), 0, wall=0) == {}
+    assert ratelimit_headers(Account(ApiLimits(rpm=0), 0), 0, wall=0) == {}
 
 
 SYSTEM = {"type": "text", "text": "r" * 4_000, "cache_control": {"type": "ephemeral"}}
@@ -146,7 +146,7 @@ def params(question: object, **more: object) -> dict[str, object]:
     return {"model": "m", "messages": [{"role": "user", "content": question}], **more}
 
 
-def measured(request: dict[str, object]) -> Usage:
+def measured(request: dict[str, object]) -> PromptUsage:
     """Measure a request that nobody has sent before."""
     return PromptCache().measure(request)[0]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 #: Seconds that only a hang takes.
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 
 OFTEN = 0.01
 
@@ -44,7 +44,7 @@ class Counted:
     def wait_for(self, runs: int) -> None:
         """Wait until it has run so often."""
         with self._ran:
-            assert self._ran.wait_for(lambda: self.runs >= runs, PATIENCE), f"{self.runs} runs of {runs}"
+            assert self._ran.wait_for(lambda: self.runs >= runs, IN_TIME_S), f"{self.runs} runs of {runs}"
 
 
 @pytest.fixture
@@ -57,7 +57,9 @@ def heartbeat() -> Iterator[Heartbeat]:
 
 def run(program: str) -> str:
     """Run a program in a process of its own; return what it has said."""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=IN_TIME_S, check=True
+    )
     return done.stdout.strip()
 
 
@@ -84,7 +86,7 @@ def test_an_entry_whose_broker_is_mute_holds_up_the_others_for_a_moment(heartbea
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
         app: Any = create_app(Settings(broker_url=url, result_backend=url))
-        app.conf.broker_transport_options = {"socket_timeout": 100 * PATIENCE}
+        app.conf.broker_transport_options = {"socket_timeout": 100 * IN_TIME_S}
         raised: list[BaseException] = []
 
         def ask(_: int) -> bool:
@@ -141,7 +143,7 @@ def test_an_entry_that_is_ended_has_run_for_the_last_time(heartbeat: Heartbeat) 
 
     working, other = Counted(work), Counted()
     heartbeat.wake(working.entry)
-    assert begun.wait(PATIENCE)
+    assert begun.wait(IN_TIME_S)
     heartbeat.end(working.entry)
     runs = working.runs
     assert len(over) == runs

@@ -14,7 +14,7 @@ from tasks.cancelling import Running, Watch
 from tasks.loop import HungUp, OutOfTime, call_loop, close_loop, run
 
 #: Seconds after which something hangs.
-PATIENCE = 30.0
+IN_TIME_S = 30.0
 
 said: ContextVar[str] = ContextVar("said", default="nothing")
 
@@ -31,7 +31,7 @@ async def thread() -> str:
 
 def test_calls_share_one_thread() -> None:
     """Whoever makes a call waits in his own thread; all calls run in one."""
-    assert {run(thread, PATIENCE) for _ in range(3)} == {"lanes-calls"}
+    assert {run(thread, IN_TIME_S) for _ in range(3)} == {"lanes-calls"}
 
 
 def test_a_call_knows_the_context_of_its_slot() -> None:
@@ -42,7 +42,7 @@ def test_a_call_knows_the_context_of_its_slot() -> None:
         await asyncio.sleep(0)
         return said.get()
 
-    assert run(hear, PATIENCE) == "hello"
+    assert run(hear, IN_TIME_S) == "hello"
 
 
 def test_a_call_takes_no_longer_than_it_may() -> None:
@@ -58,7 +58,7 @@ def test_a_timeout_of_its_own_is_a_calls_own() -> None:
         raise TimeoutError("mine")
 
     with pytest.raises(TimeoutError, match="mine"):
-        run(impatient, PATIENCE)
+        run(impatient, IN_TIME_S)
 
 
 def test_a_call_can_be_cancelled_from_another_thread() -> None:
@@ -74,7 +74,7 @@ def test_a_call_can_be_cancelled_from_another_thread() -> None:
             cleaned.append(True)
 
     with Watch(None).over(call), pytest.raises(HungUp):  # type: ignore[arg-type]
-        run(tidy, PATIENCE)
+        run(tidy, IN_TIME_S)
     assert cleaned == [True]
 
 
@@ -84,14 +84,14 @@ def test_a_call_that_was_cancelled_before_does_not_begin() -> None:
     call.cancel()
 
     with Watch(None).over(call), pytest.raises(HungUp):  # type: ignore[arg-type]
-        run(lambda: pytest.fail("it began"), PATIENCE)
+        run(lambda: pytest.fail("it began"), IN_TIME_S)
 
 
 def test_a_cancellation_after_the_end_is_none() -> None:
     """Whatever the loop does by then."""
     call = Running([])
     with Watch(None).over(call):  # type: ignore[arg-type]
-        run(thread, PATIENCE)
+        run(thread, IN_TIME_S)
     close_loop()
     call.cancel()
     assert call.cancelled
@@ -107,17 +107,17 @@ def test_closing_ends_what_runs() -> None:
 
     def make() -> None:
         with pytest.raises(HungUp):
-            run(hang, PATIENCE)
+            run(hang, IN_TIME_S)
         ended.append(True)
 
     slot = threading.Thread(target=make)
     slot.start()
-    assert begun.wait(PATIENCE)
+    assert begun.wait(IN_TIME_S)
     close_loop()
-    slot.join(PATIENCE)
+    slot.join(IN_TIME_S)
 
     assert ended == [True]
-    assert run(thread, PATIENCE) == "lanes-calls"
+    assert run(thread, IN_TIME_S) == "lanes-calls"
 
 
 def test_a_forked_process_has_a_loop_of_its_own() -> None:
@@ -127,7 +127,7 @@ def test_a_forked_process_has_a_loop_of_its_own() -> None:
         pid = os.fork()
     if pid == 0:  # what fails here must not run on into the other tests
         try:
-            own = call_loop() is not before and run(thread, PATIENCE) == "lanes-calls"
+            own = call_loop() is not before and run(thread, IN_TIME_S) == "lanes-calls"
             os._exit(0 if own else 1)
         finally:
             os._exit(2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "celery_app" / "scheduler" / "scripts"
-VERBS = sorted(SCRIPTS.glob("*.lua"))
+SCRIPT_FILES = sorted(SCRIPTS.glob("*.lua"))
 README = (SCRIPTS / "README.md").read_text()
 
 #: ``key('line:' …)`` -> ``line:``.
@@ -21,7 +21,7 @@ def declared(header: str) -> set[int]:
     return {number for first, last in ranges for number in range(first, last + 1)}
 
 
-@pytest.mark.parametrize("path", VERBS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SCRIPT_FILES, ids=lambda path: path.stem)
 def test_a_header_names_every_argument_and_what_comes_back(path: Path) -> None:
     """The caller need not read the rest."""
     text = path.read_text()
@@ -35,7 +35,7 @@ def test_a_header_names_every_argument_and_what_comes_back(path: Path) -> None:
 
 def test_the_map_has_every_script_and_every_key() -> None:
     """And no other."""
-    names = {path.stem for path in VERBS} | {f"lib/{path.stem}" for path in SCRIPTS.glob("lib/*.lua")}
+    names = {path.stem for path in SCRIPT_FILES} | {f"lib/{path.stem}" for path in SCRIPTS.glob("lib/*.lua")}
     words = set(re.findall(r"`([^`\n]+)`", README))
     assert names <= words, names - words
     assert {word for word in words if word.startswith("lib/")} <= names | {"lib/"}

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from tasks.sse import EventParser, ServerEvent
 
-STREAM = (
+SENT = (
     b"\xef\xbb\xbf: a comment\n\n"
     b'event: one\ndata: {"a":\ndata: 1}\n\n'
     b"id: 7\nretry: 3\ndata:{}\n\n"
@@ -35,7 +35,7 @@ def parsed(*chunks: bytes) -> list[ServerEvent]:
 @given(st.lists(st.integers(0, 300), max_size=12), st.sampled_from([b"\n", b"\r\n", b"\r"]))
 def test_an_event_is_the_same_wherever_it_is_cut(cuts: list[int], end: bytes) -> None:
     """Byte order mark, comments, line ends of all three kinds, split between any two bytes."""
-    stream = STREAM.replace(b"\n", end)
+    stream = SENT.replace(b"\n", end)
     at = [0, *sorted(cuts), len(stream)]
     assert parsed(*(stream[a:b] for a, b in pairwise(at))) == EVENTS
 
@@ -43,7 +43,7 @@ def test_an_event_is_the_same_wherever_it_is_cut(cuts: list[int], end: bytes) ->
 def test_every_byte_by_itself() -> None:
     """The worst that a network may do."""
     for end in (b"\n", b"\r\n", b"\r"):
-        assert parsed(*(bytes([byte]) for byte in STREAM.replace(b"\n", end))) == EVENTS
+        assert parsed(*(bytes([byte]) for byte in SENT.replace(b"\n", end))) == EVENTS
 
 
 def test_an_event_is_given_as_soon_as_it_is_complete() -> None:

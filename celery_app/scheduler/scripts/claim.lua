@@ -15,7 +15,7 @@
 -- ARGV[10+2n…] for each lane, most important first: name, floor, share, ms until its head is boosted (-1: never), and "2" if
 --   this worker serves it, "1" if it will not acknowledge what it gets, so that it is gone once claimed, "0" if it does not
 --
--- Returns: ms after which to look again (-1: when a bell rings); 1 if a stock producer has left messages in a lane's lists;
+-- Returns: ms after which to look again (-1: at a wakeup); 1 if a stock producer has left messages in a lane's lists;
 -- the models of which no worker has written down the budget, as lane, model, …; the jobs, each an array: queue, id,
 -- text (false: it has a key of its own), 1 if it was cancelled, tries, 1 if it has been out, ms since its submission, ms until
 -- its deadline (-1: none), timeouts, refused_at, model, the ticket of what was reserved for that ('' for none), verdict, 1 if
@@ -57,7 +57,7 @@ end
 
 local function hand_over(id, job, queue, held, head)
   if held then
-    hold(id, job, token)
+    register(id, job, token)
   end
   claimed[#claimed + 1] = told(id, job, queue, head)
   if not held then
@@ -85,7 +85,7 @@ local function take(head)
   if head.cost and not head.verdict and lane.held then
     job.budget = head.budget.name
     job.ticket = reserve(head.budget, head.cost, text_alone(job), token .. '|' .. id)
-    forget_budget(head.budget)
+    drop_budget(head.budget)
   end
   share_out(lanes, head, head.seconds)
   take_turn(head, seconds)
@@ -101,7 +101,7 @@ local function press(head, wait)
   if state.rate and (state.pressed_until or 0) < NOW_US + SECOND then
     state.pressed_until = NOW_US + wait + PRESSED
     remember(state)
-    forget_budget(head.budget)
+    drop_budget(head.budget)
   end
 end
 
@@ -151,7 +151,7 @@ local function take_jobs()
     if not head then
       break
     elseif wanted == 0 then
-      ring(head.lane.name) -- there is more: for this worker's next claim, or another that has a slot free
+      wake(head.lane.name) -- there is more: for this worker's next claim, or another that has a slot free
       break
     end
     take(head)

@@ -148,6 +148,6 @@ else
   redis.call('HDEL', CONTROLS, 'decision')
 end
 for lane in pairs(changed > 0 and LANES or {}) do
-  ring(lane) -- somebody may go who could not before
+  wake(lane) -- somebody may go who could not before
 end
 return {redis.call('HINCRBY', CONTROLS, 'revision', changed > 0 and 1 or 0), changed}

@@ -43,7 +43,7 @@ if stream and redis.call('EXISTS', stream) == 0 then
 end
 enter(id, job, text, delay, numbers_for(1) + 1)
 if delay == 0 then
-  ring(lane)
+  wake(lane)
 end
 if published then
   redis.call('SET', published, '', 'EX', ARGV[5]) -- last of all: a token without its job would have a repetition lose the job

@@ -42,7 +42,7 @@ if done > there then
   redis.call('EXPIRE', batch, ARGV[5])
 end
 if entered > 0 then
-  ring(lane)
+  wake(lane)
 end
 reply[1] = done
 return reply

@@ -63,7 +63,7 @@ local function take(id, job)
   local allowed = job.deadline > 0 and job.deadline - job.submitted or 0
   job.submitted, job.deadline = NOW, allowed > 0 and NOW + allowed or 0
   job.tries, job.timeouts, job.refused_at, job.ending, job.reason = 0, 0, 0, '', ''
-  hold(id, job, token)
+  register(id, job, token)
 end
 
 local function verdict_on(id, job)

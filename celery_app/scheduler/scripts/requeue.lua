@@ -6,7 +6,7 @@
 -- ARGV[3] string: token of the claim
 -- ARGV[4] integer: ms from now before which the job must not start again
 -- ARGV[5] integer: number of tries from now on; -1: as it is
--- ARGV[6] integer: 1 if this delivery went wrong, so that the job is one step nearer to being buried
+-- ARGV[6] integer: 1 if this delivery went wrong, so that the job is one step nearer to being dead-lettered
 -- ARGV[7] integer: 1 if it goes to the back of its queue; for queues that are no lanes
 -- ARGV[8…] pairs: further facts and what they are from now on, as in lib/jobs.lua
 --

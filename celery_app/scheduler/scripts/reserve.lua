@@ -84,7 +84,7 @@ if wait > 0 then
   return {'', math.ceil(wait), short, shut and math.ceil(shut_for(state)) or 0, shut and state.closed_reason or '',
     shut and state.account or 0, 0, 0}
 end
-forget_waiter(queue, id)
+drop_waiter(queue, id)
 local ticket = reserve(budget, cost, text_alone(asked), id)
 share_out(lanes, asker, asker.seconds)
 write_job(own, {budget = budget.name, claim = token, ticket = ticket})

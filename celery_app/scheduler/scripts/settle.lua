@@ -161,7 +161,7 @@ end
 local function tell_waiting()
   for _, lane in ipairs(budget.terms.sharers) do
     if redis.call('EXISTS', models_key(lane)) == 1 then
-      ring(lane)
+      wake(lane)
     end
   end
 end

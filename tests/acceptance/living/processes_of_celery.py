@@ -39,7 +39,6 @@ class Process:
     """One `celery -A … command` in a process group of its own."""
 
     def __init__(self, app: str, *arguments: str, log: Path, cwd: Path, **env: str) -> None:
-        """Start it."""
         self.log = log
         command = [sys.executable, "-m", "celery", "-A", app, *arguments]
         with log.open("wb") as out:

@@ -5,7 +5,7 @@
 -- unlike a bucket's floor this one costs throughput: 0.2 x 0.5 keeps one call in ten from batch, as slots are kept.
 local CALLS_FLOOR = 0.2
 
--- Nobody knows when a call will end; when one does, the lanes' bells are rung. Microseconds after which to look all the
+-- Nobody knows when a call will end; when one does, the lanes' wakeups are sent. Microseconds after which to look all the
 -- same: at least, at most, and what a call takes until that has been measured.
 local LOOKS_PER_END, LEAST_PAUSE, MOST_PAUSE, USUAL_CALL = 5, 10000, SECOND, SECOND
 

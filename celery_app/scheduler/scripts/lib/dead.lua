@@ -50,7 +50,7 @@ local function trim_dead()
 end
 
 -- Keep a job that is in no other place among the dead letters.
-local function bury(id, job, reason)
+local function dead_letter(id, job, reason)
   if redis.call('EXISTS', DEAD) == 0 then
     redis.call('DEL', DEAD_TOTALS) -- somebody has deleted them all
   end

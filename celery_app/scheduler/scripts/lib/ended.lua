@@ -9,7 +9,7 @@ local function end_job(id, job, ending, reason)
   job.ending, job.reason = ending, reason
   redis.call('ZADD', ENDED, NOW, id) -- first: what is yet to be told is not dropped
   if reason ~= '' then
-    bury(id, job, reason)
+    dead_letter(id, job, reason)
   else
     write_job(id, job)
   end

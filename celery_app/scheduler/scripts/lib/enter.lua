@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, lines, bell, scheduled): a job on its way in.
+-- Library (uses clock, jobs, lines, wakeup, scheduled): a job on its way in.
 --
 -- Its arguments are two: its text, "" if that is at the key `upload:<id>`, as a large one is, for no script to touch it; and a
 -- JSON array of its facts, since a client takes as long for one argument as for a short array:

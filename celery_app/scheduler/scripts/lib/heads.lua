@@ -46,7 +46,7 @@ local function budget_of(lane, model)
 end
 
 -- A budget has changed: what is known of it under the names of its other models and lanes is read again.
-local function forget_budget(budget)
+local function drop_budget(budget)
   for which, other in pairs(opened) do
     if other and other ~= budget and other.name == budget.name then
       opened[which] = nil

@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, lines, bell, dead, ended, own): what workers hold, and letting go of it.
+-- Library (uses clock, jobs, lines, wakeup, dead, ended, own): what workers hold, and its release.
 --
 -- A held job bears the token of its claim, "<process>:<number>", and is in `leases` by the time of its worker's last sign of
 -- life. The token is new with each claim, so nobody can let go of what he no longer holds.
@@ -8,10 +8,10 @@ local LEASES = key('leases')
 -- Leases that are ended at once: bounds the time the server is blocked; the rest follows with the next call.
 local MOST_REAPED = 200
 
--- Deaths of a process that are laid on a job, after which it is buried.
+-- Deaths of a process that are laid on a job, after which it is dead-lettered.
 local MOST_DEATHS = 5
 
-local function hold(id, job, token)
+local function register(id, job, token)
   job.claim = token
   write_job(id, job)
   redis.call('ZADD', LEASES, NOW, id)
@@ -25,9 +25,9 @@ local function held(id, token)
 end
 
 -- It is in nobody's hands. What it has reserved is still in the budget, and no call of it is in flight.
-local function let_go(id, job)
+local function release(id, job)
   if is_suspect(job) then
-    ring(job.lane) -- its process may have the next
+    wake(job.lane) -- its process may have the next
   end
   redis.call('ZREM', LEASES, id)
   if job.budget ~= '' then
@@ -67,11 +67,11 @@ local function stand_again(id, job, delay)
     schedule(id, job, delay)
   else
     enter_line(id, job)
-    ring(job.lane)
+    wake(job.lane)
   end
 end
 
--- A process died while it held the job. Laid on it, that is one of the deaths after which it is buried.
+-- A process died while it held the job. Laid on it, that is one of the deaths after which it is dead-lettered.
 local function survive(id, job, laid_on)
   if laid_on and LANES[job.lane] then
     job.deaths = job.deaths + 1
@@ -122,7 +122,7 @@ local function reap(lease)
     end
     for id, job in pairs(jobs) do
       lapse(id, job)
-      let_go(id, job)
+      release(id, job)
       survive(id, job, is_suspect(job) and suspects == 1)
     end
   end

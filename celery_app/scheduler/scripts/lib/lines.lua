@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, bell, controls): the lines. A line has the jobs of one lane, model and tenant, by priority step and then
+-- Library (uses clock, jobs, wakeup, controls): the lines. A line has the jobs of one lane, model and tenant, by priority step and then
 -- by number, so that a job which comes back stands where it stood.
 --
 -- Between the tenants of a lane it is start-time fair queueing (Goyal, Vin and Cheng, 1996): a tenant's next job has a start
@@ -69,7 +69,7 @@ local function enter_line(id, job)
   count(job.lane, 'queued', 1)
 end
 
-local function forget_tenant(lane, model, tenant)
+local function drop_tenant(lane, model, tenant)
   redis.call('ZREM', tenants_key(lane, model), tenant)
   if redis.call('EXISTS', tenants_key(lane, model)) == 0 then
     redis.call('SREM', models_key(lane), model)
@@ -84,7 +84,7 @@ local function leave_line(id, job)
   end
   if redis.call('EXISTS', line) == 0 then
     there[line] = nil
-    forget_tenant(job.lane, job.model, job.tenant)
+    drop_tenant(job.lane, job.model, job.tenant)
   end
   if job.deadline > 0 then
     redis.call('ZREM', DEADLINES, id)
@@ -115,7 +115,7 @@ local function head_of(lane, model)
         redis.call('ZREM', line, entry[1]) -- somebody has deleted its record, or it says that the job stands elsewhere
         count(lane, 'queued', -1)
       else
-        forget_tenant(lane, model, tenant)
+        drop_tenant(lane, model, tenant)
       end
     end
   end

@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, lines, bell, scheduled, dead, ended): puts jobs back whose place somebody has deleted, a server
+-- Library (uses clock, jobs, lines, wakeup, scheduled, dead, ended): puts jobs back whose place somebody has deleted, a server
 -- that evicts keys or a hand. They would else be lost for good, and nobody would know.
 
 -- Jobs that are looked at in one go, and the cursor from which on the next ones are.
@@ -25,7 +25,7 @@ local function mend(id, job)
   elseif LANES[job.lane] and not redis.call('ZSCORE', SCHEDULED, id) and not is_found(id, job) then
     enter_line(id, job)
     count(job.lane, 'queued', -1) -- it has been counted before
-    ring(job.lane)
+    wake(job.lane)
   end
 end
 

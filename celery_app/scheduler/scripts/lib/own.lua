@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, bell): messages of a project's own queues, which a worker takes beside its lanes. They are
+-- Library (uses clock, jobs, wakeup): messages of a project's own queues, which a worker takes beside its lanes. They are
 -- kombu's lists and stay so; while one is held it has a record like a job.
 
 -- Take the next message of a list: its id and record, or nil.
@@ -15,12 +15,12 @@ local function take_own(queue, list)
   return id, new_job({lane = queue, list = list, submitted = NOW})
 end
 
--- Put one back; verb: RPUSH for the front of its list, LPUSH for the back.
-local function put_back(id, job, verb)
+-- Put one back; command: RPUSH for the front of its list, LPUSH for the back.
+local function put_back(id, job, command)
   local text = redis.call('HGET', TEXTS, id)
   finish(id, job)
   if text then
-    redis.call(verb, ARGV[1] .. job.list, text)
-    ring(job.lane)
+    redis.call(command, ARGV[1] .. job.list, text)
+    wake(job.lane)
   end
 end

@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, lines, bell): jobs that wait for a time. They keep their number, and so their place.
+-- Library (uses clock, jobs, lines, wakeup): jobs that wait for a time. They keep their number, and so their place.
 
 local SCHEDULED = key('scheduled')
 
@@ -25,7 +25,7 @@ local function wake_due()
     if job then
       unschedule(id, job)
       enter_line(id, job)
-      ring(job.lane)
+      wake(job.lane)
     else
       redis.call('ZREM', SCHEDULED, id)
     end

@@ -2,7 +2,7 @@
 -- back into the budget.
 
 -- The job's reservation, if it is not settled yet: its call never left.
-local function give_back(id, job)
+local function refund(id, job)
   if job.ticket == '' or redis.call('SISMEMBER', job.budget .. ':calls', job.claim .. '|' .. id) == 0 then
     return
   end
@@ -20,8 +20,8 @@ end
 local function take_back(id, token)
   local job = held(id, token)
   if job then
-    give_back(id, job)
-    let_go(id, job)
+    refund(id, job)
+    release(id, job)
   end
   return job
 end

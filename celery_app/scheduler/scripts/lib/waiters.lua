@@ -29,7 +29,7 @@ local function read_waiter(queue, id)
   return text and cmsgpack.unpack(text)
 end
 
-local function forget_waiter(queue, id)
+local function drop_waiter(queue, id)
   local places, facts = waiter_keys(queue)
   redis.call('ZREM', places, id)
   redis.call('HDEL', facts, id)
@@ -56,7 +56,7 @@ local function read_queue(queue, lane, waiters)
       waiters[#waiters + 1] = waiter
       boost(lane, waiter, waiter.since)
     else
-      forget_waiter(queue, id)
+      drop_waiter(queue, id)
     end
   end
 end

@@ -18,11 +18,11 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where logs and the shop's diary are."""
+    """Where logs and the shop's event log are."""
     path = tmp_path_factory.mktemp("shop")
-    os.environ["SHOP_DIARY"] = str(path / "diary")
+    os.environ["SHOP_EVENT_LOG"] = str(path / "event_log")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    (path / "diary").touch()
+    (path / "event_log").touch()
     return path
 
 
@@ -34,9 +34,9 @@ def redis() -> Iterator[Redis]:
 
 
 @pytest.fixture
-def diary(folder: Path) -> Path:
-    """An empty diary."""
-    path = folder / "diary"
+def event_log(folder: Path) -> Path:
+    """An empty event log."""
+    path = folder / "event_log"
     path.write_text("")
     return path
 

@@ -101,9 +101,9 @@ def test_canvas(served_shop: Any) -> None:
     assert chord((add.s(n, 1) for n in range(4)), total.s())().get(JOB_DEADLINE) == 10
     assert add.chunks([(n, n) for n in range(4)], 2)().get(JOB_DEADLINE) == [[0, 2], [4, 6]]
     assert chain(group(add.s(1, 1), add.s(2, 2)), total.s(), add.s(1))().get(JOB_DEADLINE) == 7
-    diary = Path(os.environ["SHOP_DIARY"])
+    event_log = Path(os.environ["SHOP_EVENT_LOG"])
     add.apply_async((1, 1), link=remember.si("linked"))
-    until(lambda: "linked" in diary.read_text(), "the link")
+    until(lambda: "linked" in event_log.read_text(), "the link")
 
 
 def test_countdown_and_eta(served_shop: Any) -> None:
@@ -130,7 +130,7 @@ def test_countdown_and_eta(served_shop: Any) -> None:
     for_long.revoke()
 
 
-def test_retries(served_shop: Any, diary: Path) -> None:
+def test_retries(served_shop: Any, event_log: Path) -> None:
     """By hand and by themselves, up to the task's own number."""
     from shop.tasks import Declined, stubborn, stubborn_by_itself
 
@@ -139,30 +139,30 @@ def test_retries(served_shop: Any, diary: Path) -> None:
         stubborn.delay(9).get(JOB_DEADLINE)
     with pytest.raises(Declined):
         stubborn_by_itself.delay().get(JOB_DEADLINE)
-    assert diary.read_text().count("try") == 3
+    assert event_log.read_text().count("try") == 3
 
 
-def test_a_requeued_job_goes_behind_the_others(served_shop: Any, diary: Path) -> None:
-    """`Reject(requeue=True)` neither starves the queue nor is the job buried after some number of times."""
+def test_a_requeued_job_goes_behind_the_others(served_shop: Any, event_log: Path) -> None:
+    """`Reject(requeue=True)` neither starves the queue nor is the job dead-lettered after some number of times."""
     from shop.tasks import add, not_yet
 
     sent = not_yet.delay(12, "patient")
     assert add.delay(1, 1).get(JOB_DEADLINE) == 2
     assert sent.get(JOB_DEADLINE) == "patient"
-    lines = diary.read_text().splitlines()
+    lines = event_log.read_text().splitlines()
     assert lines[0] == "not_yet patient None" or lines[0] == "not_yet patient False"
     assert set(lines[1:]) == {"not_yet patient True"}
     assert len(lines) == 13
 
 
-def test_a_rejected_job_is_gone(served_shop: Any, redis: Redis, diary: Path) -> None:
+def test_a_rejected_job_is_gone(served_shop: Any, redis: Redis, event_log: Path) -> None:
     """`Reject(requeue=False)` leaves nothing behind in the broker."""
     from shop.tasks import add, never
 
     add.delay(0, 0).get(JOB_DEADLINE)
     for n in range(3):
         never.delay(n)
-    until(lambda: diary.read_text().count("never") == 3, "rejected")
+    until(lambda: event_log.read_text().count("never") == 3, "rejected")
     assert add.delay(1, 1).get(JOB_DEADLINE) == 2
     until(lambda: not redis.exists("unacked"), "nothing is unacknowledged")
     kept = [key for key in redis.scan_iter() if not key.startswith(("_kombu", "celery-task-meta", "unacked"))]
@@ -290,7 +290,7 @@ def test_no_result_backend_means_none(folder: Path, redis: Redis) -> None:
         "except NotImplementedError: print('NotImplementedError')\n"
     )
     env = {**os.environ, "SHOP_BACKEND": ""}
-    diary = Path(os.environ["SHOP_DIARY"])
+    event_log = Path(os.environ["SHOP_EVENT_LOG"])
     before = set(redis.keys("celery-task-meta-*"))
     done = subprocess.run([sys.executable, "-c", asked], cwd=HERE, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["DisabledBackend", "NotImplementedError"]
@@ -298,7 +298,7 @@ def test_no_result_backend_means_none(folder: Path, redis: Redis) -> None:
     with process(
         "shop", *arguments, log=folder / "io.log", cwd=HERE, ready="ready.", gently=False, SHOP_BACKEND=""
     ) as worker:
-        until(lambda: "nothing stored" in diary.read_text(), "the job")
+        until(lambda: "nothing stored" in event_log.read_text(), "the job")
         assert "gevent" in worker.text
     assert set(redis.keys("celery-task-meta-*")) == before
 

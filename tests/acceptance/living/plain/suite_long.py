@@ -24,54 +24,54 @@ def worker(folder: Path, name: str, *arguments: str) -> Any:
     return process("shop", *options, log=folder / f"{name}.log", cwd=HERE, ready="ready.")
 
 
-def killed_while(folder: Path, name: str, queue: str, diary: Path, line: str) -> None:
-    """Run a worker, and kill it and its children once the line is in the diary."""
+def killed_while(folder: Path, name: str, queue: str, event_log: Path, line: str) -> None:
+    """Run a worker, and kill it and its children once the line is in the event log."""
     arguments = ("worker", "-n", f"{name}@shop", "-Q", queue, "-c", "1", "-l", "INFO")
     running = Process("shop", *arguments, log=folder / f"{name}.log", cwd=HERE)
     try:
-        until(lambda: line in diary.read_text(), line)
+        until(lambda: line in event_log.read_text(), line)
     finally:
         running.kill()
 
 
-def test_a_card_is_charged_once(shop: Any, folder: Path, diary: Path) -> None:
+def test_a_card_is_charged_once(shop: Any, folder: Path, event_log: Path) -> None:
     """A task that is acknowledged early does not run again after its worker was killed; one acknowledged late does."""
     from shop.tasks import charge, remember, remember_late
 
     charge.apply_async(("visa", 60), queue="cards")
-    killed_while(folder, "first", "cards", diary, "charged visa")
+    killed_while(folder, "first", "cards", event_log, "charged visa")
     remember_late.apply_async(("late", 2.0), queue="cards")
-    killed_while(folder, "second", "cards", diary, "late")
+    killed_while(folder, "second", "cards", event_log, "late")
     time.sleep(TO_COME_BACK)  # long enough for a charge that comes back, if it did
     with worker(folder, "third", "-Q", "cards", "-c", "2"):
-        until(lambda: diary.read_text().count("late") == 2, "the late one comes back")
+        until(lambda: event_log.read_text().count("late") == 2, "the late one comes back")
         remember.apply_async(("the end",), queue="cards")
-        until(lambda: "the end" in diary.read_text(), "the end")
-        assert diary.read_text().count("charged visa") == 1
+        until(lambda: "the end" in event_log.read_text(), "the end")
+        assert event_log.read_text().count("charged visa") == 1
 
 
-def test_priorities_order_a_queue(shop: Any, folder: Path, diary: Path) -> None:
+def test_priorities_order_a_queue(shop: Any, folder: Path, event_log: Path) -> None:
     """The shop's own priorities: 0 first, and first in, first out within one."""
     from shop.tasks import remember
 
     for n, priority in enumerate([9, 3, 6, 0, 3, 9]):
         remember.apply_async((f"{priority} {n}",), queue="ranked", priority=priority)
     with worker(folder, "ranked", "-Q", "ranked", "-c", "1", "--prefetch-multiplier", "1"):
-        until(lambda: len(diary.read_text().splitlines()) == 6, "six jobs")
-    assert diary.read_text().splitlines() == ["0 3", "3 1", "3 4", "6 2", "9 0", "9 5"]
+        until(lambda: len(event_log.read_text().splitlines()) == 6, "six jobs")
+    assert event_log.read_text().splitlines() == ["0 3", "3 1", "3 4", "6 2", "9 0", "9 5"]
 
 
-def test_beat_ticks(shop: Any, folder: Path, diary: Path, main_worker: Process) -> None:
+def test_beat_ticks(shop: Any, folder: Path, event_log: Path, main_worker: Process) -> None:
     """What the schedule names is sent again and again."""
     arguments = ("beat", "-s", str(folder / "schedule"), "-l", "INFO", "--pidfile=")
     with process("shop", *arguments, log=folder / "beat.log", cwd=HERE, ready="Sending due task"):
-        until(lambda: diary.read_text().count("tick") >= 3, "three ticks")
+        until(lambda: event_log.read_text().count("tick") >= 3, "three ticks")
 
 
-def test_beat_inside_a_worker(shop: Any, folder: Path, diary: Path) -> None:
+def test_beat_inside_a_worker(shop: Any, folder: Path, event_log: Path) -> None:
     """`worker -B`, as small projects have it."""
     with worker(folder, "withbeat", "-B", "-s", str(folder / "embedded"), "-Q", "celery"):
-        until(lambda: diary.read_text().count("tick") >= 2, "two ticks")
+        until(lambda: event_log.read_text().count("tick") >= 2, "two ticks")
 
 
 @pytest.mark.parametrize("pool", ["gevent", "threads", "solo", "prefork"])
@@ -102,27 +102,27 @@ def test_autoscale_and_limits_of_a_worker(shop: Any, folder: Path) -> None:
         assert "threads" not in running.text
 
 
-def test_an_early_job_that_was_not_begun_comes_back(shop: Any, folder: Path, diary: Path) -> None:
+def test_an_early_job_that_was_not_begun_comes_back(shop: Any, folder: Path, event_log: Path) -> None:
     """A worker that is stopped puts back what it had fetched and not begun."""
     from shop.tasks import remember
 
     for n in range(6):
         remember.apply_async((f"job {n}", 1.5), queue="io")
     with worker(folder, "stopped", "-Q", "io", "-c", "1"):
-        until(lambda: "job 0" in diary.read_text(), "the first")
+        until(lambda: "job 0" in event_log.read_text(), "the first")
     with worker(folder, "goes_on", "-Q", "io", "-c", "4"):
-        until(lambda: len(set(diary.read_text().splitlines())) == 6, "all six")
-    assert len(diary.read_text().splitlines()) == 6
+        until(lambda: len(set(event_log.read_text().splitlines())) == 6, "all six")
+    assert len(event_log.read_text().splitlines()) == 6
 
 
-def test_a_terminated_job_ends(shop: Any, folder: Path, diary: Path) -> None:
+def test_a_terminated_job_ends(shop: Any, folder: Path, event_log: Path) -> None:
     """`revoke(terminate=True)` ends a job that runs in a prefork worker."""
     from celery.exceptions import TaskRevokedError
     from shop.tasks import remember
 
     with worker(folder, "killer", "-Q", "io", "-c", "1"):
         sent = remember.apply_async(("runs", 60), queue="io")
-        until(lambda: "runs" in diary.read_text(), "it runs")
+        until(lambda: "runs" in event_log.read_text(), "it runs")
         sent.revoke(terminate=True)
         with pytest.raises(TaskRevokedError):
             sent.get(JOB_DEADLINE)

@@ -12,7 +12,6 @@ class Order(models.Model):
     mailed = models.IntegerField(default=0)
 
     def __str__(self) -> str:
-        """Name it."""
         return self.item
 
 
@@ -23,5 +22,4 @@ class Audit(models.Model):
     job = models.CharField(max_length=100)
 
     def __str__(self) -> str:
-        """Name it."""
         return self.task

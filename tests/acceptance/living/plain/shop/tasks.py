@@ -33,8 +33,8 @@ class Declined(Exception):
 
 def note(line: Any) -> None:
     """Write a line where the suite reads it, at once and whole."""
-    with Path(os.environ["SHOP_DIARY"]).open("a") as diary:
-        diary.write(f"{line}\n")
+    with Path(os.environ["SHOP_EVENT_LOG"]).open("a") as event_log:
+        event_log.write(f"{line}\n")
 
 
 @app.task
@@ -115,7 +115,7 @@ def stubborn_by_itself() -> None:
 def not_yet(self: Task[Any, Any], times: int, name: str) -> str:
     """Put itself back into the queue a number of times."""
     note(f"not_yet {name} {self.request.delivery_info['redelivered']}")
-    done = Path(os.environ["SHOP_DIARY"]).read_text().count(f"not_yet {name} ")
+    done = Path(os.environ["SHOP_EVENT_LOG"]).read_text().count(f"not_yet {name} ")
     if done <= times:
         raise Reject("not yet", requeue=True)
     return name

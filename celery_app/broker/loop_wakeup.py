@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 
-class Waker:
+class LoopWakeup:
     """A socket that the loop watches and any thread may write to.
 
     A slot is freed in a pool's thread, while the loop sleeps until its next timer; without this a freed slot would

@@ -14,14 +14,14 @@ from broker_kit.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-KEY = "diary"
+LOG_KEY = "event_log"
 
-#: Set of the jobs that have ended: counting them must not cost reading the diary.
-DONE = "done"
+#: Set of the jobs that have ended: counting them must not cost reading the event log.
+ENDED_KEY = "done"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Event:
     """One line.
 
     Attributes:
@@ -37,7 +37,7 @@ class Entry:
     worker: str
 
 
-class Diary:
+class EventLog:
     """The list, for writing in workers and for reading in tests."""
 
     def __init__(self, url: str) -> None:
@@ -46,23 +46,23 @@ class Diary:
 
     def write(self, event: str, job: object, worker: str) -> None:
         """Append a line."""
-        self.client.rpush(KEY, f"{event}|{job}|{time.time()}|{worker}")
+        self.client.rpush(LOG_KEY, f"{event}|{job}|{time.time()}|{worker}")
 
     def write_end(self, job: object, worker: str) -> None:
         """Append that a job has ended, and count it."""
         with self.client.pipeline(transaction=False) as pipeline:
-            pipeline.rpush(KEY, f"end|{job}|{time.time()}|{worker}")
-            pipeline.sadd(DONE, str(job))
+            pipeline.rpush(LOG_KEY, f"end|{job}|{time.time()}|{worker}")
+            pipeline.sadd(ENDED_KEY, str(job))
             pipeline.execute()
 
     def done(self) -> int:
         """Return how many jobs have ended at least once."""
-        return int(self.client.scard(DONE))
+        return int(self.client.scard(ENDED_KEY))
 
-    def read(self, event: str | None = None) -> list[Entry]:
+    def read(self, event: str | None = None) -> list[Event]:
         """Return all lines, or those of one event."""
-        lines = (line.decode().split("|") for line in self.client.lrange(KEY, 0, -1))
-        return [Entry(name, job, float(at), worker) for name, job, at, worker in lines if event in (None, name)]
+        lines = (line.decode().split("|") for line in self.client.lrange(LOG_KEY, 0, -1))
+        return [Event(name, job, float(at), worker) for name, job, at, worker in lines if event in (None, name)]
 
     def jobs(self, event: str) -> list[str]:
         """Return the jobs of an event, in order."""
@@ -72,14 +72,14 @@ class Diary:
         """Return how often each job had an event."""
         return Counter(self.jobs(event))
 
-    def by_job(self, event: str) -> dict[str, list[Entry]]:
+    def by_job(self, event: str) -> dict[str, list[Event]]:
         """Return each job's lines of an event."""
-        lines: dict[str, list[Entry]] = defaultdict(list)
+        lines: dict[str, list[Event]] = defaultdict(list)
         for entry in self.read(event):
             lines[entry.job].append(entry)
         return lines
 
-    def wait_for(self, event: str, jobs: Iterable[object], seconds: float) -> list[Entry]:
+    def wait_for(self, event: str, jobs: Iterable[object], seconds: float) -> list[Event]:
         """Return the lines of an event once it has happened to all of `jobs`."""
         wanted = {str(job) for job in jobs}
         eventually(lambda: wanted <= set(self.jobs(event)), seconds, f"{event} of {sorted(wanted)[:5]}…")

@@ -1,4 +1,4 @@
--- Bury: a job that cannot be worked on goes to the dead letters, and in the same step to those of which is to be told.
+-- Dead-letter: a job that cannot be worked on goes to the dead letters, and in the same step to those of which is to be told.
 --
 -- KEYS: none. ARGV[1] string: prefix of all keys. ARGV[2] string: id. ARGV[3] string: token of the claim.
 -- ARGV[4] string: reason. ARGV[5] integer: number of tries from now on; -1: as it is. ARGV[6] integer: 1 if those who wait have
@@ -12,7 +12,7 @@ if not job then
 end
 job.tries = tries >= 0 and tries or job.tries
 if ARGV[6] == '1' then
-  bury(id, job, ARGV[4])
+  dead_letter(id, job, ARGV[4])
 else
   end_job(id, job, 'buried', ARGV[4])
 end

@@ -7,19 +7,19 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from broker_kit.hand import LANES as NAMES, Hand
+from broker_kit.script_client import LANES as NAMES, ScriptClient
 
 from budget_kit.clock import ClockedRedis
 from celery_app.broker.entry import Entry, cost_header
 from celery_app.budget import Cost
 from celery_app.lanes import LANES
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
-from celery_app.scheduler.verbs import PUBLISH
+from celery_app.scheduler.scripts import PUBLISH
 
 if TYPE_CHECKING:
-    from broker_kit.hand import Held
+    from broker_kit.script_client import Held
 
-    from celery_app.budget import Budget, Outcome, Usage
+    from celery_app.budget import Budget, CallOutcome, Usage
     from celery_app.lanes import Lane
 
 #: Lua has no infinity for a number of milliseconds.
@@ -29,25 +29,24 @@ _LONGEST_MS = 3_600_000
 REQUEST = Cost(output_tokens=0)
 
 
-class Yard:
+class Scheduler:
     """Jobs that draw on budgets, and workers that claim them.
 
     Attributes:
         client: a `ClockedRedis`, or a real client.
-        hand: of the worker that claims where none is named.
+        scripts: of the worker that claims where none is named.
     """
 
     def __init__(self, client: Any) -> None:
-        """Begin with what is there."""
         self.client = client
         self.raw = client.client if isinstance(client, ClockedRedis) else client
-        self.hand = self.worker()
+        self.scripts = self.worker()
         self._written: set[tuple[str, str]] = set()
         self._numbers = itertools.count()
 
-    def worker(self) -> Hand:
-        """Return the hand of one more worker, which serves all lanes."""
-        return Hand(self.client)
+    def worker(self) -> ScriptClient:
+        """Return the scripts of one more worker, which serves all lanes."""
+        return ScriptClient(self.client)
 
     def put(
         self,
@@ -87,33 +86,37 @@ class Yard:
             self._written.add((lane.name, budget.terms))
             self.raw.hset("lanes:terms", f"{lane.name}:{budget.model}", budget.terms)
 
-    def wait_beside(self, seconds: float, hand: Hand | None = None) -> None:
+    def wait_beside(self, seconds: float, scripts: ScriptClient | None = None) -> None:
         """Let time pass beside a worker, which gives a sign of life every 3 s and sees to what others left."""
-        hand = hand or self.worker()
+        scripts = scripts or self.worker()
         while seconds > 0:
             self.client.now += min(seconds, 3)
-            hand.extend()
+            scripts.extend()
             seconds -= 3
 
-    def claim(self, most: int = 1, hand: Hand | None = None, lanes: tuple[Lane, ...] = LANES, **options: Any) -> Any:
+    def claim(
+        self, most: int = 1, scripts: ScriptClient | None = None, lanes: tuple[Lane, ...] = LANES, **options: Any
+    ) -> Any:
         """Claim jobs; the worker may sleep for as long as it is told."""
-        hand = hand or self.hand
-        return hand.claim(most, **{"lease_ms": 0, "sleep_ms": _LONGEST_MS, "lanes": lanes, "queues": NAMES, **options})
+        scripts = scripts or self.scripts
+        return scripts.claim(
+            most, **{"lease_ms": 0, "sleep_ms": _LONGEST_MS, "lanes": lanes, "queues": NAMES, **options}
+        )
 
     def names(self, most: int = 1_000, **options: Any) -> list[str]:
         """Claim jobs and return their names."""
         return [held.name for held in self.claim(most, **options)]
 
-    def wait_s(self, hand: Hand | None = None) -> float:
+    def wait_s(self, scripts: ScriptClient | None = None) -> float:
         """Return for how many seconds the last claim told its worker to wait, at most 1 ms too many."""
-        return (hand or self.hand).look_ms / 1000
+        return (scripts or self.scripts).look_ms / 1000
 
     def settle(
         self,
         budget: Budget,
         held: Held,
         usage: Usage | None = None,
-        outcome: Outcome = "answered",
+        outcome: CallOutcome = "answered",
         headers: dict[str, str] | None = None,
     ) -> bool:
         """Settle a job's call; the job is still held."""

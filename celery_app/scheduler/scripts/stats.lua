@@ -1,4 +1,4 @@
--- Census: count each lane's jobs in every place where a job can be.
+-- Stats: count each lane's jobs in every place where a job can be.
 --
 -- KEYS: none.
 -- ARGV[1] string: prefix of all keys

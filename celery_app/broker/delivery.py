@@ -11,7 +11,7 @@ from celery_app.broker import entry
 from celery_app.broker.claimed import ClaimedJob
 from celery_app.broker.claims import (
     CANCELLED,
-    CLAIM,
+    CLAIM_PROPERTY,
     QUEUE,
     REFUSED_AT,
     RESERVED_FOR,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MS_PER_S = 1000
 
 
-class Inbox:
+class Delivery:
     """The jobs of one claim on their way to the consumer.
 
     Whatever happens on the way, each is either delivered, returned or among the dead letters.
@@ -52,10 +52,9 @@ class Inbox:
         self._jobs = [ClaimedJob.of(row) for row in rows]
         for job in self._jobs:
             if job.queue in held:
-                leases.hold(job.id, token, suspect=job.suspect)
+                leases.register(job.id, token, suspect=job.suspect)
 
     def __len__(self) -> int:
-        """Return how many jobs were claimed."""
         return len(self._jobs)
 
     def messages(self, read_text: Callable[[str], bytes | None]) -> Generator[tuple[str, dict[str, Any]]]:
@@ -82,14 +81,14 @@ class Inbox:
     def _message(self, job: ClaimedJob, text: bytes | None) -> dict[str, Any] | None:
         size = len(text or b"")
         if job.queue in LANE_NAMES and size > entry.MAX_MESSAGE_BYTES:
-            self._leases.bury(
+            self._leases.dead_letter(
                 job.id, self._token, f"too large: {size} bytes"
             )  # of a stock producer: ours are refused where they are sent
             return None
         try:
             message: dict[str, Any] = loads((text or b"").decode())
             properties, headers = message["properties"], message["headers"]
-            properties.update({CLAIM: self._token, QUEUE: job.queue})
+            properties.update({CLAIM_PROPERTY: self._token, QUEUE: job.queue})
             properties["delivery_tag"] = delivery_of(job.id, self._token)
             if job.queue in LANE_NAMES:
                 _check_eta(headers)
@@ -99,7 +98,7 @@ class Inbox:
             if job.out:
                 _tell_of_redelivery(message)
         except Exception as exc:  # noqa: BLE001 - whatever it is: it would end this worker, and then the next
-            self._leases.bury(job.id, self._token, f"undecodable: {type(exc).__name__}")
+            self._leases.dead_letter(job.id, self._token, f"undecodable: {type(exc).__name__}")
             return None
         return message
 

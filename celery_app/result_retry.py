@@ -17,7 +17,7 @@ from redis.exceptions import OutOfMemoryError
 
 from celery_app.broker.verdict import hold_end
 from celery_app.overriding import override
-from celery_app.stopping import told_to_end, told_to_finish
+from celery_app.stopping import cold_shutdown, warm_shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,24 +49,24 @@ def keep_results(app: Any) -> None:
 
     Celery would raise, and the job would stay claimed and PENDING for as long as the worker lives, its slot with it; in
     a pool's process an answer that was paid for would be lost. Only slots wait: a worker's main thread claims jobs and
-    hears signals, and a worker that stops gives its jobs back instead.
+    hears signals, and a worker that stops requeues its jobs instead.
     """
     override(app, _REPEAT)
-    patience = Patience(lambda task_id: hold_end(app, task_id))
-    app.lanes_patience = patience.on  # for the backends that a task brings along
+    retry = ResultRetry(lambda task_id: hold_end(app, task_id))
+    app.lanes_result_retry = retry.on  # for the backends that a task brings along
     # The two places where each thread's backend is made.
-    app._get_backend = _patient(app._get_backend, patience)  # noqa: SLF001
-    app.lanes_results.make = _patient(app.lanes_results.make, patience)
+    app._get_backend = _retrying(app._get_backend, retry)  # noqa: SLF001
+    app.lanes_results.make = _retrying(app.lanes_results.make, retry)
     # One that was made before; a pool's process would inherit it.
     vars(app._local).pop("backend", None)  # noqa: SLF001
     app._backend_cache = None  # noqa: SLF001
 
 
-def _patient(make: Callable[..., Any], patience: Patience) -> Callable[..., Any]:
-    return lambda *args: patience.on(make(*args))
+def _retrying(make: Callable[..., Any], retry: ResultRetry) -> Callable[..., Any]:
+    return lambda *args: retry.on(make(*args))
 
 
-class Patience:
+class ResultRetry:
     """Says whether the thread in hand may wait for the result backend, and waits."""
 
     def __init__(self, hold: Callable[[str], None]) -> None:
@@ -85,9 +85,9 @@ class Patience:
 
     def on(self, backend: Any) -> Any:
         """Have a backend wait, and return it."""
-        if "lanes_patient" in vars(backend):
+        if "lanes_retried" in vars(backend):
             return backend
-        backend.lanes_patient = True
+        backend.lanes_retried = True
         known = backend.exception_safe_to_retry
         # What is read: only what surely passes is tried again, since nothing is lost by an error.
         backend.exception_safe_to_retry = lambda exc: (
@@ -104,9 +104,9 @@ class Patience:
             return True  # a pool's process: it has nothing else to do, and is ended by a signal
         if threading.current_thread() is threading.main_thread():
             return False
-        if told_to_end():
+        if cold_shutdown():
             return False
-        if told_to_finish() and self._stopping_since is None:
+        if warm_shutdown() and self._stopping_since is None:
             self._stopping_since = time.monotonic()
         return self._stopping_since is None or time.monotonic() < self._stopping_since + LAST_TRIES
 

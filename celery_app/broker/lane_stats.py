@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery_app.scheduler.verbs import CENSUS
+from celery_app.scheduler.scripts import STATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ _MS_PER_S = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class LaneCensus:
+class LaneStats:
     """The jobs of one lane; each job is counted in exactly one place.
 
     Attributes:
@@ -42,7 +42,7 @@ class LaneCensus:
     dead: int
 
 
-def census(client: Redis, lanes: Iterable[Lane], prefix: str = "") -> dict[str, LaneCensus]:
+def lane_stats(client: Redis, lanes: Iterable[Lane], prefix: str = "") -> dict[str, LaneStats]:
     """Count the jobs of `lanes`, in one round trip.
 
     Args:
@@ -57,21 +57,21 @@ def census(client: Redis, lanes: Iterable[Lane], prefix: str = "") -> dict[str, 
         redis.exceptions.RedisError: if the broker is away.
     """
     lanes = tuple(lanes)
-    return census_of(lanes, CENSUS.run(client, *census_call(lanes, prefix)))
+    return lane_stats_of(lanes, STATS.run(client, *lane_stats_call(lanes, prefix)))
 
 
-def census_call(lanes: Sequence[Lane], prefix: str) -> tuple[list[str], list[str]]:
+def lane_stats_call(lanes: Sequence[Lane], prefix: str) -> tuple[list[str], list[str]]:
     """Return KEYS and ARGV of the script."""
     return [], [prefix, SEPARATOR, PRIORITY_STEPS, *(lane.name for lane in lanes)]
 
 
-def census_of(lanes: Sequence[Lane], reply: Any) -> dict[str, LaneCensus]:
+def lane_stats_of(lanes: Sequence[Lane], reply: Any) -> dict[str, LaneStats]:
     """Return the script's reply by lane."""
-    return {lane.name: _lane_census(*row) for lane, row in zip(lanes, reply, strict=True)}
+    return {lane.name: _stats_of_row(*row) for lane, row in zip(lanes, reply, strict=True)}
 
 
-def _lane_census(  # one argument for each number of the script's row
+def _stats_of_row(  # one argument for each number of the script's row
     depth: int, oldest_ms: int | None, in_flight: int, returning: int, dead: int
-) -> LaneCensus:
+) -> LaneStats:
     oldest_s = None if oldest_ms is None else oldest_ms / _MS_PER_S
-    return LaneCensus(depth, oldest_s, in_flight, returning, dead)
+    return LaneStats(depth, oldest_s, in_flight, returning, dead)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_app import LANES as ALL_LANES
 from celery_app.broker.claimed import ClaimedJob
-from celery_app.scheduler.verbs import ACK, BURY, CENSUS, CLAIM, EXTEND, REQUEUE
+from celery_app.scheduler.scripts import ACK, CLAIM, DEAD_LETTER, EXTEND, REQUEUE, STATS
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -18,7 +18,7 @@ SEPARATOR = "\x06\x16"
 STEPS = "0,3,6,9"
 LANES = tuple(lane.name for lane in ALL_LANES)
 
-#: Deaths of its process that are laid on a job, after which it is buried; scripts/lib/leases.lua.
+#: Deaths of its process that are laid on a job, after which it is dead-lettered; scripts/lib/leases.lua.
 MAX_DEATHS = 5
 
 
@@ -60,16 +60,15 @@ class Held:
         return str(self.message["headers"]["id"])
 
 
-class Hand:
-    """One worker's hand: claims, acknowledges, returns. Each is a process of its own."""
+class ScriptClient:
+    """What one worker says to the scheduler: it claims, acks, requeues. Each is a process of its own."""
 
     _numbers = itertools.count()
 
     def __init__(self, client: Redis, prefix: str = "") -> None:
-        """Hold nothing."""
         self.client = client
         self.prefix = prefix
-        self.process = f"hand{next(self._numbers)}"
+        self.process = f"process{next(self._numbers)}"
         self.look_ms = -1
         self.has_arrivals = False
         self.unknown: list[tuple[str, str]] = []
@@ -109,9 +108,9 @@ class Hand:
         arguments = (self.prefix, held.tag, held.token, delay_ms, retries, int(went_wrong), 0)
         return int(REQUEUE.run(self.client, (), arguments))
 
-    def bury(self, held: Held, reason: str) -> int:
-        """Bury a job, of whose end has been told."""
-        return int(BURY.run(self.client, (), (self.prefix, held.tag, held.token, reason, -1, 1)))
+    def dead_letter(self, held: Held, reason: str) -> int:
+        """Dead-letter a job, of whose end has been told."""
+        return int(DEAD_LETTER.run(self.client, (), (self.prefix, held.tag, held.token, reason, -1, 1)))
 
     def extend(self, *jobs: Held, lease_ms: int = 15_000) -> list[str]:
         """Give a sign of life and return the ids that are lost."""
@@ -125,4 +124,4 @@ class Hand:
 
     def places(self, lane: str) -> int:
         """Return how many jobs are queued in a lane."""
-        return int(CENSUS.run(self.client, (), (self.prefix, SEPARATOR, STEPS, lane))[0][0])
+        return int(STATS.run(self.client, (), (self.prefix, SEPARATOR, STEPS, lane))[0][0])

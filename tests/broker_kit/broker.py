@@ -1,4 +1,4 @@
-"""Everything one proof needs: a database to work in, one for the diary, an application to publish with, workers."""
+"""What one proof needs of a broker: a database, another one for the event log, an application, workers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import SecretStr
 from redis import Redis
 
-from broker_kit.diary import Diary
-from broker_kit.hand import Hand
+from broker_kit.event_log import EventLog
+from broker_kit.script_client import ScriptClient
 from broker_kit.worker import Worker
 from celery_app import LANES, create_app
 from celery_app.settings import Settings
@@ -26,23 +26,22 @@ def _disconnect(app: Any) -> None:
     close_pool(app)
 
 
-class Yard:
+class Broker:
     """A context manager: it empties its databases, and leaves neither workers nor connections behind."""
 
-    def __init__(self, folder: Path, broker_url: str, diary_url: str | None = None) -> None:
-        """Work at `broker_url`; the diary is in the next database unless it has a server of its own."""
+    def __init__(self, folder: Path, broker_url: str, event_log_url: str | None = None) -> None:
+        """Work at `broker_url`; the event log is in the next database unless it has a server of its own."""
         root, _, db = broker_url.rpartition("/")
         self.folder = folder
         self.broker_url = broker_url
-        self.diary_url = diary_url or f"{root}/{int(db) + 1}"
+        self.event_log_url = event_log_url or f"{root}/{int(db) + 1}"
         self.client = Redis.from_url(broker_url)
-        self.diary = Diary(self.diary_url)
+        self.event_log = EventLog(self.event_log_url)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Return the yard, empty."""
         self.client.flushdb()
-        self.diary.client.flushdb()
+        self.event_log.client.flushdb()
         self.app = self.make_app()
         return self
 
@@ -50,7 +49,7 @@ class Yard:
         """Leave nothing running."""
         self._stack.close()
         self.client.close()
-        self.diary.client.close()
+        self.event_log.client.close()
 
     def make_app(self, options: dict[str, Any] | None = None, **lane_fields: Any) -> Any:
         """Return an application with lanes here; `lane_fields` override a field in every lane."""
@@ -68,8 +67,8 @@ class Yard:
         return app
 
     def worker(self, name: str = "w", **options: Any) -> Worker:
-        """Return a worker, ready; the yard ends it if nobody else does."""
-        worker = Worker(self.folder, name, broker_url=self.broker_url, diary_url=self.diary_url, **options)
+        """Return a worker, ready; the broker ends it if nobody else does."""
+        worker = Worker(self.folder, name, broker_url=self.broker_url, event_log_url=self.event_log_url, **options)
         return self._stack.enter_context(worker)
 
     def workers(self, *names: str, **options: Any) -> list[Worker]:
@@ -77,8 +76,8 @@ class Yard:
         return [worker.wait_until_ready() for worker in [self.starting(name, **options) for name in names]]
 
     def starting(self, name: str, **options: Any) -> Worker:
-        """Return a worker that nobody waits for; the yard ends it if nobody else does."""
-        worker = Worker(self.folder, name, broker_url=self.broker_url, diary_url=self.diary_url, **options)
+        """Return a worker that nobody waits for; the broker ends it if nobody else does."""
+        worker = Worker(self.folder, name, broker_url=self.broker_url, event_log_url=self.event_log_url, **options)
         self._stack.callback(worker.kill)
         return worker
 
@@ -86,9 +85,9 @@ class Yard:
         """Send one job."""
         return self.app.send_task(task, args, queue=queue, **options)
 
-    def hand(self) -> Hand:
-        """Return a hand that runs the scripts here."""
-        return Hand(self.client)
+    def scripts(self) -> ScriptClient:
+        """Return a client that runs the scripts here."""
+        return ScriptClient(self.client)
 
     def in_flight(self) -> int:
         """Return how many jobs workers hold."""

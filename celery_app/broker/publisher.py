@@ -16,7 +16,7 @@ from celery_app.errors import LaneDraining, LaneFull
 from celery_app.keys import PUBLISHED_KEPT, STREAM, STREAM_KEPT_QUEUED, STREAM_TASK, UPLOAD, UPLOAD_KEPT
 from celery_app.publishing import Publishing, publishing_now
 from celery_app.room import wait_for_room
-from celery_app.scheduler.verbs import PUBLISH
+from celery_app.scheduler.scripts import PUBLISH
 
 if TYPE_CHECKING:
     from celery_app.script import Args, Script
@@ -32,7 +32,7 @@ NO_CAPACITY = -1
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
 
 
-class Outbox:
+class Publisher:
     """One job on its way into a lane."""
 
     def __init__(self, channel: Any, queue: str, message: dict[str, Any]) -> None:
@@ -184,11 +184,10 @@ class LanePublishBatch(PublishBatch):
     """A pipeline of jobs; those that found their lane full go again, one by one, and wait for room."""
 
     def __init__(self, channel: Any, max_size: int) -> None:
-        """Start with nothing."""
         super().__init__(channel, max_size)
-        self._jobs: list[Outbox] = []
+        self._jobs: list[Publisher] = []
 
-    def add_job(self, job: Outbox) -> None:
+    def add_job(self, job: Publisher) -> None:
         """Add one job; it is put into its queue with the next flush."""
         self._jobs.append(job)
 
@@ -228,7 +227,7 @@ class LanePublishBatch(PublishBatch):
         self._jobs.clear()
         super().discard()
 
-    def _send(self, client: redis.Redis, jobs: list[Outbox]) -> list[Any]:
+    def _send(self, client: redis.Redis, jobs: list[Publisher]) -> list[Any]:
         # In one step: room made between two of its jobs would let a later one overtake one that was refused.
         with client.pipeline(transaction=True) as pipeline:
             # With the script ahead of them, the jobs never meet a server that does not know it.

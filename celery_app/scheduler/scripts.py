@@ -1,0 +1,43 @@
+"""The scheduler's scripts with the libraries they use; each after those that it uses itself."""
+
+from __future__ import annotations
+
+from celery_app.script import Script
+
+_RECORDS = ("clock", "jobs", "wakeup")
+_PLACES = (*_RECORDS, "controls", "lines", "scheduled")
+_BUDGETS = ("state", "pace", "bucket", "model", "calls", "shut", "budgets")
+_ENDINGS = ("dead", "ended")
+_HOLDING = (*_PLACES, *_ENDINGS, "own", "leases")
+_RETURNING = (*_HOLDING, *_BUDGETS, "tickets", "unsent")
+_CHOOSING = ("share", "workers", "heads", "waiters", "choice")
+
+
+def _script(name: str, *libraries: str) -> Script:
+    return Script(name, *(f"lib/{library}" for library in libraries), package=__package__)
+
+
+PUBLISH = _script("publish", *_PLACES, "enter")
+PUBLISH_MANY = _script("publish_many", *_PLACES, "enter")
+CLAIM = _script("claim", *_HOLDING, "overdue", *_BUDGETS, *_CHOOSING, "wakes")
+RESERVE = _script("reserve", *_HOLDING, *_BUDGETS, *_CHOOSING)
+SETTLE = _script("settle", *_PLACES, "verdict", *_BUDGETS, "tickets")
+REQUEUE = _script("requeue", *_RETURNING)
+ACK = _script("ack", *_RETURNING)
+DEAD_LETTER = _script("dead_letter", *_RETURNING)
+EXTEND = _script("extend", *_HOLDING, "overdue")
+CANCEL = _script("cancel", *_PLACES, *_ENDINGS)
+DECIDE = _script("decide", *_RECORDS, "verdict")
+TAKE_ENDED = _script("take_ended", *_RECORDS, *_ENDINGS)
+DONE_ENDED = _script("done_ended", *_RECORDS, *_ENDINGS)
+LIST_DEAD = _script("list_dead", *_RECORDS, "dead")
+DROP_DEAD = _script("drop_dead", *_RECORDS, *_ENDINGS)
+REPLAY = _script("replay", *_HOLDING)
+EXPLAIN = _script("explain", *_PLACES, "dead", *_BUDGETS, *_CHOOSING)
+PURGE = _script("purge", *_PLACES)
+PRESENT = _script("present", *_PLACES, *_ENDINGS, "workers", "mend")
+SERVING = _script("serving", *_RECORDS, "workers")
+STATS = _script("stats", *_PLACES)
+LEVELS = _script("levels", *_PLACES, *_BUDGETS, *_CHOOSING)
+DEMAND = _script("demand", *_PLACES, *_BUDGETS, *_CHOOSING)
+CONTROL = _script("control", *_RECORDS, "controls")
