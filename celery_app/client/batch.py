@@ -146,15 +146,19 @@ class Batch:
             TimeoutError: when they are over.
             WouldBlock: within a task, if there is something to wait for.
         """
-        after, seen, heard_at = "0", set[int](), time.monotonic()
+        after, seen, heard_at, is_over = "0", set[int](), time.monotonic(), False
         while True:
-            for entry_id, fields in self._ended_after(after):
+            entries = self._ended_after(after, wait=not is_over)
+            if is_over and not entries:
+                return
+            for entry_id, fields in entries:
                 after, index, heard_at = entry_id.decode(), int(fields[b"i"]), time.monotonic()
                 seen.add(index)  # one that was replayed meanwhile ends twice
                 yield self._result(index)
             counts = self.counts()
-            if counts.complete and len(seen) >= counts.ended:
-                return
+            is_over = counts.complete and len(seen) >= counts.ended
+            if is_over:
+                continue  # what was replayed may have ended between the two commands
             refuse_to_wait("Batch.results()")
             # What a stand-in holds nobody works on meanwhile.
             if stand_in() is not None or (patience is not None and time.monotonic() - heard_at > patience):
@@ -165,13 +169,13 @@ class Batch:
         with broker_errors(self._app):
             mark(self._app, self.id)
 
-    def _ended_after(self, after: str) -> list[Any]:
+    def _ended_after(self, after: str, *, wait: bool) -> list[Any]:
         standing_in = stand_in()
         if standing_in is not None:
             return standing_in.ended_after(self.id, after)
         with broker_errors(self._app):
             reply = redis_client(self._app).xread(
-                {BATCH_ENDED.of(key_prefix(self._app), self.id): after}, MOST_RESULTS, BLOCK_MS
+                {BATCH_ENDED.of(key_prefix(self._app), self.id): after}, MOST_RESULTS, BLOCK_MS if wait else None
             )
         return entries_of(reply)
 
