@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from celery_app.lanes import Lane
 
 
-#: Celery's own broker for tests: the lanes take it where something stands in for them.
-TEST_BROKER = "memory://"
-
-
 #: As for ``AsyncResult.get``, whose rule this is.
 _ADVICE = (
     "it holds a slot until another one is free; go on in a next step, "

@@ -45,14 +45,6 @@ SOON_S = 10.0
 
 
 @pytest.fixture
-def client(valkey: Any, broker_url: str) -> Any:
-    """A client of the empty broker."""
-    assert broker_url
-    with valkey.client() as client:
-        yield client
-
-
-@pytest.fixture
 def scripts(client: Redis) -> ScriptClient:
     """A worker's scripts at the empty broker."""
     return ScriptClient(client)

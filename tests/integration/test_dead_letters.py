@@ -29,14 +29,6 @@ SOON_S = 10.0
 KEPT_MS, MOST, MOST_BYTES = 7 * 86_400 * 1_000, 10_000, 256 * 1024 * 1024
 
 
-@pytest.fixture
-def client(valkey: Any, broker_url: str) -> Any:
-    """A client of the empty broker."""
-    assert broker_url
-    with valkey.client() as client:
-        yield client
-
-
 def dead_letter(
     app: Any, client: Redis, name: str, body: str = "", reason: str = "a test's reason", **options: Any
 ) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from budget_kit.clock import ClockedRedis
 from budget_kit.scheduler import Scheduler
 
 from celery_app.budget import Budget
@@ -15,23 +14,7 @@ from celery_app.scheduler.scripts import EXPLAIN
 from celery_app.settings import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from redis import Redis
-
-
-@pytest.fixture
-def client(valkey: Any, broker_url: str) -> Iterator[Redis]:
-    """A client of the empty broker, of which a worker serves batch."""
-    assert broker_url
-    with valkey.client() as client:
-        yield client
-
-
-@pytest.fixture
-def scheduler(client: Redis) -> Scheduler:
-    """Lanes whose clock stands still."""
-    return Scheduler(ClockedRedis(client))
 
 
 def budget(model: str = "m", rpm: int | None = 60) -> Budget:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.script_client import LANES as NAMES, SEPARATOR, STEPS, ScriptClient
-from budget_kit.clock import ClockedRedis
 from budget_kit.scheduler import REQUEST, Scheduler
 
 from celery_app.budget import Budget
@@ -15,25 +14,9 @@ from celery_app.scheduler.scripts import PRESENT, STATS
 from celery_app.settings import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from redis import Redis
 
 FREE = Budget("key:m", "m", Limits(rpm=1_000_000), LANES, sharers=NAMES)
-
-
-@pytest.fixture
-def client(valkey: Any, broker_url: str) -> Iterator[Redis]:
-    """A client of the empty broker."""
-    assert broker_url
-    with valkey.client() as client:
-        yield client
-
-
-@pytest.fixture
-def scheduler(client: Redis) -> Scheduler:
-    """Lanes whose clock stands still."""
-    return Scheduler(ClockedRedis(client))
 
 
 def counted(scheduler: Scheduler) -> tuple[int, int]:

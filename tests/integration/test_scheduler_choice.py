@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.script_client import ScriptClient
-from budget_kit.clock import START_S, ClockedRedis
-from budget_kit.scheduler import Scheduler
+from budget_kit.clock import START_S
 
 from celery_app.broker.entry import cost_header
 from celery_app.budget import Budget, Cost
@@ -21,8 +20,7 @@ from celery_app.routing import COST, MODEL
 from celery_app.settings import Limits, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from budget_kit.scheduler import Scheduler
     from redis import Redis
 
 #: A budget that lets one call a second leave, and saves up no more than that.
@@ -33,20 +31,6 @@ REFILL = 1.1
 
 #: Seconds for which a worker's sign of life counts.
 SIGN_LASTS = 15
-
-
-@pytest.fixture
-def client(valkey: Any, broker_url: str) -> Iterator[Redis]:
-    """A client of the empty broker."""
-    assert broker_url
-    with valkey.client() as client:
-        yield client
-
-
-@pytest.fixture
-def scheduler(client: Redis) -> Scheduler:
-    """Lanes whose clock stands still."""
-    return Scheduler(ClockedRedis(client))
 
 
 def budget(model: str, rpm: int | None = None, **limits: int) -> Budget:

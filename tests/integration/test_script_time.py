@@ -63,14 +63,6 @@ def cost_of_a_job(app: Any, client: Redis, headers: dict[str, Any], text: str = 
     return sum(map(min, costs.values()))
 
 
-@pytest.fixture
-def client(valkey: Any, broker_url: str) -> Any:
-    """A client of the empty broker."""
-    assert broker_url
-    with valkey.client() as client:
-        yield client
-
-
 @pytest.mark.parametrize(
     "headers",
     [

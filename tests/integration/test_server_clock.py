@@ -13,8 +13,6 @@ from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
 from celery_app.settings import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from redis import Redis
 
 HOUR = 3_600.0
@@ -27,14 +25,6 @@ ONE_A_SECOND = Budget("key:m", "m", Limits(rpm=62), LANES, sharers=tuple(lane.na
 
 #: Whatever goes, until the API refuses.
 FREE = Budget("key:free", "free", Limits(), LANES, sharers=tuple(lane.name for lane in LANES))
-
-
-@pytest.fixture
-def client(valkey: Any, broker_url: str) -> Iterator[Redis]:
-    """A client of the empty broker."""
-    assert broker_url
-    with valkey.client() as client:
-        yield client
 
 
 @pytest.fixture
