@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from broker_kit import kills
 from broker_kit.bench import main
-from broker_kit.server import Broker, Server
+from broker_kit.broker import Broker
+from broker_kit.server import Server
 
 if TYPE_CHECKING:
     import argparse

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker_kit.server import Broker, Server
+from broker_kit.broker import Broker
+from broker_kit.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
