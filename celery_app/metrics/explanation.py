@@ -48,8 +48,8 @@ def explain(app: Any, job: Any) -> Explanation:
     return explain_with_reasons(app, job)[0]
 
 
-def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason]]:
-    """Say why a job waits, in one text and reason by reason."""
+def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason], Shortage | None]:
+    """Say why a job waits, in one text and reason by reason, and what it is short of; None: it is in no lane."""
     task_id = id_of(job)
     with broker_errors(app):
         client, prefix = redis_client(app), key_prefix(app)
@@ -57,12 +57,16 @@ def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason]]
         if not rows:
             state = backend_of(app).get_state(task_id)
             known = "ended" if state in READY_STATES else "unknown" if state == PENDING else state.lower()
-            return Explanation(state=known, lane=None, position=None, of=None, waiting_for=None, expected_s=None), []
+            return (
+                Explanation(state=known, lane=None, position=None, of=None, waiting_for=None, expected_s=None),
+                [],
+                None,
+            )
         found, now = Shortage.of(rows[0]), client.time()[0]
         shut = shut_of(client.hgetall(SHUT.of(prefix)), found.lane, now)
         pauses = pauses_of(controls_of(client.hgetall(CONTROLS.of(prefix)), now), found.lane)
     reasons = job_reasons(found, shut, [each for each in pauses if each.is_for(found.model)])
-    return explanation_of(found, reasons), reasons
+    return explanation_of(found, reasons), reasons, found
 
 
 def explanation_of(found: Shortage, reasons: list[Reason]) -> Explanation:
