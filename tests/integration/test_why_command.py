@@ -125,28 +125,22 @@ def test_a_job_behind_a_full_worker_waits_for_a_slot(up: Rig) -> None:
     assert the_reason(told(broker, "batch"))[0] == "slots"
 
 
-def test_a_budget_that_the_api_has_shut_is_told_with_its_words(up: Rig) -> None:
-    """Of the lane and of the job: until when, and the API's reason."""
-    settings, client = settings_of(up.app), redis_client(up.app)
+def test_a_budget_that_the_api_has_shut_is_told_with_its_words(lanes_app: Any, broker_url: str) -> None:
+    """Of the lane and of the job: until when, and the API's reason; and that it has no worker, too."""
+    settings, client = settings_of(lanes_app), redis_client(lanes_app)
     lane = settings.lane("batch")
     assert lane is not None
-    controls.pause(up.app, "batch")
-    job = submit(up)
-    wait_until(lambda: client.hkeys("lanes:terms"), "the worker has told which budget it is")
-    field = next(each for each in client.hkeys("lanes:terms") if each.startswith(b"batch:"))
-    assert field == b"batch:m"
-    up.api.control(rate_limit_rate=0.0)
     budget = budget_for(settings, lane, "m")
     client.hset("lanes:terms", "batch:m", budget.terms)
     taken = budget.reserve(client, lane, Cost(), claim=("a call", "of this test:call"))
     reason = "429 rate_limit_error: slow down"
     assert budget.conclude(client, taken.ticket, None, {"retry-after": "1200"}, "limited", reason=reason).shut
-    assert [each["kind"] for each in told(up.env["CELERY_BROKER_URL"], "batch")["waiting_for"]] == ["paused", "shut"]
-    controls.resume(up.app, "batch")
-    kind, words, _ = the_reason(told(up.env["CELERY_BROKER_URL"], job))
-    assert kind == "shut"
-    assert words.startswith("the API, which has shut the budget of m for another ")
-    assert words.endswith(f"({reason})")
+    job = lanes_app.send_task("tasks.create_message", kwargs=params(CANARY), queue="batch").id
+    for what in ("batch", job):
+        shut, unserved = told(broker_url, what)["waiting_for"]
+        assert (shut["kind"], unserved["kind"]) == ("shut", "no_worker")
+        assert shut["words"].startswith("the API, which has shut the budget of m for another ")
+        assert shut["words"].endswith(f"({reason})")
 
 
 def test_a_scheduled_job_waits_for_its_time(up: Rig) -> None:
