@@ -54,5 +54,5 @@ def _refused(status: int, url: str, whose: str, model: str) -> Finding:
     if status in _ADDRESS:
         return Finding("API", "fail", words, f"mend EZAI_BASE_URL, or name a model that the account has: not {model}")
     if status in _BUSY:
-        return Finding("API", "warn", f"{words}: it is taken, but the API has no room now", "try again")
+        return Finding("API", "warn", f"{words}: no room now, or a spend limit", "try again; look at the account")
     return Finding("API", "fail", words, "look at the account: credit, spend limit, models")

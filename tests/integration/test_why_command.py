@@ -125,24 +125,6 @@ def test_a_job_behind_a_full_worker_waits_for_a_slot(up: Rig) -> None:
     assert the_reason(told(broker, "batch"))[0] == "slots"
 
 
-def test_a_budget_that_the_api_has_shut_is_told_with_its_words(lanes_app: Any, broker_url: str) -> None:
-    """Of the lane and of the job: until when, and the API's reason; and that it has no worker, too."""
-    settings, client = settings_of(lanes_app), redis_client(lanes_app)
-    lane = settings.lane("batch")
-    assert lane is not None
-    budget = budget_for(settings, lane, "m")
-    client.hset("lanes:terms", "batch:m", budget.terms)
-    taken = budget.reserve(client, lane, Cost(), claim=("a call", "of this test:call"))
-    reason = "429 rate_limit_error: slow down"
-    assert budget.conclude(client, taken.ticket, None, {"retry-after": "1200"}, "limited", reason=reason).shut
-    job = lanes_app.send_task("tasks.create_message", kwargs=params(CANARY), queue="batch").id
-    for what in ("batch", job):
-        shut, unserved = told(broker_url, what)["waiting_for"]
-        assert (shut["kind"], unserved["kind"]) == ("shut", "no_worker")
-        assert shut["words"].startswith("the API, which has shut the budget of m for another ")
-        assert shut["words"].endswith(f"({reason})")
-
-
 def test_a_scheduled_job_waits_for_its_time(up: Rig) -> None:
     """Of the lane and of the job: that nothing else is wrong, and when it is due."""
     job = up.app.send_task("tasks.create_message", kwargs=params(CANARY), queue="batch", countdown=LONG).id
@@ -179,6 +161,24 @@ def test_a_lane_without_a_worker_says_how_to_start_one(lanes_app: Any, broker_ur
         kind, words, advice = the_reason(told(broker_url, what))
         assert (kind, words) == ("no_worker", "no worker serves batch")
         assert advice == "start one: celery -A celery_app worker -Q batch -n batch@%h -c 20"
+
+
+def test_a_budget_that_the_api_has_shut_is_told_with_its_words(lanes_app: Any, broker_url: str) -> None:
+    """Of the lane and of the job: until when, and the API's reason; and that it has no worker, too."""
+    settings, client = settings_of(lanes_app), redis_client(lanes_app)
+    lane = settings.lane("batch")
+    assert lane is not None
+    budget = budget_for(settings, lane, "m")
+    client.hset("lanes:terms", "batch:m", budget.terms)
+    taken = budget.reserve(client, lane, Cost(), claim=("a call", "of this test:call"))
+    reason = "429 rate_limit_error: slow down"
+    assert budget.conclude(client, taken.ticket, None, {"retry-after": "1200"}, "limited", reason=reason).shut
+    job = lanes_app.send_task("tasks.create_message", kwargs=params(CANARY), queue="batch").id
+    for what in ("batch", job):
+        shut, unserved = told(broker_url, what)["waiting_for"]
+        assert (shut["kind"], unserved["kind"]) == ("shut", "no_worker")
+        assert shut["words"].startswith("the API, which has shut the budget of m for another ")
+        assert shut["words"].endswith(f"({reason})")
 
 
 def test_a_broker_that_is_away_is_the_reason(dead_port: int) -> None:
