@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Command -> the module that holds it under the same name.
 COMMANDS = {
+    "check": "celery_app.cli.check",
     "dead": "celery_app.cli.dead",
     "demo": "demo.commands.demo",
     "drain": "celery_app.cli.drain",
@@ -27,6 +28,7 @@ COMMANDS = {
     "resume": "celery_app.cli.pause",
     "status": "celery_app.cli.status",
     "up": "demo.commands.up",
+    "why": "celery_app.cli.why",
 }
 
 #: In a checkout beside this module, and in no wheel; `make` installs there what it needs.

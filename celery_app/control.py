@@ -70,9 +70,9 @@ def controls_of(fields: Mapping[Any, Any], now: float) -> list[Control]:
     return sorted(live, key=lambda each: (KINDS.index(each.kind), each.name, each.field))
 
 
-def pauses_of(controls: Iterable[Control], lane: str) -> list[str]:
-    """Return for what a lane's jobs wait because somebody paused it, in words."""
-    return [each.words for each in controls if each.kind == "pause" and each.name == lane]
+def pauses_of(controls: Iterable[Control], lane: str) -> list[Control]:
+    """Return the pauses of a lane."""
+    return [each for each in controls if each.kind == "pause" and each.name == lane]
 
 
 def fits(model: str, pattern: str) -> bool:

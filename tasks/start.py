@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from celery_app.budget.shut import reasons_of
+from celery_app.budget.shut import shut_of
 from celery_app.connection import key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded
 from celery_app.keys import SHUT
@@ -44,5 +44,5 @@ def in_queue(app: Any, lane: str) -> str:
         seconds, _ = client.time()
     except redis.RedisError:
         return "in the queue"
-    why = "; ".join(reasons_of(shut, lane, seconds))
+    why = "; ".join(each.words for each in shut_of(shut, lane, seconds))
     return f"in the queue, where it waited for {why}" if why else "in the queue"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +16,20 @@ _US_PER_S, _S_PER_MIN = 1_000_000, 60
 _LONG = 120
 
 
-def reasons_of(shut: Mapping[Any, Any], lane: str, now: float) -> list[str]:
-    """Return for what a lane's jobs wait because the API has shut their budgets, in words.
+class Shut(NamedTuple):
+    """A budget that the API has shut.
+
+    Attributes:
+        account: whether it refuses the account; otherwise it said ``retry-after``.
+        words: as the end of a sentence that begins with "batch waits for".
+    """
+
+    account: bool
+    words: str
+
+
+def shut_of(shut: Mapping[Any, Any], lane: str, now: float) -> list[Shut]:
+    """Return the budgets that the API has shut to a lane's jobs.
 
     Args:
         shut: the hash at `celery_app.keys.SHUT`, as redis-py returns it.
@@ -29,18 +41,20 @@ def reasons_of(shut: Mapping[Any, Any], lane: str, now: float) -> list[str]:
     """
     entries = {_text(field).partition("|"): _text(value) for field, value in shut.items()}
     told = (_told(family, value, now) for (name, _, family), value in sorted(entries.items()) if name == lane)
-    return [words for words in told if words]
+    return [each for each in told if each]
 
 
-def _told(family: str, value: str, now: float) -> str:
+def _told(family: str, value: str, now: float) -> Shut | None:
     account, until_us, reason = value.split(" ", 2)
     models = "" if family == _ANY_MODEL else f" of {family}"
     why = f" ({reason})" if reason else ""
     if account == "1":
-        return f"the API, which refuses the account and so has shut the budget{models}{why}; one job a minute probes"
+        refusal = f"the API, which refuses the account and so has shut the budget{models}{why}; one job a minute probes"
+        return Shut(account=True, words=refusal)
     left = float(until_us) / _US_PER_S - now
     duration = f"{left:.1f} s" if left < _LONG else f"{left / _S_PER_MIN:.0f} min"
-    return f"the API, which has shut the budget{models} for another {duration}{why}" if left > 0 else ""
+    wait = f"the API, which has shut the budget{models} for another {duration}{why}"
+    return Shut(account=False, words=wait) if left > 0 else None
 
 
 def _text(value: Any) -> str:

@@ -32,6 +32,22 @@ def app_of(ctx: click.Context) -> Any:
     return app
 
 
+def command_of(ctx: click.Context) -> str:
+    """Return how a command has to begin to be about the same application: ``celery -A proj``."""
+    parts = iter(sys.argv[1:])
+    for part in parts:
+        if part in {"-A", "--app"}:
+            return f"celery -A {next(parts, '')}"
+        if part.startswith(("-A", "--app=")):
+            return f"celery -A {part.removeprefix('--app=').removeprefix('-A')}"
+    return f"celery -A {ctx.obj.app.main or 'celery_app'}"
+
+
+def waits(who: str, reason: str) -> str:
+    """Return a sentence: "batch waits for …"."""
+    return f"{who} waits: {reason}" if reason.startswith("no ") else f"{who} waits for {reason}"
+
+
 def console() -> Console:
     """Return where to print tables: nothing in a cell is taken for a mark-up."""
     from rich.console import Console

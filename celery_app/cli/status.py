@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from celery_app.cli.durations import shown
-from celery_app.cli.output import app_of, console
+from celery_app.cli.output import app_of, console, waits
 from celery_app.errors import BrokerUnreachable
 from celery_app.metrics.stats import get_queue_stats
 
@@ -93,17 +93,10 @@ def _table(stats: dict[str, Any]) -> RenderableType:
         table.add_column(heading, justify="right")
     for name, lane in stats["lanes"].items():
         table.add_row(name, *(show(lane) for show in COLUMNS.values()))
-    waiting = [
-        f"{name} waits{_for(lane['waiting_for'])}" for name, lane in stats["lanes"].items() if lane["waiting_for"]
-    ]
+    waiting = [waits(name, lane["waiting_for"]) for name, lane in stats["lanes"].items() if lane["waiting_for"]]
     return Group(table, *waiting)
 
 
 def _wait(lane: dict[str, Any], figure: str) -> str:
     milliseconds = lane["wait_ms"][figure]
     return shown(None if milliseconds is None else milliseconds / _MS_PER_S)
-
-
-def _for(reason: str) -> str:
-    """Return the end of a sentence that begins with "batch waits"."""
-    return f": {reason}" if reason.startswith("no ") else f" for {reason}"

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from celery.states import PENDING, READY_STATES
 
-from celery_app.budget.shut import reasons_of
+from celery_app.budget.shut import shut_of
 from celery_app.client.cancelling import id_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.control import Control, controls_of
+from celery_app.control import controls_of, pauses_of
 from celery_app.keys import CONTROLS, SHUT
-from celery_app.presence import unserved
+from celery_app.metrics.reasons import in_words, job_reasons
+from celery_app.metrics.shortage import Shortage, explain_arguments
 from celery_app.results import backend_of
 from celery_app.scheduler.scripts import EXPLAIN
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
-    from celery_app.lanes import Lane
+    from celery_app.metrics.reasons import Reason
 
 _US_PER_S, _MS_PER_S = 1_000_000, 1_000
-
-#: What is short, in words.
-_SHORT = {
-    "requests": "requests per minute",
-    "input_tokens": "input tokens per minute",
-    "output_tokens": "output tokens per minute",
-    "calls": "calls in flight",
-}
 
 
 class Explanation(TypedDict):
@@ -50,38 +43,13 @@ class Explanation(TypedDict):
     expected_s: float | None
 
 
-class Shortage(NamedTuple):
-    """One row of ``scheduler/scripts/explain.lua``."""
-
-    lane: str
-    state: str
-    short: str
-    model: str
-    wait_us: int
-    place: int
-    depth: int
-    refill_us: int
-    due_ms: int
-    has_worker: bool
-
-    @classmethod
-    def of(cls, row: list[Any]) -> Shortage:
-        """Read a row."""
-        lane, state, short, model, *numbers, has_worker = row
-        words = (word.decode() for word in (lane, state, short, model))
-        return cls(*words, *numbers, has_worker=bool(has_worker))  # type: ignore[misc]
-
-    @property
-    def words(self) -> str | None:
-        """What the budget is short of; None: nothing, or the API has shut it."""
-        if self.short not in _SHORT:
-            return None
-        model = f" of {self.model}" if self.model else ""
-        return f"the budget{model}: {_SHORT[self.short]}, {self.wait_us / _US_PER_S:.1f} s"
-
-
 def explain(app: Any, job: Any) -> Explanation:
     """Say why a job waits; see `Client.explain`."""
+    return explain_with_reasons(app, job)[0]
+
+
+def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason], Shortage | None]:
+    """Say why a job waits, in one text and reason by reason, and what it is short of; None: it is in no lane."""
     task_id = id_of(job)
     with broker_errors(app):
         client, prefix = redis_client(app), key_prefix(app)
@@ -89,48 +57,26 @@ def explain(app: Any, job: Any) -> Explanation:
         if not rows:
             state = backend_of(app).get_state(task_id)
             known = "ended" if state in READY_STATES else "unknown" if state == PENDING else state.lower()
-            return Explanation(state=known, lane=None, position=None, of=None, waiting_for=None, expected_s=None)
+            return (
+                Explanation(state=known, lane=None, position=None, of=None, waiting_for=None, expected_s=None),
+                [],
+                None,
+            )
         found, now = Shortage.of(rows[0]), client.time()[0]
-        shut = reasons_of(client.hgetall(SHUT.of(prefix)), found.lane, now)
-        paused = _pauses(controls_of(client.hgetall(CONTROLS.of(prefix)), now), found)
-    return _explained(found, shut, paused)
+        shut = shut_of(client.hgetall(SHUT.of(prefix)), found.lane, now)
+        pauses = pauses_of(controls_of(client.hgetall(CONTROLS.of(prefix)), now), found.lane)
+    reasons = job_reasons(found, shut, [each for each in pauses if each.is_for(found.model)])
+    return explanation_of(found, reasons), reasons, found
 
 
-def explain_arguments(prefix: str, lanes: tuple[Lane, ...], task_id: str = "") -> list[Any]:
-    """Return ARGV of the script: for a job, or for the heads of all lanes."""
-    return [prefix, task_id, *lane_arguments(lanes)]
-
-
-def lane_arguments(lanes: tuple[Lane, ...]) -> list[Any]:
-    """Return the lanes for a script that serves none of them."""
-    return [part for lane in lanes for part in (*lane.arguments, "0")]
-
-
-def _pauses(controls: list[Control], found: Shortage) -> list[str]:
-    return [
-        each.words for each in controls if each.kind == "pause" and each.name == found.lane and each.is_for(found.model)
-    ]
-
-
-def _explained(found: Shortage, shut: list[str], paused: list[str]) -> Explanation:
-    queued = found.state == "queued"
-    reasons = []
-    if found.state == "scheduled":
-        reasons.append(f"its time, in {found.due_ms / _MS_PER_S:.1f} s")
-    if queued and found.short == "closed":
-        reasons += shut
-    elif queued and found.short == "paused":
-        reasons += paused
-    elif queued and found.words:
-        reasons.append(found.words)
-    if queued and not found.has_worker:
-        reasons.append(unserved(found.lane))
+def explanation_of(found: Shortage, reasons: list[Reason]) -> Explanation:
+    """Return what is told of a job that is known."""
     return Explanation(
         state=found.state,
         lane=found.lane,
-        position=found.place if queued else None,
+        position=found.place if found.state == "queued" else None,
         of=found.depth,
-        waiting_for="; ".join(reasons) or None,
+        waiting_for=in_words(reasons),
         expected_s=_expected(found),
     )
 

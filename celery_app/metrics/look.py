@@ -9,7 +9,7 @@ from celery_app.broker.lane_stats import LaneStats, lane_stats_call, lane_stats_
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.control import Control, controls_of
 from celery_app.keys import CONTROLS, SHUT
-from celery_app.metrics.explanation import Shortage, explain_arguments, lane_arguments
+from celery_app.metrics.shortage import Shortage, explain_arguments, lane_arguments
 from celery_app.metrics.store import RECALL, LaneActivity, activities, ask
 from celery_app.presence import serving_call
 from celery_app.scheduler.scripts import DEMAND, EXPLAIN, LEVELS, SERVING, STATS
@@ -47,7 +47,7 @@ class Look:
         now: seconds since the epoch, by Redis' clock.
         lanes: by name, most important first.
         controls: what operators have set.
-        shut: the budgets that the API has shut, as `celery_app.budget.shut.reasons_of` takes them.
+        shut: the budgets that the API has shut, as `celery_app.budget.shut.shut_of` takes them.
         demand: the reply of ``scheduler/scripts/demand.lua``; None: nobody asked for it.
         levels: the same of ``levels.lua``.
     """

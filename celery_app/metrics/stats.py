@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from celery import _state
 
-from celery_app.budget.shut import reasons_of
-from celery_app.control import pauses_of
 from celery_app.keys import SLOTS_KEPT
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.look import look
-from celery_app.presence import unserved
+from celery_app.metrics.reasons import in_words, lane_reasons
 from celery_app.settings import has_lanes
 
 if TYPE_CHECKING:
-    from celery_app.metrics.look import LaneLook, Look
+    from celery_app.metrics.look import LaneLook
+    from celery_app.metrics.reasons import Reason
     from celery_app.metrics.store import LaneActivity
 
 #: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
@@ -52,7 +51,7 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
     found = look(app, THROUGHPUT_WINDOW, window_s)
     return {
         "queue_depth": sum(lane.place.depth for lane in found.lanes.values()),
-        "lanes": {name: _lane_stats(lane, _reasons(found, name, lane)) for name, lane in found.lanes.items()},
+        "lanes": {name: _lane_stats(lane, lane_reasons(found, name)) for name, lane in found.lanes.items()},
     }
 
 
@@ -65,14 +64,7 @@ def _lanes_app() -> Any:
     return own
 
 
-def _reasons(found: Look, name: str, lane: LaneLook) -> list[str]:
-    """Return what the jobs of a lane wait for, in words."""
-    nobody = unserved(name) if lane.workers == 0 and (lane.place.depth or lane.place.returning) else None
-    paused, shut = pauses_of(found.controls, name), reasons_of(found.shut, name, found.now)
-    return [*paused, *shut, *filter(None, [lane.head.words, nobody])]
-
-
-def _lane_stats(lane: LaneLook, reasons: list[str]) -> dict[str, Any]:
+def _lane_stats(lane: LaneLook, reasons: list[Reason]) -> dict[str, Any]:
     place, happened = lane.place, lane.happened
     return {
         "depth": place.depth,
@@ -85,7 +77,7 @@ def _lane_stats(lane: LaneLook, reasons: list[str]) -> dict[str, Any]:
         "throughput_per_min": _per_minute(happened),
         "wait_ms": _wait_ms(happened),
         "limited": happened.totals.get("limited", 0),
-        "waiting_for": "; ".join(reasons) or None,
+        "waiting_for": in_words(reasons),
     }
 
 

@@ -9,7 +9,9 @@ from budget_kit.scheduler import Scheduler
 
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, LANES
-from celery_app.metrics.explanation import Explanation, Shortage, _explained, explain_arguments
+from celery_app.metrics.explanation import Explanation, explanation_of
+from celery_app.metrics.reasons import job_reasons
+from celery_app.metrics.shortage import Shortage, explain_arguments
 from celery_app.scheduler.scripts import EXPLAIN
 from celery_app.settings import Limits
 
@@ -26,7 +28,8 @@ def explained(scheduler: Scheduler, name: str) -> Explanation:
     """Explain a job to somebody who knows that a worker serves batch."""
     scheduler.raw.zadd("lanes:workers:batch", {"worker": 1e15})
     (row,) = EXPLAIN.run(scheduler.client, (), explain_arguments("", LANES, name))
-    return _explained(Shortage.of(row), [], [])
+    found = Shortage.of(row)
+    return explanation_of(found, job_reasons(found, [], []))
 
 
 def seconds_until(scheduler: Scheduler, name: str) -> float:

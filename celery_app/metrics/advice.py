@@ -1,0 +1,114 @@
+"""What to do about a reason why jobs wait: in plain words, with the number and the command in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from celery_app.control import fits
+from celery_app.metrics.histogram import quantile
+from celery_app.metrics.shortage import DIMENSIONS
+from celery_app.metrics.slots import TARGETS
+from celery_app.worker import DEFAULT_CONCURRENCY
+
+if TYPE_CHECKING:
+    from celery_app.budget.levels import Budgets, BudgetState, Level
+    from celery_app.metrics.look import Look
+    from celery_app.metrics.reasons import Reason
+    from celery_app.metrics.shortage import Shortage
+
+#: Dimension -> the field of `lanes limits set` that raises it.
+FIELDS = {"requests": "rpm", "input_tokens": "itpm", "output_tokens": "otpm", "calls": "concurrency"}
+
+_MS_PER_S = 1_000
+
+
+class Adviser:
+    """Advises on the lanes of one look."""
+
+    def __init__(self, found: Look, budgets: Budgets, wanted: dict[str, int], command: str) -> None:
+        """Take what is known.
+
+        Args:
+            found: the look.
+            budgets: their levels.
+            wanted: lane -> slots beyond the busy ones.
+            command: how the lanes' commands begin: ``celery -A proj``.
+        """
+        self._found, self._budgets, self._wanted, self._command = found, budgets, wanted, command
+
+    def on(self, reason: Reason, short: Shortage) -> str:
+        """Return what to do about a reason, of a lane's next job or of a job that is short of something."""
+        lane, command = short.lane, self._command
+        if reason.kind == "budget":
+            return self._on_budget(short)
+        if reason.kind == "no_worker":
+            slots = max(DEFAULT_CONCURRENCY, self._wanted[lane])
+            return f"start one: {self._start(lane, slots)}"
+        if reason.kind == "slots":
+            return self._on_slots(lane)
+        return {
+            "paused": f"end it now: {command} lanes resume {lane}",
+            "account": "put the account in order, or set another key and restart the workers; what failed: "
+            f"{command} lanes dead list --lane {lane}",
+            "shut": "nothing, a job now and then probes it; if it stays shut, look at what the API says",
+            "time": "nothing; after a failure the workers' log has its reason",
+            "dead": f"see why, then put them back: {command} lanes dead list --lane {lane}",
+        }[reason.kind]
+
+    def _start(self, lane: str, slots: int) -> str:
+        return f"{self._command} worker -Q {lane} -n {lane}@%h -c {slots}"
+
+    def _on_slots(self, lane: str) -> str:
+        happened, wanted = self._found.lanes[lane].happened, self._wanted[lane]
+        p99 = quantile(happened.waits, 0.99)
+        seen = f"{lane} p99 {p99 * _MS_PER_S:,.0f} ms, " if p99 is not None else ""
+        target = f"{seen}target {TARGETS[lane] * _MS_PER_S:,.0f} ms: "
+        if not wanted:
+            return f"{target}the slots there are will do"
+        return f"{target}{wanted:,} more slot{'s'[: wanted > 1]} would do; start {self._start(lane, wanted)}"
+
+    def _on_budget(self, short: Shortage) -> str:
+        state, level = self._state(short), self._level(short)
+        field, family = FIELDS[short.short], state.family if state else short.model or "*"
+        limit = state.most if state and short.short == "calls" else level.limit if level else 0
+        parts = [self._level_words(short, state, level), self._rivals(short, state)]
+        known = f"the limit is {limit:,.0f} {DIMENSIONS[short.short]}{''.join(filter(None, parts))}; " if limit else ""
+        raised = f"{field}={limit * 2:.0f}" if limit else f"{field}=…"
+        return (
+            f"{known}more workers would not help. Wait; or, if the account allows more, for instance twice as much: "
+            f"{self._command} lanes limits set '{family}' {raised}"
+        )
+
+    def _level_words(self, short: Shortage, state: BudgetState | None, level: Level | None) -> str:
+        if short.short == "calls":
+            return f", {state.in_flight:,} are on their way" if state else ""
+        return f", {max(0.0, level.level):,.0f} of {level.capacity:,.0f} are there now" if level else ""
+
+    def _rivals(self, short: Shortage, state: BudgetState | None) -> str:
+        """Say who else draws on a budget, and how much they have at the moment."""
+        others = (
+            [name for name in state.lanes.split(",") if name in self._found.lanes and name != short.lane]
+            if state
+            else []
+        )
+        said = [f"{name} ({self._found.lanes[name].place.in_flight:,} in flight)" for name in others]
+        return f"; {' and '.join(said)} may draw on it, too" if said else ""
+
+    def _state(self, short: Shortage) -> BudgetState | None:
+        fitting = [each for each in self._budgets.states if _is_of(short, each.lanes, each.family)]
+        return max(fitting, key=lambda each: len(each.family), default=None)
+
+    def _level(self, short: Shortage) -> Level | None:
+        fitting = [
+            each
+            for each in self._budgets.levels
+            if each.dimension == short.short
+            and each.model in {"", short.model}
+            and _is_of(short, each.lanes, each.family)
+        ]
+        return max(fitting, key=lambda each: (len(each.family), len(each.model)), default=None)
+
+
+def _is_of(short: Shortage, lanes: str, family: str) -> bool:
+    """Whether what a job is short of is a budget's."""
+    return short.lane in lanes.split(",") and (family == short.model or fits(short.model, family))
