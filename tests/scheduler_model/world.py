@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,15 @@ from scheduler_model.meter import Meter
 from scheduler_model.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from redis import Redis
 
 #: ms after which a lease without a sign of life is over, and seconds that a decision is remembered.
 LEASE_MS, KEPT_S = 15_000, 60
 
 #: Requests per minute of the one budget: few enough that jobs wait for it.
-RPM = 600
+RPM = 90
 
 #: Rounds in which a worker has done all that a world can hold.
 _MOST_ROUNDS = 200
@@ -49,10 +52,16 @@ _LEFT = {"published", "ended", "cancel", "bell", "batch", "budget", "terms", "ti
     "counts", "dead_totals", "wakes", "workers", "credits"
 }
 
+#: What stands behind a task's id in the names of the records of its messages.
+_RECORDS = ("", "~", "~~", "~~~")
+
 _MOST_JOBS, _TENANTS, _MODELS = 12, ("", "ann", "bob"), ("m", "", "n", "m")
 
 #: Nobody is owed a share here, and the floors stand.
 _LANES = tuple(dataclasses.replace(lane, boost_after=None) for lane in LANES)
+
+
+_NONE: Mapping[str, str] = {}
 
 
 @dataclass
@@ -83,7 +92,7 @@ class World:
     """Each move does one thing, checks what may have changed by it, and what must hold of everything.
 
     Attributes:
-        finished: ids of jobs that are gone for good, each by the one exit that took it.
+        finished: exits -> jobs that took them: acked, told, dropped.
     """
 
     def __init__(self, redis: Redis, workers: int = 3) -> None:
@@ -96,7 +105,7 @@ class World:
         self.meter = Meter(RPM)
         self.workers = [Worker(ScriptClient(self.client)) for _ in range(workers)]
         self.sent: list[Submission] = []
-        self.finished: dict[str, str] = {}
+        self.finished: Counter[str] = Counter()
         self.open: list[str] = []
         self.published: set[str] = set()
         self._numbers = itertools.count()
@@ -109,7 +118,8 @@ class World:
         if len(self.seen.jobs) >= _MOST_JOBS:
             return
         number = next(self._numbers)
-        entry = self._entry(f"job-{number}", tenant, model, delay, left, unique)
+        repeated = self._any(number) if unique % 6 == 2 else None  # as a task that replaces or repeats itself does  # noqa: PLR2004
+        entry = self._entry(_task_id(repeated or f"job-{number}"), tenant, model, delay, left, unique)
         submission = Submission(NAMES[lane % len(NAMES)], f"token-{number}", tuple(entry.arguments()), entry.id)
         self.sent = [*self.sent[-7:], submission]
         self._send(submission)
@@ -128,11 +138,9 @@ class World:
         entries = [self._entry(f"batch{number}-{i}", i, 0, 0, 0, 0) for i in range(jobs)]
         parts = [part for entry in entries for part in entry.arguments()]
         arguments = ("", NAMES[lane % len(NAMES)], 1_000, f"lanes:batch:{number}", KEPT_S, 0, *parts)
-        come = {entry.id for entry in entries}
-        for _ in range(1 + times % 2):
+        for again in range(1 + times % 2):
             PUBLISH_MANY.run(self.client, (), arguments)
-            self._look(come=come)
-            come = set()
+            self._look(comes=None if again else f"batch{number}", many=jobs)
 
     def _entry(self, name: str, tenant: int, model: int, delay: int, left: int, unique: int) -> Entry:
         now = time.time()
@@ -152,11 +160,13 @@ class World:
     def _send(self, submission: Submission) -> None:
         fixed = ("", submission.lane, -1, submission.token, 300, "", 0, "", "")
         (word, *_) = PUBLISH.run(self.client, (), (*fixed, *submission.arguments))
-        self._look(come={submission.id} - self.published)
+        before = self.seen.jobs.keys()
+        is_new = submission.token not in self.published
+        self._look(comes=submission.id if is_new else None)
         assert word in {0, 2}, word
         if word == 0:
-            self.published.add(submission.id)
-            assert submission.id in self.seen.jobs.keys() | self.finished.keys(), "it says that the job is there"
+            self.published.add(submission.token)
+            assert not is_new or len(self.seen.jobs) == len(before) + 1, "it says that the job is there"
 
     # Workers.
 
@@ -213,6 +223,7 @@ class World:
         for _ in range(1 + times % 2):
             mine = self._is_mine(held)
             assert worker.scripts.ack(held) == int(mine)
+            self._return_unsent(held, mine=mine)
             self._look(gone={held.tag: "acked"} if mine else {})
 
     def requeue(self, which: int, job: int, delay: int, went_wrong: int, times: int) -> None:
@@ -224,6 +235,7 @@ class World:
             mine = self._is_mine(held)
             done = worker.scripts.requeue(held, delay_ms=1_000 * (delay % 3), went_wrong=went_wrong % 3 == 1)
             assert done == int(mine)
+            self._return_unsent(held, mine=mine)
             self._look(moved={held.tag} if mine else set())
 
     def dead_letter(self, which: int, job: int, told: int) -> None:
@@ -234,13 +246,20 @@ class World:
         mine = self._is_mine(held)
         arguments = ("", held.tag, held.token, "for a reason", -1, told % 2)
         assert _run(DEAD_LETTER, self.client, arguments) == int(mine)
+        self._return_unsent(held, mine=mine)
         self._look(moved={held.tag} if mine else set())
+
+    def _return_unsent(self, held: Held, *, mine: bool) -> None:
+        """What an ended claim has reserved and not settled, nobody has used."""
+        if mine and held.job.ticket in self.open:
+            self.open.remove(held.job.ticket)
+            self.meter.give_back(self.client.now)
 
     def decide(self, which: int, job: int) -> None:
         """A worker asks whether its job ends by itself."""
         if (found := self._held(which, job, keep=True)) is not None:
             _, held = found
-            DECIDE.run(self.client, (), ("", held.name, "", KEPT_S, held.tag, held.token))
+            DECIDE.run(self.client, (), ("", _task_id(held.tag), "", KEPT_S, held.tag, held.token))
             self._look()
 
     def settle(self, which: int, outcome: int) -> None:
@@ -262,9 +281,12 @@ class World:
     def cancel(self, which: int) -> None:
         """Somebody cancels a job, wherever it is."""
         if (tag := self._any(which)) is not None:
-            CANCEL.run(self.client, (), ("", tag, 600))
-            placed = self.seen.jobs[tag]
-            self._look(moved={tag} if placed.places & {"line", "scheduled"} else set())
+            records = {f"{_task_id(tag)}{end}" for end in _RECORDS} & self.seen.jobs.keys()
+            waiting = {each for each in records if self.seen.jobs[each].places & {"line", "scheduled"}}
+            cancelled = CANCEL.run(self.client, (), ("", _task_id(tag), 600))
+            self._look(moved=waiting)
+            for each in waiting if cancelled else ():
+                assert self.seen.jobs[each].ending == "cancelled", f"{each} goes on"
 
     def take_ended(self, which: int, most: int) -> None:
         """A worker takes jobs that ended in Redis, to tell those who wait."""
@@ -332,11 +354,12 @@ class World:
 
     # What may have changed.
 
-    def _look(self, *, come: Any = (), gone: Any = (), moved: Any = (), claimed: Any = (), may_expire: bool = False) -> None:
+    def _look(self, *, comes: str | None = None, many: int = 1, gone: Mapping[str, str] = _NONE, moved: Any = (), claimed: Any = (), may_expire: bool = False) -> None:
         """Compare where all jobs are with where they were.
 
         Args:
-            come: ids that may be new.
+            comes: begin of the ids of jobs that are new; None: there are none.
+            many: how many these are at most.
             gone: id -> the exit by which it must be gone now.
             moved: ids that may have left the hands of a worker, or their place.
             claimed: ids that were handed out, and so are held under another claim.
@@ -347,10 +370,9 @@ class World:
         self.seen = now
         vanished, new = before.jobs.keys() - now.jobs.keys(), now.jobs.keys() - before.jobs.keys()
         assert vanished == set(gone), f"lost: {vanished - set(gone)}; still there: {set(gone) - vanished}"
-        assert new <= set(come), f"doubled: {new - set(come)}"
-        for tag in vanished:
-            self.finished[tag] = gone[tag]
-        assert not new & self.finished.keys(), "a job that was finished is back"
+        assert all(comes is not None and tag.startswith(comes) for tag in new), f"doubled: {new}"
+        assert len(new) <= many, f"doubled: {new}"
+        self.finished.update(gone.values())
         for tag in before.jobs.keys() & now.jobs.keys() - set(moved) - set(claimed):
             self._check_stayed(tag, before, now, may_expire=may_expire)
 
@@ -390,6 +412,10 @@ class World:
     def _any(self, which: int, place: str = "") -> str | None:
         tags = [tag for tag, placed in self.seen.jobs.items() if not place or place in placed.places]
         return sorted(tags)[which % len(tags)] if tags else None
+
+
+def _task_id(record: str) -> str:
+    return record.partition("~")[0]
 
 
 def _run(script: Any, client: Any, arguments: tuple[Any, ...]) -> int:
