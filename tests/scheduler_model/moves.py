@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 #: Name of the move -> how many numbers it takes, and how often it is made among others.
 MOVES = {
-    "publish": (6, 6),
+    "publish": (6, 8),
     "publish_again": (1, 2),
     "publish_many": (3, 1),
-    "claim": (4, 8),
+    "claim": (4, 9),
     "extend": (1, 4),
-    "ack": (3, 5),
+    "ack": (3, 6),
     "requeue": (5, 4),
     "dead_letter": (3, 1),
     "decide": (2, 2),
@@ -46,7 +46,7 @@ def make(world: World, name: str, numbers: list[int]) -> None:
         numbers: that choose, each below `MOST`.
     """
     if name == "wait":
-        numbers = [numbers[0] ** 2 * _MOST_MS // MOST**2]  # mostly short
+        numbers = [numbers[0] ** 4 * _MOST_MS // MOST**4]  # mostly short
     getattr(world, name)(*numbers)
 
 

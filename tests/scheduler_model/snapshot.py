@@ -91,7 +91,9 @@ class Snapshot(NamedTuple):
             assert job.has_text, f"{job.id} has no text"
             assert job.watched == (job.has_deadline and "line" in job.places), f"{job.id}: its deadline"
             assert job.stands_right == ("line" in job.places), f"{job.id}: its place in line"
-            assert not (job.places & {"line", "scheduled", "leases"} and job.ending), f"{job.id}: has ended, and goes on"
+            assert not (job.places & {"line", "scheduled", "leases"} and job.ending), (
+                f"{job.id}: has ended, and goes on"
+            )
         self._check_numbers()
 
     def _check_numbers(self) -> None:
