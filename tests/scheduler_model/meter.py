@@ -1,0 +1,32 @@
+"""What a budget may give, kept apart from the scripts."""
+
+from __future__ import annotations
+
+#: What the design says of the bucket of requests: the part of the limit that is used, and the most that it holds.
+_HEADROOM, _BURST = 0.98, 1.0
+
+#: Numbers in the scripts and here do not round alike.
+_ROUNDING = 1e-3
+
+
+class Meter:
+    """A bucket of requests: in any time it gives rate x time + burst at most, and what was given back."""
+
+    def __init__(self, rpm: int) -> None:
+        self._rate = rpm / 60 * _HEADROOM
+        self._most = max(1.0, self._rate * _BURST)
+        self._level, self._at = self._most, 0.0
+
+    def grant(self, now: float) -> None:
+        """One call was let go."""
+        self._refill(now)
+        assert self._level >= 1 - _ROUNDING, f"the budget gave more than it has: {self._level}"
+        self._level -= 1
+
+    def give_back(self, now: float) -> None:
+        """One call was not made."""
+        self._refill(now)
+        self._level = min(self._most, self._level + 1)
+
+    def _refill(self, now: float) -> None:
+        self._level, self._at = min(self._most, self._level + (now - self._at) * self._rate), now
