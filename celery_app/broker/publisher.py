@@ -210,7 +210,7 @@ class LanePublishBatch(PublishBatch):
         jobs, self._jobs = self._jobs, []
         if not jobs:
             return
-        client = self.channel._plain_client()
+        client = self.channel.plain_client
         try:
             answers = self._send(client, jobs)
         except redis.RedisError as exc:
