@@ -131,7 +131,7 @@ class Budget:
             ends: of a job that ends with this answer, its id, its batch's id, and the seconds for which that is known.
 
         Raises:
-            redis.exceptions.RedisError: if Redis is away; see `Leases.owe`.
+            redis.exceptions.RedisError: if Redis is away; see `celery_app.broker.debts`.
         """
         return Settlement(*map(bool, SETTLE.run(client, (), self.settling(ticket, end or CallEnd(), ends))))
 
