@@ -8,42 +8,32 @@ from __future__ import annotations
 
 import getpass
 import socket
-from typing import TYPE_CHECKING, Any, Final
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.control import Control, controls_of, fits
+from celery_app.control_fields import FIELDS, LONGEST_NAME, check_field, check_lane, checked, named
 from celery_app.errors import InvalidControl
 from celery_app.keys import CONTROLS, TERMS
-from celery_app.lanes import LANES
 from celery_app.scheduler.scripts import CONTROL
 from celery_app.settings import settings_of
-from celery_app.variables import LaneFields, Limits, Seconds, closest
+from celery_app.variables import closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-class _TenantFields(BaseModel):
-    weight: Seconds
-
-
-#: Fields that can be set, of the models that a pattern names, of a lane, and of a tenant.
-FIELDS: Final = {
-    "model": tuple(Limits.model_fields),
-    "lane": ("floor", "share", "capacity"),
-    "tenant": tuple(_TenantFields.model_fields),
-}
-
-_SHAPES: Final[dict[str, type[BaseModel]]] = {"model": Limits, "lane": LaneFields, "tenant": _TenantFields}
-
-#: Characters of a pattern, of a tenant's name and of who it was, at most.
-LONGEST_NAME = 200
-
-#: In the hash, for "no limit".
-_NO_LIMIT = 0
+__all__ = [
+    "FIELDS",
+    "drain",
+    "fill_again",
+    "pause",
+    "read_controls",
+    "reset_limits",
+    "resume",
+    "set_limits",
+]
 
 _MS_PER_S, _US_PER_S = 1_000, 1_000_000
 
@@ -65,7 +55,7 @@ def pause(
         InvalidControl: there is no such lane or model, or it is no time.
         BrokerUnreachable: if no broker answers.
     """
-    _check_lane(lane)
+    check_lane(lane)
     if model:
         _check_pattern(app, model, new=new)
     if for_s is not None and not 0 < for_s < float("inf"):
@@ -79,7 +69,7 @@ def resume(app: Any, lane: str, *, model: str | None = None, by: str | None = No
     Returns:
         Whether there was one.
     """
-    _check_lane(lane)
+    check_lane(lane)
     paused = [each for each in read_controls(app) if each.kind == "pause" and each.name == lane]
     ended = [each.field for each in paused if model is None or each.field == model]
     if model is not None and not ended and paused:
@@ -91,13 +81,13 @@ def resume(app: Any, lane: str, *, model: str | None = None, by: str | None = No
 
 def drain(app: Any, lane: str, *, by: str | None = None) -> None:
     """Have a lane take no more jobs: who submits one gets `LaneDraining`. Those that are queued are worked off."""
-    _check_lane(lane)
+    check_lane(lane)
     _change(app, [(f"drain|{lane}|", 1)], by)
 
 
 def fill_again(app: Any, lane: str, *, by: str | None = None) -> None:
     """End a lane's drain."""
-    _check_lane(lane)
+    check_lane(lane)
     _change(app, [(f"drain|{lane}|", None)], by)
 
 
@@ -127,15 +117,15 @@ def set_limits(
         InvalidControl: naming what is wrong, and the nearest that would be right.
         BrokerUnreachable: if no broker answers.
     """
-    kind, name = _named(model, lane, tenant)
+    kind, name = named(model, lane, tenant)
     if kind == "model":
         _check_pattern(app, name, new=new)
-    checked = {field: _checked(kind, field, value) for field, value in values.items()}
-    if not checked:
+    fields = {field: checked(kind, field, value) for field, value in values.items()}
+    if not fields:
         raise InvalidControl(
             problem=f"nothing to set: name one of {', '.join(FIELDS[kind])}, as in {FIELDS[kind][0]}=…"
         )
-    _change(app, [(_key(kind, name, field), value) for field, value in checked.items()], by)
+    _change(app, [(_key(kind, name, field), value) for field, value in fields.items()], by)
 
 
 def reset_limits(
@@ -155,9 +145,9 @@ def reset_limits(
     fields = tuple(fields)
     there = [each for each in read_controls(app) if each.kind in FIELDS]
     if (model, lane, tenant) != (None, None, None):
-        kind, name = _named(model, lane, tenant)
+        kind, name = named(model, lane, tenant)
         for field in fields:
-            _check_field(kind, field)
+            check_field(kind, field)
         there = [each for each in there if (each.kind, each.name) == (kind, name)]
     elif fields:
         raise InvalidControl(problem=f"whose {fields[0]}? Name a pattern of models, a lane or a tenant")
@@ -204,47 +194,6 @@ def _whoever() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _named(model: str | None, lane: str | None, tenant: str | None) -> tuple[str, str]:
-    """Return which of the three was named."""
-    named = [(kind, name) for kind, name in (("model", model), ("lane", lane), ("tenant", tenant)) if name is not None]
-    if len(named) != 1:
-        raise InvalidControl(problem="whose? Name one thing: a pattern of models, a lane or a tenant")
-    kind, name = named[0]
-    if kind == "lane":
-        _check_lane(name)
-    if not 0 < len(name) <= LONGEST_NAME:
-        raise InvalidControl(problem=f"the name of a {kind} has 1 to {LONGEST_NAME} characters")
-    return kind, name
-
-
-def _check_lane(lane: str) -> None:
-    names = [each.name for each in LANES]
-    if lane not in names:
-        raise InvalidControl(problem=f"{lane!r} is no lane, did you mean {closest(lane, names)!r}?")
-
-
-def _check_field(kind: str, field: str) -> None:
-    if field not in FIELDS[kind]:
-        best = closest(field, FIELDS[kind])
-        known = ", ".join(FIELDS[kind])
-        raise InvalidControl(problem=f"a {kind} has no {field!r} to set, did you mean {best!r}? There are: {known}")
-
-
-def _checked(kind: str, field: str, value: Any) -> float:
-    """Return a value as the script takes it."""
-    _check_field(kind, field)
-    if value is None and kind == "model":
-        return _NO_LIMIT
-    try:
-        number: float | None = getattr(_SHAPES[kind].model_validate({field: value}), field)
-    except ValidationError as exc:
-        said = exc.errors()[0]["msg"]
-        raise InvalidControl(problem=f"{field}: {said[:1].lower()}{said[1:]}, not {value!r}") from None
-    if number is None:
-        raise InvalidControl(problem=f"{field}: a {kind} needs one; `lanes limits reset` takes away what was set")
-    return number
-
-
 def _check_pattern(app: Any, pattern: str, *, new: bool) -> None:
     """Refuse a pattern that is probably misspelt: it fits no model that was called, and nobody has named it."""
     if pattern == ANY_MODEL or new:
@@ -252,9 +201,9 @@ def _check_pattern(app: Any, pattern: str, *, new: bool) -> None:
     with broker_errors(app):
         fields: list[Any] = redis_client(app).hkeys(TERMS.of(key_prefix(app)))
     called = {field.decode().partition(":")[2] for field in fields} - {""}
-    named = {*settings_of(app).model_limits, *(each.name for each in read_controls(app) if each.kind == "model")}
-    if pattern in named or any(fits(model, pattern) for model in called):
+    meant = {*settings_of(app).model_limits, *(each.name for each in read_controls(app) if each.kind == "model")}
+    if pattern in meant or any(fits(model, pattern) for model in called):
         return
-    known = sorted(called | named)
+    known = sorted(called | meant)
     nearest = f", the nearest known is {closest(pattern, known)!r}" if known else ""
     raise InvalidControl(problem=f"no model like {pattern!r} has been called{nearest} (--new: it will be)")

@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery.app.amqp import AMQP, task_message
 from kombu import Queue
-from kombu.exceptions import OperationalError
-from kombu.pools import ProducerPool
 from kombu.utils.imports import symbol_by_name
 
 from celery_app.addresses import DEFAULT_BROKER_URL
 from celery_app.announcement import Announcement
-from celery_app.broker.connection import LaneConnection, LanePooledConnection
+from celery_app.broker.connection import LaneConnection
 from celery_app.broker.rules import LANE_NAMES, LaneRules
-from celery_app.broker_urls import MASTER, SENTINEL, joined, verified
+from celery_app.broker_urls import joined, verified
 from celery_app.descriptions import describe_message
 from celery_app.job_headers import PUBLISH_HEADER
-from celery_app.publishing import REPLY_TIMEOUT, SUBMIT_WITHIN, new_token, publishing
+from celery_app.lane_connection import hasten, lane_connection
+from celery_app.lane_producers import LaneProducers
+from celery_app.publishing import SUBMIT_WITHIN, new_token, publishing
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter
 from celery_app.stand_in import stand_in
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 logger = logging.getLogger(__name__)
-
-#: Seconds to connect to the broker: a live one on the same network answers in milliseconds.
-CONNECT_TIMEOUT = 0.8
-
-#: Seconds that the broker may take to answer a worker: it has nobody to answer to, and a server may be busy saving.
-WORKER_REPLY_TIMEOUT = 10.0
-
-#: Seconds to connect to a Sentinel, and for its answer: it has nothing else to do. redis-py asks one after the other,
-#: so that three mute ones, asked twice, still leave a web request its 3 s.
-SENTINEL_TIMEOUT = 0.4
 
 #: One more try, at once: a connection that the server closed while it was idle is found out by the first.
 RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-
-#: Connections of a process at most that jobs leave through, where the application says nothing: Celery's own default.
-POOL_LIMIT = 10
 
 #: What a job may say of itself in any lane: a pickle from the broker would be code from the broker.
 SERIALIZER = "json"
@@ -70,9 +52,7 @@ class LaneAMQP(AMQP):
         """Change nothing that is there already."""
         super().__init__(app)
         self.rules = LaneRules(app)
-        self._lane_pool: ProducerPool | None = None
-        self._lane_pool_of: Any = None
-        self._opening = threading.Lock()
+        self.lane_producers = LaneProducers(self)
 
     def Connection(self, hostname: Any = None, *args: Any, **kwargs: Any) -> LaneConnection:  # noqa: N802 - its name
         """Return a connection of the application's own, whose channels know what is a lane."""
@@ -82,7 +62,7 @@ class LaneAMQP(AMQP):
         connection = LaneConnection(hostname, *args, **kwargs)
         connection.rules = self.rules
         if self.has_only_lanes:
-            _hasten(connection)
+            hasten(connection)
         return connection
 
     @property
@@ -116,75 +96,13 @@ class LaneAMQP(AMQP):
         self._rtable = (LaneRouter(self.rules, self.app.conf.task_routes),)
 
     def lane_connection(self) -> LaneConnection:
-        """Return a connection to the lanes' broker, not opened: with the application's options, and short timeouts.
-
-        Raises:
-            InvalidSettings: the lanes cannot live at that broker, or nobody has named Sentinel's master.
-        """
-        from celery_app.settings import settings_of  # pydantic is not wanted before the first job
-
-        settings = settings_of(self.app)
-        settings.check_broker()
-        conf, url = self.app.conf, settings.broker_url
-        reply_timeout = WORKER_REPLY_TIMEOUT if self.rules.serving else REPLY_TIMEOUT
-        timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": reply_timeout}
-        connection = self.Connection(
-            url,
-            conf.broker_user,
-            conf.broker_password,
-            conf.broker_vhost,
-            conf.broker_port,
-            ssl=conf.broker_use_ssl or verified(url) or None,
-            transport_options={**timeouts, **conf.broker_transport_options},
-        )
-        if connection.transport_cls == SENTINEL and not connection.transport_options.get(MASTER):
-            from celery_app.errors import InvalidSettings
-
-            example = "sentinel://localhost:26379/0?master_name=mymaster"
-            problem = f"Sentinel is asked for a master by name, as in {example}"
-            raise InvalidSettings(problems=f"CELERY_BROKER_URL: {problem}")
-        _hasten(connection)
-        return connection
-
-    @contextmanager
-    def lane_producer(self, producer: Any) -> Iterator[Any]:
-        """Give the producer to send a job for a lane with: one of the lanes' own in place of one out of the pool."""
-        connection = producer.connection
-        if connection is None:
-            raise OperationalError("the connection that the job was to leave through is closed")
-        is_pooled = isinstance(connection, LanePooledConnection) and connection.rules is self.rules
-        if is_pooled and getattr(producer._batch_local, "current", None) is None:  # noqa: SLF001 - no other way to see it
-            with self._lane_producers().acquire(block=True) as own:
-                yield own
-        else:
-            yield producer  # whoever brings a connection, or collects a batch, knows where to
+        """Return a connection to the lanes' broker, see `celery_app.lane_connection`."""
+        return lane_connection(self)
 
     @property
     def submit_within(self) -> float | None:
         """Seconds without an answer after which whoever sends a job is told; None: a worker, who has time."""
         return None if self.rules.serving else SUBMIT_WITHIN
-
-    def close_lanes(self) -> None:
-        """Close the lanes' own connections."""
-        with self._opening:
-            self._close_lane_pool()
-
-    def _close_lane_pool(self) -> None:
-        pool, self._lane_pool = self._lane_pool, None
-        if pool is not None:
-            pool.force_close_all()
-            pool.connections.force_close_all()
-
-    def _lane_producers(self) -> ProducerPool:
-        conf = self.app.conf
-        of = (conf.broker_write_url, repr(conf.broker_transport_options))
-        with self._opening:
-            if self._lane_pool is None or self._lane_pool_of != of:
-                self._close_lane_pool()  # it leads to where the lanes were before
-                limit = conf.broker_pool_limit or POOL_LIMIT
-                self._lane_pool = ProducerPool(self.lane_connection().Pool(limit), limit=limit)
-                self._lane_pool_of = of
-            return self._lane_pool
 
     def _create_task_sender(self) -> Any:
         send = super()._create_task_sender()
@@ -205,7 +123,7 @@ class LaneAMQP(AMQP):
             submit_within = None if own_policy else self.submit_within
             options["retry_policy"] = {**RETRY_POLICY, **own_policy}
             message, announcement = self._announced(message, lane.name)
-            with publishing(submit_within, announcement), self.lane_producer(producer) as own:
+            with publishing(submit_within, announcement), self.lane_producers.instead_of(producer) as own:
                 return send(own, name, message, **options)
 
         return send_task_message
@@ -215,25 +133,6 @@ class LaneAMQP(AMQP):
         headers, properties, body, _ = message
         announcement = Announcement.of(self.app, lane, headers) if headers else None
         return task_message(headers, properties, body, None), announcement
-
-
-def hasty_sentinels(options: dict[str, Any] | None, *, serving: bool) -> dict[str, Any]:
-    """Return what a Sentinel is connected with: redis-py would ask a dead one four times, with seconds in between.
-
-    Args:
-        options: ``sentinel_kwargs`` as somebody has set it.
-        serving: whether a worker for lanes asks.
-    """
-    seconds = REPLY_TIMEOUT if serving else SENTINEL_TIMEOUT
-    return {"socket_connect_timeout": seconds, "socket_timeout": seconds, "retry": None, **(options or {})}
-
-
-def _hasten(connection: LaneConnection) -> None:
-    """Have a connection that is not open yet lose no time at Sentinels that are dead."""
-    if connection.transport_cls == SENTINEL:
-        options = connection.transport_options
-        serving = connection.rules is not None and connection.rules.serving
-        options["sentinel_kwargs"] = hasty_sentinels(options.get("sentinel_kwargs"), serving=serving)
 
 
 def beside_lanes(amqp_cls: Any) -> Any:

@@ -10,7 +10,7 @@ from kombu.utils.url import parse_ssl_cert_reqs
 
 from celery_app.broker_urls import MASTER, understood
 from celery_app.connection import connection_pool, shown_url
-from celery_app.messaging import CONNECT_TIMEOUT, WORKER_REPLY_TIMEOUT, hasty_sentinels
+from celery_app.lane_connection import CONNECT_TIMEOUT, WORKER_REPLY_TIMEOUT, hasty_sentinels
 from celery_app.publishing import REPLY_TIMEOUT
 
 #: Celery subscribes to a result before it publishes the job, and tries each of these once more by itself.

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.broker_urls import SENTINEL, joined, verified
 from celery_app.errors import UnsupportedWorker
-from celery_app.messaging import hasty_sentinels
+from celery_app.lane_connection import hasty_sentinels
 from celery_app.overriding import override
 from celery_app.task_limits import limited_tasks
 

@@ -12,8 +12,8 @@ import redis
 from celery_app.away import say_away
 from celery_app.broker.claims import claim_of
 from celery_app.broker.returns import settle_later
-from celery_app.budget import Budget, CallOutcome, Settlement, Usage
-from celery_app.budget.budget import ANY_MODEL
+from celery_app.budget import Budget, CallEnd, CallOutcome, Settlement, Usage
+from celery_app.budget.budget import ANY_MODEL, NO_JOB
 from celery_app.errors import NotAMessage
 from celery_app.keys import ENDED_KEPT
 from celery_app.metrics.events import JobEvent, emit
@@ -92,15 +92,15 @@ class Call:
     def settle(self) -> None:
         """Replace the estimate in the budget; where Redis is away that is done before the job ends."""
         ends = self._ends()
-        said = (self._ticket, self.usage, self.headers, self.outcome, self.reason, self._job.refused_at)
+        end = CallEnd(self.usage, self.headers, self.outcome, self.reason, self._job.refused_at)
         try:
-            self.settlement = self._budget.conclude(self._client, *said, ends=ends or ("", "", 0))
+            self.settlement = self._budget.settle(self._client, self._ticket, end, ends=ends or NO_JOB)
             if ends is not None:
                 self._job.attempt.may_end = not self.settlement.cancelled
             say_settled(self._budget, self)
         except redis.RedisError as exc:
             say_away("a call could not be settled with the budget", exc)
-            settle_later(self._job.app, self._claim, self._budget.settling(*said))
+            settle_later(self._job.app, self._claim, self._budget.settling(self._ticket, end))
         if self._leases is not None:
             self._leases.ack(*self._claim)
         self._tell_observers()

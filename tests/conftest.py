@@ -128,7 +128,7 @@ def close(app: Any) -> None:
 
 def close_pool(app: Any) -> None:
     """Close an application's idle connections to its broker."""
-    app.amqp.close_lanes()
+    app.amqp.lane_producers.close()
     for connection in list(app.pool._resource.queue):
         if isinstance(connection, Connection):
             connection.collect()

@@ -6,13 +6,16 @@ import atexit
 import threading
 from typing import TYPE_CHECKING, Any
 
+import redis
+
 from celery_app.broker.lease import Leases
+from celery_app.broker_urls import SENTINEL
+from celery_app.connection import connection_pool
 from celery_app.forks import begin_in_each_process
+from celery_app.heartbeat import REPLY_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import redis
 
 
 class _Holders:
@@ -36,6 +39,17 @@ def leases_for(key: tuple[Any, ...], make: Callable[[], Leases]) -> Leases:
         if key not in _here.by_broker:
             _here.by_broker[key] = make()
         return _here.by_broker[key]
+
+
+def leases_of(connection: Any, prefix: str) -> Leases:
+    """Return this process's leases at the broker of one of kombu's connections."""
+    # All Sentinels lead to one master, whichever a connection has come to.
+    sentinels = connection.alt if connection.transport_cls == SENTINEL else ()
+    key = (*(sentinels or (connection.hostname, connection.port)), connection.virtual_host, prefix)
+    # A pool of its own: it outlives the channel, which goes when its connection does.
+    return leases_for(
+        key, lambda: Leases(redis.Redis(connection_pool=connection_pool(connection, REPLY_TIMEOUT)), prefix)
+    )
 
 
 def call_leases(prefix: str, client: redis.Redis) -> Leases:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from celery_app.away import say_away
-from celery_app.bounded_log import BoundedLog
 from celery_app.broker.dead_letters import job_in_hand
+from celery_app.broker.debts import Debts, refusals
 from celery_app.heartbeat import HEARTBEAT, Entry
-from celery_app.scheduler.scripts import ACK, DEAD_LETTER, EXTEND, REQUEUE, SETTLE
+from celery_app.scheduler.scripts import ACK, DEAD_LETTER, EXTEND, REQUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -39,11 +39,6 @@ RETRY_EVERY, RETRY_FOR = 0.5, 1.0
 #: Seconds that this process leaves other workers' leases alone after it lost the broker: they lost it, too, and their
 #: leases look expired until each of them has said that it is alive.
 GRACE = 2 * EXTEND_EVERY
-
-#: Lines within 10 s about claims that the broker refuses to end; each is tried again twice a second.
-MOST_REFUSALS = 1
-
-_refusals = BoundedLog(logger.warning, MOST_REFUSALS)
 
 #: What a broker that restarts, fails over or is full may answer for a while.
 TRANSIENT = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, OSError)
@@ -74,7 +69,8 @@ class Leases:
         self._held: dict[str, str] = {}
         self._suspects: set[str] = set()
         self._unacked: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
-        self._owed: dict[tuple[str, str], tuple[Any, ...]] = {}
+        #: What their calls have used, where the budget could not be told.
+        self.debts = Debts(client)
         self._lock = threading.Lock()
         self._trusted_from = 0.0
         self._closed = False
@@ -132,30 +128,6 @@ class Leases:
         """
         return self._let_go(tag, token, DEAD_LETTER, (self._prefix, tag, token, reason, retries, int(told)))
 
-    def owe(self, tag: str, token: str, settling: tuple[Any, ...]) -> None:
-        """Settle a call before its claim is ended: what is not settled by then is taken for a call that never left.
-
-        Args:
-            tag: of the job, or of the call itself.
-            token: of its claim.
-            settling: arguments of ``scheduler/scripts/settle.lua``.
-        """
-        self._owed[tag, token] = settling
-
-    def _pay(self, tag: str, token: str) -> None:
-        settling = self._owed.get((tag, token))
-        if settling is None:
-            return
-        try:
-            SETTLE.run(self.client, (), settling)
-        except redis.ReadOnlyError:
-            raise
-        except redis.ResponseError as exc:
-            _refusals.say(
-                "the broker refuses to settle calls", f"{SETTLE.name} of a call: {exc}"
-            )  # its end cannot wait
-        self._owed.pop((tag, token), None)
-
     def reap_after(self) -> float:
         """Return the age in seconds from which other workers' leases count as expired; 0: leave them alone."""
         return LEASE if time.monotonic() >= self._trusted_from else 0.0
@@ -193,7 +165,7 @@ class Leases:
         """
         was_held = self._release(tag, token)
         try:
-            self._pay(tag, token)
+            self.debts.pay(tag, token)
             return bool(script.run(self.client, (), arguments))
         except TRANSIENT as exc:
             if not self._repeats:
@@ -241,11 +213,11 @@ class Leases:
 
     def _try_again(self, tag: str, token: str, script: Script, arguments: tuple[Any, ...]) -> None:
         try:
-            self._pay(tag, token)
+            self.debts.pay(tag, token)
             script.run(self.client, (), arguments)
         except redis.ResponseError as exc:
             # No sign that the broker is away: `_extend` would hear so, too.
-            _refusals.say(f"the broker refuses to end claims ({script.name})", f"{script.name} of a job: {exc}")
+            refusals.say(f"the broker refuses to end claims ({script.name})", f"{script.name} of a job: {exc}")
             with self._lock:
                 if self._unacked.pop((tag, token), None) is not None:
                     self._unacked[tag, token] = (script, arguments)  # behind the others: they have their turns, too

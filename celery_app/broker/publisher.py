@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from celery_app.broker.entry import Entry, entry_of
 from celery_app.errors import LaneDraining, LaneFull
 from celery_app.keys import PUBLISHED_KEPT, STREAM, STREAM_KEPT_QUEUED, STREAM_TASK, UPLOAD, UPLOAD_KEPT
 from celery_app.publishing import Publishing, publishing_now
-from celery_app.room import wait_for_room
+from celery_app.room import WaitForRoom
 from celery_app.scheduler.scripts import PUBLISH
 
 if TYPE_CHECKING:
@@ -27,9 +26,6 @@ IN_PLACE, FULL, TAKEN, DRAINED = range(4)
 
 #: In place of a capacity: the job goes in, whatever the lane is like.
 NO_CAPACITY = -1
-
-#: Seconds between two tries to get into a full lane: doubling, so that a short wait ends soon and a long one is cheap.
-FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
 
 
 class Publisher:
@@ -67,19 +63,13 @@ class Publisher:
 
     def _wait_for_room(self, pool: redis.ConnectionPool, upload: Upload | None) -> None:
         submission = publishing_now()
-        start, pause, wait = time.monotonic(), FIRST_PAUSE, wait_for_room(self.submit_wait)
+        wait = WaitForRoom(self.queue, self.submit_wait)
         while True:
             answer = ask(pool, submission, PUBLISH, self._arguments(), upload)
             if not self.is_refused(answer):
                 return
-            if answer[0] == DRAINED:
-                continue
-            waited = time.monotonic() - start
-            if waited >= wait:
-                raise LaneFull(lane=self.queue, depth=answer[1], capacity=answer[2], waited=waited)
-            # Jitter keeps a crowd of publishers from coming back all at once.
-            time.sleep(min(pause * random.uniform(0.5, 1), wait - waited))
-            pause = min(pause * 2, LONGEST_PAUSE)
+            if answer[0] == FULL:
+                wait.pause(answer[1], answer[2])
 
     def add_to(self, pipeline: Any) -> None:
         """Add the job to a pipeline of a server that knows the script."""
@@ -210,7 +200,7 @@ class LanePublishBatch(PublishBatch):
         jobs, self._jobs = self._jobs, []
         if not jobs:
             return
-        client = self.channel._plain_client()
+        client = self.channel.plain_client
         try:
             answers = self._send(client, jobs)
         except redis.RedisError as exc:

@@ -56,10 +56,10 @@ def dead_letter(app: Any, properties: Mapping[str, Any], reason: str, retries: i
 
 
 def settle_later(app: Any, claim: tuple[str, str], settling: tuple[Any, ...]) -> None:
-    """Settle a call as soon as that is possible, and before its claim is ended; see `Leases.owe`."""
+    """Settle a call as soon as that is possible, and before its claim is ended; see `Debts`."""
     leases = holder_of(claim[0])
     if leases is not None:
-        leases.owe(*claim, settling)
+        leases.debts.owe(*claim, settling)
         return
     with suppress(*TRANSIENT):  # the estimate is lost, the answer must not be
         _from_pool_process(app, lambda leases: bool(SETTLE.run(leases.client, (), settling)))

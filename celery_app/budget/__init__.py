@@ -1,6 +1,7 @@
 """The budget of an API key and a family of models, shared by every worker through Redis."""
 
-from celery_app.budget.budget import Budget, CallOutcome, budget_for
+from celery_app.budget.budget import Budget, budget_for
+from celery_app.budget.call_end import CallEnd, CallOutcome
 from celery_app.budget.cost import Cost, cost_of
 from celery_app.budget.headers import RateLimit, RateLimits
 from celery_app.budget.reservation import Reservation, Settlement
@@ -9,6 +10,7 @@ from celery_app.budget.variant import metered_model
 
 __all__ = [
     "Budget",
+    "CallEnd",
     "CallOutcome",
     "Cost",
     "RateLimit",

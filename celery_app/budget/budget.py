@@ -6,8 +6,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from celery_app.budget.call_end import CallEnd
 from celery_app.budget.headers import RateLimits
 from celery_app.budget.reservation import Reservation, Settlement
 from celery_app.budget.variant import MARK, split_model
@@ -20,15 +21,11 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from celery_app.budget.cost import Cost
-    from celery_app.budget.headers import RateLimit
-    from celery_app.budget.usage import Usage
     from celery_app.lanes import Lane
     from celery_app.settings import Settings
 
-#: How a call ended. ``limited``: 429. ``overloaded``: 529, or no connection at all; everybody slows down for a while.
-#: ``refused``: the API refuses the account. ``failed``: in any other way, what it used is not known. ``unsent``: it was
-#: admitted and never made.
-CallOutcome: TypeAlias = Literal["answered", "limited", "overloaded", "refused", "failed", "unsent"]
+#: In place of a job that ends with a call.
+NO_JOB = ("", "", 0)
 
 #: The family of the models that no pattern names, where limits are configured for all of them together.
 ANY_MODEL = "*"
@@ -36,10 +33,9 @@ ANY_MODEL = "*"
 #: Hex digits of the digest that stands for an API key: no two keys of a broker share one, and none can be guessed.
 _DIGEST_LENGTH = 16
 
-#: What the scripts take for "not said", and for "never".
+#: What the scripts take for "not said".
 _UNKNOWN = -1
 
-_MS_PER_S = 1_000
 _US_PER_S = 1_000_000
 
 _Args: TypeAlias = tuple[str | int | float, ...]
@@ -124,75 +120,24 @@ class Budget:
         )
 
     def settle(
-        self,
-        client: Redis,
-        ticket: str,
-        usage: Usage | None,
-        headers: Mapping[str, str] | None,
-        outcome: CallOutcome,
-    ) -> bool:
+        self, client: Redis, ticket: str, end: CallEnd | None = None, *, ends: tuple[str, str, int] = NO_JOB
+    ) -> Settlement:
         """Replace a call's estimated cost by the real one, and learn from its answer.
 
         Args:
             client: one that puts no prefix before the keys.
             ticket: of the admission.
-            usage: what the call used, None where the answer does not say.
-            headers: of the answer, None if there was none.
-            outcome: how the call ended.
-
-        Returns:
-            Whether the ticket was open: False if it was settled before, or its lease was over an hour ago.
-
-        Raises:
-            redis.exceptions.RedisError: if Redis is away; see `Leases.owe`.
-        """
-        return self.conclude(client, ticket, usage, headers, outcome).known
-
-    def conclude(
-        self,
-        client: Redis,
-        ticket: str,
-        usage: Usage | None,
-        headers: Mapping[str, str] | None,
-        outcome: CallOutcome | Literal["begun"],
-        reason: str = "",
-        refused_at: int = 0,
-        *,
-        ends: tuple[str, str, int] = ("", "", 0),
-    ) -> Settlement:
-        """Do as `settle` does, and tell what a refusal means.
-
-        Args:
-            client: as for `settle`, and so are the next four.
-            ticket: of the admission.
-            usage: what the call used.
-            headers: of the answer.
-            outcome: how the call ended.
-            reason: why the API refused it, in words that anybody may read.
-            refused_at: `Budget.sent_at` of the job's last call that was limited or overloaded; 0: none was.
+            end: what came of the call; None: it was answered, and no more is known.
             ends: of a job that ends with this answer, its id, its batch's id, and the seconds for which that is known.
 
         Raises:
-            redis.exceptions.RedisError: as `settle`.
+            redis.exceptions.RedisError: if Redis is away; see `celery_app.broker.debts`.
         """
-        call = self.settling(ticket, usage, headers, outcome, reason, refused_at, ends=ends)
-        return Settlement(*map(bool, SETTLE.run(client, (), call)))
+        return Settlement(*map(bool, SETTLE.run(client, (), self.settling(ticket, end or CallEnd(), ends))))
 
-    def settling(
-        self,
-        ticket: str,
-        usage: Usage | None,
-        headers: Mapping[str, str] | None,
-        outcome: CallOutcome | Literal["begun"],
-        reason: str = "",
-        refused_at: int = 0,
-        *,
-        ends: tuple[str, str, int] = ("", "", 0),
-    ) -> _Args:
-        """Return the arguments of the script by which `conclude` settles a call."""
-        said = self._said(headers or {})
-        used = (usage.input_tokens, usage.output_tokens) if usage else (_UNKNOWN, _UNKNOWN)
-        return (self.prefix, self.terms, ticket, outcome, *used, *_header_args(said), reason, refused_at, *ends)
+    def settling(self, ticket: str, end: CallEnd, ends: tuple[str, str, int] = NO_JOB) -> _Args:
+        """Return the arguments of the script by which `settle` settles a call."""
+        return (self.prefix, self.terms, ticket, *end.arguments(self._variant), *ends)
 
     @staticmethod
     def sent_at(ticket: str) -> int:
@@ -213,12 +158,12 @@ class Budget:
         Raises:
             redis.exceptions.RedisError: if Redis is away.
         """
-        if self._said(headers) == RateLimits():
-            return False
-        return self.conclude(client, ticket, None, headers, "begun").known
+        end = CallEnd(headers=headers, outcome="begun")
+        return end.said(self._variant) != RateLimits() and self.settle(client, ticket, end).known
 
-    def _said(self, headers: Mapping[str, str]) -> RateLimits:
-        return RateLimits.of(headers, split_model(self.model)[1])
+    @property
+    def _variant(self) -> str:
+        return split_model(self.model)[1]
 
 
 def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> Budget:
@@ -275,18 +220,6 @@ def _cost_args(cost: Cost) -> _Args:
 def _lane_args(lanes: tuple[Lane, ...]) -> _Args:
     """Return the lanes for the script: whoever asks says nothing of which have a worker."""
     return tuple(part for lane in lanes for part in (*lane.arguments, "0"))
-
-
-def _header_args(said: RateLimits) -> _Args:
-    retry_ms = _UNKNOWN if said.retry_after is None else int(said.retry_after * _MS_PER_S)
-    numbers = (_limit_and_rest(limit) for limit in (said.requests, said.input_tokens, said.output_tokens))
-    return retry_ms, *(number for pair in numbers for number in pair)
-
-
-def _limit_and_rest(limit: RateLimit | None) -> tuple[int, int]:
-    if limit is None:
-        return _UNKNOWN, _UNKNOWN
-    return limit.limit, _UNKNOWN if limit.remaining is None else limit.remaining
 
 
 def _text(reply: bytes | str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -12,26 +11,25 @@ from celery_app.client.async_connection import connected
 from celery_app.client.cancelling import cancel
 from celery_app.client.doubt import Doubt, stream_key
 from celery_app.client.entries import EntryReader, Event, entries_of
-from celery_app.client.event_stream import BLOCK_MS, MOST_ENTRIES, end_of, give_up_at, unended
 from celery_app.client.event_texts import SILENCE, EventTexts
+from celery_app.client.following import MOST_ENTRIES, Following
 from celery_app.client.sending import send
 from celery_app.connection import broker_errors
 from celery_app.errors import BrokerUnreachable, LanesError
 from celery_app.keys import STREAM_TASK
-from celery_app.stand_in import refuse_to_wait, stand_in
+from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
     from types import TracebackType
 
-    from celery_app.errors import StreamExpired
     from celery_app.lanes import Lane
 
     _Entries: TypeAlias = list[tuple[bytes, Mapping[bytes, bytes]]]
     _EntriesWithin: TypeAlias = Callable[[int | None], Awaitable[_Entries]]
 
 
-class AsyncEventStream:
+class AsyncEventStream(Following):
     """`EventStream` for ``async for``; what its documentation says holds here, too.
 
     Attributes:
@@ -65,25 +63,11 @@ class AsyncEventStream:
         Raises:
             InvalidRequest: `last_event_id` is none of ours.
         """
-        self.task_id = task_id or str(uuid.uuid4())
+        lane = call[0].name if call else None
+        super().__init__(app, task_id or str(uuid.uuid4()), last_event_id, patience, lane)
         self.cancel_on_close = cancel_on_close
-        self._app, self._call, self._names = app, call, dict(names or {})
-        self._lane = call[0].name if call else None
-        self._block_ms = BLOCK_MS
-        self._reader = EntryReader(self.task_id, last_event_id)
-        self._patience = patience
-        self._give_up_at = give_up_at(patience)
+        self._call, self._names = call, dict(names or {})
         self._events = self._read()
-
-    @property
-    def last_event_id(self) -> str | None:
-        """The id of the event that was given last."""
-        return self._reader.last_event_id
-
-    @property
-    def message(self) -> dict[str, Any] | None:
-        """The whole message, once the stream has ended well."""
-        return self._reader.message
 
     def __await__(self) -> Generator[Any, None, Self]:
         """Send the job now, and return the stream itself."""
@@ -120,7 +104,7 @@ class AsyncEventStream:
         A web server that cancels the request whose reader has left ends the stream at once.
         """
         texts = EventTexts(heartbeat)
-        self._block_ms = min(BLOCK_MS, texts.block_ms)
+        self._block_ms = min(self._block_ms, texts.block_ms)
         try:
             async for event in self._events:
                 text = texts.text_of(event, self.last_event_id, named=named)
@@ -145,22 +129,15 @@ class AsyncEventStream:
 
     async def _read(self) -> AsyncGenerator[Event | None]:
         await self._sent()
-        doubt = Doubt(self._app, self.task_id)
-        reader = self._reader
-        ended: Event | StreamExpired | None = None
+        self._doubt = Doubt(self._app, self.task_id)
         with broker_errors(self._app):
             async with self._source() as entries_within:
-                while not reader.ended:
-                    entries = await entries_within(self._block_ms if ended is None else None)
-                    for entry in entries:
-                        for event in reader.take(*entry):
-                            yield event
-                    if entries and self._lane is None:
-                        self._give_up_at = give_up_at(self._patience)
-                    if not entries and ended is not None:
-                        yield reader.end(ended)
-                    elif not entries:
-                        ended = await self._end(doubt)
+                while not self._reader.ended:
+                    entries = await entries_within(self._block())
+                    for event in self._events_in(entries):
+                        yield event
+                    if not entries and not self._reader.ended:
+                        await asyncio.to_thread(self._look)
                         yield None
 
     @asynccontextmanager
@@ -181,14 +158,3 @@ class AsyncEventStream:
                 return entries_of(await client.xread({key: self._reader.after}, MOST_ENTRIES, block))
 
             yield from_redis
-
-    async def _end(self, doubt: Doubt) -> Event | StreamExpired | None:
-        ended = await asyncio.to_thread(end_of, self._app, self.task_id)
-        if ended is None:
-            await asyncio.to_thread(doubt.check)
-            refuse_to_wait("Reading a stream")
-            if stand_in() is not None or time.monotonic() > self._give_up_at:
-                if self._lane is not None:
-                    await asyncio.to_thread(cancel, self._app, self.task_id)
-                raise await asyncio.to_thread(unended, self._app, self._lane, self._patience)
-        return ended

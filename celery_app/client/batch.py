@@ -11,7 +11,7 @@ from celery.states import PENDING, SUCCESS
 from celery_app.client.application import configured
 from celery_app.client.cancelling import mark
 from celery_app.client.entries import entries_of
-from celery_app.client.event_stream import BLOCK_MS
+from celery_app.client.following import BLOCK_MS
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import LanesError, UnknownBatch
 from celery_app.keys import BATCH_COUNTS, BATCH_ENDED, BATCH_KEPT

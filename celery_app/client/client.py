@@ -103,8 +103,9 @@ class Client:
             InvalidItem: naming the item's index and the first bad field.
             LaneFull: there was no room for `wait`; the error's ``batch_id`` leads to the jobs that are queued.
         """
+        from celery_app.client.item import Names
         from celery_app.client.sending import lane_of
-        from celery_app.client.submission import Names, submit_many
+        from celery_app.client.submission import submit_many
 
         names = Names(tenant, unique, unique_for)
         return submit_many(self.app, items, lane_of(self.app, lane), on_invalid, progress, wait, names)

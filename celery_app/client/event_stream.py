@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from celery.states import FAILURE, READY_STATES, REVOKED
-
 from celery_app.client.cancelling import cancel
-from celery_app.client.doubt import Doubt, stream_key
-from celery_app.client.entries import EntryReader, Event, entries_of
+from celery_app.client.doubt import stream_key
+from celery_app.client.entries import Event, entries_of
 from celery_app.client.event_texts import SILENCE, EventTexts
+from celery_app.client.following import MOST_ENTRIES, Following
 from celery_app.connection import broker_errors, redis_client
-from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LanesError, StreamExpired, error_event
-from celery_app.keys import STREAM_KEPT
-from celery_app.results import backend_of
-from celery_app.stand_in import refuse_to_wait, stand_in
+from celery_app.errors import BrokerUnreachable, LanesError
+from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from types import TracebackType
 
-#: Milliseconds for which Redis is asked to wait in one command: half of the time in which it has to answer
-#: (`celery_app.publishing.REPLY_TIMEOUT`), so that a busy one is not taken for dead.
-BLOCK_MS = 700
 
-#: Entries fetched at once at most: a late reader's whole answer in a few round trips.
-MOST_ENTRIES = 500
-
-#: Seconds past its deadline that a job's own last word is waited for.
-GRACE = 2.0
-
-
-class EventStream:
+class EventStream(Following):
     """The events of one job, as an iterator of dicts; each as the Messages API sent it.
 
     Besides there is ``{"type": "restart"}``: the answer broke off and begins anew, drop what you have. An event of
@@ -69,25 +55,9 @@ class EventStream:
         Raises:
             InvalidRequest: `last_event_id` is none of ours.
         """
-        self.task_id = task_id
+        super().__init__(app, task_id, last_event_id, patience, lane)
         self.cancel_on_close = cancel_on_close
-        self._app, self._lane = app, lane
-        self._block_ms = BLOCK_MS
-        self._reader = EntryReader(task_id, last_event_id)
-        self._patience = patience
-        self._give_up_at = give_up_at(patience)
-        self._doubt = Doubt(app, task_id)
         self._events = self._read()
-
-    @property
-    def last_event_id(self) -> str | None:
-        """The id of the event that was given last, for SSE's ``id:`` field and for `stream_from`."""
-        return self._reader.last_event_id
-
-    @property
-    def message(self) -> dict[str, Any] | None:
-        """The whole message, once the stream has ended well; it is the job's result, too."""
-        return self._reader.message
 
     def __iter__(self) -> Self:
         return self
@@ -138,7 +108,7 @@ class EventStream:
             ValueError: `heartbeat` is not above 0.
         """
         texts = EventTexts(heartbeat)
-        self._block_ms = min(BLOCK_MS, texts.block_ms)
+        self._block_ms = min(self._block_ms, texts.block_ms)
         try:
             for event in self._events:
                 text = texts.text_of(event, self.last_event_id, named=named)
@@ -152,19 +122,10 @@ class EventStream:
 
     def _read(self) -> Generator[Event | None]:
         """Yield each event, and None whenever there was none for a while."""
-        reader = self._reader
-        ended: Event | StreamExpired | None = None
-        while not reader.ended:
-            # Once the job has ended, all that there is to read is there.
-            entries = self._entries(self._block_ms if ended is None else None)
-            for entry in entries:
-                yield from reader.take(*entry)
-            if entries and self._lane is None:
-                self._give_up_at = give_up_at(self._patience)
-            if not entries and ended is not None:
-                yield reader.end(ended)
-            elif not entries:
-                ended = self._end()
+        while not self._reader.ended:
+            yield from self._events_in(entries := self._entries(self._block()))
+            if not entries and not self._reader.ended:
+                self._look()
                 yield None
 
     def _entries(self, block: int | None) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
@@ -174,43 +135,3 @@ class EventStream:
         key = stream_key(self._app, self.task_id)
         with broker_errors(self._app):
             return entries_of(redis_client(self._app).xread({key: self._reader.after}, MOST_ENTRIES, block))
-
-    def _end(self) -> Event | StreamExpired | None:
-        ended = end_of(self._app, self.task_id)
-        if ended is None:
-            self._doubt.check()
-            refuse_to_wait("Reading a stream")
-            # What a stand-in holds nobody works on while its reader waits.
-            if stand_in() is not None or time.monotonic() > self._give_up_at:
-                if self._lane is not None:
-                    cancel(self._app, self.task_id)
-                raise unended(self._app, self._lane, self._patience)
-        return ended
-
-
-def give_up_at(patience: float | None) -> float:
-    """Return when a reader gives up that has patience from now on."""
-    return float("inf") if patience is None else time.monotonic() + patience + GRACE
-
-
-def unended(app: Any, lane: str | None, patience: float | None) -> DeadlineExceeded:
-    """Return the error for a reader that has waited for as long as its job may take, or as itself wants to wait."""
-    if lane is None and stand_in() is None:
-        where, allowed = "elsewhere", patience or 0
-        said = f"The stream was silent for {allowed:.0f} s. The job was not disturbed; read on by stream_from."
-        return DeadlineExceeded(said, where=where, allowed=allowed)
-    from celery_app.presence import why_silent  # brings redis-py along
-
-    return DeadlineExceeded(where=f"before the stream has ended{why_silent(app, lane)}", allowed=patience or 0)
-
-
-def end_of(app: Any, task_id: str) -> Event | StreamExpired | None:
-    """Return what a stream ends with that does not say so itself; None while its job goes on."""
-    with broker_errors(app):
-        result = app.AsyncResult(task_id, backend=backend_of(app))
-        state = result.state
-        if state not in READY_STATES:
-            return None
-        if state in {FAILURE, REVOKED}:
-            return error_event(result.result)
-    return StreamExpired(task_id=task_id, kept=STREAM_KEPT)

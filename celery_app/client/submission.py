@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import random
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import redis
 
 from celery_app.broker.entry import MAX_MESSAGE_BYTES, Entry
-from celery_app.broker.publisher import FIRST_PAUSE, LONGEST_PAUSE, Upload, ask
-from celery_app.call_options import refuse_options
+from celery_app.broker.publisher import Upload, ask
 from celery_app.client.batch import Batch
+from celery_app.client.chunks import chunks
 from celery_app.client.envelope import Envelope
+from celery_app.client.item import Names, check_item
 from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.errors import InvalidItem, InvalidRequest, LaneDraining, LaneFull, LanesError
-from celery_app.identity import identity
+from celery_app.errors import InvalidItem, LaneDraining, LaneFull, LanesError
 from celery_app.job_headers import batch_id_of
 from celery_app.keys import BATCH_COUNTS, BATCH_KEPT
 from celery_app.publishing import publishing
-from celery_app.room import wait_for_room, waiting_for_room
+from celery_app.room import WaitForRoom, waiting_for_room
 from celery_app.scheduler.scripts import PUBLISH_MANY
 from celery_app.stand_in import refuse_eager, stand_in
 
@@ -36,28 +35,8 @@ T = TypeVar("T")
 
 OnInvalid: TypeAlias = Literal["stop", "skip"]
 
-#: Jobs in one round trip at most: the server is busy with them for 2 ms, which is what a critical job that arrives
-#: meanwhile has to wait.
-MOST_JOBS = 100
-
-#: Bytes in one round trip at most, but for a single job that is larger.
-MOST_BYTES = 1_000_000
-
 #: Seconds between two reports of progress.
 REPORT_EVERY = 0.5
-
-
-class Names(NamedTuple):
-    """Whose jobs a batch has, and which of them are the only ones of their names; as in `Client.submit_many`."""
-
-    tenant: str | None = None
-    unique: Callable[[Any], str] | None = None
-    unique_for: float | None = None
-
-    def headers(self, item: Any) -> dict[str, Any]:
-        """Return the headers of one job."""
-        unique = None if self.unique is None else self.unique(item)
-        return identity(self.tenant, unique, self.unique_for if unique else None)
 
 
 def submit_many(
@@ -120,7 +99,7 @@ class Submission:
         """Put all items into the lane: the broker has one chunk while the next is made."""
         with ThreadPoolExecutor(1, thread_name_prefix="submit-many") as sender:
             on_its_way: Future[None] | None = None
-            for chunk in _chunks(self._entries(items, on_invalid)):
+            for chunk in chunks(self._entries(items, on_invalid)):
                 self._await(on_its_way)
                 on_its_way = sender.submit(copy_context().run, self._put_all, chunk)
             self._await(on_its_way)
@@ -160,7 +139,7 @@ class Submission:
 
     def _put_all(self, entries: list[Entry]) -> None:
         """Put jobs into the lane, waiting for room as long as it moves."""
-        # Large texts come one by one, see `_chunks`.
+        # Large texts come one by one, see `chunks`.
         upload = Upload.of(self._envelope.prefix, entries[0]) if len(entries) == 1 else None
         try:
             self._wait_for_room(entries, upload)
@@ -170,21 +149,17 @@ class Submission:
             raise
 
     def _wait_for_room(self, entries: list[Entry], upload: Upload | None) -> None:
-        waiting_since, pause, longest = time.monotonic(), FIRST_PAUSE, wait_for_room(self._lane.submit_wait)
+        wait = WaitForRoom(self._lane.name, self._lane.submit_wait)
         while entries:
             placed, depth, capacity, drainer = self._put_some(entries, upload)
             self._put += placed
             entries = entries[placed:]
             if placed:
-                waiting_since, pause = time.monotonic(), FIRST_PAUSE
+                wait.begin_anew()
             if entries and drainer:
                 raise LaneDraining(lane=self._lane.name, by=drainer)
             if entries:
-                waited = time.monotonic() - waiting_since
-                if waited >= longest:
-                    raise LaneFull(lane=self._lane.name, depth=depth, capacity=capacity, waited=waited)
-                time.sleep(min(pause * random.uniform(0.5, 1), longest - waited))
-                pause = min(pause * 2, LONGEST_PAUSE)
+                wait.pause(depth, capacity)
 
     def _put_some(self, entries: list[Entry], upload: Upload | None) -> tuple[int, int, int, str]:
         """Put what there is room for; return how many are in, the lane's depth and capacity, and who drains it."""
@@ -225,36 +200,3 @@ def _once_more(step: Callable[[], T]) -> T:
         return step()
     except (redis.ConnectionError, redis.TimeoutError):
         return step()
-
-
-def check_item(index: int, item: Any) -> None:
-    """Check one item.
-
-    Raises:
-        InvalidItem: naming its index and the first bad field.
-    """
-    from tasks.request import check_request
-
-    if not isinstance(item, Mapping):
-        problem = f"have to be an object, not {type(item).__name__}"
-        raise InvalidItem(index=index, path="params", problem=problem)
-    try:
-        refuse_options(item, "submit_many")
-        check_request(item)
-    except InvalidRequest as exc:
-        raise InvalidItem(index=index, path=exc.path, problem=exc.problem) from None
-
-
-def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Put jobs together for a round trip each; one with a large text goes alone, since that goes before it."""
-    chunk: list[Entry] = []
-    size = 0
-    for entry in entries:
-        more = len(entry.text)
-        if chunk and (len(chunk) >= MOST_JOBS or size + more > MOST_BYTES or entry.is_large or chunk[-1].is_large):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(entry)
-        size += more
-    if chunk:
-        yield chunk

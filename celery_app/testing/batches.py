@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from celery.states import REVOKED, SUCCESS
 
 from celery_app.client.batch import Batch
+from celery_app.client.item import check_item
 from celery_app.client.sending import CREATE_TASK, send
-from celery_app.client.submission import check_item
 from celery_app.errors import InvalidItem, LanesError
 from celery_app.job_headers import BATCH_HEADER, batch_id_of
 

@@ -11,7 +11,7 @@ from broker_kit.script_client import LANES as NAMES, ScriptClient
 
 from budget_kit.clock import ClockedRedis
 from celery_app.broker.entry import Entry, cost_header
-from celery_app.budget import Cost
+from celery_app.budget import CallEnd, Cost
 from celery_app.lanes import LANES
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
 from celery_app.scheduler.scripts import PUBLISH
@@ -120,4 +120,4 @@ class Scheduler:
         headers: dict[str, str] | None = None,
     ) -> bool:
         """Settle a job's call; the job is still held."""
-        return budget.settle(self.client, held.job.ticket, usage, headers, outcome)
+        return budget.settle(self.client, held.job.ticket, CallEnd(usage, headers, outcome)).known

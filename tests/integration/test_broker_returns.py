@@ -9,7 +9,7 @@ from broker_kit.waiting import eventually
 from celery import Celery
 from kombu import Exchange, Queue
 
-from celery_app.broker.channel import MOST_AT_ONCE
+from celery_app.broker.claiming import MOST_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

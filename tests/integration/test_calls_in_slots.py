@@ -72,7 +72,7 @@ class Slot:
 
     def end(self, drawn_on: Budget, reservation: Reservation) -> None:
         """The call was answered; its process lets go of it."""
-        assert drawn_on.settle(self.scheduler.client, reservation.ticket, None, None, "answered")
+        assert drawn_on.settle(self.scheduler.client, reservation.ticket).known
         assert ACK.run(self.scheduler.client, (), ("", *self.claim)) == 1
 
 

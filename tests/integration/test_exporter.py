@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from redis.connection import Connection
 
 from celery_app import create_app
-from celery_app.budget import Budget
+from celery_app.budget import Budget, CallEnd
 from celery_app.connection import redis_client
 from celery_app.errors import LanesError
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
@@ -217,7 +217,8 @@ def test_a_shut_budget_says_why(scheduler: Scheduler, exporter: Exporter) -> Non
     ):
         scheduler.put(each, BATCH)
         (held,) = scheduler.claim(1)
-        each.conclude(scheduler.client, held.job.ticket, None, headers, outcome, reason=f"429 error: {CANARY}")  # type: ignore[arg-type]
+        end = CallEnd(None, headers, outcome, f"429 error: {CANARY}")  # type: ignore[arg-type]
+        each.settle(scheduler.client, held.job.ticket, end)
     text = exporter.text()
     series = parsed(text)
     told = {labels[::2] for labels, value in series["lanes_budget_shut"].items() if value}

@@ -284,7 +284,7 @@ def test_a_closed_channel_is_a_lost_connection(redis: Redis, make_app: Callable[
     """A job whose channel was closed under it goes through another one, or its sender is told in the broker's words."""
     app = make_app()
     submit(app)
-    with app.amqp._lane_producers().acquire(block=True) as producer:
+    with app.amqp.lane_producers._in_force().acquire(block=True) as producer:
         producer.channel.close()
     submit(app)
     assert len(jobs(redis)) == 2

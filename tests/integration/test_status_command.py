@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celery_app.budget import Cost, budget_for
+from celery_app.budget import CallEnd, Cost, budget_for
 from celery_app.connection import redis_client
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.settings import settings_of
@@ -149,7 +149,7 @@ def test_a_lane_whose_budget_the_api_has_shut_says_so(lanes_app: Any, broker_url
     budget = budget_for(settings, lane, "m")
     taken = budget.reserve(client, lane, Cost(), claim=("a call", "of this test:call"))
     reason = "429 rate_limit_error: slow down"
-    settled = budget.conclude(client, taken.ticket, None, {"retry-after": "1200"}, "limited", reason=reason)
+    settled = budget.settle(client, taken.ticket, CallEnd(None, {"retry-after": "1200"}, "limited", reason))
     assert settled.shut
     last = run(command(), broker_url).stdout.rstrip("\n").split("\n")[-1]
 

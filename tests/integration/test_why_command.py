@@ -13,7 +13,7 @@ from client_rig import Rig, drop_jobs, fresh, params, rig, the_dead, wait_until
 from dead_rig import dead_rig, died, down
 
 from celery_app import controls
-from celery_app.budget import Cost, budget_for
+from celery_app.budget import CallEnd, Cost, budget_for
 from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.settings import settings_of
@@ -173,7 +173,7 @@ def test_a_budget_that_the_api_has_shut_is_told_with_its_words(lanes_app: Any, b
     client.hset("lanes:terms", "batch:m", budget.terms)
     taken = budget.reserve(client, lane, Cost(), claim=("a call", "of this test:call"))
     reason = "429 rate_limit_error: slow down"
-    assert budget.conclude(client, taken.ticket, None, {"retry-after": "1200"}, "limited", reason=reason).shut
+    assert budget.settle(client, taken.ticket, CallEnd(None, {"retry-after": "1200"}, "limited", reason)).shut
     job = Client(lanes_app).submit("batch", **params(CANARY)).id
     for what in ("batch", job):
         shut, unserved = told(broker_url, what)["waiting_for"]

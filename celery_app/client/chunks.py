@@ -1,0 +1,32 @@
+"""What of a batch goes in one round trip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from celery_app.broker.entry import Entry
+
+#: Jobs in one round trip at most: the server is busy with them for 2 ms, which is what a critical job that arrives
+#: meanwhile has to wait.
+MOST_JOBS = 100
+
+#: Bytes in one round trip at most, but for a single job that is larger.
+MOST_BYTES = 1_000_000
+
+
+def chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Put jobs together for a round trip each; one with a large text goes alone, since that goes before it."""
+    chunk: list[Entry] = []
+    size = 0
+    for entry in entries:
+        more = len(entry.text)
+        if chunk and (len(chunk) >= MOST_JOBS or size + more > MOST_BYTES or entry.is_large or chunk[-1].is_large):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(entry)
+        size += more
+    if chunk:
+        yield chunk

@@ -1,0 +1,74 @@
+"""What operators can set of models, lanes and tenants; each of these raises `InvalidControl`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from celery_app.errors import InvalidControl
+from celery_app.lanes import LANES
+from celery_app.variables import LaneFields, Limits, Seconds, closest
+
+
+class _TenantFields(BaseModel):
+    weight: Seconds
+
+
+#: Fields that can be set, of the models that a pattern names, of a lane, and of a tenant.
+FIELDS: Final = {
+    "model": tuple(Limits.model_fields),
+    "lane": ("floor", "share", "capacity"),
+    "tenant": tuple(_TenantFields.model_fields),
+}
+
+_SHAPES: Final[dict[str, type[BaseModel]]] = {"model": Limits, "lane": LaneFields, "tenant": _TenantFields}
+
+#: Characters of a pattern, of a tenant's name and of who it was, at most.
+LONGEST_NAME = 200
+
+#: In the hash, for "no limit".
+_NO_LIMIT = 0
+
+
+def named(model: str | None, lane: str | None, tenant: str | None) -> tuple[str, str]:
+    """Return which of the three was named."""
+    named = [(kind, name) for kind, name in (("model", model), ("lane", lane), ("tenant", tenant)) if name is not None]
+    if len(named) != 1:
+        raise InvalidControl(problem="whose? Name one thing: a pattern of models, a lane or a tenant")
+    kind, name = named[0]
+    if kind == "lane":
+        check_lane(name)
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise InvalidControl(problem=f"the name of a {kind} has 1 to {LONGEST_NAME} characters")
+    return kind, name
+
+
+def check_lane(lane: str) -> None:
+    """Refuse what is no lane."""
+    names = [each.name for each in LANES]
+    if lane not in names:
+        raise InvalidControl(problem=f"{lane!r} is no lane, did you mean {closest(lane, names)!r}?")
+
+
+def check_field(kind: str, field: str) -> None:
+    """Refuse what cannot be set."""
+    if field not in FIELDS[kind]:
+        best = closest(field, FIELDS[kind])
+        known = ", ".join(FIELDS[kind])
+        raise InvalidControl(problem=f"a {kind} has no {field!r} to set, did you mean {best!r}? There are: {known}")
+
+
+def checked(kind: str, field: str, value: Any) -> float:
+    """Return a value as the script takes it."""
+    check_field(kind, field)
+    if value is None and kind == "model":
+        return _NO_LIMIT
+    try:
+        number: float | None = getattr(_SHAPES[kind].model_validate({field: value}), field)
+    except ValidationError as exc:
+        said = exc.errors()[0]["msg"]
+        raise InvalidControl(problem=f"{field}: {said[:1].lower()}{said[1:]}, not {value!r}") from None
+    if number is None:
+        raise InvalidControl(problem=f"{field}: a {kind} needs one; `lanes limits reset` takes away what was set")
+    return number
