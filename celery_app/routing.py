@@ -50,7 +50,6 @@ class LaneRouter:
     """
 
     def __init__(self, rules: LaneRules, other_routes: Any) -> None:
-        """Keep the lanes, and the project's own ``task_routes``."""
         self._rules = rules
         # Celery's own way through them: a route may be a name to be imported, or a router of before Celery 4.
         self._routes = Router(prepare(other_routes))

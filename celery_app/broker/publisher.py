@@ -117,7 +117,6 @@ class Upload:
     """A large text on its way beside its job: it is sent once, and again only when Redis would soon forget it."""
 
     def __init__(self, key: str, text: bytes) -> None:
-        """Send nothing yet."""
         self._key, self._text = key, text
         self._due = 0.0
 
