@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from broker_kit.bench import bench_broker, main, percentiles
 from broker_kit.broker import Broker
 
-from celery_app.broker.entry import Entry
+from celery_app.broker.packet import Packet
 from celery_app.scheduler.scripts import PUBLISH_MANY
 
 if TYPE_CHECKING:
@@ -25,25 +25,25 @@ CHUNK = 500
 LANE = "batch"
 
 
-def template(broker: Broker) -> Entry:
+def template(broker: Broker) -> Packet:
     """Return a batch job of 20 ms, as it goes into the lane."""
     job = broker.send("kit.nap", EVERY_S, argsrepr="", kwargsrepr="", ignore_result=True)
     text = broker.client.hget("lanes:texts", job.id)
     broker.client.flushdb()
-    return Entry(job.id, text, 6, {"task": "kit.nap", "id": job.id}, "", 0.0)
+    return Packet(job.id, text, 6, {"task": "kit.nap", "id": job.id}, "", 0.0)
 
 
-def fill(broker: Broker, job: Entry, jobs: int) -> None:
+def fill(broker: Broker, job: Packet, jobs: int) -> None:
     """Queue batch jobs until there are so many."""
     missing = jobs - broker.scripts().places(LANE)
     for n in range(0, missing, CHUNK):
         ids = [uuid.uuid4().hex for _ in range(min(CHUNK, missing - n))]
         texts = [job.text.replace(job.id.encode(), id_.encode()) for id_ in ids]
         headers = [{**job.headers, "id": id_} for id_ in ids]
-        entries = [
+        packets = [
             job._replace(id=id_, text=text, headers=head) for id_, text, head in zip(ids, texts, headers, strict=True)
         ]
-        facts = [part for entry in entries for part in entry.arguments()]
+        facts = [part for packet in packets for part in packet.arguments()]
         PUBLISH_MANY.run(broker.client, (), ("", LANE, 2 * jobs, f"batch:{ids[0]}", 60, 0, *facts))
 
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from broker_kit.bench import bench_broker, main, percentiles
 from prometheus_client import CollectorRegistry, generate_latest
 
-from celery_app.broker.entry import Entry, cost_header
+from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget import Budget, Cost
 from celery_app.lanes import BATCH, LANES
 from celery_app.metrics.prometheus import LanesCollector
@@ -42,7 +42,7 @@ def fill(broker: Broker, jobs: int, tenants: int, models: int) -> None:
             name, tenant = f"job-{number}", f"tenant-{number % tenants}"
             headers = {"id": name, MODEL: f"m{number // tenants % models}", TENANT: tenant, COST: cost}
             text = json.dumps({"headers": {"id": name}}).encode()
-            parts += Entry(name, text, BATCH.priority, headers, "", 0.0).arguments()
+            parts += Packet(name, text, BATCH.priority, headers, "", 0.0).arguments()
         PUBLISH_MANY.run(broker.client, (), ("", BATCH.name, 2 * jobs, f"batch:{first}", 60, 0, *parts))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery_app.broker_urls import shown
 from celery_app.errors import BrokerRefused, BrokerUnreachable, MaybeQueued
 from celery_app.heartbeat import REPLY_TIMEOUT
+from celery_app.keys import STREAM
 from celery_app.publishing import PublishUncertain
 from celery_app.settings import settings_of
 
@@ -73,6 +74,11 @@ def _new_client(app: Any, reply_timeout: float | None) -> Redis:
 def key_prefix(app: Any) -> str:
     """Return kombu's ``global_keyprefix``, which stands before every key of the broker; mostly empty."""
     return app.conf.broker_transport_options.get("global_keyprefix") or ""
+
+
+def stream_key(app: Any, task_id: str) -> str:
+    """Return the key of a job's stream."""
+    return STREAM.of(key_prefix(app), task_id)
 
 
 @contextmanager

@@ -22,7 +22,6 @@ class LaneProducers:
     """The producers of one application's lanes, made on first use, and anew where its broker is another one."""
 
     def __init__(self, amqp: Any) -> None:
-        """Open nothing yet."""
         self._amqp = amqp
         self._pool: ProducerPool | None = None
         self._pool_of: Any = None

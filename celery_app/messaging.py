@@ -49,7 +49,6 @@ class LaneAMQP(AMQP):
     queues_cls = LaneQueues
 
     def __init__(self, app: Any) -> None:
-        """Change nothing that is there already."""
         super().__init__(app)
         self.rules = LaneRules(app)
         self.lane_producers = LaneProducers(self)

@@ -27,7 +27,6 @@ class ValkeyBackend(celery_redis.RedisBackend):
     """Celery's backend for Redis; Valkey speaks the same protocol."""
 
     def __init__(self, *args: Any, url: str | None = None, **kwargs: Any) -> None:
-        """Take a URL by Valkey's name."""
         super().__init__(*args, url=url and understood(url).url, **kwargs)
         self.url = url
 
@@ -106,7 +105,6 @@ class BrokerBackend(_HastyMixin, celery_redis.RedisBackend):
     """The same at the broker, by the very parameters by which jobs go there."""
 
     def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
-        """Take the broker of an application with lanes."""
         super().__init__(app=app, **kwargs)
         self.url = shown_url(app)
 

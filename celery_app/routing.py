@@ -23,7 +23,7 @@ MODEL = "lanes_model"
 
 #: Whose job it is; absent: nobody's in particular.
 TENANT = "lanes_tenant"
-#: What a job takes out of its budget, as `celery_app.broker.entry` writes it; absent: nothing is reserved.
+#: What a job takes out of its budget, as `celery_app.broker.packet` writes it; absent: nothing is reserved.
 COST = "lanes_cost"
 #: Name under which a job is to be the only one of its task, and the seconds for which that lasts after its end.
 UNIQUE, UNIQUE_FOR = "lanes_unique", "lanes_unique_for"
@@ -50,7 +50,6 @@ class LaneRouter:
     """
 
     def __init__(self, rules: LaneRules, other_routes: Any) -> None:
-        """Keep the lanes, and the project's own ``task_routes``."""
         self._rules = rules
         # Celery's own way through them: a route may be a name to be imported, or a router of before Celery 4.
         self._routes = Router(prepare(other_routes))

@@ -11,8 +11,8 @@ from celery.exceptions import Ignore
 
 from celery_app.away import say_away
 from celery_app.broker.claims import claim_of
-from celery_app.broker.entry import cost_header
 from celery_app.broker.holders import call_leases
+from celery_app.broker.packet import cost_header
 from celery_app.budget import Budget, Cost, budget_for
 from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, OutOfBudget, PromptTooLarge

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from celery_app.broker.entry import cost_header
+from celery_app.broker.packet import cost_header
 from celery_app.descriptions import description_of
 from celery_app.routing import COST, MODEL
 from celery_app.stand_in import stand_in

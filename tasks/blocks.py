@@ -25,7 +25,6 @@ class Block:
     """One block of a message's content."""
 
     def __init__(self, fields: Json) -> None:
-        """Begin with the fields of its start."""
         self._fields, self._start = dict(fields), fields
         self._pieces: dict[str, list[str]] = {}
 

@@ -44,7 +44,6 @@ class Call:
     def __init__(
         self, budget: Budget, client: redis.Redis, ticket: str, job: Job, leases: Leases | None = None
     ) -> None:
-        """Keep what settling needs; `leases` hold a call that its job did not come with."""
         self.usage: Usage | None = None
         self.headers: Mapping[str, str] | None = None
         self.outcome: CallOutcome = "answered"

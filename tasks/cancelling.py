@@ -35,7 +35,6 @@ class Running:
     """
 
     def __init__(self, marks: list[str]) -> None:
-        """Take a call that has not begun yet."""
         self.marks = marks
         self.cancelled = False
         self._end: Callable[[], object] | None = None

@@ -45,7 +45,6 @@ class EndedJobs(bootsteps.StartStopStep):
     requires = ("celery_app.worker:LaneWorker",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
-        """Look at nothing yet."""
         self._looking = Entry("see what has ended", LOOK_EVERY, partial(self._look, worker.app))
         self._teller = _Teller(worker.app)
         super().__init__(worker, **options)

@@ -15,7 +15,7 @@ from celery.exceptions import NotRegistered
 from celery.states import PENDING, READY_STATES, SUCCESS
 
 from celery_app.broker.body import read_body
-from celery_app.broker.entry import is_text
+from celery_app.broker.packet import is_text
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker
 from celery_app.results import backend_of
 from tasks.base import LaneTask

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from celery import shared_task
 from celery.exceptions import TaskPredicate
 
-from celery_app.broker.entry import cost_header
+from celery_app.broker.packet import cost_header
 from celery_app.call_options import refuse_options
 from celery_app.errors import InvalidRequest, LanesError, UnforeseenFailure
 from celery_app.routing import COST, MODEL

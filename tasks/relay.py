@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis
 
-from celery_app.connection import key_prefix, redis_client
+from celery_app.connection import redis_client, stream_key
 from celery_app.forks import begin_in_each_process
-from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE, STREAM, STREAM_KEPT, STREAM_KEPT_RUNNING
+from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE, STREAM_KEPT, STREAM_KEPT_RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,11 +184,6 @@ def relay_for(app: Any) -> Relay:
     if relay is None:
         relay = vars(app)["lanes_relay"] = Relay(redis_client(app))
     return relay
-
-
-def stream_key(app: Any, task_id: str) -> str:
-    """Return the key of a job's stream."""
-    return STREAM.of(key_prefix(app), task_id)
 
 
 def end_failed(app: Any, task_id: str, error: bytes) -> None:

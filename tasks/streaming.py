@@ -66,8 +66,8 @@ async def _passed_on(
 
 
 def _relayed(job: Job) -> RelayedStream:
-    from celery_app.connection import redis_client
-    from tasks.relay import RelayedStream, relay_for, stream_key
+    from celery_app.connection import redis_client, stream_key
+    from tasks.relay import RelayedStream, relay_for
 
     key = stream_key(job.app, job.id)
     anew = bool(job.redelivered and redis_client(job.app).exists(key))

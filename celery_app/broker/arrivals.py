@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from celery_app.broker.entry import Entry, entry_of, word
+from celery_app.broker.packet import Packet, packet_of, word
 from celery_app.broker.publisher import NO_CAPACITY, upload_of
 from celery_app.keys import ARRIVED, PUBLISHED_KEPT, UPLOAD_KEPT
 from celery_app.scheduler.scripts import PUBLISH
@@ -62,10 +62,10 @@ def _texts(found: Any) -> list[bytes]:
 def _enter(
     client: redis.Redis, prefix: str, lane: str, arrived: str, text: bytes, step_of: Callable[[Any], int]
 ) -> None:
-    entry, facts = _entry(text, step_of)
+    packet, facts = _packet(text, step_of)
     # The same for each worker that has the message in hand; its text, for a message without a tag of its own.
-    token = entry.token or entry.id
-    upload = upload_of(prefix, entry)
+    token = packet.token or packet.id
+    upload = upload_of(prefix, packet)
     if upload is not None:
         client.set(*upload, ex=UPLOAD_KEPT)
     submission = (prefix, lane, NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, "", "")
@@ -73,16 +73,16 @@ def _enter(
     client.lrem(arrived, -1, text)  # type: ignore[arg-type]
 
 
-def _entry(text: bytes, step_of: Callable[[Any], int]) -> tuple[Entry, list[Any]]:
+def _packet(text: bytes, step_of: Callable[[Any], int]) -> tuple[Packet, list[Any]]:
     """Read a message; one that nobody can read, or that is too large, is for a worker to dead-letter, who says why."""
     try:
         message = json.loads(text)
         token = word(message["properties"].get("delivery_tag")) or _digest(text)
-        entry = entry_of(message, step_of(message), bounded=False)._replace(token=token)
-        return entry, entry.arguments()
+        packet = packet_of(message, step_of(message), bounded=False)._replace(token=token)
+        return packet, packet.arguments()
     except Exception:  # noqa: BLE001 - whatever it is
-        entry = Entry(_digest(text), text or _NOTHING, 0, {}, "", 0.0)
-        return entry, entry.arguments()
+        packet = Packet(_digest(text), text or _NOTHING, 0, {}, "", 0.0)
+        return packet, packet.arguments()
 
 
 def _digest(text: bytes) -> str:

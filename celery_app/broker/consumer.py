@@ -16,7 +16,7 @@ from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
 from celery_app.broker.claims import queue_of
-from celery_app.broker.entry import is_text
+from celery_app.broker.packet import is_text
 from celery_app.broker.request import LaneRequest
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.descriptions import BUILT_IN

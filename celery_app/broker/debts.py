@@ -22,7 +22,6 @@ class Debts:
     """Settlements by claim; one that is not made by the end of its claim is taken for a call that never left."""
 
     def __init__(self, client: redis.Redis) -> None:
-        """Owe nothing yet."""
         self._client = client
         self._owed: dict[tuple[str, str], tuple[Any, ...]] = {}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
-from celery_app.broker import entry
+from celery_app.broker import packet
 from celery_app.broker.claimed import ClaimedJob
 from celery_app.broker.claims import (
     CANCELLED,
@@ -80,7 +80,7 @@ class Delivery:
 
     def _message(self, job: ClaimedJob, text: bytes | None) -> dict[str, Any] | None:
         size = len(text or b"")
-        if job.queue in LANE_NAMES and size > entry.MAX_MESSAGE_BYTES:
+        if job.queue in LANE_NAMES and size > packet.MAX_MESSAGE_BYTES:
             self._leases.dead_letter(
                 job.id, self._token, f"too large: {size} bytes"
             )  # of a stock producer: ours are refused where they are sent

@@ -16,7 +16,6 @@ class LaneQueue:
     """One lane at a channel's broker."""
 
     def __init__(self, channel: Any, name: str) -> None:
-        """Name the lane; nothing is asked yet."""
         self._client, self._prefix = channel.plain_client, channel.global_keyprefix
         self._channel, self._name = channel, name
         self._lists = [channel._q_for_pri(name, step) for step in channel.priority_steps]

@@ -15,7 +15,6 @@ class LoopWakeup:
     """
 
     def __init__(self, loop: Any) -> None:
-        """Have the loop watch it."""
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)

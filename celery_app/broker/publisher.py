@@ -10,7 +10,7 @@ from celery import current_task
 from kombu.exceptions import BatchPublishError
 from kombu.transport.redis import PublishBatch
 
-from celery_app.broker.entry import Entry, entry_of
+from celery_app.broker.packet import Packet, packet_of
 from celery_app.errors import LaneDraining, LaneFull
 from celery_app.keys import PUBLISHED_KEPT, STREAM, STREAM_KEPT_QUEUED, STREAM_TASK, UPLOAD, UPLOAD_KEPT
 from celery_app.publishing import Publishing, publishing_now
@@ -42,7 +42,7 @@ class Publisher:
         self.capacity: int = lane.capacity
         self.submit_wait: float = lane.submit_wait
         self._prefix = channel.global_keyprefix
-        self._entry = entry_of(message, channel.priority(channel._get_message_priority(message)))
+        self._packet = packet_of(message, channel.priority(channel._get_message_priority(message)))
         announcement = publishing_now().announcement
         self._event = announcement.arguments(channel) if announcement else ("", "")
 
@@ -53,7 +53,7 @@ class Publisher:
             LaneFull: nothing has been written.
             LaneDraining: likewise.
         """
-        upload = Upload.of(self._prefix, self._entry)
+        upload = Upload.of(self._prefix, self._packet)
         try:
             self._wait_for_room(pool, upload)
         except (LaneFull, LaneDraining):
@@ -73,7 +73,7 @@ class Publisher:
 
     def add_to(self, pipeline: Any) -> None:
         """Add the job to a pipeline of a server that knows the script."""
-        upload = upload_of(self._prefix, self._entry)
+        upload = upload_of(self._prefix, self._packet)
         if upload is not None:
             pipeline.set(*upload, ex=UPLOAD_KEPT)
         pipeline.evalsha(PUBLISH.sha, 0, *self._arguments())
@@ -99,32 +99,31 @@ class Publisher:
     @property
     def has_upload(self) -> bool:
         """Whether `add_to` adds two commands."""
-        return self._entry.is_large
+        return self._packet.is_large
 
     def _arguments(self) -> tuple[Any, ...]:
-        headers = self._entry.headers
+        headers = self._packet.headers
         stream = STREAM.of("", headers["id"]) if headers.get("task") == STREAM_TASK else ""
-        submission = (self._prefix, self.queue, self.capacity, self._entry.token, PUBLISHED_KEPT)
-        return (*submission, stream, STREAM_KEPT_QUEUED, *self._event, *self._entry.arguments())
+        submission = (self._prefix, self.queue, self.capacity, self._packet.token, PUBLISHED_KEPT)
+        return (*submission, stream, STREAM_KEPT_QUEUED, *self._event, *self._packet.arguments())
 
 
-def upload_of(prefix: str, entry: Entry) -> tuple[str, bytes] | None:
+def upload_of(prefix: str, packet: Packet) -> tuple[str, bytes] | None:
     """Return the key that a large text waits at and the text, None for one that goes with its job."""
-    return (UPLOAD.of(prefix, entry.id), entry.text) if entry.is_large else None
+    return (UPLOAD.of(prefix, packet.id), packet.text) if packet.is_large else None
 
 
 class Upload:
     """A large text on its way beside its job: it is sent once, and again only when Redis would soon forget it."""
 
     def __init__(self, key: str, text: bytes) -> None:
-        """Send nothing yet."""
         self._key, self._text = key, text
         self._due = 0.0
 
     @classmethod
-    def of(cls, prefix: str, entry: Entry) -> Upload | None:
+    def of(cls, prefix: str, packet: Packet) -> Upload | None:
         """Return that of a job, None for one whose text goes with it."""
-        found = upload_of(prefix, entry)
+        found = upload_of(prefix, packet)
         return None if found is None else cls(*found)
 
     def store(self, connection: Any) -> None:

@@ -23,7 +23,6 @@ class LaneRules:
     """
 
     def __init__(self, app: Any) -> None:
-        """Look nothing up yet."""
         self._app = app
         self.serving = False
         #: The settings by which the budgets in Redis were written down last.

@@ -84,7 +84,6 @@ class Budget:
         claim: tuple[str, str],
         job: tuple[str, str] = ("", ""),
         waits: bool = False,
-        counts: bool = True,
     ) -> Reservation:
         """Take a call's cost out of the budget if its lane may have it now, in one round trip.
 
@@ -95,7 +94,6 @@ class Budget:
             claim: an id that no call had before, and the token under which `Leases` keep this one alive.
             job: id of the job in hand and token of its claim: the call waits at its place. Empty: there is none.
             waits: whether it will ask again, within two seconds, and its place is to be kept.
-            counts: whether to refuse input tokens above the limit of a minute, instead of going into debt for them.
 
         Returns:
             A ticket, or the time to wait.
@@ -103,9 +101,8 @@ class Budget:
         Raises:
             redis.exceptions.RedisError: if Redis is away or full; nothing is reserved then.
         """
-        whole = int(counts and not cost.cached)
         asking = (self.prefix, *claim, lane.name, self.terms, *job)
-        args = (*asking, *_cost_args(cost), whole, int(waits), *_lane_args(self.lanes))
+        args = (*asking, *_cost_args(cost), int(not cost.cached), int(waits), *_lane_args(self.lanes))
         ticket, wait_us, short, shut_us, reason, account, tokens, limit = RESERVE.run(client, (), args)
         dimension: Any = _text(short) or None
         return Reservation(

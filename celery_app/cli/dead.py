@@ -20,7 +20,7 @@ from celery_app.dead_letters.letters import known
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from celery_app.dead_letters import DeadLetter, Progress
+    from celery_app.dead_letters import DeadLetter, Progress, Purged, Replayed
 
 #: Letters that are listed where nobody says how many.
 MOST_LISTED = 100
@@ -39,8 +39,16 @@ _CHOICE = (
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _choosing(command: Callable[..., None]) -> Callable[..., None]:
-    return reduce(lambda made, option: option(made), reversed(_CHOICE), command)
+#: What to give each command that does something with the letters that it is told.
+_TOLD = (
+    click.argument("ids", metavar="[ID]...", nargs=-1),
+    *_CHOICE,
+    click.option("--all", "everything", is_flag=True, help="All of them."),
+)
+
+
+def _taking(*options: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
 @click.group()
@@ -49,8 +57,7 @@ def dead() -> None:
 
 
 @dead.command("list")
-@_choosing
-@_as_json
+@_taking(*_CHOICE, _as_json)
 @click.pass_context
 def list_letters(ctx: click.Context, /, as_json: bool, most: int | None, **choice: Any) -> None:
     """List dead letters, the newest first, without their arguments."""
@@ -89,10 +96,7 @@ def show(ctx: click.Context, /, letter_id: str, payload: bool, as_json: bool) ->
 
 
 @dead.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@_choosing
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@_as_json
+@_taking(*_TOLD, _as_json)
 @click.pass_context
 def replay(ctx: click.Context, /, ids: tuple[str, ...], everything: bool, as_json: bool, **choice: Any) -> None:
     """Put dead letters back at their places, with fresh attempts and the same ids."""
@@ -100,27 +104,20 @@ def replay(ctx: click.Context, /, ids: tuple[str, ...], everything: bool, as_jso
     letters = _chosen(app, ids, choice, everything=everything)
     with _progress("replaying") as progress:
         done = dead_letters.replay(letters, app, progress)
-    full = ", ".join(f"{count:,} in {printable(lane)}" for lane, count in done.lane_full.items())
-    _report(
-        asdict(done),
-        as_json=as_json,
-        words=[
-            f"{done.replayed:,} replayed",
-            done.gone and f"{done.gone:,} were dead letters no more",
-            done.untold and f"{done.untold:,} stay: no worker has told yet those who wait; try again in a second",
-            done.name_taken and f"{done.name_taken:,} stay: another job has their unique name",
-            full and f"{full} stay: the lane is full; try again when there is room",
-        ],
+    named, full = (
+        done.name_taken,
+        ", ".join(f"{count:,} in {printable(lane)}" for lane, count in done.lane_full.items()),
     )
+    words = [
+        named and f"{named:,} stay: another job has their unique name",
+        full and f"{full} stay: the lane is full; try again when there is room",
+    ]
+    _report(done, f"{done.replayed:,} replayed", words, as_json=as_json)
     ctx.exit(1 if done.stay else 0)
 
 
 @dead.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@_choosing
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@_as_json
+@_taking(*_TOLD, click.option("--yes", is_flag=True, help="Do not ask."), _as_json)
 @click.pass_context
 def purge(
     ctx: click.Context, /, ids: tuple[str, ...], everything: bool, yes: bool, as_json: bool, **choice: Any
@@ -134,15 +131,7 @@ def purge(
         click.confirm(f"Drop {len(letters):,} dead letters for good?", abort=True, err=True)
     with _progress("purging") as progress:
         done = dead_letters.purge(letters, app, progress)
-    _report(
-        asdict(done),
-        as_json=as_json,
-        words=[
-            f"{done.purged:,} purged",
-            done.gone and f"{done.gone:,} were dead letters no more",
-            done.untold and f"{done.untold:,} stay: no worker has told yet those who wait; try again in a second",
-        ],
-    )
+    _report(done, f"{done.purged:,} purged", [], as_json=as_json)
     ctx.exit(1 if done.untold else 0)
 
 
@@ -166,8 +155,14 @@ def _progress(doing: str) -> Iterator[Progress]:
         line.end()
 
 
-def _report(fields: dict[str, Any], *, as_json: bool, words: list[Any]) -> None:
-    click.echo(json.dumps(fields) if as_json else "\n".join(filter(None, words)))
+def _report(done: Replayed | Purged, first: str, words: list[Any], *, as_json: bool) -> None:
+    lines = [
+        first,
+        done.gone and f"{done.gone:,} were dead letters no more",
+        done.untold and f"{done.untold:,} stay: no worker has told yet those who wait; try again in a second",
+        *words,
+    ]
+    click.echo(json.dumps(asdict(done)) if as_json else "\n".join(filter(None, lines)))
 
 
 def _fields(letter: DeadLetter) -> dict[str, Any]:

@@ -91,7 +91,6 @@ class Batch:
     """
 
     def __init__(self, app: Any, batch_id: str) -> None:
-        """Take a batch that exists; see `load`."""
         self.id = batch_id
         self.invalid: list[InvalidItem] = []
         self.found: dict[int, str] = {}

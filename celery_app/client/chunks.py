@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from celery_app.broker.entry import Entry
+    from celery_app.broker.packet import Packet
 
 #: Jobs in one round trip at most: the server is busy with them for 2 ms, which is what a critical job that arrives
 #: meanwhile has to wait.
@@ -17,16 +17,16 @@ MOST_JOBS = 100
 MOST_BYTES = 1_000_000
 
 
-def chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+def chunks(packets: Iterable[Packet]) -> Iterator[list[Packet]]:
     """Put jobs together for a round trip each; one with a large text goes alone, since that goes before it."""
-    chunk: list[Entry] = []
+    chunk: list[Packet] = []
     size = 0
-    for entry in entries:
-        more = len(entry.text)
-        if chunk and (len(chunk) >= MOST_JOBS or size + more > MOST_BYTES or entry.is_large or chunk[-1].is_large):
+    for packet in packets:
+        more = len(packet.text)
+        if chunk and (len(chunk) >= MOST_JOBS or size + more > MOST_BYTES or packet.is_large or chunk[-1].is_large):
             yield chunk
             chunk, size = [], 0
-        chunk.append(entry)
+        chunk.append(packet)
         size += more
     if chunk:
         yield chunk

@@ -246,6 +246,4 @@ class Client:
         """Do as `cancel` does."""
         import asyncio
 
-        from celery_app.client.cancelling import cancel
-
-        return await asyncio.to_thread(cancel, self.app, job)
+        return await asyncio.to_thread(self.cancel, job)

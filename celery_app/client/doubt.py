@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connection import broker_errors, redis_client, stream_key
 from celery_app.errors import UnknownJob
-from celery_app.keys import STREAM
 from celery_app.stand_in import stand_in
 
 #: Seconds for which an id may be unknown: some give an id to a page just before they submit its job.
@@ -40,8 +39,3 @@ class Doubt:
             return standing_in.has_job(self._task_id)
         with broker_errors(self._app):
             return bool(redis_client(self._app).exists(stream_key(self._app, self._task_id)))
-
-
-def stream_key(app: Any, task_id: str) -> str:
-    """Return the key of a job's stream."""
-    return STREAM.of(key_prefix(app), task_id)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu import compression
 from kombu.utils.json import dumps
 
-from celery_app.broker.entry import Entry, cost_header
+from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget.cost import cost_of
 from celery_app.budget.variant import metered_model
 from celery_app.client.sending import CREATE_TASK, task_of
@@ -65,9 +65,9 @@ class Envelope:
         """Return the id of the batch's job with that index."""
         return f"{self._batch_id}-{index}"
 
-    def entry(
+    def packet(
         self, index: int, params: Mapping[str, Any], description: str, names: Mapping[str, Any] | None = None
-    ) -> Entry:
+    ) -> Packet:
         """Return one job.
 
         Args:
@@ -91,7 +91,7 @@ class Envelope:
         headers.update(names or {})
         if self._lane.deadline is not None:
             headers[DEADLINE_AT] = deadline
-        return Entry(own, text, self._step, headers, "", 0.0)
+        return Packet(own, text, self._step, headers, "", 0.0)
 
     def _body(self, params: Mapping[str, Any]) -> str:
         body = f"{self._before}{_encode(params)}{self._after}".encode()

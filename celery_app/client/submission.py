@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import redis
 
-from celery_app.broker.entry import MAX_MESSAGE_BYTES, Entry
+from celery_app.broker.packet import MAX_MESSAGE_BYTES, Packet
 from celery_app.broker.publisher import Upload, ask
 from celery_app.client.batch import Batch
 from celery_app.client.chunks import chunks
@@ -99,7 +99,7 @@ class Submission:
         """Put all items into the lane: the broker has one chunk while the next is made."""
         with ThreadPoolExecutor(1, thread_name_prefix="submit-many") as sender:
             on_its_way: Future[None] | None = None
-            for chunk in chunks(self._entries(items, on_invalid)):
+            for chunk in chunks(self._packets(items, on_invalid)):
                 self._await(on_its_way)
                 on_its_way = sender.submit(copy_context().run, self._put_all, chunk)
             self._await(on_its_way)
@@ -114,67 +114,67 @@ class Submission:
             sent.result()
             self._report()
 
-    def _entries(self, items: Iterable[Any], on_invalid: OnInvalid) -> Iterator[Entry]:
+    def _packets(self, items: Iterable[Any], on_invalid: OnInvalid) -> Iterator[Packet]:
         checked = on_invalid == "stop" and isinstance(items, Sequence)
         for index, item in enumerate(items):
             try:
                 if not checked:
                     check_item(index, item)
-                entry = self._entry(index, item)
+                packet = self._packet(index, item)
             except InvalidItem as exc:
                 if on_invalid == "stop":
                     raise
                 self.batch.invalid.append(exc)
             else:
-                yield entry
+                yield packet
 
-    def _entry(self, index: int, item: Any) -> Entry:
+    def _packet(self, index: int, item: Any) -> Packet:
         from tasks.request import describe_request
 
-        entry = self._envelope.entry(index, item, describe_request(item), self._names.headers(item))
-        if len(entry.text) > MAX_MESSAGE_BYTES:
-            problem = f"makes a job of {len(entry.text):,} bytes, the broker takes at most {MAX_MESSAGE_BYTES:,}"
+        packet = self._envelope.packet(index, item, describe_request(item), self._names.headers(item))
+        if len(packet.text) > MAX_MESSAGE_BYTES:
+            problem = f"makes a job of {len(packet.text):,} bytes, the broker takes at most {MAX_MESSAGE_BYTES:,}"
             raise InvalidItem(index=index, path="params", problem=problem)
-        return entry
+        return packet
 
-    def _put_all(self, entries: list[Entry]) -> None:
+    def _put_all(self, packets: list[Packet]) -> None:
         """Put jobs into the lane, waiting for room as long as it moves."""
         # Large texts come one by one, see `chunks`.
-        upload = Upload.of(self._envelope.prefix, entries[0]) if len(entries) == 1 else None
+        upload = Upload.of(self._envelope.prefix, packets[0]) if len(packets) == 1 else None
         try:
-            self._wait_for_room(entries, upload)
+            self._wait_for_room(packets, upload)
         except (LaneFull, LaneDraining):
             if upload is not None:
                 upload.drop(self._client.connection_pool)
             raise
 
-    def _wait_for_room(self, entries: list[Entry], upload: Upload | None) -> None:
+    def _wait_for_room(self, packets: list[Packet], upload: Upload | None) -> None:
         wait = WaitForRoom(self._lane.name, self._lane.submit_wait)
-        while entries:
-            placed, depth, capacity, drainer = self._put_some(entries, upload)
+        while packets:
+            placed, depth, capacity, drainer = self._put_some(packets, upload)
             self._put += placed
-            entries = entries[placed:]
+            packets = packets[placed:]
             if placed:
                 wait.begin_anew()
-            if entries and drainer:
+            if packets and drainer:
                 raise LaneDraining(lane=self._lane.name, by=drainer)
-            if entries:
+            if packets:
                 wait.pause(depth, capacity)
 
-    def _put_some(self, entries: list[Entry], upload: Upload | None) -> tuple[int, int, int, str]:
+    def _put_some(self, packets: list[Packet], upload: Upload | None) -> tuple[int, int, int, str]:
         """Put what there is room for; return how many are in, the lane's depth and capacity, and who drains it."""
         prefix, pool = self._envelope.prefix, self._client.connection_pool
         head = (prefix, self._lane.name, self._lane.capacity, BATCH_COUNTS.of("", self.batch.id), BATCH_KEPT, self._put)
         with broker_errors(self._app), publishing(self._app.amqp.submit_within) as submission:
 
             def put() -> Any:
-                arguments = (*head, *(part for entry in entries for part in entry.arguments()))
+                arguments = (*head, *(part for packet in packets for part in packet.arguments()))
                 return ask(pool, submission, PUBLISH_MANY, arguments, upload)
 
             # The script knows what it has put already, so asking once more does no harm.
             placed, depth, capacity, drainer, *found = _once_more(put)
         for at, task_id in zip(found[::2], found[1::2], strict=True):
-            self.batch.found[batch_id_of(entries[at].id)[1]] = task_id.decode()
+            self.batch.found[batch_id_of(packets[at].id)[1]] = task_id.decode()
         return int(placed), int(depth), int(capacity), drainer.decode()
 
     def _note(self, **fields: str | int) -> None:

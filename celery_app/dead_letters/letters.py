@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from celery_app.broker.body import read_body
 from celery_app.client.client import Client
@@ -18,7 +18,9 @@ from celery_app.keys import DEAD, TEXT, TEXTS
 from celery_app.scheduler.scripts import LIST_DEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+T = TypeVar("T")
 
 #: Told how many of how many are done.
 Progress: TypeAlias = "Callable[[int, int], None]"
@@ -169,6 +171,14 @@ def text_of(app: Any, letter_id: str) -> bytes:
     return bytes(text or b"")
 
 
+def portions(things: Sequence[T], size: int, progress: Progress | None) -> Iterator[Sequence[T]]:
+    """Yield some of these things at a time, and tell after each portion how many are done."""
+    for at in range(0, len(things), size):
+        yield things[at : at + size]
+        if progress is not None:
+            progress(min(at + size, len(things)), len(things))
+
+
 def _ids(app: Any, since: float | None, before: float | None) -> list[str]:
     """Return the ids of those that died within these times, the newest first.
 
@@ -186,11 +196,9 @@ def _ids(app: Any, since: float | None, before: float | None) -> list[str]:
 
 def _letters(app: Any, ids: list[str], progress: Progress | None) -> Iterator[DeadLetter]:
     client, prefix, now = redis_client(app), key_prefix(app), datetime.now(UTC)
-    for at in range(0, len(ids), _MOST_READ):
-        rows = LIST_DEAD.run(client, (), (prefix, *ids[at : at + _MOST_READ]))
+    for some in portions(ids, _MOST_READ, progress):
+        rows = LIST_DEAD.run(client, (), (prefix, *some))
         yield from (_letter(row, now) for row in rows)
-        if progress is not None:
-            progress(min(at + _MOST_READ, len(ids)), len(ids))
 
 
 def _letter(row: Any, now: datetime) -> DeadLetter:

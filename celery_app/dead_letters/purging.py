@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_app.client.client import Client
 from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.dead_letters.letters import portions
 from celery_app.scheduler.scripts import DROP_DEAD
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ def purge(letters: Iterable[DeadLetter | str], app: Any = None, progress: Progre
     ids = [each if isinstance(each, str) else each.id for each in letters]
     client, prefix, words = redis_client(app), key_prefix(app), Counter[str]()
     with broker_errors(app):
-        for at in range(0, len(ids), AT_ONCE):
-            words.update(word.decode() for word in DROP_DEAD.run(client, (), (prefix, *ids[at : at + AT_ONCE])))
-            if progress is not None:
-                progress(min(at + AT_ONCE, len(ids)), len(ids))
+        for some in portions(ids, AT_ONCE, progress):
+            words.update(word.decode() for word in DROP_DEAD.run(client, (), (prefix, *some)))
     return Purged(words["done"], words["gone"], words["untold"])

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from celery_app.client.client import Client
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.dead_letters.failure import forget_failures
-from celery_app.dead_letters.letters import as_letters, text_of
+from celery_app.dead_letters.letters import as_letters, portions, text_of
 from celery_app.dead_letters.steps import Steps
 from celery_app.keys import BATCH_KEPT, STREAM_KEPT_QUEUED, STREAM_TASK, TEXT, TEXTS
 from celery_app.scheduler.scripts import REPLAY, REQUEUE
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from celery_app.dead_letters.letters import DeadLetter, Progress
 
@@ -70,17 +70,14 @@ def replay(letters: Iterable[DeadLetter | str], app: Any = None, progress: Progr
     chosen = sorted(as_letters(app, letters), key=lambda letter: -letter.age_s)
     process, words, full = uuid.uuid4().hex, Counter[str](), Counter[str]()
     with broker_errors(app):
-        for at in range(0, len(chosen), AT_ONCE):
-            some = chosen[at : at + AT_ONCE]
-            said = _replay_some(app, some, f"{process}:{at}")
+        for number, some in enumerate(portions(chosen, AT_ONCE, progress)):
+            said = _replay_some(app, some, f"{process}:{number}")
             words.update(said)
             full.update(letter.lane for letter, word in zip(some, said, strict=True) if word == "full")
-            if progress is not None:
-                progress(min(at + AT_ONCE, len(chosen)), len(chosen))
     return Replayed(words["done"], words["gone"], words["untold"], words["named"], dict(full))
 
 
-def _replay_some(app: Any, letters: list[DeadLetter], token: str) -> list[str]:
+def _replay_some(app: Any, letters: Sequence[DeadLetter], token: str) -> list[str]:
     """Take them in hand, forget that they have failed, put them back; return what the script says of each.
 
     In hand, because whoever forgot it without that could forget an answer that has come meanwhile.

@@ -56,8 +56,6 @@ class StandingIn:
         self._streams, self._batches = Streams(), Batches()
         self._here = Here()
 
-    # Applications and their results -----------------------------------------------------------------------------
-
     def adopt(self, app: Any) -> None:
         """Have an application's results in memory."""
         with self._lock:
@@ -77,8 +75,6 @@ class StandingIn:
             for app, (_, before) in self._adopted.items():
                 app._backend_cache = before
             self._adopted.clear()
-
-    # The way in -------------------------------------------------------------------------------------------------
 
     def send(self, task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
         """Submit a job as ``Task.apply_async`` does, whatever ``task_always_eager`` says."""
@@ -167,8 +163,6 @@ class StandingIn:
         job.request, job.args, job.params = copy.request, copy.args, copy.params
         return job
 
-    # The workers ------------------------------------------------------------------------------------------------
-
     def drain(self, lane: str | None) -> list[Job]:
         """Run what is held, most important lane first, and what comes in meanwhile; return the jobs."""
         drained = []
@@ -232,8 +226,6 @@ class StandingIn:
         for job in cancelled:
             self.backend_of(job.app).store_result(job.id, Cancelled(), REVOKED)
             self._end(job)
-
-    # What clients read ------------------------------------------------------------------------------------------
 
     def entries_after(self, task_id: str, after: str) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
         """Return the entries of a job's stream behind one of them."""

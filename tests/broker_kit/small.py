@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from broker_kit.project import app
-from celery_app.broker import entry
+from celery_app.broker import packet
 
-entry.MAX_MESSAGE_BYTES = 10_000
+packet.MAX_MESSAGE_BYTES = 10_000
 
 __all__ = ["app"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from broker_kit.script_client import LANES as NAMES, ScriptClient
 
 from budget_kit.clock import ClockedRedis
-from celery_app.broker.entry import Entry, cost_header
+from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget import CallEnd, Cost
 from celery_app.lanes import LANES
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
@@ -72,12 +72,12 @@ class Scheduler:
         """
         name = name or f"job-{next(self._numbers)}"
         self.know(budget, lane)
-        now = time.time()  # from it, an entry makes durations
+        now = time.time()  # from it, a packet makes durations
         headers = {"id": name, MODEL: budget.model, TENANT: tenant, COST: cost_header(cost), SUBMITTED_AT: now - age}
         headers[DEADLINE_AT] = None if left is None else now + left
         text = json.dumps({"headers": {"id": name}}).encode()
-        entry = Entry(name, text, lane.priority, headers, "", 0.0)
-        PUBLISH.run(self.client, (), ("", lane.name, -1, "", 0, "", 0, "", "", *entry.arguments()))
+        packet = Packet(name, text, lane.priority, headers, "", 0.0)
+        PUBLISH.run(self.client, (), ("", lane.name, -1, "", 0, "", 0, "", "", *packet.arguments()))
         return name
 
     def know(self, budget: Budget, lane: Lane) -> None:

@@ -11,7 +11,7 @@ from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, the_dead, wait_
 from worker_process import worker
 
 from celery_app import dead_letters
-from celery_app.broker.entry import cost_header
+from celery_app.broker.packet import cost_header
 from celery_app.budget import Cost
 from celery_app.client import Client
 from celery_app.connection import redis_client

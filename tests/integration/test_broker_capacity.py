@@ -17,7 +17,7 @@ from broker_kit.waiting import eventually
 from celery import chain, chord, group
 from client_rig import params
 
-from celery_app.broker.entry import LARGE, MAX_MESSAGE_BYTES
+from celery_app.broker.packet import LARGE, MAX_MESSAGE_BYTES
 from celery_app.client import Client
 from celery_app.errors import InvalidItem, JobTooLarge, LaneFull
 from tasks import LaneTask

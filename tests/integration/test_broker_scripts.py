@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from redis.exceptions import OutOfMemoryError
 
 from celery_app import dead_letters
-from celery_app.broker import entry
+from celery_app.broker import packet
 from celery_app.broker.arrivals import MOST_MESSAGES
 from celery_app.broker.claims import (
     CANCELLED,
@@ -460,7 +460,7 @@ def test_a_message_above_the_limit_is_dead_lettered(
 ) -> None:
     """A stock producer's message larger than the limit goes to the dead letters; one at the limit does not."""
     texts = [json.dumps(message_of(name, "x" * size)).encode() for name, size in (("ok", 0), ("big", 1))]
-    monkeypatch.setattr(entry, "MAX_MESSAGE_BYTES", len(texts[0]))
+    monkeypatch.setattr(packet, "MAX_MESSAGE_BYTES", len(texts[0]))
     client.lpush("batch", *texts)
     with lanes_app.connection_for_read() as connection:
         channel = connection.default_channel

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,7 @@ def new_budget(redis: Redis, given: Limits) -> tuple[Any, Budget]:
 
 def ask(client: Any, budget: Budget, lane: Lane, cost: Cost, name: str) -> Reservation:
     """Ask for a call that waits in its slot."""
-    return budget.reserve(client, lane, cost, claim=(name, "slots:call"), waits=True, counts=False)
+    return budget.reserve(client, lane, replace(cost, cached=True), claim=(name, "slots:call"), waits=True)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from broker_kit.script_client import ScriptClient
 from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until, web_app
 
 from celery_app import LANES, create_app
-from celery_app.broker.entry import Entry
+from celery_app.broker.packet import Packet
 from celery_app.budget.terms import write_terms
 from celery_app.client import Batch, Client
 from celery_app.connection import redis_client
@@ -277,8 +277,8 @@ def test_putting_again_what_was_put_adds_nothing(alone: Any) -> None:
     redis = redis_client(alone)
 
     def put(first: int, *jobs: str) -> list[Any]:
-        entries = [Entry(job, b"{}", 6, {"id": job, "task": "t"}, "", 0.0) for job in jobs]
-        arguments = (part for entry in entries for part in entry.arguments())
+        packets = [Packet(job, b"{}", 6, {"id": job, "task": "t"}, "", 0.0) for job in jobs]
+        arguments = (part for packet in packets for part in packet.arguments())
         return PUBLISH_MANY.run(redis, (), ("", "batch", 5, "lanes:batch:b", 60, first, *arguments))
 
     assert put(0, "a", "b", "c") == [3, 0, 5, b""]
@@ -296,8 +296,8 @@ def test_putting_again_tells_again_what_was_left_out(alone: Any) -> None:
 
     def put(*names: str) -> list[Any]:
         headers = [{"id": f"b-{at}", "task": "tasks.create_message", "lanes_unique": n} for at, n in enumerate(names)]
-        entries = [Entry(each["id"], b"{}", 6, each, "", 0.0) for each in headers]
-        arguments = (part for entry in entries for part in entry.arguments())
+        packets = [Packet(each["id"], b"{}", 6, each, "", 0.0) for each in headers]
+        arguments = (part for packet in packets for part in packet.arguments())
         return PUBLISH_MANY.run(redis, (), ("", "batch", 9, "lanes:batch:b", 60, 0, *arguments))
 
     assert put("0", "1", "0") == [3, 1, 9, b"", 1, first.id.encode(), 2, b"b-0"]

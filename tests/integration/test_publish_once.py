@@ -22,7 +22,7 @@ from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
 from celery_app import LANES, create_app
-from celery_app.broker.entry import entry_of
+from celery_app.broker.packet import packet_of
 from celery_app.client import Client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LaneFull, MaybeQueued
 from celery_app.job_headers import PUBLISH_HEADER
@@ -273,7 +273,7 @@ def test_preparing_a_message_leaves_it_alone() -> None:
     headers = {"id": "j", "eta": "2030-01-01T00:00:00+00:00", "submitted_at": 1.0, "deadline_at": 31.0}
     message = {"headers": {**headers, "lanes_model": "m", PUBLISH_HEADER: "t"}, "properties": {"delivery_tag": "d"}}
     before = copy.deepcopy(message)
-    once, again = entry_of(message, 3), entry_of(message, 3)
+    once, again = packet_of(message, 3), packet_of(message, 3)
     assert message == before
     assert once == again
     assert once.not_before > 0
@@ -310,7 +310,7 @@ def test_a_closed_channel_is_told_where_nothing_is_repeated(redis: Redis, make_a
 def test_a_token_costs_little(redis: Redis) -> None:
     """Putting a job costs the server less than half as much again with a token as without."""
     message = {"body": "x", "headers": {"task": "t", "lanes_model": "m"}, "properties": {"delivery_tag": "d"}}
-    entry = entry_of(message, 3)
+    packet = packet_of(message, 3)
 
     def seconds(token: bool) -> float:
         redis.flushdb()
@@ -319,7 +319,7 @@ def test_a_token_costs_little(redis: Redis) -> None:
             pipe.script_load(PUBLISH.source)
             for n in range(5_000):
                 submission = ("", "batch", 100_000, f"{n:016}" if token else "", PUBLISHED_KEPT, "", 0, "", "")
-                pipe.evalsha(PUBLISH.sha, 0, *submission, *entry._replace(id=f"t{n}").arguments())
+                pipe.evalsha(PUBLISH.sha, 0, *submission, *packet._replace(id=f"t{n}").arguments())
             pipe.execute()
         return float(redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
 

@@ -11,7 +11,7 @@ import pytest
 from broker_kit.script_client import ScriptClient
 from budget_kit.clock import START_S
 
-from celery_app.broker.entry import cost_header
+from celery_app.broker.packet import cost_header
 from celery_app.budget import Budget, Cost
 from celery_app.budget.terms import write_terms
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane

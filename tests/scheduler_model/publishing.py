@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker_kit.script_client import LANES as NAMES
 
-from celery_app.broker.entry import Entry, cost_header
+from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget import Cost
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE
 from celery_app.scheduler.scripts import PUBLISH, PUBLISH_MANY
@@ -47,7 +47,7 @@ class Publishing(Ground):
             return
         number = next(self._numbers)
         repeated = self._any(number) if unique % 6 == 2 else None  # as a task that replaces or repeats itself does
-        entry = self._entry(task_id_of(repeated or f"job-{number}"), tenant, model, delay, left, unique)
+        entry = self._packet(task_id_of(repeated or f"job-{number}"), tenant, model, delay, left, unique)
         submission = Submission(NAMES[lane % len(NAMES)], f"token-{number}", tuple(entry.arguments()), entry.id)
         self.sent = [*self.sent[-7:], submission]
         self._send(submission)
@@ -63,14 +63,14 @@ class Publishing(Ground):
         if len(self.seen.jobs) + jobs > MOST_JOBS:
             return
         number = next(self._numbers)
-        entries = [self._entry(f"batch{number}-{i}", i, 0, 0, 0, 0) for i in range(jobs)]
+        entries = [self._packet(f"batch{number}-{i}", i, 0, 0, 0, 0) for i in range(jobs)]
         parts = [part for entry in entries for part in entry.arguments()]
         arguments = ("", NAMES[lane % len(NAMES)], 1_000, f"lanes:batch:{number}", KEPT_S, 0, *parts)
         for again in range(1 + times % 2):
             PUBLISH_MANY.run(self.client, (), arguments)
             self._look(comes=None if again else f"batch{number}", many=jobs)
 
-    def _entry(self, name: str, tenant: int, model: int, delay: int, left: int, unique: int) -> Entry:
+    def _packet(self, name: str, tenant: int, model: int, delay: int, left: int, unique: int) -> Packet:
         now = time.time()
         headers: dict[str, Any] = {
             "id": name,
@@ -83,7 +83,7 @@ class Publishing(Ground):
         if unique % 6 == 1:
             headers[UNIQUE] = "the only one"
         text = json.dumps({"headers": {"id": name}}).encode()
-        return Entry(name, text, 0, headers, "", now + 2 * (delay % 4 - 1) if delay % 4 > 1 else 0.0)
+        return Packet(name, text, 0, headers, "", now + 2 * (delay % 4 - 1) if delay % 4 > 1 else 0.0)
 
     def _send(self, submission: Submission) -> None:
         fixed = ("", submission.lane, -1, submission.token, 300, "", 0, "", "")

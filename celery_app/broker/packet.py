@@ -48,7 +48,7 @@ _NAMES = (MODEL, TENANT, "task", "id", BATCH_HEADER)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class Entry(NamedTuple):
+class Packet(NamedTuple):
     """A job as it goes into a lane.
 
     Attributes:
@@ -92,7 +92,7 @@ class Entry(NamedTuple):
         return len(self.text) > LARGE
 
 
-def entry_of(message: Mapping[str, Any], step: int, *, bounded: bool = True) -> Entry:
+def packet_of(message: Mapping[str, Any], step: int, *, bounded: bool = True) -> Packet:
     """Make a message of kombu's into a job for a lane.
 
     kombu makes a repetition from the same headers, so they have to stay as they are.
@@ -114,7 +114,7 @@ def entry_of(message: Mapping[str, Any], step: int, *, bounded: bool = True) -> 
     if bounded and len(text) > MAX_MESSAGE_BYTES:
         raise JobTooLarge(size=len(text), most=MAX_MESSAGE_BYTES)
     own = word(headers.get("id")) or word(message["properties"].get("delivery_tag")) or uuid.uuid4().hex
-    return Entry(own, text, step, headers, word(headers.get(PUBLISH_HEADER)), _timestamp(eta) if eta else 0.0)
+    return Packet(own, text, step, headers, word(headers.get(PUBLISH_HEADER)), _timestamp(eta) if eta else 0.0)
 
 
 def cost_header(cost: Cost) -> list[int]:
