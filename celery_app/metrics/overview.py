@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _MOMENT = 3.0
 
 
+#: Of the calls in flight a lane leaves this part of its floor free (scheduler/scripts/lib/calls.lua).
+CALLS_FLOOR = 0.2
+
+
 class Overview:
     """Looks at the lanes of an application, again and again."""
 
@@ -117,5 +121,6 @@ def _budgets(budgets: Budgets, floors: Mapping[str, float]) -> list[dict[str, An
         state = states.get((row["lanes"], row["family"]))
         row |= {"shut": state.shut if state else "", "shut_s": state.shut_s if state else 0.0}
         row["lanes"] = row["lanes"].split(",")
-        row["floors"] = {lane: floors[lane] * row["capacity"] for lane in row["lanes"] if lane in floors}
+        part = row["capacity"] * (CALLS_FLOOR if row["dimension"] == "calls" else 1)
+        row["floors"] = {lane: floors[lane] * part for lane in row["lanes"] if lane in floors}
     return sorted(rows, key=lambda row: (row["family"], row["lanes"], row["model"]))
