@@ -25,8 +25,14 @@ _DIMENSIONS = {"requests": "requests", "input_tokens": "input", "output_tokens":
 #: Lines that reasons may take of what is left beside the lanes; tenants, of what is left then.
 _REASONS_PART, _TENANTS_PART = 0.5, 0.34
 
-#: Cells of a family's or a tenant's name, of a dimension, of the numbers behind a bar; and of a bar at least.
-_NAMES, _DIMENSION, _NUMBERS, _LEAST_BAR = 22, 8, 25, 8
+#: Cells of a dimension, of the numbers behind a bar; and of a bar at least.
+_DIMENSION, _NUMBERS, _LEAST_BAR = 8, 25, 8
+
+#: Cells that a tenant's lane and jobs take.
+_LANE_AND_JOBS = 18
+
+#: Cells of a family's or a tenant's name: at least, and of the whole line.
+_LEAST_NAME, _NAMES_PART = 12, 0.25
 
 #: Lines of a frame that may be as long as it likes.
 _ENDLESS = 1_000
@@ -54,7 +60,8 @@ def frame(view: View, glyphs: Glyphs, title: str, width: int, height: int | None
 
 def _title(view: View, title: str) -> Text:
     if not view.away:
-        return Text(f"{title}  {time.strftime('%H:%M:%S', time.localtime(view.seen['at']))}" if view.seen else title)
+        at = time.strftime("%H:%M:%S  ", time.localtime(view.seen["at"])) if view.seen else ""
+        return Text(f"{at}{title}")
     known = f", the figures are {duration(view.age_s)} old" if view.seen else ""
     return Text(f"BROKER AWAY for {duration(view.away_s)}{known}", "bold red reverse")
 
@@ -64,9 +71,8 @@ def _below_title(view: View) -> list[Text]:
     if view.seen:
         busy = sum(lane["in_flight"] for lane in view.lanes.values())
         queued = sum(lane["depth"] for lane in view.lanes.values())
-        lines.append(
-            Text(f"{queued:,} queued, {view.seen['workers']:,} workers, {busy:,} of {view.seen['slots']:,} slots busy")
-        )
+        workers = f"{view.seen['workers']:,} worker{'s'[: view.seen['workers'] != 1]}"
+        lines.append(Text(f"{queued:,} queued, {workers}, {busy:,} of {view.seen['slots']:,} slots busy"))
     return lines
 
 
@@ -105,19 +111,23 @@ def _budget_rows(view: View, glyphs: Glyphs, width: int) -> list[Text]:
     budgets = view.seen["budgets"] if view.seen else []
     if not budgets:
         return []
-    cells = max(_LEAST_BAR, width - _NAMES - _DIMENSION - _NUMBERS - 3)
-    floors = sorted({(lane, lane[0]) for each in budgets for lane, floor in each["floors"].items() if floor})
-    words = ", ".join(f"{letter}: {lane} leaves what is below" for lane, letter in floors)
-    return [Text(f"budgets  {words}", "bold"), *(_budget_row(each, glyphs, cells) for each in budgets)]
+    names = max(_LEAST_NAME, int(width * _NAMES_PART))
+    cells = max(_LEAST_BAR, width - names - _DIMENSION - _NUMBERS - 3)
+    floors = {lane for each in budgets for lane, floor in each["floors"].items() if floor}
+    words = ", ".join(f"{name[0]}: {name}" for name in view.lanes if name in floors)
+    heading = f"budgets, and what a lane leaves: {words}" if words else "budgets"
+    return [Text(heading, "bold"), *(_budget_row(each, glyphs, names, cells) for each in budgets)]
 
 
-def _budget_row(budget: dict[str, Any], glyphs: Glyphs, cells: int) -> Text:
+def _budget_row(budget: dict[str, Any], glyphs: Glyphs, names: int, cells: int) -> Text:
     capacity = budget["capacity"] or 1
     marks = {lane[0]: floor / capacity for lane, floor in budget["floors"].items() if floor}
     lanes = "" if len(budget["lanes"]) == len(LANES) else f" ({', '.join(budget['lanes'])})"
     name = f"{budget['model'] or budget['family']}{lanes}"
-    row = Text(f"{set_cell_size(printable(name), _NAMES)} {_DIMENSIONS[budget['dimension']]:<{_DIMENSION}} ")
-    row.append(glyphs.bar(budget["level"] / capacity, marks, cells), "red" if budget["shut"] else "green")
+    row = Text(f"{set_cell_size(printable(name), names)} {_DIMENSIONS[budget['dimension']]:<{_DIMENSION}} ")
+    bar = Text(glyphs.bar(budget["level"] / capacity, marks, cells), "red" if budget["shut"] else "green")
+    bar.highlight_regex(r"[a-z]", "bold default")
+    row.append_text(bar)
     row.append(f" {_numbers(budget)}")
     return row
 
@@ -136,12 +146,13 @@ def _tenant_rows(view: View, glyphs: Glyphs, width: int) -> list[Text]:
     tenants = view.seen["tenants"] if view.seen else []
     if not any(each["tenant"] for each in tenants):
         return []
-    cells, most = max(_LEAST_BAR, width - _NAMES - 19), tenants[0]["jobs"]
+    names, most = max(_LEAST_NAME, int(width * _NAMES_PART)), tenants[0]["jobs"]
+    cells = max(_LEAST_BAR, width - names - _LANE_AND_JOBS)
     left_out = view.seen["tenants_left_out"] if view.seen else 0
     more = f"  (of {left_out:,} others some are looked at each time)" if left_out else ""
     rows = [Text(f"tenants with the most jobs queued{more}", "bold")]
     for each in tenants:
-        name = set_cell_size(printable(each["tenant"] or "(none)"), _NAMES)
+        name = set_cell_size(printable(each["tenant"] or "(none)"), names)
         bar = glyphs.bar(each["jobs"] / most, {}, cells).rstrip(glyphs.empty)
         rows.append(Text(f"{name} {each['lane']:<8} {short(each['jobs']):>6} {bar}"))
     return rows

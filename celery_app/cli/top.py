@@ -83,6 +83,7 @@ def _print_once(view: View, title: str, screen: Console) -> None:
 
     from celery_app.cli.frame import frame
 
+    view.selected = ""
     view.look_or_raise()
     screen.print(Group(*frame(view, glyphs_for(screen.encoding), title, screen.width, None)))
 
