@@ -50,7 +50,7 @@ def waits(who: str, reason: str) -> str:
 
 
 def console() -> Console:
-    """Return where to print tables: nothing in a cell is taken for a mark-up, and nothing fails that cannot be written."""
+    """Return where to print tables: no cell is taken for a mark-up, and none fails that cannot be written."""
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):
