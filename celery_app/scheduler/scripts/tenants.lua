@@ -10,7 +10,7 @@
 -- Returns for each lane, an array: how many tenants were not looked at, at least; then tenant and jobs, the most jobs first.
 
 -- Lines of a lane that are counted: a millisecond of Redis for three lanes.
-local MOST_LINES = 600
+local MOST_COUNTED = 600
 
 local MOST_ROWS = 10
 
@@ -29,7 +29,7 @@ local function some_of(lane, models)
     add({ARGV[i]})
   end
   for _, model in ipairs(models) do
-    local tenants, each = tenants_key(lane, model), math.ceil(MOST_LINES / #models)
+    local tenants, each = tenants_key(lane, model), math.ceil(MOST_COUNTED / #models)
     local number = redis.call('ZCARD', tenants)
     add(number <= each and redis.call('ZRANGE', tenants, 0, -1) or redis.call('ZRANDMEMBER', tenants, each))
     most = math.max(most, number)
@@ -58,7 +58,7 @@ local function note(rows, tenant, jobs)
 end
 
 local function look_at(lane)
-  local models, rows, left = models_of(lane), {}, MOST_LINES
+  local models, rows, left = models_of(lane), {}, MOST_COUNTED
   local some, there = some_of(lane, models)
   for _, tenant in ipairs(some) do
     left = left - #models
