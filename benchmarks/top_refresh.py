@@ -13,9 +13,11 @@ from broker_kit.backlog import fill
 from broker_kit.bench import bench_broker, main, percentiles
 
 from celery_app.metrics.overview import Overview
+from celery_app.metrics.stats import get_queue_stats
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from broker_kit.broker import Broker
 
@@ -26,33 +28,38 @@ def _cpu_s(broker: Broker) -> float:
     return float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
 
 
+def timed(broker: Broker, looks: int, look: Callable[[], Any]) -> dict[str, Any]:
+    """Return milliseconds of looks, and of that what this process and Redis work."""
+    look()
+    times, cpu, redis_cpu = [], time.process_time(), _cpu_s(broker)
+    for _ in range(looks):
+        begun = time.perf_counter()
+        look()
+        times.append((time.perf_counter() - begun) * 1000)
+    busy = {"cpu_ms": time.process_time() - cpu, "redis_cpu_ms": _cpu_s(broker) - redis_cpu}
+    return {"ms": percentiles(times), **{name: round(value * 1000 / looks, 2) for name, value in busy.items()}}
+
+
 def measure(arguments: argparse.Namespace) -> Any:
-    """Return milliseconds of looks, and of that what Redis is busy with them."""
+    """Return what a refresh takes, and what `lanes status` does beside it."""
     with bench_broker() as broker:
         fill(broker, arguments.jobs, arguments.tenants, arguments.models)
         overview = Overview(broker.app, "celery")
-        overview.look()
+        looks = {"top": overview.look, "status": lambda: get_queue_stats(broker.app)}
+        figures = {name: timed(broker, arguments.looks, look) for name, look in looks.items()}
         broker.client.config_resetstat()
-        times, cpu, redis_cpu = [], time.process_time(), _cpu_s(broker)
-        for _ in range(arguments.looks):
-            begun = time.perf_counter()
-            seen = overview.look()
-            times.append((time.perf_counter() - begun) * 1000)
-        cpu = time.process_time() - cpu
-        redis_cpu = _cpu_s(broker) - redis_cpu
+        assert overview.look()["lanes"]["batch"]["depth"] == arguments.jobs
         scripts = broker.client.info("commandstats")["cmdstat_evalsha"]["calls"]
-        assert seen["lanes"]["batch"]["depth"] == arguments.jobs
-    busy = {"cpu_ms": cpu * 1000, "redis_cpu_ms": redis_cpu * 1000, "scripts": scripts}
-    each = {name: round(value / arguments.looks, 2) for name, value in busy.items()}
-    return {"look_ms": percentiles(times), **each}
+    return figures | {"scripts": scripts}
 
 
 def say(figures: Any) -> str:
-    """Return a line."""
-    look = figures["look_ms"]
-    return (
-        f"a refresh takes {look['p50']} ms (p95 {look['p95']}, max {look['max']}), {figures['cpu_ms']} ms of the "
-        f"command's processor and {figures['redis_cpu_ms']} ms of Redis' in {figures['scripts']:.0f} scripts"
+    """Return a line for each."""
+    return "\n".join(
+        f"lanes {name}: {each['ms']['p50']} ms a look (p95 {each['ms']['p95']}, max {each['ms']['max']}), "
+        f"{each['cpu_ms']} ms of the command's processor and {each['redis_cpu_ms']} ms of Redis'"
+        for name, each in figures.items()
+        if name != "scripts"
     )
 
 
