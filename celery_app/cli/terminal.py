@@ -42,7 +42,7 @@ class Terminal:
         """Take the console whose terminal it is."""
         self._console = console
         self._keys = sys.stdin.fileno() if sys.stdin.isatty() else None
-        self._begun = b""
+        self._begun, self._shall_stop = b"", False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -54,7 +54,7 @@ class Terminal:
         self._modes = termios.tcgetattr(self._keys) if self._keys is not None else None
         handlers: dict[signal.Signals, Any] = {
             **dict.fromkeys(_ENDS, _end),
-            signal.SIGTSTP: self._stop,
+            signal.SIGTSTP: self._ask_to_stop,
             signal.SIGWINCH: lambda *_: None,
         }
         # A script in the background starts its commands with SIGINT ignored; one that only ends by it must not.
@@ -103,6 +103,9 @@ class Terminal:
         if self._woken in ready:
             with suppress(BlockingIOError):
                 os.read(self._woken, _MOST_READ)
+        if self._shall_stop:
+            self._stop()
+            return []
         return self._read() if self._keys in ready else []
 
     def _read(self) -> list[str] | None:
@@ -132,12 +135,16 @@ class Terminal:
             with suppress(termios.error):
                 termios.tcsetattr(self._keys, termios.TCSANOW, self._modes)
 
-    def _stop(self, *_: object) -> None:
-        """Ctrl-Z."""
+    def _ask_to_stop(self, *_: object) -> None:
+        """Ctrl-Z, perhaps in the middle of a frame."""
+        self._shall_stop = True
+
+    def _stop(self) -> None:
+        self._shall_stop = False
         self._leave()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # we stand still here, until SIGCONT
-        signal.signal(signal.SIGTSTP, self._stop)
+        signal.signal(signal.SIGTSTP, self._ask_to_stop)
         self._take()
 
 
