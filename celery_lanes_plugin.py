@@ -27,6 +27,7 @@ COMMANDS = {
     "pause": "celery_app.cli.pause",
     "resume": "celery_app.cli.pause",
     "status": "celery_app.cli.status",
+    "top": "celery_app.cli.top",
     "up": "demo.commands.up",
     "why": "celery_app.cli.why",
 }

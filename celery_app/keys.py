@@ -176,7 +176,7 @@ BATCH_SEEN = Key("batch:<batch>:seen", "string", BATCH_KEPT)
 BATCH_ENDED = Key("batch:<batch>:ended", "stream", BATCH_KEPT)
 #: The indices of a batch's jobs that failed: a replayed one counts anew.
 BATCH_FAILED = Key("batch:<batch>:failed", "hash", BATCH_KEPT)
-#: Names of the worker processes that serve a lane, by the last sign of life in ms.
+#: Names of the worker processes that serve a lane, "<id>:<slots>", by the last sign of life in ms.
 WORKERS = Key("workers:<lane>", "zset", SIGN_LASTS)
 
 # The metrics, by the server's clock.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from celery import bootsteps
+from celery.concurrency.solo import TaskPool as SoloPool
 
 from celery_app.broker.lane_stats import lane_stats
 from celery_app.broker.rules import LANE_NAMES
@@ -31,8 +32,8 @@ class Presence(bootsteps.StartStopStep):
     name = "lanes-presence"
 
     def __init__(self, worker: Any, **options: Any) -> None:
-        self._name = uuid.uuid4().hex
-        self._signing = Entry("say that this worker is here", SIGN_EVERY, partial(self._give_sign, worker.app))
+        self._id = uuid.uuid4().hex
+        self._signing = Entry("say that this worker is here", SIGN_EVERY, partial(self._give_sign, worker))
         super().__init__(worker, **options)
 
     def include_if(self, worker: Any) -> bool:
@@ -47,19 +48,24 @@ class Presence(bootsteps.StartStopStep):
         """Take it away."""
         HEARTBEAT.end(self._signing)
         try:
-            _leave(worker.app, self._name)
+            _leave(worker.app, self._name(worker))
         except redis.RedisError:
             return  # it lapses
 
     terminate = stop
 
-    def _give_sign(self, app: Any) -> bool:
-        PRESENT.run(heartbeat_client(app), (), [key_prefix(app), self._name, *_served(app)])
+    def _give_sign(self, worker: Any) -> bool:
+        app = worker.app
+        PRESENT.run(heartbeat_client(app), (), [key_prefix(app), self._name(worker), *_served(app)])
         return True
+
+    def _name(self, worker: Any) -> str:
+        slots = 1 if issubclass(worker.pool_cls, SoloPool) else worker.concurrency
+        return f"{self._id}:{slots}"
 
 
 def serving_call(lanes: Iterable[str], prefix: str) -> tuple[list[str], list[str]]:
-    """Return KEYS and ARGV of `SERVING`, which counts the workers of each lane."""
+    """Return KEYS and ARGV of `SERVING`, which counts the workers of each lane and their slots."""
     return [], [prefix, *lanes]
 
 
@@ -79,7 +85,8 @@ def why_silent(app: Any, lane: str | None) -> str:
         return ""
     client, prefix = redis_client(app), key_prefix(app)
     try:
-        if not SERVING.run(client, *serving_call([lane], prefix))[0]:
+        workers, _slots = SERVING.run(client, *serving_call([lane], prefix))[0]
+        if not workers:
             return f": {unserved(lane)}"
         known = settings_of(app).lane(lane)
         queued = lane_stats(client, [known], prefix)[lane].depth if known else 0

@@ -39,3 +39,8 @@ def shown(seconds: float | None) -> str:
     if seconds < _S_PER_H:
         return f"{seconds / _S_PER_MIN:.1f} min"
     return f"{seconds / _S_PER_H:,.1f} h"
+
+
+def shown_ms(milliseconds: float | None) -> str:
+    """Return the same of milliseconds."""
+    return shown(None if milliseconds is None else milliseconds / _MS_PER_S)

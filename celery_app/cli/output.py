@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -49,9 +50,11 @@ def waits(who: str, reason: str) -> str:
 
 
 def console() -> Console:
-    """Return where to print tables: nothing in a cell is taken for a mark-up."""
+    """Return where to print tables: no cell is taken for a mark-up, and none fails that cannot be written."""
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     made = Console(highlight=False, markup=False)
     if not made.is_terminal:
         made.width = PLAIN_WIDTH

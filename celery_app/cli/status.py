@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from celery_app.cli.durations import shown
+from celery_app.cli.durations import shown, shown_ms
 from celery_app.cli.output import app_of, console, waits
 from celery_app.errors import BrokerUnreachable
 from celery_app.metrics.stats import get_queue_stats
@@ -32,12 +32,10 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "done": lambda lane: f"{lane['processed']:,}",
     "failed": lambda lane: f"{lane['failed']:,}",
     "per min": lambda lane: f"{lane['throughput_per_min']:,.0f}",
-    "wait p50": lambda lane: _wait(lane, "p50"),
-    "p95": lambda lane: _wait(lane, "p95"),
-    "p99": lambda lane: _wait(lane, "p99"),
+    "wait p50": lambda lane: shown_ms(lane["wait_ms"]["p50"]),
+    "p95": lambda lane: shown_ms(lane["wait_ms"]["p95"]),
+    "p99": lambda lane: shown_ms(lane["wait_ms"]["p99"]),
 }
-
-_MS_PER_S = 1000
 
 
 @click.command()
@@ -95,8 +93,3 @@ def _table(stats: dict[str, Any]) -> RenderableType:
         table.add_row(name, *(show(lane) for show in COLUMNS.values()))
     waiting = [waits(name, lane["waiting_for"]) for name, lane in stats["lanes"].items() if lane["waiting_for"]]
     return Group(table, *waiting)
-
-
-def _wait(lane: dict[str, Any], figure: str) -> str:
-    milliseconds = lane["wait_ms"][figure]
-    return shown(None if milliseconds is None else milliseconds / _MS_PER_S)

@@ -16,7 +16,7 @@ from celery_app.metrics.advice import Adviser
 from celery_app.metrics.backlog import Backlog
 from celery_app.metrics.explanation import explain_with_reasons
 from celery_app.metrics.look import look
-from celery_app.metrics.reasons import Reason, lane_reasons
+from celery_app.metrics.reasons import Reason
 from celery_app.metrics.stats import WAIT_WINDOW
 
 if TYPE_CHECKING:
@@ -73,13 +73,7 @@ def _lanes(app: Any, names: Iterable[str], command: str) -> dict[str, Any]:
 
 
 def _lane(found: Look, adviser: Adviser, name: str) -> dict[str, Any]:
-    lane, reasons = found.lanes[name], lane_reasons(found, name)
-    if lane.place.depth and not reasons:
-        workers = f"{lane.workers} worker{'s'[: lane.workers > 1]}"
-        reasons.append(Reason("slots", f"a slot of its {workers}; {lane.place.in_flight:,} jobs are in slots"))
-    if lane.place.returning:
-        reasons.append(Reason("time", f"their time, {lane.place.returning:,} of its jobs"))
-    head = lane.head._replace(lane=name)
+    lane = found.lanes[name]
     return {
         "depth": lane.place.depth,
         "oldest_s": lane.place.oldest_s,
@@ -87,8 +81,8 @@ def _lane(found: Look, adviser: Adviser, name: str) -> dict[str, Any]:
         "returning": lane.place.returning,
         "dead": lane.place.dead,
         "workers": lane.workers,
-        "waiting_for": [{**each._asdict(), "advice": adviser.on(each, head)} for each in reasons],
-        "advice": adviser.on(Reason("dead", ""), head) if lane.place.dead else None,
+        "waiting_for": adviser.waiting(name),
+        "advice": adviser.on_dead(name),
     }
 
 

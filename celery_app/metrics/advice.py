@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from celery_app.control import fits
 from celery_app.metrics.histogram import quantile
+from celery_app.metrics.reasons import Reason, lane_reasons
 from celery_app.metrics.shortage import DIMENSIONS
 from celery_app.metrics.slots import TARGETS
 from celery_app.worker import DEFAULT_CONCURRENCY
@@ -13,7 +14,6 @@ from celery_app.worker import DEFAULT_CONCURRENCY
 if TYPE_CHECKING:
     from celery_app.budget.levels import Budgets, BudgetState, Level
     from celery_app.metrics.look import Look
-    from celery_app.metrics.reasons import Reason
     from celery_app.metrics.shortage import Shortage
 
 #: Dimension -> the field of `lanes limits set` that raises it.
@@ -36,6 +36,20 @@ class Adviser:
         """
         self._found, self._budgets, self._wanted, self._command = found, budgets, wanted, command
 
+    def waiting(self, name: str) -> list[dict[str, str]]:
+        """Return for what the jobs of a lane wait: for each reason its ``kind`` and ``words``, and ``advice``."""
+        lane, reasons = self._found.lanes[name], lane_reasons(self._found, name)
+        if lane.place.depth and not reasons:
+            workers = f"{lane.workers} worker{'s'[: lane.workers > 1]}"
+            reasons.append(Reason("slots", f"a slot of its {workers}; {lane.place.in_flight:,} jobs are in slots"))
+        if lane.place.returning:
+            reasons.append(Reason("time", f"their time, {lane.place.returning:,} of its jobs"))
+        return [{**each._asdict(), "advice": self.on(each, self._head(name))} for each in reasons]
+
+    def on_dead(self, name: str) -> str | None:
+        """Return what to do about the dead letters of a lane; None: it has none."""
+        return self.on(Reason("dead", ""), self._head(name)) if self._found.lanes[name].place.dead else None
+
     def on(self, reason: Reason, short: Shortage) -> str:
         """Return what to do about a reason, of a lane's next job or of a job that is short of something."""
         lane, command = short.lane, self._command
@@ -54,6 +68,10 @@ class Adviser:
             "time": "nothing; after a failure the workers' log has its reason",
             "dead": f"see why, then put them back: {command} lanes dead list --lane {lane}",
         }[reason.kind]
+
+    def _head(self, name: str) -> Shortage:
+        """A lane without a job is none of the script's."""
+        return self._found.lanes[name].head._replace(lane=name)
 
     def _start(self, lane: str, slots: int) -> str:
         return f"{self._command} worker -Q {lane} -n {lane}@%h -c {slots}"

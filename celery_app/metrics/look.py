@@ -11,12 +11,15 @@ from celery_app.control import Control, controls_of
 from celery_app.keys import CONTROLS, SHUT
 from celery_app.metrics.shortage import Shortage, explain_arguments, lane_arguments
 from celery_app.metrics.store import RECALL, LaneActivity, activities, ask
+from celery_app.metrics.tenants import tenants_arguments
 from celery_app.presence import serving_call
-from celery_app.scheduler.scripts import DEMAND, EXPLAIN, LEVELS, SERVING, STATS
+from celery_app.scheduler.scripts import DEMAND, EXPLAIN, LEVELS, SERVING, STATS, TENANTS
 from celery_app.script import run_together
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from redis.client import Pipeline
 
 _US_PER_S = 1_000_000
@@ -29,12 +32,14 @@ class LaneLook:
     Attributes:
         place: where its jobs are.
         workers: that serve it.
+        slots: of these workers; they may be for other lanes, too.
         head: what the job that is next waits for.
         happened: to its jobs.
     """
 
     place: LaneStats
     workers: int
+    slots: int
     head: Shortage
     happened: LaneActivity
 
@@ -46,21 +51,34 @@ class Look:
     Attributes:
         now: seconds since the epoch, by Redis' clock.
         lanes: by name, most important first.
+        workers: that serve any.
+        slots: of all workers.
         controls: what operators have set.
         shut: the budgets that the API has shut, as `celery_app.budget.shut.shut_of` takes them.
         demand: the reply of ``scheduler/scripts/demand.lua``; None: nobody asked for it.
         levels: the same of ``levels.lua``.
+        tenants: the same of ``tenants.lua``.
     """
 
     now: float
     lanes: dict[str, LaneLook]
+    workers: int
+    slots: int
     controls: list[Control]
     shut: dict[bytes, bytes]
     demand: Any
     levels: Any
+    tenants: Any
 
 
-def look(app: Any, counts_window: float, waits_window: float, *, budgets: bool = False) -> Look:
+def look(
+    app: Any,
+    counts_window: float,
+    waits_window: float,
+    *,
+    budgets: bool = False,
+    tenants: Iterable[str] | None = None,
+) -> Look:
     """Look at all lanes.
 
     Args:
@@ -68,6 +86,7 @@ def look(app: Any, counts_window: float, waits_window: float, *, budgets: bool =
         counts_window: seconds that the counts of what happened lately are taken from.
         waits_window: the same for the waits.
         budgets: whether to read the budgets, too, and how much of the backlog they hold up.
+        tenants: those that had the most jobs the last time, if the tenants are to be looked at; None: they are not.
 
     Raises:
         BrokerUnreachable: if no broker answers.
@@ -75,7 +94,7 @@ def look(app: Any, counts_window: float, waits_window: float, *, budgets: bool =
     """
     lanes, prefix = settings_of(app).lanes, key_prefix(app)
     names = [lane.name for lane in lanes]
-    scripts = (SERVING, EXPLAIN, STATS, RECALL, *((DEMAND, LEVELS) if budgets else ()))
+    scripts = (SERVING, EXPLAIN, STATS, RECALL, *((DEMAND, LEVELS) if budgets else ()), TENANTS)
 
     def fill(pipe: Pipeline) -> None:
         SERVING.add_to(pipe, *serving_call(names, prefix))
@@ -88,13 +107,20 @@ def look(app: Any, counts_window: float, waits_window: float, *, budgets: bool =
         if budgets:
             DEMAND.add_to(pipe, (), [prefix, *lane_arguments(lanes)])
             LEVELS.add_to(pipe, (), [prefix])
+        if tenants is not None:
+            TENANTS.add_to(pipe, (), tenants_arguments(prefix, names, tenants))
 
     with broker_errors(app):
         answers = run_together(redis_client(app), scripts, fill)
+    crowd = answers.pop() if tenants is not None else None
     levels, demand = (answers.pop(), answers.pop()) if budgets else (None, None)
     served, shut, fields, (seconds, micros), heads, places, *rest = answers
     happened = activities(names, rest)
+    *served, (workers, slots) = served
     parts = zip(lane_stats_of(lanes, places).items(), served, heads, strict=True)
-    seen = {name: LaneLook(place, workers, Shortage.of(head), happened[name]) for (name, place), workers, head in parts}
+    seen = {
+        name: LaneLook(place, serving, room, Shortage.of(head), happened[name])
+        for (name, place), (serving, room), head in parts
+    }
     now = seconds + micros / _US_PER_S
-    return Look(now, seen, controls_of(fields, now), shut, demand, levels)
+    return Look(now, seen, workers, slots, controls_of(fields, now), shut, demand, levels, crowd)

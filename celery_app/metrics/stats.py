@@ -14,7 +14,6 @@ from celery_app.settings import has_lanes
 
 if TYPE_CHECKING:
     from celery_app.metrics.look import LaneLook
-    from celery_app.metrics.reasons import Reason
     from celery_app.metrics.store import LaneActivity
 
 #: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
@@ -51,20 +50,15 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
     found = look(app, THROUGHPUT_WINDOW, window_s)
     return {
         "queue_depth": sum(lane.place.depth for lane in found.lanes.values()),
-        "lanes": {name: _lane_stats(lane, lane_reasons(found, name)) for name, lane in found.lanes.items()},
+        "lanes": {
+            name: lane_figures(lane) | {"waiting_for": in_words(lane_reasons(found, name))}
+            for name, lane in found.lanes.items()
+        },
     }
 
 
-def _lanes_app() -> Any:
-    app = _state.get_current_app()
-    if has_lanes(app):
-        return app
-    from celery_app.app import app as own
-
-    return own
-
-
-def _lane_stats(lane: LaneLook, reasons: list[Reason]) -> dict[str, Any]:
+def lane_figures(lane: LaneLook) -> dict[str, Any]:
+    """Return what `get_queue_stats` tells of a lane in numbers."""
     place, happened = lane.place, lane.happened
     return {
         "depth": place.depth,
@@ -77,8 +71,16 @@ def _lane_stats(lane: LaneLook, reasons: list[Reason]) -> dict[str, Any]:
         "throughput_per_min": _per_minute(happened),
         "wait_ms": _wait_ms(happened),
         "limited": happened.totals.get("limited", 0),
-        "waiting_for": in_words(reasons),
     }
+
+
+def _lanes_app() -> Any:
+    app = _state.get_current_app()
+    if has_lanes(app):
+        return app
+    from celery_app.app import app as own
+
+    return own
 
 
 def _per_minute(happened: LaneActivity) -> float:
