@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker_kit.script_client import Held, ScriptClient
 
+from celery_app.budget.call_end import CallEnd
 from celery_app.scheduler.scripts import DEAD_LETTER, DECIDE, DONE_ENDED, TAKE_ENDED
 from scheduler_model.ground import KEPT_S, LANES_ALONE, LEASE_MS, Ground, Worker, task_id_of
 
@@ -111,7 +112,7 @@ class Working(Ground):
             return
         ticket, word = self.open.pop(which % len(self.open)), _OUTCOMES[outcome % len(_OUTCOMES)]
         for again in range(1 + outcome % 7 % 2):
-            known = self.budget.settle(self.client, ticket, None, None, word)
+            known = self.budget.settle(self.client, ticket, CallEnd(outcome=word)).known
             assert known == (not again), "a call is settled once, also one whose worker was taken for dead"
             if known and word == "unsent":
                 self.meter.give_back(self.client.now)
