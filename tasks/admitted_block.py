@@ -15,6 +15,7 @@ from celery_app.stand_in import refuse_eager
 from celery_app.tracing import reserved
 from tasks.admission import admitted
 from tasks.cancelling import cancellable
+from tasks.clients import unlogged
 from tasks.endings import REFUSES_ACCOUNT, cancelled, dead, report, requeued
 from tasks.failure import LIMITED_PAUSE, Failure, backoff
 from tasks.failures import failure_of
@@ -67,7 +68,8 @@ def admitted_block(job: Job, cost: Cost, model: str) -> Iterator[Call]:
             try:
                 _leave(job, call, running)
                 leaves()
-                yield call
+                with unlogged():
+                    yield call
                 if running.cancelled and not call.ends_job:
                     # A project's client has connections that we cannot close, so its call may have come to its end.
                     cancelled(job)
