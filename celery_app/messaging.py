@@ -121,7 +121,11 @@ class LaneAMQP(AMQP):
             submit_within = None if own_policy else self.submit_within
             options["retry_policy"] = {**RETRY_POLICY, **own_policy}
             message, announcement = self._announced(message, lane.name)
-            with publishing(submit_within, announcement), self.lane_producers.instead_of(producer) as own, published() as trace:
+            with (
+                publishing(submit_within, announcement),
+                self.lane_producers.instead_of(producer) as own,
+                published() as trace,
+            ):
                 # The token is new with each submission: whoever copies a job's headers does not mean the job itself.
                 options["headers"] = {**(options.get("headers") or {}), **trace, PUBLISH_HEADER: new_token()}
                 return send(own, name, message, **options)
