@@ -142,8 +142,8 @@ def seen(valkey: Valkey, db: int, folder: Path) -> Iterator[Seen]:
         env |= {"SPANS": str(folder / "spans"), "PYTHONPATH": f"{here}:{here.parents[1]}"}
         env |= {f"LANES_{lane}_ATTEMPTS": "2" for lane in ("CRITICAL", "BATCH")}
         with (
-            flower(port, folder, {**env, "SPANS": str(folder / "flower-spans")}, LOGIN),
             worker(folder, "-c", "8", "-Q", "critical,normal,batch", "-l", "DEBUG", app="traced_app", **env) as started,
+            flower(port, folder, {**env, "SPANS": str(folder / "flower-spans")}, LOGIN),
         ):
             it = Seen(app, Client(app), api, started, port, folder, spans, logged)
             wait_until(lambda: it.page("/api/workers"), "Flower answers", 2 * IN_TIME_S)
