@@ -23,6 +23,7 @@ from celery_app.publishing import SUBMIT_WITHIN, new_token, publishing
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter
 from celery_app.stand_in import stand_in
+from celery_app.tracing import published
 
 logger = logging.getLogger(__name__)
 
@@ -116,13 +117,17 @@ class LaneAMQP(AMQP):
             if standing_in is not None:
                 return standing_in.take(self.app, lane, message, options)
             options["serializer"] = SERIALIZER
-            # New with each submission: whoever copies a job's headers does not mean the job itself.
-            options["headers"] = {**(options.get("headers") or {}), PUBLISH_HEADER: new_token()}
             own_policy = options.get("retry_policy") or {}
             submit_within = None if own_policy else self.submit_within
             options["retry_policy"] = {**RETRY_POLICY, **own_policy}
             message, announcement = self._announced(message, lane.name)
-            with publishing(submit_within, announcement), self.lane_producers.instead_of(producer) as own:
+            with (
+                publishing(submit_within, announcement),
+                self.lane_producers.instead_of(producer) as own,
+                published() as trace,
+            ):
+                # The token is new with each submission: whoever copies a job's headers does not mean the job itself.
+                options["headers"] = {**(options.get("headers") or {}), **trace, PUBLISH_HEADER: new_token()}
                 return send(own, name, message, **options)
 
         return send_task_message

@@ -12,8 +12,10 @@ from celery.exceptions import Retry, TaskPredicate
 from celery_app.errors import ApiError
 from celery_app.settings import settings_of
 from celery_app.stand_in import refuse_eager
+from celery_app.tracing import reserved
 from tasks.admission import admitted
 from tasks.cancelling import cancellable
+from tasks.clients import unlogged
 from tasks.endings import REFUSES_ACCOUNT, cancelled, dead, report, requeued
 from tasks.failure import LIMITED_PAUSE, Failure, backoff
 from tasks.failures import failure_of
@@ -56,13 +58,18 @@ def admitted_block(job: Job, cost: Cost, model: str) -> Iterator[Call]:
     if job.is_eager:
         refuse_eager(job.app)
     failure: Failure | None = None
-    with cancellable(job) as running:
+    with (
+        cancellable(job) as running,
+        reserved(job.traced(model), job.request, is_first=not job.attempt.drawn) as leaves,
+    ):
         try:
             call = admitted(job, cost, model)
             begun, limit = time.monotonic(), _time_limit(job)
             try:
                 _leave(job, call, running)
-                yield call
+                leaves()
+                with unlogged():
+                    yield call
                 if running.cancelled and not call.ends_job:
                     # A project's client has connections that we cannot close, so its call may have come to its end.
                     cancelled(job)

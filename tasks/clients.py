@@ -60,7 +60,6 @@ def _build(api_key: str, base_url: str) -> AsyncAnthropic:
 
     _quieten("httpx2", logging.WARNING)  # else each call adds a line to the worker's log
     _quieten("anthropic", logging.INFO)  # at DEBUG it logs the prompt
-    logging.getLogger(_REQUESTS_LOGGER).addFilter(_may_be_logged)  # the same one is added once
     limits = httpx2.Limits(
         max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_EXPIRY
     )
@@ -104,8 +103,9 @@ def _is_on(variable: str) -> bool:
 def unlogged() -> Iterator[None]:
     """Keep the calls of this block out of the SDK's log, whatever ``ANTHROPIC_LOG`` or a project's logging says.
 
-    A project's own calls in the same process are logged as it wants them to be.
+    Other calls of a project's own in the same process are logged as it wants them to be.
     """
+    logging.getLogger(_REQUESTS_LOGGER).addFilter(_may_be_logged)  # the same one is added once
     token = _unlogged.set(True)
     try:
         yield

@@ -18,6 +18,7 @@ from celery_app.broker.body import read_body
 from celery_app.broker.packet import is_text
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker
 from celery_app.results import backend_of
+from celery_app.tracing import ended
 from tasks.base import LaneTask
 from tasks.endings import cancelled, may_end, tell_monitors
 from tasks.job import Job
@@ -74,8 +75,14 @@ class EndedJob:
         if self.error is None or not may_end(job):
             with suppress(Cancelled):
                 cancelled(job)
+            self._trace("cancelled")
         elif self._fail(job, self.error):
             tell_monitors(job, "task-failed", exception=repr(self.error), traceback="")
+            if isinstance(self.error, DeadlineExceeded):
+                self._trace("deadline")
+
+    def _trace(self, outcome: str) -> None:
+        ended(self.job.traced(), self.job.request, self.job.submitted_at, outcome)
 
     def _fail(self, job: Job, error: Exception) -> bool:
         """Fail the job; return False if another worker had its result stored after all."""

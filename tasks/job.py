@@ -22,6 +22,7 @@ from celery_app.job_headers import BATCH_HEADER, REPLY_HEADER
 from celery_app.lanes import NORMAL, Lane
 from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, seconds
 from celery_app.settings import settings_of
+from celery_app.traced import Traced
 
 #: Attribute of a request: the job that was read from it.
 _KNOWN = "lanes_job"
@@ -149,6 +150,10 @@ class Job:
             is_eager=bool(request.is_eager),
             is_sent=not (request.called_directly or request.is_eager),
         )
+
+    def traced(self, model: str = "") -> Traced:
+        """Return what a trace says of it; `model`: what a call of it asks, where that is known."""
+        return Traced(self.lane.name, self.task, self.id, model or self.model, self.tenant, self.tries + 1)
 
     @property
     def is_urgent(self) -> bool:

@@ -101,14 +101,13 @@ def perform(task: MessageTask, params: Mapping[str, Any], make_call: MakeCall) -
 
 
 def _create(job: Job, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
-    from tasks.clients import call_timeout, unlogged
+    from tasks.clients import call_timeout
     from tasks.incoming import message_in
     from tasks.loop import run
 
-    with unlogged():
-        # The SDK refuses a large max_tokens without streaming unless it is given a timeout.
-        arguments = {**sdk_arguments(params), "timeout": call_timeout(timeout)}
-        response = run(partial(api_of(job).with_raw_response.create, **arguments), timeout).http_response
+    # The SDK refuses a large max_tokens without streaming unless it is given a timeout.
+    arguments = {**sdk_arguments(params), "timeout": call_timeout(timeout)}
+    response = run(partial(api_of(job).with_raw_response.create, **arguments), timeout).http_response
     message = message_in(response, response.content, params["model"])
     call.answered(message, response.headers)
     return message

@@ -33,15 +33,14 @@ def stream_message(self: MessageTask, **params: Any) -> dict[str, Any]:
 
 
 def _stream(job: Job, params: Mapping[str, Any], timeout: float, call: Call) -> dict[str, Any]:
-    from tasks.clients import call_timeout, unlogged
+    from tasks.clients import call_timeout
     from tasks.loop import run
 
     stream, api = _relayed(job), api_of(job)
     try:
-        with unlogged():
-            arguments = {**sdk_arguments(params), "stream": True, "timeout": call_timeout(timeout)}
-            opening = partial(api.with_streaming_response.create, **arguments)
-            message, headers = run(lambda: _passed_on(opening, call, stream, params["model"]), timeout)
+        arguments = {**sdk_arguments(params), "stream": True, "timeout": call_timeout(timeout)}
+        opening = partial(api.with_streaming_response.create, **arguments)
+        message, headers = run(lambda: _passed_on(opening, call, stream, params["model"]), timeout)
         call.answered(message, headers)
         stream.end(json.dumps(message).encode())
     except BaseException:

@@ -23,6 +23,7 @@ class ClaimedJob(NamedTuple):
         ticket: of what was reserved for that; empty for none.
         verdict: why it can only fail: ``account <reason>`` or ``large <tokens> <limit>``; empty otherwise.
         suspect: whether it was in hand when processes died; no process gets two of these at a time.
+        queued_ms: that it was queued for and could have started: since its submission, its time, or its return.
     """
 
     queue: str
@@ -39,12 +40,13 @@ class ClaimedJob(NamedTuple):
     ticket: str
     verdict: str
     suspect: bool
+    queued_ms: int
 
     @classmethod
     def of(cls, row: list[Any]) -> ClaimedJob:
         """Read one row of the script's reply."""
         queue, own, text, cancelled, tries, out, waited, left, timeouts, refused_at, *rest = row
-        model, ticket, verdict, suspect = rest
+        model, ticket, verdict, suspect, queued_ms = rest
         return cls(
             queue.decode(),
             own.decode(),
@@ -60,4 +62,5 @@ class ClaimedJob(NamedTuple):
             ticket.decode(),
             verdict.decode(),
             bool(suspect),
+            queued_ms,
         )

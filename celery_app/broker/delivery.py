@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import loads
 
+from celery_app import tracing
 from celery_app.broker import packet
 from celery_app.broker.claimed import ClaimedJob
 from celery_app.broker.claims import (
@@ -21,7 +22,8 @@ from celery_app.broker.claims import (
     delivery_of,
 )
 from celery_app.broker.rules import LANE_NAMES
-from celery_app.routing import DEADLINE_AT, SUBMITTED_AT
+from celery_app.routing import DEADLINE_AT, SUBMITTED_AT, TENANT
+from celery_app.traced import Traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -95,6 +97,7 @@ class Delivery:
                 properties.update({CANCELLED: job.cancelled, VERDICT: job.verdict})
                 properties.update({TICKET: job.ticket, RESERVED_FOR: job.model})
                 headers.update(_told(job))
+                tracing.claimed(_traced(job, headers), headers, properties, job.queued_ms)
             if job.out:
                 _tell_of_redelivery(message)
         except Exception as exc:  # noqa: BLE001 - whatever it is: it would end this worker, and then the next
@@ -110,6 +113,11 @@ def _told(job: ClaimedJob) -> dict[str, Any]:
     if job.left_ms >= 0:
         times[DEADLINE_AT] = now + job.left_ms / _MS_PER_S
     return {**times, "eta": None, "retries": job.tries, TIMEOUTS: job.timeouts, REFUSED_AT: job.refused_at}
+
+
+def _traced(job: ClaimedJob, headers: dict[str, Any]) -> Traced:
+    task, task_id, tenant = (packet.word(headers.get(name)) for name in ("task", "id", TENANT))
+    return Traced(job.queue, task, task_id, job.model, tenant, job.tries + 1)
 
 
 def _check_eta(headers: dict[str, Any]) -> None:

@@ -455,6 +455,34 @@ def test_workflows(up: Rig) -> None:
     assert "permission to use" in str(failed.result)
 
 
+def test_traces(up: Rig) -> None:
+    """A job that is submitted within a span carries its trace, below the span of Celery's instrumentation."""
+    code = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from celery_app import app, cancel
+from celery_app.connection import redis_client
+from tasks import create_message
+from traces import trace_to
+params = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+trace_to(exporter := InMemorySpanExporter())
+with trace.get_tracer("web").start_as_current_span("POST"):
+    job = create_message.apply_async(kwargs=params, queue="batch", countdown=600)
+text = redis_client(app).hget("lanes:texts", job.id).decode()
+cancel(job)
+trace.get_tracer_provider().force_flush()
+sent, post = exporter.get_finished_spans()
+parent = f"{post.context.trace_id:032x}-{sent.context.span_id:016x}"
+print(sent.name, sent.parent.span_id == post.context.span_id, parent in text)
+"""
+    env = {**os.environ, **up.env}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert said.stdout.split() == ["apply_async/tasks.create_message", "True", "True"], said.stderr
+
+
 def test_own_celery_app(up: Rig) -> None:
     """The project's tasks stay in its own queue, and the lanes are there beside it."""
     code = """

@@ -26,6 +26,7 @@ EXTRAS = {
     "celery_app/cli/exporter.py": "exporter",
     "celery_app/flower_process.py": "flower",
     "celery_app/metrics/prometheus.py": "exporter",
+    "celery_app/spans.py": "tracing",
     "demo/": "embedded",
 }
 
@@ -33,7 +34,7 @@ EXTRAS = {
 BROUGHT_ALONG = {"pytest_": {"pytest"}, "celery_app/testing": {"pytest"}}
 
 #: Distributions whose module has another name.
-NAMES = {"pydantic-settings": "pydantic_settings"}
+NAMES = {"pydantic-settings": "pydantic_settings", "opentelemetry-api": "opentelemetry"}
 
 
 def declared(extra: str | None = None) -> set[str]:

@@ -19,7 +19,7 @@
 -- the models of which no worker has written down the budget, as lane, model, …; the jobs, each an array: queue, id,
 -- text (false: it has a key of its own), 1 if it was cancelled, tries, 1 if it has been out, ms since its submission, ms until
 -- its deadline (-1: none), timeouts, refused_at, model, the ticket of what was reserved for that ('' for none), verdict, 1 if
--- it is a suspect.
+-- it is a suspect, ms for which it could have started and was queued.
 
 local token, wanted, longest = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[5]) * 1000
 local process = string.match(ARGV[2], '^[^:]*')
@@ -52,7 +52,8 @@ local function told(id, job, queue, head)
   local left = job.deadline > 0 and math.max(0, job.deadline - NOW) or -1
   local cancelled = head and (head.cancelled or redis.call('EXISTS', key('cancel:' .. job.task_id)) == 1) and 1 or 0
   return {queue, id, text, cancelled, job.tries, job.out, math.max(0, NOW - job.submitted), left, job.timeouts,
-    text_of(job.refused_at), job.model, job.ticket, head and head.verdict or '', is_suspect(job) and 1 or 0}
+    text_of(job.refused_at), job.model, job.ticket, head and head.verdict or '', is_suspect(job) and 1 or 0,
+    math.max(0, NOW - math.max(job.submitted, job.since or 0))}
 end
 
 local function hand_over(id, job, queue, held, head)

@@ -11,6 +11,7 @@ local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 --   model, tenant          whose line; a model of "" draws on no budget that the scheduler knows of
 --   task, task_id, batch   of Celery's message; batch: "" or the batch's id
 --   submitted, deadline    deadline: 0 for none
+--   since                  when it came back to its place, or may start again; 0: it has not been out
 --   requests … whole       its cost: requests (0: not known, nothing is reserved), input tokens, characters of text, output
 --                          tokens (-1: as the model lately produced), the most of these (-1: no bound), 1 if all input counts
 --   tries, timeouts        failed attempts, and calls that took all of their time
@@ -24,11 +25,11 @@ local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 --   ending, reason, told   once nobody will work on it: why, and how often a worker took it to tell those who wait
 local FACTS = {'lane', 'step', 'number', 'model', 'tenant', 'task', 'task_id', 'batch', 'submitted', 'deadline', 'requests',
   'input_tokens', 'characters', 'output_tokens', 'max_tokens', 'whole', 'tries', 'timeouts', 'refused_at', 'out', 'deaths',
-  'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason', 'told'}
+  'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason', 'told', 'since'}
 local UNSAID = {lane = '', step = 0, number = 0, model = '', tenant = '', task = '', task_id = '', batch = '', submitted = 0,
   deadline = 0, requests = 0, input_tokens = 0, characters = 0, output_tokens = -1, max_tokens = -1, whole = 0, tries = 0,
   timeouts = 0, refused_at = 0, out = 0, deaths = 0, suspect = 0, unique = '', kept = 0, large = 0, claim = '', budget = '',
-  ticket = '', list = '', ending = '', reason = '', told = 0}
+  ticket = '', list = '', ending = '', reason = '', told = 0, since = 0}
 
 -- A job of which only this is known.
 local function new_job(known)

@@ -51,7 +51,7 @@ end
 -- Back to its place, now or after `delay` ms, unless it was cancelled meanwhile: it would wait for a budget and draw on it. A
 -- message of a queue that is no lane goes to the front of its list.
 local function stand_again(id, job, delay)
-  job.out = 1
+  job.out, job.since = 1, NOW + delay
   if job.list ~= '' then
     put_back(id, job, 'RPUSH')
     return
