@@ -22,6 +22,7 @@ from celery_app.broker.rules import LANE_NAMES
 from celery_app.descriptions import BUILT_IN
 from celery_app.messaging import SERIALIZER
 from celery_app.settings import settings_of
+from celery_app.stopping.giving_back import has_processes
 from celery_app.task_limits import RATE_REASON
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,13 @@ class LaneConsumer(Consumer):
         if url is not None:
             return super().connection_for_write(url, heartbeat)
         return self.ensure_connected(self.app.amqp.lane_connection())
+
+    def cancel_active_requests(self) -> None:
+        """Give back what runs, at Celery's cold shutdown; it would raise for threads, and lose the job of a solo pool."""
+        if has_processes(self.pool):
+            super().cancel_active_requests()
+        else:
+            self.controller.lanes_stopper.give_back()
 
     def update_strategies(self) -> None:
         """Have each task's jobs looked at before they reach a pool, whose threads lose what they cannot unpack."""

@@ -62,6 +62,12 @@ def holder_of(tag: str) -> Leases | None:
     return next((leases for leases in list(_here.by_broker.values()) if leases.holds(tag)), None)
 
 
+def say_leaving() -> None:
+    """Say at each broker that this process was told to stop."""
+    for leases in list(_here.by_broker.values()):
+        leases.leave()
+
+
 def requeue_everything() -> None:
     """Return all that this process still holds; for its end."""
     for leases in list(_here.by_broker.values()):

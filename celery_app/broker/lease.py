@@ -15,6 +15,7 @@ from celery_app.away import say_away
 from celery_app.broker.dead_letters import job_in_hand
 from celery_app.broker.debts import Debts, refusals
 from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.keys import LEAVING, LEAVING_KEPT
 from celery_app.scheduler.scripts import ACK, DEAD_LETTER, EXTEND, REQUEUE
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Leases:
         self.process = uuid.uuid4().hex
         self._extending = Entry("extend the leases of jobs in hand", EXTEND_EVERY, self._extend)
         self._acking = Entry("tell the broker how jobs ended", RETRY_EVERY, self._repeat_acks)
+        self._leaving = Entry("say that this worker stops", RETRY_EVERY, self._say_leaving)
         self._held: dict[str, str] = {}
         self._suspects: set[str] = set()
         self._unacked: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
@@ -143,10 +145,14 @@ class Leases:
             if self._held.get(tag) == token and (tag, token) not in self._unacked:
                 self.requeue(tag, token)
 
+    def leave(self) -> None:
+        """Say that this process was told to stop: if it is killed now, none of its jobs is to blame."""
+        HEARTBEAT.wake(self._leaving, at_once=True)
+
     def close(self) -> None:
         """Tell the broker what it has not been told and return all that is held; for the end of the process."""
         self._closed = True
-        for entry in (self._extending, self._acking):
+        for entry in (self._extending, self._acking, self._leaving):
             HEARTBEAT.end(entry)
         self._acking.run()
         self.requeue_all(list(self._held.items()))
@@ -225,6 +231,10 @@ class Leases:
         with self._lock:
             self._unacked.pop((tag, token), None)
         self._release(tag, token)
+
+    def _say_leaving(self) -> bool:
+        self.client.set(LEAVING.of(self._prefix, self.process), "", ex=LEAVING_KEPT)
+        return False
 
     def _extend(self) -> bool:
         with self._lock:
