@@ -50,6 +50,7 @@ class LaneConsumer(Consumer):
     def cancel_active_requests(self) -> None:
         """Give back what runs, at Celery's cold shutdown; it would raise for threads, and lose the job of a solo pool."""
         if has_processes(self.pool):
+            self.controller.lanes_stopper.let_children_end()
             super().cancel_active_requests()
         else:
             self.controller.lanes_stopper.give_back()

@@ -12,6 +12,7 @@ from celery.worker import state
 
 from celery_app.broker.holders import say_leaving
 from celery_app.broker.rules import LANE_NAMES
+from celery_app.stopping.children import FINISH, GIVE_BACK, Children
 from celery_app.stopping.giving_back import give_back, has_processes
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Stopper(bootsteps.StartStopStep):
         self._wishes: SimpleQueue[Callable[[], None]] = SimpleQueue()  # the one queue that a signal handler may use
         self._worker = worker
         self._told_at: float | None = None
+        self._children = Children()  # before the pool forks
         worker.lanes_stopper = self
 
     def include_if(self, worker: Any) -> bool:
@@ -53,7 +55,12 @@ class Stopper(bootsteps.StartStopStep):
 
     def give_back(self) -> None:
         """Give back what runs; in a signal handler, too."""
+        self.let_children_end()
         self._wishes.put(lambda: give_back(self._worker))
+
+    def let_children_end(self) -> None:
+        """Have a pool's processes end at SIGTERM, whatever they do."""
+        self._children.tell(GIVE_BACK)
 
     def _heard(self, how: str, **_: Any) -> None:
         if how != "Warm":
@@ -61,6 +68,7 @@ class Stopper(bootsteps.StartStopStep):
         now = time.monotonic()
         if self._told_at is None:
             self._told_at = now
+            self._children.tell(FINISH)
             self._wishes.put(say_leaving)
         elif now > self._told_at + ONE_SIGNAL:
             self.give_back()
