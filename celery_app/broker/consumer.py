@@ -15,7 +15,8 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
-from celery_app.broker.claims import queue_of
+from celery_app.broker.claims import claim_of, is_delivery, queue_of
+from celery_app.broker.holders import holder_of
 from celery_app.broker.packet import is_text
 from celery_app.broker.request import LaneRequest
 from celery_app.broker.rules import LANE_NAMES
@@ -46,6 +47,16 @@ class LaneConsumer(Consumer):
         if url is not None:
             return super().connection_for_write(url, heartbeat)
         return self.ensure_connected(self.app.amqp.lane_connection())
+
+    def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note what is done, which Celery's main thread acknowledges when it comes to it; it may be about to stop."""
+        message = getattr(p, "__self__", None)
+        if getattr(p, "__name__", "") == "ack_log_error" and is_delivery(message.delivery_tag):
+            claim = claim_of(message.delivery_tag)
+            leases = holder_of(claim[0])
+            if leases is not None:
+                leases.note_done(*claim)
+        return super().call_soon_ack(p, *args, **kwargs)
 
     def cancel_active_requests(self) -> None:
         """Give back what runs, at Celery's cold shutdown; it would raise for threads, and lose the job of a solo pool."""

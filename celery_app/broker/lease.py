@@ -69,6 +69,7 @@ class Leases:
         self._acking = Entry("tell the broker how jobs ended", RETRY_EVERY, self._repeat_acks)
         self._leaving = Entry("say that this worker stops", RETRY_EVERY, self._say_leaving)
         self._held: dict[str, str] = {}
+        self._done: set[tuple[str, str]] = set()
         self._suspects: set[str] = set()
         self._unacked: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
         #: What their calls have used, where the budget could not be told.
@@ -89,6 +90,10 @@ class Leases:
             if suspect:
                 self._suspects.add(tag)
         self._wake(self._extending)
+
+    def note_done(self, tag: str, token: str) -> None:
+        """Note that a job is done, and about to be acked: from now on it is not returned."""
+        self._done.add((tag, token))
 
     def ack(self, tag: str, token: str) -> bool:
         """End a job that is done."""
@@ -139,10 +144,13 @@ class Leases:
         self._trusted_from = time.monotonic() + GRACE
 
     def requeue_all(self, claims: Iterable[tuple[str, str]]) -> None:
-        """Return what is still held of these jobs, by tag and token, at once."""
+        """Return what is still held of these jobs, by tag and token, at once; what is done is acked instead."""
         for tag, token in claims:
-            # What waits to be acked is done.
-            if self._held.get(tag) == token and (tag, token) not in self._unacked:
+            if self._held.get(tag) != token or (tag, token) in self._unacked:
+                continue
+            if (tag, token) in self._done:
+                self.ack(tag, token)
+            else:
                 self.requeue(tag, token)
 
     def leave(self) -> None:
@@ -189,6 +197,7 @@ class Leases:
     def _release(self, tag: str, token: str) -> bool:
         """Keep a claim's lease alive no longer, but that of a later claim of the same job; return whether it was."""
         with self._lock:
+            self._done.discard((tag, token))
             if self._held.get(tag) != token:
                 return False
             del self._held[tag]
