@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from celery_app.client import Client
 
 if TYPE_CHECKING:
     import argparse
+    import subprocess
     from collections.abc import Callable
 
 RUNNING, QUEUED = 100, 500
@@ -50,8 +50,8 @@ def say(figures: Any) -> str:
     """Return a line for each."""
     once, twice, roll = figures["once"], figures["twice"], figures["deployment"]
     return (
-        f"{RUNNING} calls run, {QUEUED} jobs are queued. SIGTERM: {once['queued']} queued after {once['queued_s']:.2f} s; "
-        f"the worker ends {once['exit_after_last_s']:.2f} s after its last call, {once['answered']} answered\n"
+        f"{RUNNING} calls run, {QUEUED} are queued. SIGTERM: {once['queued']} queued after {once['queued_s']:.2f} s; the "
+        f" worker ends {once['exit_after_last_s']:.2f} s after its last call, {once['answered']} answered\n"
         f"a second SIGTERM: all {RUNNING} are back after {twice['back_s']:.2f} s, the worker ends after "
         f"{twice['exit_s']:.2f} s, another one has called all of them after {twice['taken_s']:.2f} s\n"
         f"{FLEET} workers replaced {ROUNDS} times under load, each killed after {GRACE:g} s: {roll['jobs']} jobs, lost "
@@ -72,7 +72,7 @@ def _told(seconds: float, *, twice: bool) -> dict[str, Any]:
         eventually(lambda: redis.keys("lanes:leaving:*"), IN_TIME_S, "it is told")
         figures = {"queued": _queued(redis), "queued_s": time.monotonic() - signalled}
         if twice:
-            return _twice(rig, redis, worker)
+            return _twice(rig, worker)
         worker.wait(IN_TIME_S)
         ended = time.time()
         calls = rig.calls()
@@ -80,7 +80,7 @@ def _told(seconds: float, *, twice: bool) -> dict[str, Any]:
         return {**figures, "exit_after_last_s": ended - last, "answered": len(calls)}
 
 
-def _twice(rig: Rig, redis: Redis, worker: subprocess.Popen[bytes]) -> dict[str, Any]:
+def _twice(rig: Rig, worker: subprocess.Popen[bytes]) -> dict[str, Any]:
     rig.worker("second", "-Q", "batch", "-c", str(RUNNING + QUEUED))
     eventually(lambda: rig.summary()["in_flight"] == RUNNING + QUEUED, IN_TIME_S, "the other has what was queued")
     before, signalled = len(rig.calls()), time.monotonic()
@@ -161,7 +161,7 @@ class _Load:
     """Keeps jobs queued; every twentieth takes longer than the grace."""
 
     def __init__(self, broker: Broker) -> None:
-        self.sent, self._broker, self._random = 0, broker, random.Random(1)  # noqa: S311 - no secret
+        self.sent, self._broker, self._random = 0, broker, random.Random(1)
 
     def keep_up(self) -> bool:
         """Send what is missing, and return True."""

@@ -51,15 +51,15 @@ class LaneConsumer(Consumer):
     def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         """Note what is done, which Celery's main thread acknowledges when it comes to it; it may be about to stop."""
         message = getattr(p, "__self__", None)
-        if getattr(p, "__name__", "") == "ack_log_error" and is_delivery(message.delivery_tag):
+        if message is not None and p.__name__ == "ack_log_error" and is_delivery(message.delivery_tag):
             claim = claim_of(message.delivery_tag)
             leases = holder_of(claim[0])
             if leases is not None:
-                leases.note_done(*claim)
+                leases.done.add(claim)
         return super().call_soon_ack(p, *args, **kwargs)
 
     def cancel_active_requests(self) -> None:
-        """Give back what runs, at Celery's cold shutdown; it would raise for threads, and lose the job of a solo pool."""
+        """Give back what runs, at Celery's cold shutdown; it raises for threads, and loses the job of a solo pool."""
         if has_processes(self.pool):
             self.controller.lanes_stopper.let_children_end()
             super().cancel_active_requests()

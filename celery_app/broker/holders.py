@@ -62,10 +62,9 @@ def holder_of(tag: str) -> Leases | None:
     return next((leases for leases in list(_here.by_broker.values()) if leases.holds(tag)), None)
 
 
-def say_leaving() -> None:
-    """Say at each broker that this process was told to stop."""
-    for leases in list(_here.by_broker.values()):
-        leases.leave()
+def holders() -> list[Leases]:
+    """Return this process's leases at all brokers."""
+    return list(_here.by_broker.values())
 
 
 def requeue_everything() -> None:

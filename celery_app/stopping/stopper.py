@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps, signals
 from celery.worker import state
 
-from celery_app.broker.holders import say_leaving
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.stopping.children import FINISH, GIVE_BACK, Children
 from celery_app.stopping.giving_back import give_back, has_processes
+from celery_app.stopping.leaving import say_leaving
 
 if TYPE_CHECKING:
     from collections.abc import Callable

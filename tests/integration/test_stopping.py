@@ -1,4 +1,4 @@
-"""A worker that is told to stop, once, twice, or along with its processes: what runs ends or goes back, and is not blamed."""
+"""A worker that is told to stop, once, twice, or along with its processes: what runs ends or goes back."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def untouched(broker: Broker, count: int) -> list[str]:
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_second_sigterm_gives_back_what_runs(broker: Broker, pool: str) -> None:
-    """Two within a second are one, and jobs go on; after one more they are in front of their lane, and the worker ends."""
+    """Two within a second are one, and jobs go on; after one more they are back in front, and the worker ends."""
     worker = broker.worker(slots=2, conf=conf_of(pool))
     jobs = flight(broker, 1 if pool == "solo" else 2)
     worker.send(signal.SIGTERM)
@@ -91,7 +91,7 @@ def test_sigquit_gives_back_what_cannot_be_interrupted(broker: Broker, pool: str
 
 
 def test_calls_are_hung_up_on(valkey: Valkey, tmp_path: Path) -> None:
-    """After a second SIGTERM the API is let go, and the jobs are back within seconds, though their calls take minutes."""
+    """After a second SIGTERM the API is let go and the jobs are back, though their calls take minutes."""
     with rig(valkey, 8, tmp_path, slots=3) as up:
         up.api.control(latency=100.0)
         up.client.submit("critical", **params())
@@ -109,7 +109,7 @@ def test_calls_are_hung_up_on(valkey: Valkey, tmp_path: Path) -> None:
 
 
 def test_who_was_told_to_stop_died_of_no_job(broker: Broker) -> None:
-    """A job that is in hand at each of many deployments, and whose worker is killed each time, is not even a suspect."""
+    """A job whose worker is told to stop and killed, at each of many deployments, is not even a suspect."""
     broker.send("kit.job", "long", task_id="long", ignore_result=True)
     for _ in range(DEPLOYMENTS):
         dying = broker.scripts()
@@ -160,7 +160,7 @@ def test_a_soft_shutdown_finishes_what_is_short(broker: Broker, pool: str, how: 
 
 @slow
 def test_a_soft_shutdown_ends_with_its_last_job(broker: Broker) -> None:
-    """Threads are not waited for longer than they take; with `worker_enable_soft_shutdown_on_idle` they are, as it says."""
+    """Threads are waited for as long as they take; with `worker_enable_soft_shutdown_on_idle` to its end."""
     for on_idle, least, most in ((False, 0.0, 20.0), (True, 3.0, 60.0)):
         conf = {"worker_soft_shutdown_timeout": 40.0 - 37 * on_idle, "worker_enable_soft_shutdown_on_idle": on_idle}
         worker = broker.worker(f"w{int(on_idle)}", slots=1, conf=conf)
