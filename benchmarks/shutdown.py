@@ -50,7 +50,7 @@ def say(figures: Any) -> str:
     """Return a line for each."""
     once, twice, roll = figures["once"], figures["twice"], figures["deployment"]
     return (
-        f"{RUNNING} calls run, {QUEUED} are queued. SIGTERM: {once['queued']} queued after {once['queued_s']:.2f} s; the "
+        f"{RUNNING} calls run, {QUEUED} queued. SIGTERM: {once['queued']} queued after {once['queued_s']:.2f} s; the "
         f" worker ends {once['exit_after_last_s']:.2f} s after its last call, {once['answered']} answered\n"
         f"a second SIGTERM: all {RUNNING} are back after {twice['back_s']:.2f} s, the worker ends after "
         f"{twice['exit_s']:.2f} s, another one has called all of them after {twice['taken_s']:.2f} s\n"
