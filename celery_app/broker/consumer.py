@@ -24,6 +24,7 @@ from celery_app.descriptions import BUILT_IN
 from celery_app.messaging import SERIALIZER
 from celery_app.settings import settings_of
 from celery_app.stopping.giving_back import has_processes
+from celery_app.stopping.told import stops
 from celery_app.task_limits import RATE_REASON
 
 logger = logging.getLogger(__name__)
@@ -49,13 +50,18 @@ class LaneConsumer(Consumer):
         return self.ensure_connected(self.app.amqp.lane_connection())
 
     def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
-        """Note what is done, which Celery's main thread acknowledges when it comes to it; it may be about to stop."""
+        """Note what is done, which Celery's main thread acknowledges when it comes to it.
+
+        Once it was told to stop that is after the last job's end: who is killed before would have done all for nothing.
+        """
         message = getattr(p, "__self__", None)
         if message is not None and p.__name__ == "ack_log_error" and is_delivery(message.delivery_tag):
             claim = claim_of(message.delivery_tag)
             leases = holder_of(claim[0])
             if leases is not None:
                 leases.done.add(claim)
+            if leases is not None and stops():
+                leases.ack(*claim)
         return super().call_soon_ack(p, *args, **kwargs)
 
     def cancel_active_requests(self) -> None:

@@ -11,6 +11,7 @@ from celery import bootsteps, signals
 from celery.worker import state
 
 from celery_app.broker.rules import LANE_NAMES
+from celery_app.stopping import told
 from celery_app.stopping.children import FINISH, GIVE_BACK, Children
 from celery_app.stopping.giving_back import give_back, has_processes
 from celery_app.stopping.leaving import say_leaving
@@ -51,7 +52,7 @@ class Stopper(bootsteps.StartStopStep):
 
     def close(self, worker: Any) -> None:
         """Hear that it stops, for whatever reason."""
-        self._wishes.put(say_leaving)
+        self._stop()
 
     def give_back(self) -> None:
         """Give back what runs; in a signal handler, too."""
@@ -69,9 +70,13 @@ class Stopper(bootsteps.StartStopStep):
         if self._told_at is None:
             self._told_at = now
             self._children.tell(FINISH)
-            self._wishes.put(say_leaving)
+            self._stop()
         elif now > self._told_at + ONE_SIGNAL:
             self.give_back()
+
+    def _stop(self) -> None:
+        told.stop()
+        self._wishes.put(say_leaving)
 
     def _act(self) -> None:
         while True:
@@ -79,7 +84,7 @@ class Stopper(bootsteps.StartStopStep):
 
     def _wait(self) -> None:
         """Do what Celery's soft shutdown does, which sleeps all of its time; threads are done as soon as they are."""
-        self._wishes.put(say_leaving)
+        self._stop()
         conf = self._worker.app.conf
         if has_processes(self._worker.pool) or conf.worker_enable_soft_shutdown_on_idle:
             self._soft_shutdown()

@@ -9,7 +9,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _hearers: list[Callable[[], object]] = []
-_gives_back = False
+_stops = _gives_back = False
+
+
+def stops() -> bool:
+    """Say whether it was told to stop in whatever way: its main thread waits for its slots, or is about to."""
+    return _stops
+
+
+def stop() -> None:
+    """Take note that it was told to stop."""
+    global _stops  # noqa: PLW0603 - a process stops once
+    _stops = True
 
 
 def warm_shutdown() -> bool:

@@ -158,7 +158,9 @@ def log_of(admin: Redis) -> list[dict[str, Any]]:
     """Return what the server has denied."""
     entries: Any = admin.execute_command("ACL", "LOG")
     text = lambda value: value.decode() if isinstance(value, bytes) else value  # noqa: E731
-    pairs = [entry.items() if isinstance(entry, dict) else zip(entry[::2], entry[1::2], strict=True) for entry in entries]
+    pairs = [
+        entry.items() if isinstance(entry, dict) else zip(entry[::2], entry[1::2], strict=True) for entry in entries
+    ]
     return [{text(name): text(value) for name, value in entry} for entry in pairs]
 
 

@@ -100,7 +100,9 @@ def test_the_earlier_version_is_what_runs(before: Path) -> None:
     """The tests below are about two versions."""
     line = "import celery_app; print(celery_app.__file__)"
     env = {**os.environ, **environment(before)}
-    shown = subprocess.run([sys.executable, "-c", line], env=env, cwd=before, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", line], env=env, cwd=before, capture_output=True, text=True, check=True
+    )
     assert shown.stdout.startswith(str(before))
 
 

@@ -119,6 +119,21 @@ def test_who_was_told_to_stop_died_of_no_job(broker: Broker) -> None:
     assert broker.scripts().dead() == []
 
 
+@pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=slow)])
+def test_what_ends_after_sigterm_is_done(broker: Broker, pool: str) -> None:
+    """A worker that is killed while its last job still runs has done the others: only that one is done again."""
+    worker = broker.worker(slots=2, conf=conf_of(pool))
+    for name in ("ends", "stays"):
+        broker.send("kit.gated", name, name, task_id=name, ignore_result=True)
+    broker.event_log.wait_for("start", ["ends", "stays"], IN_TIME_S)
+    worker.send(signal.SIGTERM)
+    eventually(lambda: broker.client.keys("lanes:leaving:*"), IN_TIME_S, "it says that it stops")
+    broker.event_log.open_gate("ends")
+    eventually(lambda: broker.in_flight() == 1, IN_TIME_S, "it is acknowledged")
+    worker.kill()
+    assert broker.scripts().names(lease_ms=1) == ["stays"]
+
+
 @slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("pool", ["threads", "prefork"])

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text().split("\n## How many slots\n")[1].split("\n## ")[0]
-ROWS = [[cell.strip("` ") for cell in line.strip("| ").split("|")] for line in PAGE.splitlines() if line.startswith("| `")]
+PAGE = (
+    (Path(__file__).parents[2] / "docs" / "operations.md")
+    .read_text()
+    .split("\n## How many slots\n")[1]
+    .split("\n## ")[0]
+)
+ROWS = [
+    [cell.strip("` ") for cell in line.strip("| ").split("|")] for line in PAGE.splitlines() if line.startswith("| `")
+]
 
 #: Part of the jobs that may wait for longer than is promised.
 LATE = 0.01
