@@ -1,4 +1,4 @@
-"""A worker of an earlier commit and today's on one broker, as docs/operations.md says of an upgrade and of its way back."""
+"""Workers of an earlier commit and of today on one broker, as docs/operations.md has it: an upgrade, and back."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit.broker import Broker
 from broker_kit.waiting import eventually
-from broker_kit.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from broker_kit.worker import Worker
 
     from tests.conftest import Valkey
 

@@ -119,6 +119,16 @@ def test_who_was_told_to_stop_died_of_no_job(broker: Broker) -> None:
     assert broker.scripts().dead() == []
 
 
+def test_who_was_not_told_is_blamed(broker: Broker) -> None:
+    """A job that is there for seven deaths of workers, which nobody had told to stop, is a dead letter."""
+    broker.send("kit.job", "killer", task_id="killer", ignore_result=True)
+    for _ in range(2 + MAX_DEATHS):
+        assert broker.scripts().dead() == []
+        eventually(lambda: broker.scripts().claim(lease_ms=1), IN_TIME_S, "the job is back")
+    eventually(lambda: broker.scripts().claim(lease_ms=1) or broker.scripts().dead(), IN_TIME_S, "its end")
+    assert broker.scripts().dead() == ["killer"]
+
+
 @pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=slow)])
 def test_what_ends_after_sigterm_is_done(broker: Broker, pool: str) -> None:
     """A worker that is killed while its last job still runs has done the others: only that one is done again."""
