@@ -90,7 +90,9 @@ def _twice(rig: Rig, worker: subprocess.Popen[bytes]) -> dict[str, Any]:
     worker.send_signal(signal.SIGTERM)
     return _seconds_until(
         signalled,
-        back_s=lambda: sum(1 for call in rig.calls() if call["closed_by_client"]) >= RUNNING,
+        back_s=lambda: (
+            sum(1 for call in rig.calls() if call["closed_by_client"]) >= RUNNING
+        ),  # its slot returns it then
         taken_s=lambda: len(rig.calls()) >= before + RUNNING,
         exit_s=lambda: worker.poll() is not None,
     )
