@@ -46,6 +46,7 @@ COMMANDS = [
 #: Where commands are run that need what is not here: a package index, Prometheus, a shell's environment, a terminal.
 ELSEWHERE = {
     "--watch": "tests/integration/test_status_command.py",
+    "top": "tests/integration/test_top_command.py",
     "pip": "tests/unit/test_distribution.py",
     "prometheus": "tests/acceptance/test_prometheus.py",
     "curl": "tests/integration/test_ezai_command.py",
