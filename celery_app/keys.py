@@ -13,6 +13,9 @@ from typing import Final
 #: Seconds that a cancellation is remembered: longer than any backlog that somebody would still work off.
 CANCEL_KEPT = 7 * 86_400
 
+#: Seconds for which it is remembered that a worker was told to stop: longer than any that still finishes its jobs.
+LEAVING_KEPT = 86_400
+
 #: Seconds that a submission is remembered once its job is in its place. A repetition comes after one or two timeouts of
 #: a connection; those of a project that is more patient are a minute or two. At 1,000 jobs/s that makes 40 MB.
 PUBLISHED_KEPT = 300
@@ -128,6 +131,8 @@ WAITERS_FACTS = Key("waiters:<queue>:facts", "hash", _ASKS_WITHIN)
 CREDITS = Key("credits", "hash")
 #: ids of jobs, and of calls without one, that workers have, by the last sign of life in ms.
 LEASES = Key("leases", "zset")
+#: Set once a process was told to stop: killed after that, it died of no job.
+LEAVING = Key("leaving:<process>", "string", LEAVING_KEPT)
 #: Where the search for jobs goes on whose place somebody has deleted (scheduler/scripts/lib/mend.lua).
 MENDED = Key("mended", "string")
 #: The number of the last message that was taken from a queue that is no lane.

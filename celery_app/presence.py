@@ -44,15 +44,15 @@ class Presence(bootsteps.StartStopStep):
         """Give a sign of life from now on."""
         HEARTBEAT.wake(self._signing, at_once=True)
 
-    def stop(self, worker: Any) -> None:
-        """Take it away."""
+    def close(self, worker: Any) -> None:
+        """Take it away once the worker claims no more; it may have jobs to finish for minutes."""
         HEARTBEAT.end(self._signing)
         try:
             _leave(worker.app, self._name(worker))
         except redis.RedisError:
             return  # it lapses
 
-    terminate = stop
+    stop = terminate = close
 
     def _give_sign(self, worker: Any) -> bool:
         app = worker.app

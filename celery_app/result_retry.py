@@ -17,7 +17,7 @@ from redis.exceptions import OutOfMemoryError
 
 from celery_app.broker.verdict import hold_end
 from celery_app.overriding import override
-from celery_app.stopping import cold_shutdown, warm_shutdown
+from celery_app.stopping.told import cold_shutdown, warm_shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -50,6 +50,7 @@ _POOLS_WITHOUT_TIME_LIMITS = ("thread", "solo")
 def look_after_workers(app: Any) -> None:
     """Check and prepare every worker of this application that serves a lane, before it starts."""
     app.steps["worker"].add(LaneWorker)
+    app.steps["worker"].add("celery_app.stopping.stopper:Stopper")
     app.steps["worker"].add("celery_app.presence:Presence")  # by name: it brings redis-py along
     # By name: the core imports no task.
     app.steps["worker"].add("tasks.warmup:WarmUp")

@@ -18,10 +18,10 @@ from celery_app.connection import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, OutOfBudget, PromptTooLarge
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
-from celery_app.stopping import cold_shutdown, warm_shutdown
+from celery_app.stopping.told import cold_shutdown, warm_shutdown
 from tasks.call import Call, FreeCall
 from tasks.cancelling import running
-from tasks.endings import REFUSES_ACCOUNT, cancelled, requeued
+from tasks.endings import REFUSES_ACCOUNT, cancelled, given_back, requeued
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,4 +155,4 @@ def _pause(job: Job, seconds: float) -> None:
     if call is not None and call.cancelled:
         cancelled(job)
     if warm_shutdown() or cold_shutdown():
-        raise requeued(job, OutOfBudget(wait=0.0, dimension="its worker stops"), 0.0, attempt_spent=False)
+        raise given_back(job)

@@ -16,7 +16,7 @@ from celery_app.tracing import reserved
 from tasks.admission import admitted
 from tasks.cancelling import cancellable
 from tasks.clients import unlogged
-from tasks.endings import REFUSES_ACCOUNT, cancelled, dead, report, requeued
+from tasks.endings import REFUSES_ACCOUNT, cancelled, dead, given_back, report, requeued
 from tasks.failure import LIMITED_PAUSE, Failure, backoff
 from tasks.failures import failure_of
 from tasks.log_lines import say_refused
@@ -74,7 +74,7 @@ def admitted_block(job: Job, cost: Cost, model: str) -> Iterator[Call]:
                     # A project's client has connections that we cannot close, so its call may have come to its end.
                     cancelled(job)
             except BaseException as exc:
-                failure = None if running.cancelled else _failure_of(job, exc, time.monotonic() - begun, limit)
+                failure = None if running.is_hung_up else _failure_of(job, exc, time.monotonic() - begun, limit)
                 _note(call, failure)
                 raise
             finally:
@@ -84,6 +84,8 @@ def admitted_block(job: Job, cost: Cost, model: str) -> Iterator[Call]:
         except Exception:
             if running.cancelled:
                 cancelled(job)
+            if running.given_back:
+                raise given_back(job) from None
             if failure is None:
                 raise
     if failure is not None:
@@ -138,6 +140,9 @@ def _leave(job: Job, call: Call, running: Running) -> None:
     if running.cancelled:
         call.failed("unsent")
         cancelled(job)
+    if running.given_back:
+        call.failed("unsent")
+        raise given_back(job)
     if job.tries == 0:
         report(job, "called", time.time() - job.submitted_at)
 

@@ -15,6 +15,7 @@ from celery_app.forks import begin_in_each_process
 from celery_app.heartbeat import HEARTBEAT, Entry
 from celery_app.keys import CANCEL
 from celery_app.stand_in import stand_in
+from celery_app.stopping.told import gives_back, when_giving_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,22 +33,37 @@ class Running:
     Attributes:
         marks: the keys in Redis of which one appears when the call is to be cancelled.
         cancelled: whether one has.
+        given_back: whether its job goes back to its lane instead, because its worker stops.
     """
 
     def __init__(self, marks: list[str]) -> None:
         self.marks = marks
         self.cancelled = False
+        self.given_back = gives_back()
         self._end: Callable[[], object] | None = None
 
     def use(self, end: Callable[[], object]) -> bool:
         """Note what ends the call; return whether it may go on."""
         self._end = end
         # In this order: whoever cancels meanwhile sees how to end it, or is seen here.
-        return not self.cancelled
+        return not self.is_hung_up
+
+    @property
+    def is_hung_up(self) -> bool:
+        """Whether nobody waits for the call any more."""
+        return self.cancelled or self.given_back
 
     def cancel(self) -> None:
         """Have the call end now; from another thread."""
         self.cancelled = True
+        self._hang_up()
+
+    def give_back(self) -> None:
+        """Likewise, because its worker stops at once."""
+        self.given_back = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._end is not None:
             with suppress(RuntimeError):  # the loop that it ran on is over
                 self._end()
@@ -69,6 +85,7 @@ class Watch:
         self._client = client
         self._looking = Entry("see cancellations", LOOK_EVERY, self._look)
         begin_in_each_process(self)
+        when_giving_back(self.give_back)
 
     def begin(self) -> None:
         """Have no calls: the parent's are the parent's."""
@@ -81,6 +98,8 @@ class Watch:
         with self._lock:
             self._calls.add(call)
         HEARTBEAT.wake(self._looking)
+        if gives_back():
+            call.give_back()  # it has begun just now
         token = _running.set(call)
         try:
             yield
@@ -88,6 +107,13 @@ class Watch:
             _running.reset(token)
             with self._lock:
                 self._calls.discard(call)
+
+    def give_back(self) -> None:
+        """Hang up on all calls of this process."""
+        with self._lock:
+            calls = list(self._calls)
+        for call in calls:
+            call.give_back()
 
     def _look(self) -> bool:
         with self._lock:

@@ -139,6 +139,11 @@ def requeued(
     return Retry(exc=error, when=delay)
 
 
+def given_back(job: Job) -> Retry:
+    """Give a job back to its place because its worker stops, with the attempts that it had; the rest as `requeued`."""
+    return requeued(job, None, 0.0, attempt_spent=False)
+
+
 def dead(job: Job, error: BaseException) -> NoReturn:
     """Fail a job with `error`, and have it kept among the dead letters, once whoever waits has been told.
 

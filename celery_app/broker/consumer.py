@@ -15,13 +15,16 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
-from celery_app.broker.claims import queue_of
+from celery_app.broker.claims import claim_of, is_delivery, queue_of
+from celery_app.broker.holders import holder_of
 from celery_app.broker.packet import is_text
 from celery_app.broker.request import LaneRequest
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.descriptions import BUILT_IN
 from celery_app.messaging import SERIALIZER
 from celery_app.settings import settings_of
+from celery_app.stopping.giving_back import has_processes
+from celery_app.stopping.told import stops
 from celery_app.task_limits import RATE_REASON
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,29 @@ class LaneConsumer(Consumer):
         if url is not None:
             return super().connection_for_write(url, heartbeat)
         return self.ensure_connected(self.app.amqp.lane_connection())
+
+    def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note what is done, which Celery's main thread acknowledges when it comes to it.
+
+        Once it was told to stop that is after the last job's end: who is killed before would have done all for nothing.
+        """
+        message = getattr(p, "__self__", None)
+        if message is not None and p.__name__ == "ack_log_error" and is_delivery(message.delivery_tag):
+            claim = claim_of(message.delivery_tag)
+            leases = holder_of(claim[0])
+            if leases is not None:
+                leases.done.add(claim)
+            if leases is not None and stops():
+                leases.ack(*claim)
+        return super().call_soon_ack(p, *args, **kwargs)
+
+    def cancel_active_requests(self) -> None:
+        """Give back what runs, at Celery's cold shutdown; it raises for threads, and loses the job of a solo pool."""
+        if has_processes(self.pool):
+            self.controller.lanes_stopper.let_children_end()
+            super().cancel_active_requests()
+        else:
+            self.controller.lanes_stopper.give_back()
 
     def update_strategies(self) -> None:
         """Have each task's jobs looked at before they reach a pool, whose threads lose what they cannot unpack."""

@@ -62,6 +62,11 @@ def holder_of(tag: str) -> Leases | None:
     return next((leases for leases in list(_here.by_broker.values()) if leases.holds(tag)), None)
 
 
+def holders() -> list[Leases]:
+    """Return this process's leases at all brokers."""
+    return list(_here.by_broker.values())
+
+
 def requeue_everything() -> None:
     """Return all that this process still holds; for its end."""
     for leases in list(_here.by_broker.values()):

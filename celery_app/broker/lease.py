@@ -60,13 +60,15 @@ class Leases:
             repeats: whether what the broker could not do is repeated later, or raised.
         """
         self.client = client
-        self._prefix = prefix
+        self.prefix = prefix
         self._repeats = repeats
         #: Begins each token of a claim: all that one process holds is lost at once.
         self.process = uuid.uuid4().hex
         self._extending = Entry("extend the leases of jobs in hand", EXTEND_EVERY, self._extend)
         self._acking = Entry("tell the broker how jobs ended", RETRY_EVERY, self._repeat_acks)
         self._held: dict[str, str] = {}
+        #: Jobs that are about to be acked, by tag and token: they are not returned.
+        self.done: set[tuple[str, str]] = set()
         self._suspects: set[str] = set()
         self._unacked: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
         #: What their calls have used, where the budget could not be told.
@@ -90,7 +92,7 @@ class Leases:
 
     def ack(self, tag: str, token: str) -> bool:
         """End a job that is done."""
-        return self._let_go(tag, token, ACK, (self._prefix, tag, token))
+        return self._let_go(tag, token, ACK, (self.prefix, tag, token))
 
     def requeue(
         self,
@@ -119,14 +121,14 @@ class Leases:
         """
         options = (max(0, round(delay * 1000)), retries, int(went_wrong), int(to_back))
         noted = (part for fact in (facts or {}).items() for part in fact)
-        return self._let_go(tag, token, REQUEUE, (self._prefix, tag, token, *options, *noted))
+        return self._let_go(tag, token, REQUEUE, (self.prefix, tag, token, *options, *noted))
 
     def dead_letter(self, tag: str, token: str, reason: str, retries: int = -1, *, told: bool = False) -> bool:
         """Put a job among the dead letters; arguments and result as with `requeue`.
 
         Unless whoever waits for it has been `told`, any worker does so.
         """
-        return self._let_go(tag, token, DEAD_LETTER, (self._prefix, tag, token, reason, retries, int(told)))
+        return self._let_go(tag, token, DEAD_LETTER, (self.prefix, tag, token, reason, retries, int(told)))
 
     def reap_after(self) -> float:
         """Return the age in seconds from which other workers' leases count as expired; 0: leave them alone."""
@@ -137,11 +139,11 @@ class Leases:
         self._trusted_from = time.monotonic() + GRACE
 
     def requeue_all(self, claims: Iterable[tuple[str, str]]) -> None:
-        """Return what is still held of these jobs, by tag and token, at once."""
+        """Return what is still held of these jobs, by tag and token, at once; what is done is acked instead."""
         for tag, token in claims:
-            # What waits to be acked is done.
-            if self._held.get(tag) == token and (tag, token) not in self._unacked:
-                self.requeue(tag, token)
+            if self._held.get(tag) != token or (tag, token) in self._unacked:
+                continue
+            (self.ack if (tag, token) in self.done else self.requeue)(tag, token)
 
     def close(self) -> None:
         """Tell the broker what it has not been told and return all that is held; for the end of the process."""
@@ -183,6 +185,7 @@ class Leases:
     def _release(self, tag: str, token: str) -> bool:
         """Keep a claim's lease alive no longer, but that of a later claim of the same job; return whether it was."""
         with self._lock:
+            self.done.discard((tag, token))
             if self._held.get(tag) != token:
                 return False
             del self._held[tag]
@@ -233,7 +236,7 @@ class Leases:
             pairs = [part for pair in held.items() for part in pair]
             reap_after = round(self.reap_after() * 1000)
             with self._noticing_loss():
-                lost = EXTEND.run(self.client, (), (self._prefix, reap_after, *pairs))
+                lost = EXTEND.run(self.client, (), (self.prefix, reap_after, *pairs))
             for name in lost:
                 self._lost(name.decode(), held[name.decode()])
         return bool(self._held)

@@ -10,6 +10,7 @@ import redis
 from kombu.transport import redis as kombu_redis, virtual
 
 from celery_app.broker.claims import claim_of, is_delivery, queue_of
+from celery_app.stopping.told import cold_shutdown, warm_shutdown
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class QoS(kombu_redis.QoS):
             return
         claim, in_lane = claim_of(delivery_tag), self._is_in_lane(delivery_tag)
         if requeue:
-            self.channel.leases.requeue(*claim, went_wrong=in_lane, to_back=not in_lane)
+            stops = warm_shutdown() or cold_shutdown()  # so the job's process died of that
+            self.channel.leases.requeue(*claim, went_wrong=in_lane and not stops, to_back=not in_lane)
         elif in_lane:
             self.dead_letter(delivery_tag, "rejected")
         else:

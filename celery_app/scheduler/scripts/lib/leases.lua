@@ -110,12 +110,14 @@ end
 -- Jobs whose worker gave no sign of life for `lease` ms return. Whose fault it was, nobody knows. A first death says little:
 -- a machine was lost, and all of its jobs are to be back at once. What was there for a second one is a suspect from then on,
 -- and no process gets two of them at a time (claim.lua). So of a death that a suspect was there for, it is to blame.
+-- A process that was told to stop, and is killed because it takes its time, dies of no job.
 -- lease: 0: leave leases alone.
 local function reap(lease)
   if not note_time() or lease == 0 then
     return
   end
-  for _, jobs in pairs(held_by_dead(lease)) do
+  for process, jobs in pairs(held_by_dead(lease)) do
+    local told_to_stop = redis.call('EXISTS', key('leaving:' .. process)) == 1
     local suspects = 0
     for _, job in pairs(jobs) do
       suspects = suspects + (is_suspect(job) and 1 or 0)
@@ -123,7 +125,11 @@ local function reap(lease)
     for id, job in pairs(jobs) do
       lapse(id, job)
       release(id, job)
-      survive(id, job, is_suspect(job) and suspects == 1)
+      if told_to_stop then
+        stand_again(id, job, 0)
+      else
+        survive(id, job, is_suspect(job) and suspects == 1)
+      end
     end
   end
 end

@@ -1,0 +1,92 @@
+"""The running jobs of a worker go back to their places at once, with the attempts that they had.
+
+A call is hung up on, and its slot returns its job. A slot that is about something else cannot be interrupted if it is
+a thread: its job is taken from it, and the process ends without waiting for it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from typing import Any
+
+from celery.worker import state
+
+from celery_app.broker.claims import claim_of, is_delivery, queue_of
+from celery_app.broker.holders import holder_of
+from celery_app.broker.rules import LANE_NAMES
+from celery_app.stopping import told
+
+#: Seconds that slots have to return their jobs by themselves: milliseconds for a call, and a chance for what is nearly
+#: done. Short, since whoever tells a worker twice is about to kill it.
+RETURN_WITHIN = 1.0
+
+#: Seconds that all that is to be done at the end of a process may take; a child or a server may never answer.
+END_WITHIN = 10.0
+
+_LOOK_EVERY = 0.02
+
+
+def give_back(worker: Any) -> None:
+    """Return all jobs of lanes that a worker has; then end it, unless slots have something to do that is not ours."""
+    told.give_back()
+    requests = lane_requests()
+    if has_processes(worker.pool):
+        for request in requests:
+            request.cancel(worker.pool, emit_retry=False)
+    _wait_for(lambda: not any(map(_is_held, requests)), RETURN_WITHIN)
+    for request in requests:
+        _take_from_slot(request)
+    _wait_for(_only_lanes, float("inf"))
+    if lane_requests():
+        end_process()
+
+
+def lane_requests() -> list[Any]:
+    """Return the jobs of lanes that the slots of this process have."""
+    return [request for request in tuple(state.reserved_requests) if _is_in_lane(request)]
+
+
+def has_processes(pool: Any) -> bool:
+    """Say whether a pool has processes, which can be interrupted."""
+    return type(pool).__module__.endswith("prefork")
+
+
+def end_process() -> None:
+    """End this process though threads of it are at work: do what is to be done at its end, and nothing else."""
+    threading.Thread(target=_end_anyway, name="lanes-end", daemon=True).start()
+    atexit._run_exitfuncs()  # noqa: SLF001 - sys.exit would wait for all slots first
+    os._exit(os.EX_OK)
+
+
+def _end_anyway() -> None:
+    time.sleep(END_WITHIN)
+    os._exit(os.EX_OK)
+
+
+def _is_in_lane(request: Any) -> bool:
+    message = request.message
+    return queue_of(message.properties, message.delivery_info) in LANE_NAMES and is_delivery(message.delivery_tag)
+
+
+def _only_lanes() -> bool:
+    return all(map(_is_in_lane, tuple(state.active_requests)))
+
+
+def _is_held(request: Any) -> bool:
+    return holder_of(claim_of(request.message.delivery_tag)[0]) is not None
+
+
+def _take_from_slot(request: Any) -> None:
+    claim = claim_of(request.message.delivery_tag)
+    leases = holder_of(claim[0])
+    if leases is not None:
+        leases.requeue_all([claim])
+
+
+def _wait_for(condition: Any, seconds: float) -> None:
+    give_up_at = time.monotonic() + seconds
+    while not condition() and time.monotonic() < give_up_at:
+        time.sleep(_LOOK_EVERY)

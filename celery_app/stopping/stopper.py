@@ -1,0 +1,94 @@
+"""The step of a worker's start that hears when it is told to stop, and how often."""
+
+from __future__ import annotations
+
+import threading
+import time
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps, signals
+from celery.worker import state
+
+from celery_app.broker.rules import LANE_NAMES
+from celery_app.stopping import told
+from celery_app.stopping.children import FINISH, GIVE_BACK, Children
+from celery_app.stopping.giving_back import give_back, has_processes
+from celery_app.stopping.leaving import say_leaving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Seconds within which signals are one: a supervisor tells the whole process group, and a shell or a launcher among
+#: them passes it on.
+ONE_SIGNAL = 1.0
+
+#: Seconds between two looks whether a soft shutdown has anything to wait for.
+_LOOK_EVERY = 0.05
+
+
+class Stopper(bootsteps.StartStopStep):
+    """Hears signals in the main thread, which may hold any lock just then, and acts in a thread of its own."""
+
+    name = "lanes-stopper"
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._wishes: SimpleQueue[Callable[[], None]] = SimpleQueue()  # the one queue that a signal handler may use
+        self._worker = worker
+        self._told_at: float | None = None
+        self._children = Children()  # before the pool forks
+        worker.lanes_stopper = self
+
+    def include_if(self, worker: Any) -> bool:
+        """Return whether it serves a lane."""
+        return any(name in LANE_NAMES for name in worker.app.amqp.queues.consume_from)
+
+    def start(self, worker: Any) -> None:
+        """Hear from now on."""
+        threading.Thread(target=self._act, name="lanes-stopper", daemon=True).start()
+        signals.worker_shutting_down.connect(self._heard)
+        self._soft_shutdown, worker.wait_for_soft_shutdown = worker.wait_for_soft_shutdown, self._wait
+
+    def close(self, worker: Any) -> None:
+        """Hear that it stops, for whatever reason."""
+        self._stop()
+
+    def give_back(self) -> None:
+        """Give back what runs; in a signal handler, too."""
+        self.let_children_end()
+        self._wishes.put(lambda: give_back(self._worker))
+
+    def let_children_end(self) -> None:
+        """Have a pool's processes end at SIGTERM, whatever they do."""
+        self._children.tell(GIVE_BACK)
+
+    def _heard(self, how: str, **_: Any) -> None:
+        if how != "Warm":
+            return
+        now = time.monotonic()
+        if self._told_at is None:
+            self._told_at = now
+            self._children.tell(FINISH)
+            self._stop()
+        elif now > self._told_at + ONE_SIGNAL:
+            self.give_back()
+
+    def _stop(self) -> None:
+        told.stop()
+        self._wishes.put(say_leaving)
+
+    def _act(self) -> None:
+        while True:
+            self._wishes.get()()
+
+    def _wait(self) -> None:
+        """Do what Celery's soft shutdown does, which sleeps all of its time; threads are done as soon as they are."""
+        self._stop()
+        conf = self._worker.app.conf
+        if has_processes(self._worker.pool) or conf.worker_enable_soft_shutdown_on_idle:
+            self._soft_shutdown()
+            return
+        give_up_at = time.monotonic() + conf.worker_soft_shutdown_timeout
+        while state.active_requests and time.monotonic() < give_up_at:
+            time.sleep(_LOOK_EVERY)
