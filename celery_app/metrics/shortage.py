@@ -19,25 +19,42 @@ DIMENSIONS = {
 
 
 class Shortage(NamedTuple):
-    """One row of the script's reply."""
+    """One row of the script's reply.
+
+    Attributes:
+        lane: whose job it is.
+        state: queued, scheduled, running, ended, dead; empty: the lane has none.
+        short: a dimension of the budget, ``calls``, ``closed``, ``paused``; empty: nothing but a slot.
+        model: that the job calls.
+        wait_us: until the first of its lane and model may go.
+        depth: jobs in the lane.
+        due_ms: until its time has come.
+        has_worker: whether one serves the lane.
+        place: the job's among those of its lane and model, from 1; 0: it is not queued.
+        allowed_us: until its budget lets it go, and whoever has closed it opens it; -1: nobody knows.
+        before: jobs that wait for slots, too, and go before it; -1: slots are not what is short.
+        slots: of each lane, the busy slots that may be next for the job.
+    """
 
     lane: str
     state: str
     short: str
     model: str
     wait_us: int
-    place: int
     depth: int
-    refill_us: int
     due_ms: int
     has_worker: bool
+    place: int
+    allowed_us: int
+    before: int
+    slots: tuple[float, ...]
 
     @classmethod
     def of(cls, row: list[Any]) -> Shortage:
         """Read a row."""
-        lane, state, short, model, *numbers, has_worker = row
+        lane, state, short, model, wait, depth, due, has_worker, *place, slots = row
         words = (word.decode() for word in (lane, state, short, model))
-        return cls(*words, *numbers, has_worker=bool(has_worker))  # type: ignore[misc]
+        return cls(*words, wait, depth, due, bool(has_worker), *place, tuple(map(float, slots)))
 
     @property
     def words(self) -> str | None:

@@ -12,6 +12,7 @@ from celery_app.lanes import BATCH, LANES
 from celery_app.metrics.explanation import Explanation, explanation_of
 from celery_app.metrics.reasons import job_reasons
 from celery_app.metrics.shortage import Shortage, explain_arguments
+from celery_app.metrics.store import LaneActivity
 from celery_app.scheduler.scripts import EXPLAIN
 from celery_app.settings import Limits
 
@@ -29,7 +30,8 @@ def explained(scheduler: Scheduler, name: str) -> Explanation:
     scheduler.raw.zadd("lanes:workers:batch", {"worker": 1e15})
     (row,) = EXPLAIN.run(scheduler.client, (), explain_arguments("", LANES, name))
     found = Shortage.of(row)
-    return explanation_of(found, job_reasons(found, [], []))
+    nothing = LaneActivity({}, {}, 60.0, {}, 0.0, 0.0)
+    return explanation_of(found, job_reasons(found, [], []), [nothing] * len(LANES))
 
 
 def seconds_until(scheduler: Scheduler, name: str) -> float:
@@ -60,6 +62,7 @@ def test_nobody_knows_when_a_job_leaves_whose_budget_has_no_limit(scheduler: Sch
     """No number is made up."""
     for number in range(100):
         scheduler.put(budget(rpm=None), BATCH, f"job-{number}")
+    scheduler.client.now += 1
 
     assert explained(scheduler, "job-99")["expected_s"] is None
 
