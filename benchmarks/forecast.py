@@ -26,19 +26,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Requests a minute of one model, input tokens of another, both of two that share a budget.
-LIMITS = {"small": {"rpm": 480}, "large": {"itpm": 72_000}, "mid*": {"rpm": 240, "itpm": 240_000}}
+LIMITS = {"small": {"rpm": 720}, "large": {"itpm": 120_000}, "mid*": {"rpm": 480, "itpm": 480_000}}
 
 #: Model -> jobs a second that its budget lets through.
-RATES = {"small": 8.0, "large": 3.0, "mid-a": 2.0, "mid-b": 2.0}
+RATES = {"small": 12.0, "large": 5.0, "mid-a": 4.0, "mid-b": 4.0}
 
 #: Lane -> the fraction of the jobs, and their tenants.
-MIX = {"critical": (0.15, [""]), "normal": (0.4, ["", "ann", "bob"]), "batch": (0.45, ["", "ann", "bob", "eve"])}
+MIX = {"critical": (0.1, [""]), "normal": (0.3, ["", "ann", "bob"]), "batch": (0.6, ["", "ann", "bob", "eve"])}
 
 #: Characters of a prompt, at least and at most: 400 tokens on average. Fewer arrive than the budgets let through.
 CHARACTERS, LOAD = (400, 2_800), 0.97
 
-#: Seconds of a budget's rate that wait in `batch` to begin with; of jobs that teach what a call costs; a deadline.
-BACKLOG_S, WARM_S, DEADLINE_S = 12.0, 12.0, 120.0
+#: Seconds of a budget's rate that wait in `batch` to begin with; of arrivals before the first question; a deadline.
+BACKLOG_S, WARM_S, DEADLINE_S = 25.0, 20.0, 120.0
+
+#: Seconds between two looks at the API's log.
+LOOK_EVERY = 2.0
 
 #: A prediction is good within this factor, or within that many seconds: nobody sees the difference.
 FACTOR, MOMENT_S = 1.5, 0.1
@@ -49,6 +52,7 @@ class Told(NamedTuple):
 
     number: int
     lane: str
+    model: str
     at: float
     state: str
     expected_s: float | None
@@ -97,22 +101,22 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for lane, model in mix.arrivals(rate, arguments.jobs / rate):
             number, task_id = mix.submit(lane, model)
             said = client.explain(task_id)
-            told.append(Told(number, lane, time.time(), said["state"], said["expected_s"]))
-        began = _began(rig, {each.number for each in told})
+            told.append(Told(number, lane, model, time.time(), said["state"], said["expected_s"]))
+        began = _began(rig, mix, rate, {each.number for each in told})
     return figures_of(told, began)
 
 
-def _began(rig: Rig, numbers: set[int]) -> dict[int, float]:
-    """Return when each call began, once all have."""
+def _began(rig: Rig, mix: Mix, rate: float, numbers: set[int]) -> dict[int, float]:
+    """Return when each call began, once all have; until then others come as before."""
     end = time.monotonic() + DEADLINE_S
     while True:
-        calls = reversed(rig.calls())
-        began = {int(call["user_id"]): call["arrived"] for call in calls if call["user_id"]}
+        for lane, model in mix.arrivals(rate, LOOK_EVERY):
+            mix.submit(lane, model)
+        began = {int(call["user_id"]): call["arrived"] for call in reversed(rig.calls()) if call["user_id"]}
         if numbers <= began.keys():
             return began
         if time.monotonic() > end:
             raise SystemExit(f"{len(numbers - began.keys())} jobs were never called")
-        time.sleep(1)
 
 
 def figures_of(told: list[Told], began: dict[int, float]) -> dict[str, Any]:
@@ -126,9 +130,7 @@ def _figures(rows: list[tuple[Told, float]]) -> dict[str, Any]:
     if not rows:
         return {"jobs": 0}
     good = [_is_good(each.expected_s, waited) for each, waited in rows]
-    long = sorted(
-        each.expected_s / waited for each, waited in rows if waited > 1 and each.expected_s is not None
-    )
+    long = sorted(each.expected_s / waited for each, waited in rows if waited > 1 and each.expected_s is not None)
     tenths = [round(at, 2) for at in statistics.quantiles(long, n=10)] if len(long) > 1 else []
     return {
         "jobs": len(rows),
@@ -150,9 +152,11 @@ def _is_good(expected: float | None, waited: float) -> bool:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=600, help="that are asked about; those that leave at once do not count")
+    parser.add_argument(
+        "--jobs", type=int, default=1000, help="that are asked about; those that leave at once do not count"
+    )
     parser.add_argument("--latency", type=float, default=1.0, help="seconds of a call")
-    parser.add_argument("--slots", type=int, default=10, help="of each of the four workers")
+    parser.add_argument("--slots", type=int, default=16, help="of each of the four workers")
     parser.add_argument("--rate", type=float, default=0.0, help="jobs a second that can be served; 0: by the limits")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()

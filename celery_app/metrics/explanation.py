@@ -11,9 +11,10 @@ from celery_app.client.cancelling import id_of
 from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.control import controls_of, pauses_of
 from celery_app.keys import CONTROLS, SHUT
-from celery_app.metrics.forecast import CALLS_WINDOW, expected_s
+from celery_app.metrics.distribution import CALLS
 from celery_app.metrics.reasons import in_words, job_reasons
 from celery_app.metrics.shortage import Shortage, explain_arguments
+from celery_app.metrics.slots import USUAL_CALL
 from celery_app.metrics.store import RECALL, activities, ask
 from celery_app.results import backend_of
 from celery_app.scheduler.scripts import EXPLAIN
@@ -21,15 +22,19 @@ from celery_app.script import run_together
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from redis.client import Pipeline
 
     from celery_app.metrics.reasons import Reason
-    from celery_app.metrics.store import LaneActivity
+    from celery_app.metrics.slots import USUAL_CALL
+from celery_app.metrics.store import LaneActivity
 
 #: Seconds: nothing here is read from the waits of the last minutes, so as little of them is read as there can be.
 _NO_WAITS = 1
+
+#: Seconds that the length of a call is taken from.
+CALLS_WINDOW = 60.0
+
+_US_PER_S, _MS_PER_S = 1_000_000, 1_000
 
 
 class Explanation(TypedDict):
@@ -63,14 +68,16 @@ def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason],
     names = [lane.name for lane in lanes]
 
     def fill(pipe: Pipeline) -> None:
-        EXPLAIN.add_to(pipe, (), explain_arguments(prefix, lanes, task_id))
         pipe.hgetall(SHUT.of(prefix))
         pipe.hgetall(CONTROLS.of(prefix))
         pipe.time()
         ask(pipe, prefix, names, CALLS_WINDOW, _NO_WAITS)
 
     with broker_errors(app):
-        rows, shut_fields, controls, (now, _), *rest = run_together(redis_client(app), (EXPLAIN, RECALL), fill)
+        client = redis_client(app)
+        shut_fields, controls, (now, _), *rest = run_together(client, (RECALL,), fill)
+        call_s = [_call_s(lane) for lane in activities(names, rest).values()]
+        rows = EXPLAIN.run(client, (), explain_arguments(prefix, lanes, task_id, call_s))
         if not rows:
             state = backend_of(app).get_state(task_id)
             known = "ended" if state in READY_STATES else "unknown" if state == PENDING else state.lower()
@@ -83,11 +90,10 @@ def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason],
     shut = shut_of(shut_fields, found.lane, now)
     pauses = pauses_of(controls_of(controls, now), found.lane)
     reasons = job_reasons(found, shut, [each for each in pauses if each.is_for(found.model)])
-    happened = activities(names, rest).values()
-    return explanation_of(found, reasons, happened), reasons, found
+    return explanation_of(found, reasons), reasons, found
 
 
-def explanation_of(found: Shortage, reasons: list[Reason], happened: Iterable[LaneActivity]) -> Explanation:
+def explanation_of(found: Shortage, reasons: list[Reason]) -> Explanation:
     """Return what is told of a job that is known."""
     return Explanation(
         state=found.state,
@@ -95,5 +101,18 @@ def explanation_of(found: Shortage, reasons: list[Reason], happened: Iterable[La
         position=found.place if found.state == "queued" else None,
         of=found.depth,
         waiting_for=in_words(reasons),
-        expected_s=expected_s(found, happened),
+        expected_s=_expected(found),
     )
+
+
+def _expected(found: Shortage) -> float | None:
+    if found.state == "scheduled":
+        return found.due_ms / _MS_PER_S
+    if found.state != "queued" or not found.has_worker or found.expected_us < 0:
+        return None
+    return found.expected_us / _US_PER_S
+
+
+def _call_s(lane: LaneActivity) -> float:
+    """Return the seconds that a call takes: a slot is busy for so long."""
+    return CALLS.mean(lane.counts) or CALLS.mean(lane.totals) or USUAL_CALL

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from celery_app.lanes import Lane
 
 _US_PER_S = 1_000_000
@@ -31,9 +33,7 @@ class Shortage(NamedTuple):
         due_ms: until its time has come.
         has_worker: whether one serves the lane.
         place: the job's among those of its lane and model, from 1; 0: it is not queued.
-        allowed_us: until its budget lets it go, and whoever has closed it opens it; -1: nobody knows.
-        before: jobs that wait for slots, too, and go before it; -1: slots are not what is short.
-        slots: of each lane, the busy slots that may be next for the job.
+        expected_us: until it leaves, if all goes on as it does; -1: nobody knows.
     """
 
     lane: str
@@ -45,16 +45,14 @@ class Shortage(NamedTuple):
     due_ms: int
     has_worker: bool
     place: int
-    allowed_us: int
-    before: int
-    slots: tuple[float, ...]
+    expected_us: int
 
     @classmethod
     def of(cls, row: list[Any]) -> Shortage:
         """Read a row."""
-        lane, state, short, model, wait, depth, due, has_worker, *place, slots = row
+        lane, state, short, model, wait, depth, due, has_worker, place, expected = row
         words = (word.decode() for word in (lane, state, short, model))
-        return cls(*words, wait, depth, due, bool(has_worker), *place, tuple(map(float, slots)))
+        return cls(*words, wait, depth, due, bool(has_worker), place, expected)
 
     @property
     def words(self) -> str | None:
@@ -65,9 +63,11 @@ class Shortage(NamedTuple):
         return f"the budget{model}: {DIMENSIONS[self.short]}, {self.wait_us / _US_PER_S:.1f} s"
 
 
-def explain_arguments(prefix: str, lanes: tuple[Lane, ...], task_id: str = "") -> list[Any]:
-    """Return ARGV of the script: for a job, or for the heads of all lanes."""
-    return [prefix, task_id, *lane_arguments(lanes)]
+def explain_arguments(
+    prefix: str, lanes: tuple[Lane, ...], task_id: str = "", call_s: Iterable[float] = ()
+) -> list[Any]:
+    """Return ARGV of the script: for a job, with the seconds that a call of each lane takes, or for the lanes' heads."""
+    return [prefix, task_id, " ".join(map(str, call_s)), *lane_arguments(lanes)]
 
 
 def lane_arguments(lanes: tuple[Lane, ...]) -> list[Any]:

@@ -12,7 +12,6 @@ from celery_app.lanes import BATCH, LANES
 from celery_app.metrics.explanation import Explanation, explanation_of
 from celery_app.metrics.reasons import job_reasons
 from celery_app.metrics.shortage import Shortage, explain_arguments
-from celery_app.metrics.store import LaneActivity
 from celery_app.scheduler.scripts import EXPLAIN
 from celery_app.settings import Limits
 
@@ -28,10 +27,9 @@ def budget(model: str = "m", rpm: int | None = 60) -> Budget:
 def explained(scheduler: Scheduler, name: str) -> Explanation:
     """Explain a job to somebody who knows that a worker serves batch."""
     scheduler.raw.zadd("lanes:workers:batch", {"worker": 1e15})
-    (row,) = EXPLAIN.run(scheduler.client, (), explain_arguments("", LANES, name))
+    (row,) = EXPLAIN.run(scheduler.client, (), explain_arguments("", LANES, name, [1.0] * len(LANES)))
     found = Shortage.of(row)
-    nothing = LaneActivity({}, {}, 60.0, {}, 0.0, 0.0)
-    return explanation_of(found, job_reasons(found, [], []), [nothing] * len(LANES))
+    return explanation_of(found, job_reasons(found, [], []))
 
 
 def seconds_until(scheduler: Scheduler, name: str) -> float:

@@ -3,20 +3,27 @@
 -- KEYS: none.
 -- ARGV[1] string: prefix of all keys
 -- ARGV[2] string: id of a job; '': of each lane, the head that waits for the shortest time
--- ARGV[3…] the lanes, as claim.lua has them
+-- ARGV[3] string: of each lane, most important first, seconds that a call takes, with spaces between; '' for the heads
+-- ARGV[4…] the lanes, as claim.lua has them
 --
 -- Returns for each, an array: lane, state (queued, scheduled, running, ended, dead), what is short (a dimension, calls,
 -- closed, paused, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), jobs in
--- the lane, ms until it is due, 1 if a worker serves the lane; then of a job its place among those of its model from 1, µs until
--- it may leave (-1: nobody knows), jobs before it that wait for slots, too (-1: slots are not short), and for each lane the busy slots
--- that may be next for it, as texts: see lib/forecast.lua. Nothing for a job that nobody knows.
+-- the lane, ms until it is due, 1 if a worker serves the lane; then of a job its place among those of its model from 1, and µs
+-- until it leaves if all goes on as it does (-1: nobody knows). Nothing for a job that nobody knows.
 
-local lanes = read_lanes(3)
+local lanes = read_lanes(4)
 
-local function row(lane, state, short, model, wait, due, ...)
-  local told = {...}
+local function row(lane, state, short, model, wait, due, place, expected)
   return {lane.name, state, short, model, math.ceil(wait), depth_of(lane.name), due, has_worker(lane) and 1 or 0,
-    told[1] or 0, told[2] or -1, told[3] or -1, told[4] or {}}
+    place or 0, expected or -1}
+end
+
+local function lengths()
+  local seconds = {}
+  for number in string.gmatch(ARGV[3], '%S+') do
+    seconds[#seconds + 1] = tonumber(number)
+  end
+  return seconds
 end
 
 -- Note at each head of a lane with a worker, or of the one that is named, what it waits for.
@@ -94,7 +101,7 @@ local function explain_job(task_id)
   if not head then
     return {row(lane, state, '', job.model, 0, 0)}
   end
-  return {row(lane, state, head.short or '', job.model, head.wait or 0, 0, forecast(lanes, head, job, waiters))}
+  return {row(lane, state, head.short or '', job.model, head.wait or 0, 0, forecast(lanes, head, job, waiters, lengths()))}
 end
 
 -- Whether a head may go before another one.

@@ -4,14 +4,19 @@
 -- and all that is queued in the lanes above. That is as fast as the limit says, less the fraction that the lanes above
 -- lately drew, since their jobs of the next minutes go first, too.
 --
--- By its slots: as many have to come free as jobs go before it. How fast they do, the slots that are busy now and the
--- length of a call say (Little's law, L = λ·W); the latter is in the metrics, so that is the caller's to divide.
+-- By its slots: as many have to come free as jobs go before it. They do at Σ Lᵢ/Sᵢ a second, where Lᵢ are busy for lane i and a
+-- call of it takes Sᵢ seconds (Little's law); those that end for the lanes above are theirs again.
+--
+-- While it waits, other tenants' jobs come that have their turns before it: so the wait is reckoned again, with those.
 
 -- Jobs of a lane's model that are read to know what they cost on average; tenants that are counted.
 local MOST_READ = 16
 
 -- What is left of a budget at least, and of slots, for a lane that others are before.
 local LEAST_LEFT = 0.05
+
+-- Times that the wait is reckoned.
+local ROUNDS = 5
 
 -- Milliseconds within which a free slot takes a job: one that may go and is there for longer finds none.
 local TAKEN_WITHIN = 100
@@ -27,8 +32,11 @@ local function read_some(line, most)
   return jobs
 end
 
--- What a job of a head's lane and model costs on average, and how many there are.
+-- What a job of a head's lane and model costs on average.
 local function usual(head)
+  if head.usual then
+    return head.usual
+  end
   local tenants = redis.call('ZRANGE', tenants_key(head.lane.name, head.model), 0, MOST_READ - 1)
   local sum, jobs = {requests = 0, input_tokens = 0, output_tokens = 0}, 0
   for _, tenant in ipairs(tenants) do
@@ -43,7 +51,14 @@ local function usual(head)
   for dimension in pairs(sum) do
     sum[dimension] = jobs > 0 and sum[dimension] / jobs or 0
   end
+  head.usual = sum
   return sum
+end
+
+-- How many jobs there are of a head's lane and model.
+local function number_behind(head)
+  head.jobs = head.jobs or jobs_of(head.lane.name, head.model, MOST_READ)
+  return head.jobs
 end
 
 local function usual_seconds(head)
@@ -74,7 +89,7 @@ local function need_before(lanes, head, waiters, before)
   local ahead = {requests = 0, input_tokens = 0, output_tokens = 0, calls = 0}
   for _, lane in ipairs(lanes) do
     for model, other in pairs(lane.rank <= head.lane.rank and has_worker(lane) and lane.heads or {}) do
-      local jobs = lane == head.lane and (before[model] or 0) or jobs_of(lane.name, model, MOST_READ)
+      local jobs = lane == head.lane and (before[model] or 0) or number_behind(other)
       if other.budget and other.budget.name == head.budget.name and not other.pause and jobs > 0 then
         add_need(ahead, other.budget, usual(other), jobs)
       end
@@ -147,28 +162,6 @@ local function until_budget(lanes, head, cost, ahead, busy, opens)
   return opens + math.max(longest / left, until_call(head, ahead, busy))
 end
 
--- Of the jobs before one, those that wait for nothing but a slot; -1: none does for long, so slots are not what is short.
-local function short_of_slots(lanes, head, job)
-  local function may_go(other)
-    return other.wait == 0 and not other.pause
-  end
-  local jobs, longest = 0, 0
-  for _, lane in ipairs(lanes) do
-    if lane.rank <= head.lane.rank and has_worker(lane) then
-      local models, seconds = turn_takers(lane, function(other)
-        return may_go(other) or other == head
-      end)
-      local before = lane == head.lane and jobs_before(lane, job, models, seconds) or {}
-      for _, model in ipairs(models) do
-        local other = lane.heads[model]
-        jobs = jobs + (lane == head.lane and before[model] or jobs_of(lane.name, model, MOST_READ))
-        longest = math.max(longest, may_go(other) and NOW - other.job.submitted or 0)
-      end
-    end
-  end
-  return longest > TAKEN_WITHIN and jobs or -1
-end
-
 -- Microseconds until a job may leave, as far as its budget and those who open things tell; nil: nobody knows.
 -- before: model -> jobs of its lane that go before it.
 local function until_allowed(lanes, head, job, before, waiters, busy)
@@ -187,18 +180,62 @@ local function until_allowed(lanes, head, job, before, waiters, busy)
   return math.max(wait, until_budget(lanes, head, cost, need_before(lanes, head, waiters, before), busy, opens))
 end
 
--- For a job and the head of its lane and model: its place from 1, µs until it may leave (-1: nobody knows), the jobs that go before it
--- into slots (-1: slots are not what is short), and for each lane the busy slots whose end it, too, waits for.
-local function forecast(lanes, head, job, waiters)
-  local lane = head.lane
-  local models, seconds = turn_takers(lane, function(other)
-    local is_of_same = head.budget and other.budget and other.budget.name == head.budget.name
-    return other == head or is_of_same and not other.pause
+local function may_go(head)
+  return head.wait == 0 and not head.pause
+end
+
+-- The models of a lane whose jobs go into slots before a job's own, of a lane and model.
+local function free_models(lane, own)
+  return turn_takers(lane, function(head)
+    return may_go(head) or head == own
   end)
-  local before, busy = jobs_before(lane, job, models, seconds), busy_beside(lanes, lane)
-  local allowed, slots = until_allowed(lanes, head, job, before, waiters, busy), {}
-  for rank, number in ipairs(busy) do
-    slots[rank] = text_of(rank >= lane.rank and number or 0)
+end
+
+-- Whether slots are short: a job of this lane or one above may go, and no slot has taken it.
+local function are_slots_short(lanes, lane)
+  for _, other in ipairs(lanes) do
+    for _, head in pairs(other.rank <= lane.rank and has_worker(other) and other.heads or {}) do
+      if may_go(head) and NOW - head.job.submitted > TAKEN_WITHIN then
+        return true
+      end
+    end
   end
-  return 1 + math.floor(before[head.model]), allowed and math.ceil(allowed) or -1, math.floor(short_of_slots(lanes, head, job)), slots
+  return false
+end
+
+-- Microseconds until a slot is free for a job, as fast as they come free; nil: none is busy. lengths: seconds of a call, by lane;
+-- before: model -> jobs of its own lane.
+local function until_slot(lanes, lane, before, busy, lengths)
+  local jobs, free = 1, 0
+  for rank, other in ipairs(lanes) do
+    free = free + (rank >= lane.rank and busy[rank] / lengths[rank] or 0)
+    for model, head in pairs(rank <= lane.rank and has_worker(other) and other.heads or {}) do
+      jobs = jobs + (other == lane and (before[model] or 0) or other ~= lane and may_go(head) and number_behind(head) or 0)
+    end
+  end
+  return free > 0 and jobs / free * SECOND or nil
+end
+
+-- Whether the jobs of a head take turns with those of another: they draw on the same budget.
+local function shares_budget(head, other)
+  return head == other or head.budget and other.budget and other.budget.name == head.budget.name and not other.pause
+end
+
+-- For a job and the head of its lane and model: its place from 1, and µs until it leaves; -1: nobody knows.
+local function forecast(lanes, head, job, waiters, lengths)
+  local lane, busy, wait = head.lane, busy_beside(lanes, head.lane), 0
+  local by_budget = jobs_before(lane, job, turn_takers(lane, function(other)
+    return shares_budget(head, other)
+  end))
+  local by_slot = are_slots_short(lanes, lane) and jobs_before(lane, job, free_models(lane, head))
+  local place = 1 + math.floor(by_budget(0)[head.model])
+  for _ = 1, ROUNDS do
+    local allowed = until_allowed(lanes, head, job, by_budget(wait / SECOND), waiters, busy)
+    local slot = by_slot and until_slot(lanes, lane, by_slot(wait / SECOND), busy, lengths) or not by_slot and 0
+    if not (allowed and slot) then
+      return place, -1
+    end
+    wait = math.max(allowed, slot)
+  end
+  return place, math.ceil(wait)
 end

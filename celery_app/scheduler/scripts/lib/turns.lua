@@ -12,17 +12,21 @@ local function before_in(lane, model, tenant, place)
   return redis.call('ZCOUNT', line, '-inf', '(' .. string.format('%.0f', place))
 end
 
--- Of so many jobs of a tenant, those whose turn comes before `turn`; seconds: of the budget that each takes.
-local function gone_before(lane, tenant, jobs, seconds, turn, first_of_same)
-  local turns = (turn - start_tag(lane.name, tenant)) * weight_of(tenant) / seconds
-  local whole = math.floor(turns + 0.5)
-  if math.abs(turns - whole) < SAME then
-    turns = whole + (first_of_same and 1 or 0)
-  end
-  return math.max(0, math.min(jobs, math.ceil(turns)))
+-- Jobs a second that come into a line: those behind its oldest one, since that came, or behind a later one where that is fewer, since
+-- what somebody dropped at once does not go on. Nothing that is known is younger than a second.
+local LATER, LEAST_AGE_MS = 4, 1000
+
+local function rate_behind(line, behind)
+  local job = read_job(redis.call('ZRANGE', line, -behind - 1, -behind - 1)[1])
+  return job and behind / math.max(LEAST_AGE_MS, NOW - job.submitted) * 1000 or 0
 end
 
--- model -> tenant -> jobs, of the other tenants; and by how much more there are than were looked into.
+local function rate_of(line, jobs)
+  local all, late = jobs - 1, math.ceil((jobs - 1) / LATER)
+  return all > 0 and math.min(rate_behind(line, all), rate_behind(line, late)) or 0
+end
+
+-- tenant -> model -> its jobs and how many come a second, of the other tenants; and by how much more there are than were looked into.
 local function rivals_of(job, models)
   local rivals, all, looked_into = {}, 0, 0
   for _, model in ipairs(models) do
@@ -31,34 +35,56 @@ local function rivals_of(job, models)
     for _, tenant in ipairs(redis.call('ZRANGE', tenants, 0, math.ceil(MOST_RIVALS / #models) - 1)) do
       looked_into = looked_into + 1
       if tenant ~= job.tenant then
+        local line = line_key({lane = job.lane, model = model, tenant = tenant})
+        local jobs = redis.call('ZCARD', line)
         rivals[tenant] = rivals[tenant] or {}
-        rivals[tenant][model] = redis.call('ZCARD', line_key({lane = job.lane, model = model, tenant = tenant}))
+        rivals[tenant][model] = jobs > 0 and {jobs = jobs, rate = rate_of(line, jobs)} or nil
       end
     end
   end
   return rivals, looked_into > 0 and math.max(1, all / looked_into) or 1
 end
 
--- model -> jobs of the lane that go before a job. models: those whose jobs take turns with it, its own among them; seconds: of
--- the budget, of a job of each.
+-- Of so many jobs of a tenant, those whose turn comes before `turn`; seconds: of the budget that each takes.
+local function gone_before(lane, tenant, jobs, seconds, turn, is_first)
+  local turns = (turn - start_tag(lane.name, tenant)) * weight_of(tenant) / seconds
+  local whole = math.floor(turns + 0.5)
+  if math.abs(turns - whole) < SAME then
+    turns = whole + (is_first and 1 or 0)
+  end
+  return math.max(0, math.min(jobs, math.ceil(turns)))
+end
+
+-- Add to `before` the jobs of a tenant that go before; wait: seconds in which others come.
+local function add_rival(before, lane, tenant, lines, more, seconds, turn, is_first, wait)
+  local jobs, taken = 0, 0
+  for model, line in pairs(lines) do
+    local number = line.jobs + line.rate * wait
+    jobs, taken = jobs + number, taken + number * seconds[model]
+  end
+  local gone = jobs > 0 and gone_before(lane, tenant, jobs, taken / jobs, turn, is_first) or 0
+  for model, line in pairs(lines) do
+    before[model] = before[model] + more * gone * (line.jobs + line.rate * wait) / jobs
+  end
+end
+
+-- A function of the seconds that a job waits, which returns model -> jobs of its lane that go before it by then. models: those whose jobs
+-- take turns with it, its own among them; seconds: of the budget, of a job of each.
 local function jobs_before(lane, job, models, seconds)
-  local place, before, turn = job.step * STEP + job.number, {}, start_tag(lane.name, job.tenant)
+  local place, own, turn = job.step * STEP + job.number, {}, start_tag(lane.name, job.tenant)
   for _, model in ipairs(models) do
-    before[model] = before_in(lane, model, job.tenant, place)
-    turn = turn + before[model] * seconds[model] / weight_of(job.tenant)
+    own[model] = before_in(lane, model, job.tenant, place)
+    turn = turn + own[model] * seconds[model] / weight_of(job.tenant)
   end
   local rivals, more = rivals_of(job, models)
-  for tenant, lines in pairs(rivals) do
-    local jobs, taken = 0, 0
-    for model, number in pairs(lines) do
-      jobs, taken = jobs + number, taken + number * seconds[model]
+  return function(wait)
+    local before = {}
+    for model, jobs in pairs(own) do
+      before[model] = jobs
     end
-    if jobs > 0 then
-      local gone = gone_before(lane, tenant, jobs, taken / jobs, turn, tenant < job.tenant)
-      for model, number in pairs(lines) do
-        before[model] = before[model] + more * gone * number / jobs
-      end
+    for tenant, lines in pairs(rivals) do
+      add_rival(before, lane, tenant, lines, more, seconds, turn, tenant < job.tenant, wait)
     end
+    return before
   end
-  return before
 end
