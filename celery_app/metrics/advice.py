@@ -78,7 +78,7 @@ class Adviser:
 
     def _on_slots(self, lane: str) -> str:
         happened, wanted = self._found.lanes[lane].happened, self._wanted[lane]
-        p99 = quantile(happened.waits, 0.99)
+        p99 = quantile(happened.waits.buckets, 0.99)
         seen = f"{lane} p99 {p99 * _MS_PER_S:,.0f} ms, " if p99 is not None else ""
         target = f"{seen}target {TARGETS[lane] * _MS_PER_S:,.0f} ms: "
         if not wanted:
