@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Seconds that a call takes, and by how much more or less.
-LATENCY, JITTER = 0.5, 0.3
+LATENCY, JITTER = 0.8, 0.5
 
 #: Lane -> fraction of the jobs; each bursts now and then, so that it has waits to tell.
 MIX = {"critical": 0.2, "normal": 0.3, "batch": 0.5}
@@ -164,8 +164,8 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=5_000)
-    parser.add_argument("--rate", type=float, default=50.0, help="jobs a second that are submitted")
-    parser.add_argument("--slots", type=int, default=8, help="of each of the four workers")
+    parser.add_argument("--rate", type=float, default=60.0, help="jobs a second that are submitted")
+    parser.add_argument("--slots", type=int, default=14, help="of each of the four workers")
     parser.add_argument("--looks", type=int, default=20, help="at the depth and the throughput")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
