@@ -35,7 +35,7 @@ MIX = {"critical": 0.2, "normal": 0.3, "batch": 0.5}
 #: Jobs of a lane that come at once.
 BURST = 40
 
-#: Seconds that the throughput is taken from; workers write their figures once a second, so a look may lag behind by one.
+#: Seconds that the throughput is taken from, of which a look may miss the last: workers write once a second. A deadline.
 MINUTE, DEADLINE_S = 60.0, 150.0
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
