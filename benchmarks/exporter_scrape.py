@@ -1,6 +1,6 @@
-"""How long a look takes with 1,000,000 jobs of 1,000 tenants queued: a scrape of the exporter, `lanes status`, and a job's forecast.
+"""How long a look takes with 1,000,000 jobs of 1,000 tenants queued: a scrape, `lanes status`, and a job's forecast.
 
-A look's own time, `ms`, is that of the machine, too; what it takes of the processor, here and in Redis, is not. Needs the
+The quantiles say how long somebody waits for it; `busy`, what it takes of the processor, here and in Redis. Needs the
 extra `exporter`.
 """
 

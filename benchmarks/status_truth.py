@@ -1,7 +1,7 @@
 """Whether `lanes status` tells the truth: its figures against what the simulated API has noted of each call.
 
 5,000 jobs of all lanes, four workers. When a job was submitted is noted here, by its number, which the API notes, too:
-so its wait is from then until its call arrived there, and the API itself knows how long the call took and how many ended.
+so its wait is from then until its call arrived there, and the API knows how long the call took and how many ended.
 Needs the extra `embedded`.
 """
 
@@ -35,7 +35,7 @@ MIX = {"critical": 0.2, "normal": 0.3, "batch": 0.5}
 #: Jobs of a lane that come at once.
 BURST = 40
 
-#: Seconds that the throughput is taken from, of which a look may miss the last: workers write once a second. A deadline.
+#: Seconds that the throughput is taken from, of which a look may miss the last: workers write once a second.
 MINUTE, DEADLINE_S = 60.0, 150.0
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
     from celery_app.metrics.reasons import Reason
-    from celery_app.metrics.slots import USUAL_CALL
-from celery_app.metrics.store import LaneActivity
+    from celery_app.metrics.store import LaneActivity
 
 #: Seconds: nothing here is read from the waits of the last minutes, so as little of them is read as there can be.
 _NO_WAITS = 1

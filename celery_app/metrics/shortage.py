@@ -51,8 +51,8 @@ class Shortage(NamedTuple):
     def of(cls, row: list[Any]) -> Shortage:
         """Read a row."""
         lane, state, short, model, wait, depth, due, has_worker, place, expected = row
-        words = (word.decode() for word in (lane, state, short, model))
-        return cls(*words, wait, depth, due, bool(has_worker), place, expected)
+        lane, state, short, model = (word.decode() for word in (lane, state, short, model))
+        return cls(lane, state, short, model, wait, depth, due, bool(has_worker), place, expected)
 
     @property
     def words(self) -> str | None:
@@ -66,7 +66,7 @@ class Shortage(NamedTuple):
 def explain_arguments(
     prefix: str, lanes: tuple[Lane, ...], task_id: str = "", call_s: Iterable[float] = ()
 ) -> list[Any]:
-    """Return ARGV of the script: for a job, with the seconds that a call of each lane takes, or for the lanes' heads."""
+    """Return ARGV of the script: for a job, with the seconds of a call of each lane, or for the lanes' heads."""
     return [prefix, task_id, " ".join(map(str, call_s)), *lane_arguments(lanes)]
 
 

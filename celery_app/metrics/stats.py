@@ -37,7 +37,8 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
         ``returning`` and ``dead`` (jobs), ``oldest_s`` (age of the oldest queued job; None if there is none or it does
         not say), ``processed``, ``failed`` and ``limited`` (in total; 429 answers), ``throughput_per_min`` (processed
         in the last minute), ``wait_ms`` (``avg``, ``p50``, ``p95``, ``p99``, ``max``, from submission to the call
-        leaving; None where no call left in the window), ``call_ms`` (the same of how long calls took) and ``waiting_for`` (in words; None: nothing but a slot).
+        leaving; None where no call left in the window), ``call_ms`` (the same of how long calls took) and
+        ``waiting_for`` (in words; None: nothing but a slot).
 
     Raises:
         BrokerUnreachable: if no broker answers.

@@ -1,7 +1,7 @@
 -- Library (uses lines, heads): who goes before a job of the same lane, as its tenants take turns.
 
 -- Lines of other tenants that are looked into; of more, as many jobs are taken to be in each of the others.
-local MOST_RIVALS = 64
+local MOST_RIVALS = 32
 
 -- Turns that differ by less are the same: they are sums of fractions.
 local SAME = 1e-9
@@ -26,7 +26,8 @@ local function rate_of(line, jobs)
   return all > 0 and math.min(rate_behind(line, all), rate_behind(line, late)) or 0
 end
 
--- tenant -> model -> its jobs and how many come a second, of the other tenants; and by how much more there are than were looked into.
+-- tenant -> its start tag, its weight and its lines by model, each with its jobs and how many come a second: of the other tenants.
+-- And by how much more there are than were looked into.
 local function rivals_of(job, models)
   local rivals, all, looked_into = {}, 0, 0
   for _, model in ipairs(models) do
@@ -37,8 +38,8 @@ local function rivals_of(job, models)
       if tenant ~= job.tenant then
         local line = line_key({lane = job.lane, model = model, tenant = tenant})
         local jobs = redis.call('ZCARD', line)
-        rivals[tenant] = rivals[tenant] or {}
-        rivals[tenant][model] = jobs > 0 and {jobs = jobs, rate = rate_of(line, jobs)} or nil
+        rivals[tenant] = rivals[tenant] or {start = start_tag(job.lane, tenant), weight = weight_of(tenant), lines = {}}
+        rivals[tenant].lines[model] = jobs > 0 and {jobs = jobs, rate = rate_of(line, jobs)} or nil
       end
     end
   end
@@ -46,8 +47,8 @@ local function rivals_of(job, models)
 end
 
 -- Of so many jobs of a tenant, those whose turn comes before `turn`; seconds: of the budget that each takes.
-local function gone_before(lane, tenant, jobs, seconds, turn, is_first)
-  local turns = (turn - start_tag(lane.name, tenant)) * weight_of(tenant) / seconds
+local function gone_before(rival, jobs, seconds, turn, is_first)
+  local turns = (turn - rival.start) * rival.weight / seconds
   local whole = math.floor(turns + 0.5)
   if math.abs(turns - whole) < SAME then
     turns = whole + (is_first and 1 or 0)
@@ -56,14 +57,14 @@ local function gone_before(lane, tenant, jobs, seconds, turn, is_first)
 end
 
 -- Add to `before` the jobs of a tenant that go before; wait: seconds in which others come.
-local function add_rival(before, lane, tenant, lines, more, seconds, turn, is_first, wait)
+local function add_rival(before, rival, more, seconds, turn, is_first, wait)
   local jobs, taken = 0, 0
-  for model, line in pairs(lines) do
+  for model, line in pairs(rival.lines) do
     local number = line.jobs + line.rate * wait
     jobs, taken = jobs + number, taken + number * seconds[model]
   end
-  local gone = jobs > 0 and gone_before(lane, tenant, jobs, taken / jobs, turn, is_first) or 0
-  for model, line in pairs(lines) do
+  local gone = jobs > 0 and gone_before(rival, jobs, taken / jobs, turn, is_first) or 0
+  for model, line in pairs(rival.lines) do
     before[model] = before[model] + more * gone * (line.jobs + line.rate * wait) / jobs
   end
 end
@@ -82,8 +83,8 @@ local function jobs_before(lane, job, models, seconds)
     for model, jobs in pairs(own) do
       before[model] = jobs
     end
-    for tenant, lines in pairs(rivals) do
-      add_rival(before, lane, tenant, lines, more, seconds, turn, tenant < job.tenant, wait)
+    for tenant, rival in pairs(rivals) do
+      add_rival(before, rival, more, seconds, turn, tenant < job.tenant, wait)
     end
     return before
   end
