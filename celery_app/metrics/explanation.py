@@ -86,7 +86,7 @@ def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason],
                 None,
             )
     found = Shortage.of(rows[0])
-    shut = shut_of(shut_fields, found.lane, now)
+    shut = shut_of(shut_fields, found.lane, now, found.model)
     pauses = pauses_of(controls_of(controls, now), found.lane)
     reasons = job_reasons(found, shut, [each for each in pauses if each.is_for(found.model)])
     return explanation_of(found, reasons), reasons, found

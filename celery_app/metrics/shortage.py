@@ -20,13 +20,17 @@ DIMENSIONS = {
 }
 
 
+#: What is short where the API has answered 529, or nobody: it gets fewer requests for a while.
+OVERLOADED = "overloaded"
+
+
 class Shortage(NamedTuple):
     """One row of the script's reply.
 
     Attributes:
         lane: whose job it is.
         state: queued, scheduled, running, ended, dead; empty: the lane has none.
-        short: a dimension of the budget, ``calls``, ``closed``, ``paused``; empty: nothing but a slot.
+        short: a dimension of the budget, ``calls``, ``overloaded``, ``closed``, ``paused``; empty: nothing but a slot.
         model: that the job calls.
         wait_us: until the first of its lane and model may go.
         depth: jobs in the lane.
@@ -57,9 +61,11 @@ class Shortage(NamedTuple):
     @property
     def words(self) -> str | None:
         """What the budget is short of; None: nothing, or the API has shut it."""
+        model = f" of {self.model}" if self.model else ""
+        if self.short == OVERLOADED:
+            return f"the API, which is overloaded: calls{model} go slowly for a while, {self.wait_us / _US_PER_S:.1f} s"
         if self.short not in DIMENSIONS:
             return None
-        model = f" of {self.model}" if self.model else ""
         return f"the budget{model}: {DIMENSIONS[self.short]}, {self.wait_us / _US_PER_S:.1f} s"
 
 

@@ -7,7 +7,7 @@
 -- ARGV[4…] the lanes, as claim.lua has them
 --
 -- Returns for each, an array: lane, state (queued, scheduled, running, ended, dead), what is short (a dimension, calls,
--- closed, paused, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), jobs in
+-- overloaded, closed, paused, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), jobs in
 -- the lane, ms until it is due, 1 if a worker serves the lane; then of a job its place among those of its model from 1, and µs
 -- until it leaves if all goes on as it does (-1: nobody knows). Nothing for a job that nobody knows.
 
@@ -26,11 +26,17 @@ local function lengths()
   return seconds
 end
 
+-- What a head is short of: of requests, too, where the API is overloaded and all go slowly for a while, whatever the limit.
+local function shortage_of(head, short)
+  local slowed = short == 'requests' and head.budget.state.overload_rate
+  return slowed and slowed <= head.budget.buckets.requests.rate and 'overloaded' or short
+end
+
 -- Note at each head of a lane with a worker, or of the one that is named, what it waits for.
 local function note_waits(waiters, only)
   walk(lanes, waiters, function(head, wait, short)
     if not head.slot and (not only or head.lane == only) then
-      head.wait, head.short = wait, wait > 0 and short or ''
+      head.wait, head.short = wait, wait > 0 and shortage_of(head, short) or ''
     end
     return false
   end)
