@@ -1,7 +1,7 @@
 """How soon what an operator changes holds for all workers: limits and a pause, by what the simulated API has noted.
 
-Four workers work off a backlog of `batch`. Its limit is lowered and raised, then the lane is paused and resumed. What is
-counted came half a second after the change, or later. Needs the extra `embedded`.
+Four workers work off a backlog of `batch`. Its limit is lowered and raised, then the lane is paused and resumed. What
+is counted came half a second after the change, or later. Needs the extra `embedded`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the metrics cost: a worker's throughput while it counts and while it does not, and a look at all lanes.
 
 One worker is told to count and not to count by turns, and works off a batch each time: so whatever else the machine
-does is shared fairly. Its throughput is bound by its processor, so what a job takes of that, and of the broker's, is the
-figure; seconds are told, too, but on a busy machine say nothing of 2 %. Needs the extra `embedded`.
+does is shared fairly. Its throughput is bound by its processor, so what a job takes of that, and of the broker's, is
+the figure; seconds are told, too, but on a busy machine say nothing of 2 %. Needs the extra `embedded`.
 """
 
 from __future__ import annotations

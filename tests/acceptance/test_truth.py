@@ -1,4 +1,4 @@
-"""What operators are told is so, by the simulated API's own notes: the benchmarks' figures against what they have to be."""
+"""What operators are told is so, by the simulated API's own notes: benchmarks against what they have to show."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import Rig, drop_jobs, fresh, params, rig, the_dead, wait_until
+from client_rig import Rig, drop_jobs, fresh, params, rig, the_dead
 from dead_rig import dead_rig, died, down
 
 from celery_app import controls
