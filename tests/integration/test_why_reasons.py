@@ -1,4 +1,4 @@
-"""Every reason for which a job waits, provoked for real, and what `lanes why` says of it: of its lane and of the job."""
+"""Every reason for which a job waits, provoked for real, and what `lanes why` says of its lane and of the job."""
 
 from __future__ import annotations
 
