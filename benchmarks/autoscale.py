@@ -196,9 +196,15 @@ class Day:
         for held in self.scheduler.claim(free, scripts, queues=(name,)):
             self.begin(name, held)
         look = self.clock.now + max(0.01, scripts.look_ms / 1000)
-        if scripts.look_ms >= 0 and not self.clock.now < self.looks.get(name, 0) <= look:
+        if scripts.look_ms >= 0 and look < self.looks.get(name, math.inf):
             self.looks[name] = look
-            self.at(look, lambda: self.claim(name))
+            self.at(look, lambda: self.look_again(name, look))
+
+    def look_again(self, name: str, look: float) -> None:
+        """Do what a lane's workers were told to, unless they were told to come earlier."""
+        if self.looks.get(name) == look:
+            del self.looks[name]
+            self.claim(name)
 
     def begin(self, name: str, held: Any) -> None:
         """Make a call."""

@@ -53,7 +53,9 @@ class World:
         self._random, self._free, self._look = random.Random(arguments.seed), arguments.slots, float("inf")
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        limits = {model: Limits() if arguments.no_limits else Limits(**LIMITS[each]) for model, each in FAMILIES.items()}
+        limits = {
+            model: Limits() if arguments.no_limits else Limits(**LIMITS[each]) for model, each in FAMILIES.items()
+        }
         self._budgets = {m: Budget(f"key:{FAMILIES[m]}", m, limits[m], LANES, sharers=NAMES) for m in RATES}
         self._rate = LOAD * (arguments.slots / CALL_S if arguments.no_limits else sum(RATES.values()))
         self._first, self._last = WARM_S, WARM_S + arguments.jobs / self._rate
@@ -110,9 +112,14 @@ class World:
             took = CALL_S * self._random.uniform(1 - SPREAD, 1 + SPREAD)
             self._at(self._clock.now + took, lambda held=held: self._end(held))  # type: ignore[misc]
         look = self._clock.now + max(LATE_S, self._worker.look_ms / 1000)
-        if self._worker.look_ms >= 0 and not self._clock.now < self._look <= look:
+        if self._worker.look_ms >= 0 and look < self._look:
             self._look = look
-            self._at(look, self._claim)
+            self._at(look, lambda: self._look_again(look))
+
+    def _look_again(self, look: float) -> None:
+        if self._look == look:
+            self._look = float("inf")
+            self._claim()
 
     def _end(self, held: Any) -> None:
         model, tokens = self._jobs[held.name]
@@ -132,7 +139,9 @@ def measure(arguments: argparse.Namespace) -> Any:
 
 def say(figures: Any) -> str:
     """Return a line for each lane, and for all."""
-    return "\n".join(f"{name:9}" + "".join(f" {f} {value}" for f, value in row.items()) for name, row in figures.items())
+    return "\n".join(
+        f"{name:9}" + "".join(f" {f} {value}" for f, value in row.items()) for name, row in figures.items()
+    )
 
 
 if __name__ == "__main__":
