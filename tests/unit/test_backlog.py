@@ -23,7 +23,7 @@ FREE, HELD, HALF = (0, b"1", b""), (1, b"0", b""), (1, b"0.5", b"")
 def look(now: float, queued: int, demand: tuple[int, bytes, bytes] = FREE) -> Look:
     """Return a look at a batch lane with jobs, whose calls nobody has timed yet."""
     lanes = {
-        lane.name: LaneLook(LaneStats(depth, None, 0, 0, 0), 1, NOTHING, NEVER)
+        lane.name: LaneLook(LaneStats(depth, None, 0, 0, 0), 1, 20, NOTHING, NEVER)
         for lane, depth in zip(LANES, (0, 0, queued), strict=True)
     }
     return Look(now, lanes, [], {}, [FREE, FREE, demand], None)

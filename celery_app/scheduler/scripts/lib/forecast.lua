@@ -119,11 +119,11 @@ end
 -- lane -> slots that are busy for it, as far as workers that serve `lane` have them.
 local function busy_beside(lanes, lane)
   local busy, own = {}, {}
-  for _, worker in ipairs(names_of(lane.name)) do
+  for _, worker in ipairs(workers_in(lane.name)) do
     own[worker] = true
   end
   for i, other in ipairs(lanes) do
-    local all, shared = names_of(other.name), 0
+    local all, shared = workers_in(other.name), 0
     for _, worker in ipairs(all) do
       shared = shared + (own[worker] and 1 or 0)
     end

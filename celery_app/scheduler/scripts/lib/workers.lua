@@ -31,7 +31,3 @@ end
 local function slots_in(name)
   return tonumber(string.match(name, ':(%d+)$') or '0')
 end
-
-local function names_of(lane)
-  return redis.call('ZRANGEBYSCORE', workers_key(lane), '(' .. string.format('%.0f', NOW - SIGN_LASTS), '+inf')
-end
