@@ -26,7 +26,7 @@ def look(now: float, queued: int, demand: tuple[int, bytes, bytes] = FREE) -> Lo
         lane.name: LaneLook(LaneStats(depth, None, 0, 0, 0), 1, 20, NOTHING, NEVER)
         for lane, depth in zip(LANES, (0, 0, queued), strict=True)
     }
-    return Look(now, lanes, [], {}, [FREE, FREE, demand], None)
+    return Look(now, lanes, 1, 20, [], {}, [FREE, FREE, demand], None, None)
 
 
 def wanted(*looks: Look) -> int:
