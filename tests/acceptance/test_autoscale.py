@@ -32,7 +32,6 @@ def test_no_worker_is_started_for_what_only_the_limit_holds_up() -> None:
     # All lanes, all day: as long as the API gets what the limit lets through, and a lane has no job of another model.
     assert slots["looks_while_only_the_limit_was_short"] > 100
     assert set(slots["pods_asked_for_then"].values()) == {0}
-    assert sum(depth["pods_asked_for_then"].values()) > most
     assert slots["drained_min"]["15 h"] <= 2 * TARGETS["batch"] / 60
     # The half hour in which the API answers nobody is one job in fifty.
     assert all(slots["wait_p95_s"][lane] <= 2 * TARGETS[lane] for lane in ("critical", "normal"))
