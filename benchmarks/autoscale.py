@@ -41,8 +41,8 @@ HOUR, DAY = 3600.0, 86_400.0
 NAMES = tuple(lane.name for lane in LANES)
 BY_NAME = {lane.name: lane for lane in LANES}
 
-#: Requests a minute for all lanes together.
-RPM = 90
+#: Requests a minute for all lanes together, and the fraction of them that is used.
+RPM, HEADROOM = 90, 0.98
 LIMITED = Budget("key:large", "large", Limits(rpm=RPM), LANES, sharers=NAMES)
 FREE = Budget("key:small", "small", Limits(), LANES, sharers=NAMES)
 
@@ -57,6 +57,9 @@ OUTAGE = (20.1, 20.6)
 
 #: Pods: slots of one, most of a lane; seconds from wanted to ready, and for which fewer have to be wanted.
 SLOTS, MOST, START_AFTER, CALM = 5, 60, 60.0, 300.0
+
+#: Fraction of the limit that is used where it is what is short; seconds that this is looked at.
+SHORT, SHORT_FOR = 0.95, 60.0
 
 #: Fewest pods of a lane, as in deploy/kubernetes.
 FEWEST = {"critical": 2, "normal": 1, "batch": 1}
@@ -108,14 +111,14 @@ class Pods:
 
     def __init__(self, fewest: int) -> None:
         """Begin with the fewest."""
-        self.ready = self._fewest = fewest
+        self.ready = self.asked = self._fewest = fewest
         self._wanted: deque[tuple[float, int]] = deque()
         self._started: deque[tuple[float, int]] = deque([(-START_AFTER, fewest)])
 
     def want(self, now: float, pods: int) -> None:
         """Take what the autoscaler wants."""
-        most = _kept(self._wanted, now, min(MOST, max(self._fewest, pods)), CALM, max)
-        self.ready = _kept(self._started, now, most, START_AFTER, min)
+        self.asked = _kept(self._wanted, now, min(MOST, max(self._fewest, pods)), CALM, max)
+        self.ready = _kept(self._started, now, self.asked, START_AFTER, min)
 
 
 def _kept(past: deque[tuple[float, int]], now: float, pods: int, seconds: float, best: Callable[..., int]) -> int:
@@ -148,6 +151,9 @@ class Day:
         self.waits: dict[str, list[float]] = defaultdict(list)
         self.wanted: dict[str, deque[float]] = {name: deque(maxlen=LASTING) for name in NAMES}
         self.rows: list[dict[str, Any]] = []
+        self.limited: deque[float] = deque()
+        self.free = dict.fromkeys(NAMES, 0)
+        self.in_vain, self.only_limit = dict.fromkeys(NAMES, 0), 0
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         """Have something done."""
@@ -179,6 +185,7 @@ class Day:
     def submit(self, lane: Lane, budget: Budget) -> None:
         """Put a job into its lane."""
         self.sent[self.scheduler.put(budget, lane)] = (self.clock.now, budget)
+        self.free[lane.name] += budget is FREE
         self.claim(lane.name)
 
     def claim(self, name: str) -> None:
@@ -189,14 +196,23 @@ class Day:
         for held in self.scheduler.claim(free, scripts, queues=(name,)):
             self.begin(name, held)
         look = self.clock.now + max(0.01, scripts.look_ms / 1000)
-        if scripts.look_ms >= 0 and not self.clock.now < self.looks.get(name, 0) <= look:
+        if scripts.look_ms >= 0 and look < self.looks.get(name, math.inf):
             self.looks[name] = look
-            self.at(look, lambda: self.claim(name))
+            self.at(look, lambda: self.look_again(name, look))
+
+    def look_again(self, name: str, look: float) -> None:
+        """Do what a lane's workers were told to, unless they were told to come earlier."""
+        if self.looks.get(name) == look:
+            del self.looks[name]
+            self.claim(name)
 
     def begin(self, name: str, held: Any) -> None:
         """Make a call."""
         sent, budget = self.sent[held.name]
         self.busy[name] += 1
+        self.free[name] -= budget is FREE
+        if budget is LIMITED:
+            self.limited.append(self.clock.now)
         if held.name not in self.begun:
             self.begun.add(held.name)
             self.waits[name].append(self.clock.now - sent)
@@ -229,10 +245,20 @@ class Day:
             self.wanted[name].append(of["lanes_slots_wanted"][name])
             slots = min(self.wanted[name]) + of["lanes_jobs_in_flight"][name]
             by_depth = of["lanes_jobs_queued"][name] + of["lanes_jobs_in_flight"][name]
+            asked = self.pods[name].asked
             self.pods[name].want(self.clock.now, math.ceil((slots if self.by == "slots" else by_depth) / SLOTS))
+            if self.is_limit_short() and not self.free[name]:
+                self.only_limit += 1
+                self.in_vain[name] += max(0, self.pods[name].asked - asked)
             self.claim(name)
         self.rows.append({"at": self.clock.now, **{name: self.pods[name].ready for name in NAMES}, "of": of})
         self.at(self.clock.now + SCRAPE_EVERY, self.scrape)
+
+    def is_limit_short(self) -> bool:
+        """Whether the API got as much as the limit lets through: then no pod makes it more."""
+        while self.limited and self.clock.now - self.limited[0] > SHORT_FOR:
+            self.limited.popleft()
+        return len(self.limited) >= SHORT * HEADROOM * RPM * SHORT_FOR / 60
 
 
 def most_pods(day: Day, name: str, first: float, last: float) -> int:
@@ -262,6 +288,8 @@ def figures_of(day: Day) -> dict[str, Any]:
         "wait_p95_s": {name: round(those[int(len(those) * 0.95)], 2) for name, those in waits.items()},
         "most_batch_pods": drops,
         "drained_min": {f"{hour:g} h": drained(day, hour) for hour, *_ in DROPS if hour * HOUR < day.until},
+        "looks_while_only_the_limit_was_short": day.only_limit,
+        "pods_asked_for_then": day.in_vain,
         "started_while_shut": max(0, most_pods(day, "batch", *OUTAGE) - before),
     }
 
@@ -277,7 +305,7 @@ def measure(arguments: argparse.Namespace) -> Any:
             day = Day(Scheduler(clocked), bench.app, by, arguments.hours)
             day.run()
             found[by] = figures_of(day)
-    fed = RPM / 60 * 0.98 * CALL_S["batch"]
+    fed = RPM / 60 * HEADROOM * CALL_S["batch"]
     return {**found, "useful_batch_pods": math.ceil((fed + math.sqrt(fed)) / SLOTS)}
 
 

@@ -1,4 +1,8 @@
-"""How long a scrape of the exporter takes with 1,000,000 jobs of 1,000 tenants queued. Needs the extra `exporter`."""
+"""How long a look takes with 1,000,000 jobs of 1,000 tenants queued: a scrape, `lanes status`, and a job's forecast.
+
+The quantiles say how long somebody waits for it; `busy`, what it takes of the processor, here and in Redis. Needs the
+extra `exporter`.
+"""
 
 from __future__ import annotations
 
@@ -14,41 +18,54 @@ from broker_kit.backlog import fill
 from broker_kit.bench import bench_broker, main, percentiles
 from prometheus_client import CollectorRegistry, generate_latest
 
+from celery_app.metrics.explanation import explain
 from celery_app.metrics.prometheus import LanesCollector
+from celery_app.metrics.stats import get_queue_stats
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
+
+    from broker_kit.broker import Broker
+
+
+def timed(broker: Broker, looks: int, look: Callable[[], object]) -> dict[str, float]:
+    """Return the milliseconds of some looks, and what the processor and Redis are busy with each."""
+    look()
+    broker.client.config_resetstat()
+    times, cpu = [], time.process_time()
+    for _ in range(looks):
+        begun = time.perf_counter()
+        look()
+        times.append((time.perf_counter() - begun) * 1000)
+    cpu = time.process_time() - cpu
+    redis = broker.client.info("commandstats")["cmdstat_evalsha"]["usec"] / 1e6
+    busy = {name: round(value * 1000 / looks, 2) for name, value in (("cpu", cpu), ("redis_cpu", redis))}
+    return {**percentiles(times), **busy, "busy": round(sum(busy.values()), 2)}
 
 
 def measure(arguments: argparse.Namespace) -> Any:
-    """Return milliseconds of scrapes, and of that what Redis is busy with them."""
+    """Return milliseconds of each kind of look."""
     with bench_broker() as broker:
         fill(broker, arguments.jobs, arguments.tenants, arguments.models)
         registry = CollectorRegistry()
         registry.register(LanesCollector(broker.app))
-        generate_latest(registry)
-        broker.client.config_resetstat()
-        times, cpu = [], time.process_time()
-        for _ in range(arguments.scrapes):
-            begun = time.perf_counter()
-            text = generate_latest(registry).decode()
-            times.append((time.perf_counter() - begun) * 1000)
-        cpu = time.process_time() - cpu
-        scripts = broker.client.info("commandstats")["cmdstat_evalsha"]
+        text = generate_latest(registry).decode()
         queued = re.search(r'lanes_jobs_queued{lane="batch"} (\S+)', text)
         assert queued
-        assert float(queued[1]) == arguments.jobs
-    busy = {"exporter_cpu_ms": cpu * 1000, "redis_cpu_ms": scripts["usec"] / 1000}
-    each = {name: round(value / arguments.scrapes, 2) for name, value in busy.items()}
-    return {"scrape_ms": percentiles(times), **each, "lines": text.count("\n")}
+        assert float(queued[1]) == arguments.jobs == get_queue_stats(broker.app)["queue_depth"]
+        looks = {
+            "scrape_ms": lambda: generate_latest(registry),
+            "status_ms": lambda: get_queue_stats(broker.app),
+            "why_job_ms": lambda: explain(broker.app, f"job-{arguments.jobs - 1}"),
+        }
+        return {name: timed(broker, arguments.scrapes, look) for name, look in looks.items()}
 
 
 def say(figures: Any) -> str:
-    """Return a line."""
-    scrape = figures["scrape_ms"]
-    return (
-        f"a scrape of {figures['lines']} lines takes {scrape['p50']} ms (p95 {scrape['p95']}, max {scrape['max']}), "
-        f"{figures['exporter_cpu_ms']} ms of the exporter's processor and {figures['redis_cpu_ms']} ms of Redis'"
+    """Return a line for each kind of look."""
+    return "\n".join(
+        f"{name:12}" + "".join(f" {each} {ms}" for each, ms in row.items()) for name, row in figures.items()
     )
 
 

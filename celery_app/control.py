@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_app.budget.variant import split_model
+from celery_app.budget.variant import fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,11 +72,6 @@ def controls_of(fields: Mapping[Any, Any], now: float) -> list[Control]:
 def pauses_of(controls: Iterable[Control], lane: str) -> list[Control]:
     """Return the pauses of a lane."""
     return [each for each in controls if each.kind == "pause" and each.name == lane]
-
-
-def fits(model: str, pattern: str) -> bool:
-    """Whether a model, or that of a variant, is like a pattern."""
-    return fnmatchcase(model, pattern) or fnmatchcase(split_model(model)[0], pattern)
 
 
 def duration(seconds: float) -> str:

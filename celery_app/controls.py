@@ -11,8 +11,9 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from celery_app.budget.budget import ANY_MODEL
+from celery_app.budget.variant import fits
 from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.control import Control, controls_of, fits
+from celery_app.control import Control, controls_of
 from celery_app.control_fields import FIELDS, LONGEST_NAME, check_field, check_lane, checked, named
 from celery_app.errors import InvalidControl
 from celery_app.keys import CONTROLS, TERMS

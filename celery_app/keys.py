@@ -194,6 +194,8 @@ SENDER = Key("metrics:sender:<process>", "string", SLOTS_KEPT)
 COUNTS_SLOTS = Key("metrics:<lane>:counts:<slot>", "hash", SLOTS_KEPT)
 #: bucket of the histogram -> how many calls, with "sum_us" and "longest_us"; from <slot> x `WAITS_SLOT` s on.
 WAITS_SLOTS = Key("metrics:<lane>:waits:<slot>", "hash", SLOTS_KEPT)
+#: The same of how long calls took.
+CALLS_SLOTS = Key("metrics:<lane>:calls:<slot>", "hash", SLOTS_KEPT)
 
 #: All of them.
 KEYS = tuple(each for each in tuple(globals().values()) if isinstance(each, Key))

@@ -90,6 +90,7 @@ class Call:
 
     def settle(self) -> None:
         """Replace the estimate in the budget; where Redis is away that is done before the job ends."""
+        took = time.monotonic() - self._begun  # before Redis is asked, which may be away
         ends = self._ends()
         end = CallEnd(self.usage, self.headers, self.outcome, self.reason, self._job.refused_at)
         try:
@@ -102,15 +103,15 @@ class Call:
             settle_later(self._job.app, self._claim, self._budget.settling(self._ticket, end))
         if self._leases is not None:
             self._leases.ack(*self._claim)
-        self._tell_observers()
+        self._tell_observers(took)
 
-    def _tell_observers(self) -> None:
+    def _tell_observers(self, took: float) -> None:
         status, _, _ = self.reason.partition(" ")
         event = JobEvent(
             kind="settled",
             lane=self._job.lane.name,
             task=self._job.task,
-            seconds=time.monotonic() - self._begun,
+            seconds=took,
             outcome=self.outcome,
             status=int(status) if status.isdecimal() else 0,
             tokens=(self.usage.input_tokens, self.usage.output_tokens) if self.usage else None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from celery_app.budget.variant import fits
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,20 +30,25 @@ class Shut(NamedTuple):
     words: str
 
 
-def shut_of(shut: Mapping[Any, Any], lane: str, now: float) -> list[Shut]:
-    """Return the budgets that the API has shut to a lane's jobs.
+def shut_of(shut: Mapping[Any, Any], lane: str, now: float, model: str | None = None) -> list[Shut]:
+    """Return the budgets that the API has shut to a lane's jobs, or to those of one model.
 
     Args:
         shut: the hash at `celery_app.keys.SHUT`, as redis-py returns it.
         lane: its name.
         now: seconds since the epoch, by Redis' clock.
+        model: whose budget it is about: the one with the longest name that fits; None: all.
 
     Returns:
         ``the API, which has shut the budget of m for another 59 min (429 rate_limit_error: …)`` for each of them.
     """
     entries = {_text(field).partition("|"): _text(value) for field, value in shut.items()}
-    told = (_told(family, value, now) for (name, _, family), value in sorted(entries.items()) if name == lane)
-    return [each for each in told if each]
+    found = {family: _told(family, value, now) for (name, _, family), value in sorted(entries.items()) if name == lane}
+    told = {family: each for family, each in found.items() if each}
+    if model is None:
+        return list(told.values())
+    fitting = [family for family in told if family == model or fits(model, family)]
+    return [told[max(fitting, key=len)]] if fitting else []
 
 
 def _told(family: str, value: str, now: float) -> Shut | None:

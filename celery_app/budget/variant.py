@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 #: Stands between a model and its variant, as in ``claude-opus-4-6+fast``. No known model has one in its name.
@@ -73,3 +74,8 @@ def _betas(params: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[str]:
 
 def _items(headers: Any) -> list[tuple[str, Any]]:
     return list(headers.items()) if isinstance(headers, Mapping) else []
+
+
+def fits(model: str, pattern: str) -> bool:
+    """Whether a model, or that of a variant, is like a pattern."""
+    return fnmatchcase(model, pattern) or fnmatchcase(split_model(model)[0], pattern)

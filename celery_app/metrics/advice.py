@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celery_app.control import fits
+from celery_app.budget.variant import fits
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.reasons import Reason, lane_reasons
 from celery_app.metrics.shortage import DIMENSIONS
@@ -65,6 +65,7 @@ class Adviser:
             "account": "put the account in order, or set another key and restart the workers; what failed: "
             f"{command} lanes dead list --lane {lane}",
             "shut": "nothing, a job now and then probes it; if it stays shut, look at what the API says",
+            "overloaded": "nothing, it gets faster with each call that is answered; more workers would not help",
             "time": "nothing; after a failure the workers' log has its reason",
             "dead": f"see why, then put them back: {command} lanes dead list --lane {lane}",
         }[reason.kind]
@@ -78,7 +79,7 @@ class Adviser:
 
     def _on_slots(self, lane: str) -> str:
         happened, wanted = self._found.lanes[lane].happened, self._wanted[lane]
-        p99 = quantile(happened.waits, 0.99)
+        p99 = quantile(happened.waits.buckets, 0.99)
         seen = f"{lane} p99 {p99 * _MS_PER_S:,.0f} ms, " if p99 is not None else ""
         target = f"{seen}target {TARGETS[lane] * _MS_PER_S:,.0f} ms: "
         if not wanted:

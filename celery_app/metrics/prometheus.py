@@ -40,6 +40,7 @@ REASONS = {
     "output_tokens": "output_tokens",
     "calls": "calls",
     "closed": "shut",
+    "overloaded": "overloaded",
     "paused": "paused",
 }
 SLOT, NO_WORKER, OTHER = "slot", "no_worker", "other"

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from celery_app.budget.shut import Shut, shut_of
 from celery_app.control import Control, pauses_of
+from celery_app.metrics.shortage import OVERLOADED, Shortage
 from celery_app.presence import unserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from celery_app.metrics.look import Look
-    from celery_app.metrics.shortage import Shortage
 
-Kind = Literal["paused", "account", "shut", "budget", "no_worker", "time", "slots", "dead", "broker"]
+Kind = Literal["paused", "account", "shut", "overloaded", "budget", "no_worker", "time", "slots", "dead", "broker"]
 
 _MS_PER_S = 1_000
 
@@ -23,7 +23,7 @@ class Reason(NamedTuple):
     """One thing that has to happen before a job can leave.
 
     Attributes:
-        kind: ``account`` is that the API refuses it, ``shut`` its ``retry-after``.
+        kind: ``account`` is that the API refuses it, ``shut`` its ``retry-after``, ``overloaded`` a 529 or no answer.
         words: as the end of a sentence that begins with "batch waits for"; or a sentence, "no worker serves batch".
     """
 
@@ -40,8 +40,7 @@ def lane_reasons(found: Look, name: str) -> list[Reason]:
     """Return what holds up the jobs of a lane; nothing: they wait for a slot."""
     lane = found.lanes[name]
     reasons = [*_paused(pauses_of(found.controls, name)), *_shut(shut_of(found.shut, name, found.now))]
-    if lane.head.words:
-        reasons.append(Reason("budget", lane.head.words))
+    reasons += _short(lane.head)
     if lane.workers == 0 and (lane.place.depth or lane.place.returning):
         reasons.append(Reason("no_worker", unserved(name)))
     return reasons
@@ -52,7 +51,7 @@ def job_reasons(found: Shortage, shut: list[Shut], pauses: list[Control]) -> lis
 
     Args:
         found: what it is short of.
-        shut: the budgets of its lane that the API has shut.
+        shut: its budget, if the API has shut it.
         pauses: of its lane and its model.
     """
     reasons = []
@@ -64,8 +63,7 @@ def job_reasons(found: Shortage, shut: list[Shut], pauses: list[Control]) -> lis
         reasons += _shut(shut)
     elif found.short == "paused":
         reasons += _paused(pauses)
-    elif found.words:
-        reasons.append(Reason("budget", found.words))
+    reasons += _short(found)
     if not found.has_worker:
         reasons.append(Reason("no_worker", unserved(found.lane)))
     return reasons
@@ -73,6 +71,11 @@ def job_reasons(found: Shortage, shut: list[Shut], pauses: list[Control]) -> lis
 
 def _paused(pauses: list[Control]) -> list[Reason]:
     return [Reason("paused", each.words) for each in pauses]
+
+
+def _short(found: Shortage) -> list[Reason]:
+    kind: Kind = "overloaded" if found.short == OVERLOADED else "budget"
+    return [Reason(kind, found.words)] if found.words else []
 
 
 def _shut(shut: list[Shut]) -> list[Reason]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from celery_app.lanes import Lane
 
 _US_PER_S = 1_000_000
@@ -18,39 +20,60 @@ DIMENSIONS = {
 }
 
 
+#: What is short where the API has answered 529, or nobody: it gets fewer requests for a while.
+OVERLOADED = "overloaded"
+
+
 class Shortage(NamedTuple):
-    """One row of the script's reply."""
+    """One row of the script's reply.
+
+    Attributes:
+        lane: whose job it is.
+        state: queued, scheduled, running, ended, dead; empty: the lane has none.
+        short: a dimension of the budget, ``calls``, ``overloaded``, ``closed``, ``paused``; empty: nothing but a slot.
+        model: that the job calls.
+        wait_us: until the first of its lane and model may go.
+        depth: jobs in the lane.
+        due_ms: until its time has come.
+        has_worker: whether one serves the lane.
+        place: the job's among those of its lane and model, from 1; 0: it is not queued.
+        expected_us: until it leaves, if all goes on as it does; -1: nobody knows.
+    """
 
     lane: str
     state: str
     short: str
     model: str
     wait_us: int
-    place: int
     depth: int
-    refill_us: int
     due_ms: int
     has_worker: bool
+    place: int
+    expected_us: int
 
     @classmethod
     def of(cls, row: list[Any]) -> Shortage:
         """Read a row."""
-        lane, state, short, model, *numbers, has_worker = row
-        words = (word.decode() for word in (lane, state, short, model))
-        return cls(*words, *numbers, has_worker=bool(has_worker))  # type: ignore[misc]
+        lane, state, short, model, wait, depth, due, has_worker, place, expected = row
+        lane, state, short, model = (word.decode() for word in (lane, state, short, model))
+        return cls(lane, state, short, model, wait, depth, due, bool(has_worker), place, expected)
 
     @property
     def words(self) -> str | None:
         """What the budget is short of; None: nothing, or the API has shut it."""
+        model = f" of {self.model}" if self.model else ""
+        if self.short == OVERLOADED:
+            return f"the API, which is overloaded: calls{model} go slowly for a while, {self.wait_us / _US_PER_S:.1f} s"
         if self.short not in DIMENSIONS:
             return None
-        model = f" of {self.model}" if self.model else ""
         return f"the budget{model}: {DIMENSIONS[self.short]}, {self.wait_us / _US_PER_S:.1f} s"
 
 
-def explain_arguments(prefix: str, lanes: tuple[Lane, ...], task_id: str = "") -> list[Any]:
-    """Return ARGV of the script: for a job, or for the heads of all lanes."""
-    return [prefix, task_id, *lane_arguments(lanes)]
+def explain_arguments(
+    prefix: str, lanes: tuple[Lane, ...], task_id: str = "", call_s: Iterable[float] = ()
+) -> list[Any]:
+    """Return ARGV of the script: for a job, with the seconds of a call of each lane, or for the lanes' heads."""
+    return [prefix, task_id, " ".join(map(str, call_s)), *lane_arguments(lanes)]
 
 
 def lane_arguments(lanes: tuple[Lane, ...]) -> list[Any]:

@@ -14,7 +14,7 @@ from celery_app.settings import has_lanes
 
 if TYPE_CHECKING:
     from celery_app.metrics.look import LaneLook
-    from celery_app.metrics.store import LaneActivity
+    from celery_app.metrics.store import LaneActivity, Times
 
 #: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
 WAIT_WINDOW = 300
@@ -37,7 +37,8 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
         ``returning`` and ``dead`` (jobs), ``oldest_s`` (age of the oldest queued job; None if there is none or it does
         not say), ``processed``, ``failed`` and ``limited`` (in total; 429 answers), ``throughput_per_min`` (processed
         in the last minute), ``wait_ms`` (``avg``, ``p50``, ``p95``, ``p99``, ``max``, from submission to the call
-        leaving; None where no call left in the window) and ``waiting_for`` (in words; None: nothing but a slot).
+        leaving; None where no call left in the window), ``call_ms`` (the same of how long calls took) and
+        ``waiting_for`` (in words; None: nothing but a slot).
 
     Raises:
         BrokerUnreachable: if no broker answers.
@@ -69,7 +70,8 @@ def lane_figures(lane: LaneLook) -> dict[str, Any]:
         "processed": happened.totals.get("processed", 0),
         "failed": happened.totals.get("failed", 0),
         "throughput_per_min": _per_minute(happened),
-        "wait_ms": _wait_ms(happened),
+        "wait_ms": _figures_ms(happened.waits),
+        "call_ms": _figures_ms(happened.calls),
         "limited": happened.totals.get("limited", 0),
     }
 
@@ -87,14 +89,14 @@ def _per_minute(happened: LaneActivity) -> float:
     return round(happened.counts.get("processed", 0) * _S_PER_MIN / happened.counted_s, 1)
 
 
-def _wait_ms(happened: LaneActivity) -> dict[str, float | None]:
-    waits, longest = happened.waits, happened.longest_s
+def _figures_ms(times: Times) -> dict[str, float | None]:
+    buckets, longest = times.buckets, times.longest_s
     figures = {
-        "avg": happened.wait_s / sum(waits.values()) if waits else None,
-        "p50": quantile(waits, 0.50),
-        "p95": quantile(waits, 0.95),
-        "p99": quantile(waits, 0.99),
-        "max": longest if waits else None,
+        "avg": times.total_s / sum(buckets.values()) if buckets else None,
+        "p50": quantile(buckets, 0.50),
+        "p95": quantile(buckets, 0.95),
+        "p99": quantile(buckets, 0.99),
+        "max": longest if buckets else None,
     }
     return {name: _ms(seconds, longest) for name, seconds in figures.items()}
 

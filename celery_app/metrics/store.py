@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celery_app.keys import SLOTS_KEPT, TOTALS
-from celery_app.metrics.tally import US_PER_S, Tally
+from celery_app.metrics.tally import LONGEST, SUM, US_PER_S, Tally
 from celery_app.script import Script
 
 if TYPE_CHECKING:
@@ -29,6 +29,29 @@ _MS_PER_S = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """Some times.
+
+    Attributes:
+        buckets: of the histogram -> how many fell into it.
+        total_s: their sum, seconds.
+        longest_s: the longest of them, seconds.
+    """
+
+    buckets: dict[int, int]
+    total_s: float
+    longest_s: float
+
+    @classmethod
+    def of(cls, flat: list[Any]) -> Times:
+        """Read the script's reply."""
+        buckets = _by_field(flat)
+        total_us, longest_us = buckets.pop(SUM, 0), buckets.pop(LONGEST, 0)
+        counts = {int(bucket): count for bucket, count in buckets.items()}
+        return cls(counts, total_us / US_PER_S, longest_us / US_PER_S)
+
+
+@dataclass(frozen=True, slots=True)
 class LaneActivity:
     """What happened in a lane.
 
@@ -36,17 +59,15 @@ class LaneActivity:
         totals: kind of event -> how many there ever were.
         counts: kind of event -> how many there were lately.
         counted_s: seconds that `counts` covers.
-        waits: histogram bucket -> how many calls waited so long, from submission to the call leaving, lately.
-        wait_s: seconds that these calls waited together.
-        longest_s: seconds that the slowest of them waited.
+        waits: lately, from submission to the call leaving.
+        calls: how long calls took lately.
     """
 
     totals: dict[str, int]
     counts: dict[str, int]
     counted_s: float
-    waits: dict[int, int]
-    wait_s: float
-    longest_s: float
+    waits: Times
+    calls: Times
 
 
 def record(client: Redis, prefix: str, sender: str, number: int, tally: Tally) -> None:
@@ -73,7 +94,7 @@ def ask(pipe: Pipeline, prefix: str, lanes: Iterable[str], counts_window: float,
         prefix: what stands before every key of the broker.
         lanes: their names.
         counts_window: seconds to look back for counts, 600 at most; the slot it begins in is taken whole.
-        waits_window: the same for waits.
+        waits_window: the same for waits and calls.
     """
     pipe.hgetall(TOTALS.of(prefix))
     for lane in lanes:
@@ -91,17 +112,10 @@ def _totals_of(lane: str, totals: dict[bytes, bytes]) -> dict[str, int]:
     return {kind: count for (name, _, kind), count in counts.items() if name == lane}
 
 
-def _activity(totals: dict[str, int], counted_ms: int, counts: list[Any], waits: list[Any]) -> LaneActivity:
-    buckets = _by_field(waits)
-    sum_us, longest_us = buckets.pop("sum_us", 0), buckets.pop("longest_us", 0)
-    return LaneActivity(
-        totals=totals,
-        counts=_by_field(counts),
-        counted_s=counted_ms / _MS_PER_S,
-        waits={int(bucket): count for bucket, count in buckets.items()},
-        wait_s=sum_us / US_PER_S,
-        longest_s=longest_us / US_PER_S,
-    )
+def _activity(
+    totals: dict[str, int], counted_ms: int, counts: list[Any], waits: list[Any], calls: list[Any]
+) -> LaneActivity:
+    return LaneActivity(totals, _by_field(counts), counted_ms / _MS_PER_S, Times.of(waits), Times.of(calls))
 
 
 def _by_field(flat: list[Any]) -> dict[str, int]:

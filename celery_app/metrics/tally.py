@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 US_PER_S = 1_000_000
 
 
+#: The sum and the longest of some times, in µs, beside their buckets.
+SUM, LONGEST = "sum_us", "longest_us"
+
 #: Statuses that are counted by themselves; of all others their class, so that a gateway cannot invent counters.
 STATUSES = ("429", "529", "4xx", "5xx", "none")
 
@@ -29,25 +32,36 @@ def status_of(status: int) -> str:
     return family if family in STATUSES else "none"
 
 
+class TimesTally:
+    """The times of one kind: bucket -> how many, and under `SUM` and `LONGEST` the sum and the longest of them."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: dict[int | str, int] = defaultdict(int)
+
+    def add(self, seconds: float) -> None:
+        """Count a time."""
+        # The publisher's clock may run ahead of ours: nobody waited for less than nothing.
+        microseconds = max(0, int(seconds * US_PER_S))
+        self.fields[bucket_of(seconds)] += 1
+        self.fields[SUM] += microseconds
+        self.fields[LONGEST] = max(self.fields[LONGEST], microseconds)
+
+
 class LaneTally:
     """The counters of one lane; bounded by the kinds of events and the buckets, however long nobody collects them."""
 
-    __slots__ = ("counts", "longest_us", "sum_us", "waits")
+    __slots__ = ("calls", "counts", "waits")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = defaultdict(int)
-        self.waits: dict[int, int] = defaultdict(int)
-        self.sum_us = 0
-        self.longest_us = 0
+        self.waits, self.calls = TimesTally(), TimesTally()
 
     def add_wait(self, seconds: float) -> None:
         """Count how long a call waited."""
         WAITS.add(self.counts, seconds)
-        # The publisher's clock may run ahead of ours: nobody waited for less than nothing.
-        microseconds = max(0, int(seconds * US_PER_S))
-        self.waits[bucket_of(seconds)] += 1
-        self.sum_us += microseconds
-        self.longest_us = max(self.longest_us, microseconds)
+        self.waits.add(seconds)
 
     def add_call(self, event: JobEvent) -> None:
         """Count what came of a call; one that never left is none."""
@@ -57,13 +71,14 @@ class LaneTally:
         if event.outcome != "answered":
             self.counts[f"status:{status_of(event.status)}"] += 1
         CALLS.add(self.counts, event.seconds)
+        self.calls.add(event.seconds)
         if event.tokens is not None:
             INPUT_TOKENS.add(self.counts, event.tokens[0])
             OUTPUT_TOKENS.add(self.counts, event.tokens[1])
 
     def as_dict(self) -> dict[str, object]:
         """Return the counters by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {"counts": self.counts, "waits": self.waits.fields, "calls": self.calls.fields}
 
 
 class Tally:

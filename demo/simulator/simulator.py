@@ -33,6 +33,7 @@ class LoggedCall:
     output_tokens: int = 0  # produced so far
     fault: str | None = None  # what was done to the call on purpose
     closed_by_client: float | None = None  # when the client hung up before the end
+    ended: float | None = None  # when it had got all that it will get
 
 
 _FIELDS = tuple(field.name for field in fields(LoggedCall))
@@ -63,6 +64,7 @@ class CallLog:
 
     def end(self, call: LoggedCall) -> None:
         """Note that a call has got all that it will get."""
+        call.ended = time.time()
         self._ended.append(_values(self._going_on.pop(id(call))))
         self._statuses["no_answer" if call.status is None else str(call.status)] += 1
 

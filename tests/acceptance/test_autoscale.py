@@ -29,6 +29,9 @@ def test_no_worker_is_started_for_what_only_the_limit_holds_up() -> None:
     assert max(slots["most_batch_pods"]["3 h"], slots["most_batch_pods"]["20 h"]) <= most
     assert most < slots["most_batch_pods"]["15 h"] < depth["most_batch_pods"]["15 h"]
     assert slots["started_while_shut"] == 0
+    # All lanes, all day: as long as the API gets what the limit lets through, and a lane has no job of another model.
+    assert slots["looks_while_only_the_limit_was_short"] > 100
+    assert set(slots["pods_asked_for_then"].values()) == {0}
     assert slots["drained_min"]["15 h"] <= 2 * TARGETS["batch"] / 60
     # The half hour in which the API answers nobody is one job in fifty.
     assert all(slots["wait_p95_s"][lane] <= 2 * TARGETS[lane] for lane in ("critical", "normal"))

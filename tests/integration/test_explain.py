@@ -27,7 +27,7 @@ def budget(model: str = "m", rpm: int | None = 60) -> Budget:
 def explained(scheduler: Scheduler, name: str) -> Explanation:
     """Explain a job to somebody who knows that a worker serves batch."""
     scheduler.raw.zadd("lanes:workers:batch", {"worker": 1e15})
-    (row,) = EXPLAIN.run(scheduler.client, (), explain_arguments("", LANES, name))
+    (row,) = EXPLAIN.run(scheduler.client, (), explain_arguments("", LANES, name, [1.0] * len(LANES)))
     found = Shortage.of(row)
     return explanation_of(found, job_reasons(found, [], []))
 
@@ -60,6 +60,7 @@ def test_nobody_knows_when_a_job_leaves_whose_budget_has_no_limit(scheduler: Sch
     """No number is made up."""
     for number in range(100):
         scheduler.put(budget(rpm=None), BATCH, f"job-{number}")
+    scheduler.client.now += 1
 
     assert explained(scheduler, "job-99")["expected_s"] is None
 

@@ -58,7 +58,7 @@ def test_an_idle_system_has_no_waits(lanes_app: Any) -> None:
     assert stats["queue_depth"] == 0
     assert list(stats["lanes"]) == [lane.name for lane in LANES]
     for lane in stats["lanes"].values():
-        assert lane.pop("wait_ms") == NO_WAITS
+        assert lane.pop("wait_ms") == lane.pop("call_ms") == NO_WAITS
         assert lane.pop("oldest_s") is lane.pop("waiting_for") is None
         assert lane == dict.fromkeys(
             ("depth", "in_flight", "returning", "dead", "processed", "failed", "limited", "throughput_per_min"), 0
@@ -180,6 +180,14 @@ def test_waits_are_those_of_all_workers(lanes_app: Any) -> None:
     assert found == pytest.approx(expected, rel=RESOLUTION + 0.001)
     assert found["max"] == 1_000
     assert found["avg"] == 500.5
+
+
+def test_the_length_of_calls_is_told_beside_the_waits(lanes_app: Any) -> None:
+    """Of calls that are over, whatever came of them, and of none that waited."""
+    happen(lanes_app, "settled", "critical", [number / 100 for number in range(1, 101)])
+    found = get_queue_stats(lanes_app)["lanes"]["critical"]
+    assert found["call_ms"] == pytest.approx({"avg": 505, "p50": 500, "p95": 950, "p99": 990, "max": 1_000}, rel=0.021)
+    assert found["wait_ms"] == NO_WAITS
 
 
 def test_no_quantile_is_above_the_maximum(lanes_app: Any) -> None:

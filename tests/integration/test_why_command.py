@@ -1,4 +1,7 @@
-"""``celery -A proj lanes why`` as an operator uses it: each reason is provoked, named, and followed by what to do."""
+"""``celery -A proj lanes why`` as an operator uses it: a reason and what to do, in words and in JSON.
+
+test_why_reasons.py has all reasons; here are those that need no worker, or no broker, and what the command prints.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import Rig, drop_jobs, fresh, params, rig, the_dead, wait_until
+from client_rig import Rig, drop_jobs, fresh, params, rig, the_dead
 from dead_rig import dead_rig, died, down
 
 from celery_app import controls
@@ -97,43 +100,6 @@ def test_a_paused_lane_says_who_paused_it_and_how_to_resume_it(up: Rig) -> None:
         assert kind == "paused"
         assert words.startswith("the end of the pause by ann@web1, in ")
         assert advice == "end it now: celery -A celery_app lanes resume batch"
-
-
-def test_a_short_budget_is_named_with_its_limit_and_who_else_draws_on_it(up: Rig) -> None:
-    """Of the lane and of the job: the dimension, the model, the limit, the other lanes, and how to raise it."""
-    controls.set_limits(up.app, {"rpm": 1}, model="m", new=True)
-    submit(up, "critical")
-    jobs = [submit(up) for _ in range(2)]
-    wait_until(lambda: told(up.env["CELERY_BROKER_URL"], jobs[-1])["waiting_for"], "its budget is short")
-    for what in ("batch", jobs[-1]):
-        kind, words, advice = the_reason(told(up.env["CELERY_BROKER_URL"], what))
-        assert kind == "budget"
-        assert words.startswith("the budget of m: requests per minute, ")
-        assert advice.startswith("the limit is 1 requests per minute, 0 of ")
-        assert "critical (0 in flight) and normal (0 in flight) may draw on it, too" in advice
-        assert advice.endswith("celery -A celery_app lanes limits set 'm' rpm=2")
-
-
-def test_a_job_behind_a_full_worker_waits_for_a_slot(up: Rig) -> None:
-    """Of the lane and of the job: how many slots more would do, and the command that starts them."""
-    up.api.control(latency=8.0)
-    first, second = submit(up), submit(up)
-    broker = up.env["CELERY_BROKER_URL"]
-    wait_until(lambda: told(broker, first)["state"] == "running", "the only slot is taken")
-    kind, words, advice = the_reason(told(broker, second))
-    assert (kind, words) == ("slots", "a slot of batch")
-    assert "target 600,000 ms: " in advice
-    assert the_reason(told(broker, "batch"))[0] == "slots"
-
-
-def test_a_scheduled_job_waits_for_its_time(up: Rig) -> None:
-    """Of the lane and of the job: that nothing else is wrong, and when it is due."""
-    job = up.app.send_task("tasks.create_message", kwargs=params(CANARY), queue="batch", countdown=LONG).id
-    found = told(up.env["CELERY_BROKER_URL"], job)
-    assert the_reason(found)[0] == "time"
-    assert found["state"] == "scheduled"
-    assert 0 < found["expected_s"] <= LONG
-    assert the_reason(told(up.env["CELERY_BROKER_URL"], "batch"))[:2] == ("time", "their time, 1 of its jobs")
 
 
 def test_all_lanes_are_told_where_nobody_names_one(up: Rig) -> None:

@@ -10,10 +10,11 @@ from celery_app.metrics.backlog import REMEMBERED, Backlog
 from celery_app.metrics.explanation import Shortage
 from celery_app.metrics.look import LaneLook, Look
 from celery_app.metrics.slots import TARGETS, USUAL_CALL
-from celery_app.metrics.store import LaneActivity
+from celery_app.metrics.store import LaneActivity, Times
 
-NOTHING = Shortage("batch", "", "", "", 0, 0, 0, 0, 0, has_worker=True)
-NEVER = LaneActivity(totals={}, counts={}, counted_s=60, waits={}, wait_s=0, longest_s=0)
+NOTHING = Shortage("batch", "", "", "", 0, 0, 0, has_worker=True, place=0, expected_us=-1)
+NONE = Times({}, 0, 0)
+NEVER = LaneActivity(totals={}, counts={}, counted_s=60, waits=NONE, calls=NONE)
 
 #: Rows of ``scheduler/scripts/demand.lua``: models that are held up, fraction of the jobs that are not, what they get.
 FREE, HELD, HALF = (0, b"1", b""), (1, b"0", b""), (1, b"0.5", b"")
@@ -22,10 +23,10 @@ FREE, HELD, HALF = (0, b"1", b""), (1, b"0", b""), (1, b"0.5", b"")
 def look(now: float, queued: int, demand: tuple[int, bytes, bytes] = FREE) -> Look:
     """Return a look at a batch lane with jobs, whose calls nobody has timed yet."""
     lanes = {
-        lane.name: LaneLook(LaneStats(depth, None, 0, 0, 0), 1, NOTHING, NEVER)
+        lane.name: LaneLook(LaneStats(depth, None, 0, 0, 0), 1, 20, NOTHING, NEVER)
         for lane, depth in zip(LANES, (0, 0, queued), strict=True)
     }
-    return Look(now, lanes, [], {}, [FREE, FREE, demand], None)
+    return Look(now, lanes, 1, 20, [], {}, [FREE, FREE, demand], None, None)
 
 
 def wanted(*looks: Look) -> int:

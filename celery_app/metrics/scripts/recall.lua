@@ -8,11 +8,11 @@
 -- ARGV[2] string: lane
 -- ARGV[3] integer: length of a slot of counts, s
 -- ARGV[4] number: how far back to count, s
--- ARGV[5] integer: length of a slot of waits, s
--- ARGV[6] number: how far back to look for waits, s
+-- ARGV[5] integer: length of a slot of waits and of calls, s
+-- ARGV[6] number: how far back to look for these, s
 --
--- Returns ms that the counts cover, the counts, the waits; the slot in which a stretch begins is taken whole. Both are
--- flat arrays: field, value, field, value, …
+-- Returns ms that the counts cover, the counts, the waits, how long calls took; the slot in which a stretch begins is taken
+-- whole. All are flat arrays: field, value, field, value, …
 
 local lane = ARGV[1] .. 'lanes:metrics:' .. ARGV[2]
 local time = redis.call('TIME')
@@ -49,4 +49,5 @@ end
 
 local covered, counts = added_up(':counts:', tonumber(ARGV[3]), tonumber(ARGV[4]))
 local _, waits = added_up(':waits:', tonumber(ARGV[5]), tonumber(ARGV[6]))
-return {math.floor(covered * 1000), counts, waits}
+local _, calls = added_up(':calls:', tonumber(ARGV[5]), tonumber(ARGV[6]))
+return {math.floor(covered * 1000), counts, waits, calls}

@@ -8,9 +8,9 @@
 -- ARGV[2] string: who sends, unique to the process
 -- ARGV[3] integer: number of the batch; a repeated one keeps its number
 -- ARGV[4] integer: length of a slot of counts, s
--- ARGV[5] integer: length of a slot of waits, s
+-- ARGV[5] integer: length of a slot of times, s
 -- ARGV[6] integer: how long slots are kept, s
--- ARGV[7] JSON: lane -> {counts: kind -> count, waits: bucket -> count, sum_us: integer, longest_us: integer}
+-- ARGV[7] JSON: lane -> {counts: kind -> count, waits and calls: bucket -> count, with sum_us and longest_us, integers}
 --
 -- Returns 1, or 0 for a batch that is in already.
 
@@ -21,7 +21,7 @@ if redis.call('GET', receipt) == batch then
 end
 
 local now = redis.call('TIME')[1]
-local counts_slot, waits_slot = ':counts:' .. math.floor(now / ARGV[4]), ':waits:' .. math.floor(now / ARGV[5])
+local counts_slot, times_slot = ':counts:' .. math.floor(now / ARGV[4]), math.floor(now / ARGV[5])
 
 local function add_counts(lane, counts)
   local slot = metrics .. lane .. counts_slot
@@ -32,22 +32,25 @@ local function add_counts(lane, counts)
   redis.call('EXPIRE', slot, keep)
 end
 
-local function add_waits(lane, tally)
-  local slot = metrics .. lane .. waits_slot
-  for bucket, count in pairs(tally.waits) do
-    redis.call('HINCRBY', slot, bucket, count)
-  end
-  redis.call('HINCRBY', slot, 'sum_us', tally.sum_us)
-  if tally.longest_us > tonumber(redis.call('HGET', slot, 'longest_us') or -1) then
-    redis.call('HSET', slot, 'longest_us', tally.longest_us)
+-- kind: waits or calls.
+local function add_times(lane, kind, times)
+  local slot = metrics .. lane .. ':' .. kind .. ':' .. times_slot
+  for field, value in pairs(times) do
+    if field ~= 'longest_us' then
+      redis.call('HINCRBY', slot, field, value)
+    elseif value > tonumber(redis.call('HGET', slot, field) or -1) then
+      redis.call('HSET', slot, field, value)
+    end
   end
   redis.call('EXPIRE', slot, keep)
 end
 
 for lane, tally in pairs(cjson.decode(ARGV[7])) do
   add_counts(lane, tally.counts)
-  if next(tally.waits) then
-    add_waits(lane, tally)
+  for _, kind in ipairs({'waits', 'calls'}) do
+    if next(tally[kind]) then
+      add_times(lane, kind, tally[kind])
+    end
   end
 end
 redis.call('SET', receipt, batch, 'EX', keep)

@@ -85,7 +85,7 @@ local function take(head)
   local seconds = head.cost and seconds_of(head.budget, head.cost) or 0
   if head.cost and not head.verdict and lane.held then
     job.budget = head.budget.name
-    job.ticket = reserve(head.budget, head.cost, text_alone(job), token .. '|' .. id)
+    job.ticket = reserve(head.budget, lane.rank, head.cost, text_alone(job), token .. '|' .. id)
     drop_budget(head.budget)
   end
   share_out(lanes, head, head.seconds)

@@ -15,15 +15,6 @@ local MOST_SAMPLED = 32
 
 local lanes = read_lanes(2)
 
-local function jobs_of(lane, model, most)
-  local tenants, jobs = tenants_key(lane.name, model), 0
-  local some = redis.call('ZRANGE', tenants, 0, most - 1)
-  for _, tenant in ipairs(some) do
-    jobs = jobs + redis.call('ZCARD', line_key({lane = lane.name, model = model, tenant = tenant}))
-  end
-  return #some > 0 and jobs * redis.call('ZCARD', tenants) / #some or 0
-end
-
 -- Jobs per second like a head that its budget lets through.
 local function rate_of(head)
   local seconds = head.cost and head.budget and seconds_of(head.budget, head.cost) or 0
@@ -36,7 +27,7 @@ local function row(lane)
     models = models + 1
   end
   for model, head in pairs(lane.heads) do
-    local jobs = jobs_of(lane, model, math.max(1, math.floor(MOST_SAMPLED / models)))
+    local jobs = jobs_of(lane.name, model, math.max(1, math.floor(MOST_SAMPLED / models)))
     all = all + jobs
     if head.pause or (head.wait or 0) > 0 then
       held = held + 1

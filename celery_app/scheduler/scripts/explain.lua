@@ -3,25 +3,40 @@
 -- KEYS: none.
 -- ARGV[1] string: prefix of all keys
 -- ARGV[2] string: id of a job; '': of each lane, the head that waits for the shortest time
--- ARGV[3…] the lanes, as claim.lua has them
+-- ARGV[3] string: of each lane, most important first, seconds that a call takes, with spaces between; '' for the heads
+-- ARGV[4…] the lanes, as claim.lua has them
 --
 -- Returns for each, an array: lane, state (queued, scheduled, running, ended, dead), what is short (a dimension, calls,
--- closed, paused, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), its
--- place among those of its model from 1, jobs in the lane, µs that a job like it takes of the budget, ms until it is due, 1 if a
--- worker serves the lane. Nothing for a job that nobody knows.
+-- overloaded, closed, paused, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), jobs in
+-- the lane, ms until it is due, 1 if a worker serves the lane; then of a job its place among those of its model from 1, and µs
+-- until it leaves if all goes on as it does (-1: nobody knows). Nothing for a job that nobody knows.
 
-local lanes = read_lanes(3)
+local lanes = read_lanes(4)
 
-local function row(lane, state, short, model, wait, place, refill, due)
-  return {lane.name, state, short, model, math.ceil(wait), place, depth_of(lane.name), math.ceil(refill), due,
-    has_worker(lane) and 1 or 0}
+local function row(lane, state, short, model, wait, due, place, expected)
+  return {lane.name, state, short, model, math.ceil(wait), depth_of(lane.name), due, has_worker(lane) and 1 or 0,
+    place or 0, expected or -1}
+end
+
+local function lengths()
+  local seconds = {}
+  for number in string.gmatch(ARGV[3], '%S+') do
+    seconds[#seconds + 1] = tonumber(number)
+  end
+  return seconds
+end
+
+-- What a head is short of: of requests, too, where the API is overloaded and all go slowly for a while, whatever the limit.
+local function shortage_of(head, short)
+  local slowed = short == 'requests' and head.budget.state.overload_rate
+  return slowed and slowed <= head.budget.buckets.requests.rate and 'overloaded' or short
 end
 
 -- Note at each head of a lane with a worker, or of the one that is named, what it waits for.
 local function note_waits(waiters, only)
   walk(lanes, waiters, function(head, wait, short)
     if not head.slot and (not only or head.lane == only) then
-      head.wait, head.short = wait, wait > 0 and short or ''
+      head.wait, head.short = wait, wait > 0 and shortage_of(head, short) or ''
     end
     return false
   end)
@@ -48,30 +63,7 @@ local function note_all_waits()
       lane.has_worker = false
     end
   end
-end
-
--- Microseconds of its budget that a head takes; 0: nobody knows a limit.
-local function refill_of(head)
-  return head.cost and seconds_of(head.budget, head.cost) * SECOND or 0
-end
-
--- Lines of other tenants that are looked into; of more, as many jobs are taken to be in each of the others.
-local MOST_RIVALS = 64
-
--- The place of a job among those of its lane and model: one of each other tenant goes for each before it in its own line.
-local function position_of(id, job)
-  local tenants = tenants_key(job.lane, job.model)
-  local before, turn = redis.call('ZRANK', line_key(job), id), redis.call('ZRANK', tenants, job.tenant) or 0
-  local others, counted = 0, 0
-  for rank, tenant in ipairs(redis.call('ZRANGE', tenants, 0, MOST_RIVALS - 1)) do
-    if tenant ~= job.tenant then
-      local line = line_key({lane = job.lane, model = job.model, tenant = tenant})
-      others = others + math.min(redis.call('ZCARD', line), before + (rank <= turn and 1 or 0))
-      counted = counted + 1
-    end
-  end
-  local more = counted > 0 and (redis.call('ZCARD', tenants) - 1) / counted or 0
-  return before + 1 + math.floor(others * more)
+  return waiters
 end
 
 local function place_of(id, job)
@@ -107,13 +99,15 @@ local function explain_job(task_id)
   local state = place_of(id, job)
   local due = state == 'scheduled' and math.max(0, redis.call('ZSCORE', SCHEDULED, id) - NOW) or 0
   if state ~= 'queued' then
-    return {row(lane, state, '', job.model, 0, 0, 0, due)}
+    return {row(lane, state, '', job.model, 0, due)}
   end
   local head = lane.heads[job.model] or read_head(lane, job.model) -- of many models only some were looked at
   lane.heads[job.model] = head
-  note_all_waits()
-  head = head or {}
-  return {row(lane, state, head.short or '', job.model, head.wait or 0, position_of(id, job), refill_of(head), 0)}
+  local waiters = note_all_waits()
+  if not head then
+    return {row(lane, state, '', job.model, 0, 0)}
+  end
+  return {row(lane, state, head.short or '', job.model, head.wait or 0, 0, forecast(lanes, head, job, waiters, lengths()))}
 end
 
 -- Whether a head may go before another one.
@@ -134,8 +128,8 @@ local function explain_lanes()
         best = head
       end
     end
-    rows[#rows + 1] = best and row(lane, 'queued', best.short or '', best.model, best.wait or 0, 1, refill_of(best), 0)
-      or row(lane, '', '', '', 0, 0, 0, 0)
+    rows[#rows + 1] = best and row(lane, 'queued', best.short or '', best.model, best.wait or 0, 0)
+      or row(lane, '', '', '', 0, 0)
   end
   return rows
 end

@@ -85,7 +85,7 @@ if wait > 0 then
     shut and state.account or 0, 0, 0}
 end
 drop_waiter(queue, id)
-local ticket = reserve(budget, cost, text_alone(asked), id)
+local ticket = reserve(budget, lane.rank, cost, text_alone(asked), id)
 share_out(lanes, asker, asker.seconds)
 write_job(own, {budget = budget.name, claim = token, ticket = ticket})
 redis.call('ZADD', LEASES, NOW, own)

@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, controls, state, bucket, pace, model, calls, shut): the budget that a job draws on, and whether it has room.
+-- Library (uses clock, jobs, controls, state, bucket, pace, model, calls, shut, draws): the budget that a job draws on, and whether it has room.
 --
 -- Which budget that is, and its limits, the workers have written down for each lane and model (terms), and operators may have
 -- changed: for all at once, so whatever terms a worker brings along are taken with that. What a job costs is estimated anew each time, by what its model lately used.
@@ -12,7 +12,7 @@ local SURELY = 1.5
 local LATE = 0.05
 
 -- What all models of a budget share, and what is known of each.
-local SHARED = {'started', 'call_us'}
+local SHARED = {'started', 'call_us', 'drawn'}
 local OF_MODEL = {'tokens', 'characters', 'output', 'ok_at', 'fresh_refusal_at'}
 
 local function append(names, more)
@@ -121,12 +121,13 @@ local function ticket_of(budget, cost, characters, id)
   return table.concat(parts, ' ')
 end
 
--- Take a cost out of the budget; id: of the reservation. Returns its ticket.
-local function reserve(budget, cost, characters, id)
+-- Take a cost out of the budget; rank: of the lane; id: of the reservation. Returns its ticket.
+local function reserve(budget, rank, cost, characters, id)
   for dimension, bucket in pairs(budget.buckets) do
     bucket.level = bucket.level - cost[dimension]
   end
   count_sent(budget.state, cost.requests)
+  note_drawn(budget.state, rank, seconds_of(budget, cost))
   if is_shut(budget.state) then
     begin_probe(budget.state)
   end

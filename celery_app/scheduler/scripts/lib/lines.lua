@@ -178,3 +178,13 @@ local function take_turn(head, seconds)
     clean_turns(lane, present)
   end
 end
+
+-- Jobs of a lane's model; of more tenants than `most`, as many are taken to be in each of the others' lines.
+local function jobs_of(lane, model, most)
+  local tenants, jobs = tenants_key(lane, model), 0
+  local some = redis.call('ZRANGE', tenants, 0, most - 1)
+  for _, tenant in ipairs(some) do
+    jobs = jobs + redis.call('ZCARD', line_key({lane = lane, model = model, tenant = tenant}))
+  end
+  return #some > 0 and jobs * redis.call('ZCARD', tenants) / #some or 0
+end
