@@ -85,8 +85,9 @@ def lanes(ctx: click.Context) -> None:
 @signals.import_modules.connect(weak=False)
 def prepare_flower(sender: Any, **_: Any) -> None:
     """Where this process is ``celery … flower``, show it the lanes of its application, if it has any."""
-    context, settings = click.get_current_context(silent=True), sys.modules.get("celery_app.settings")
-    if context is not None and context.info_name == "flower" and settings is not None and settings.has_lanes(sender):
+    context = click.get_current_context(silent=True)
+    # As `celery_app.settings.has_lanes` does, without an import: a project may have a celery_app of its own.
+    if context is not None and context.info_name == "flower" and hasattr(sender, "lanes_settings_given"):
         import_module("celery_app.flower.process").prepare_flower(sender)
 
 

@@ -23,7 +23,7 @@
   const MISSING = "\u2014";
 
   const byId = (id) => document.getElementById(id);
-  const count = (number) => (number === null ? MISSING : Math.floor(number).toLocaleString("en"));
+  const count = (number) => (number === null ? MISSING : Math.round(number).toLocaleString("en"));
   const exact = (number) => (number === null ? "none" : number.toLocaleString("en", {maximumFractionDigits: 3}));
   const clock = (secondsAgo) => new Date(Date.now() - secondsAgo * 1000).toLocaleTimeString("en-GB");
 
@@ -180,7 +180,9 @@
     texts.forEach((text, at) => put(cells[at], text));
     put(cells[4], budget.limit === null ? MISSING : count(budget.limit));
     if (!cells[3].firstChild) {
-      const made = make("div", make("span"));
+      const bar = make("span");
+      bar.dataset.key = "";
+      const made = make("div", bar);
       made.className = "lanes-meter";
       cells[3].append(made, make("small"));
     }
@@ -190,8 +192,9 @@
     keep(meter, [["", budget.level], ...floors], ([lane]) => lane, () => make("i"), (mark, [lane, units]) => {
       mark.style[lane ? "left" : "width"] = part(units);
     });
-    const marks = floors.map(([lane, units]) => `; ${lane} stops at ${count(units)}`).join("");
-    put(words, `${count(Math.max(0, budget.level))} of ${count(budget.capacity)}${marks}`);
+    const amount = (units) => units.toLocaleString("en", {maximumFractionDigits: budget.capacity < 100 ? 1 : 0});
+    const marks = floors.map(([lane, units]) => `; ${lane} stops at ${amount(units)}`).join("");
+    put(words, `${amount(Math.max(0, budget.level))} of ${amount(budget.capacity)}${marks}`);
   }
 
   function fillLimit(cells, limit) {
