@@ -54,7 +54,7 @@ class LaneRequest(Request):
             super().terminate(pool, signal)
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
-        """Say with each event in which queue the job was: a stock producer tells of no submission, nor does who missed it."""
+        """Say with each event in which queue the job was: Flower may have missed its submission, or heard of none."""
         super().send_event(type, queue=queue_of(self.message.properties, self.delivery_info), **fields)
 
     def info(self, safe: bool = False) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pages: one of the lanes, with what it fetches and what it changes; and those of Flower's that are ours in part."""
+"""The lanes' page, with what it fetches and what it changes; and those pages of Flower's that are ours in part."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class QueueLengths(_CountingLanes, GetQueueLengths):
 
 
 class Result(TaskResult):
-    """A task's result, unless it is kept out of Flower and logs everywhere else: an answer is as private as its prompt."""
+    """A task's result, unless logs and events leave it out, too: an answer is as private as its prompt."""
 
     def update_response_result(self, response: dict[str, Any], result: Any) -> None:
         """Say nothing of the answer of a lane task; one that sets ``resultrepr_maxsize`` shows it."""

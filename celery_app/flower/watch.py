@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from celery_app.errors import BrokerUnreachable
+from celery_app.errors import LanesError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,8 @@ _THREADS = 4
 #: What is said of a server that takes connections and gives no answers.
 SILENT = f"no answer within {PATIENCE:.0f} s"
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -33,13 +36,13 @@ class Seen:
 
     Attributes:
         shown: what the last look that succeeded has found; None: none has.
-        age_s: seconds since then.
+        age_s: seconds since then; None: there was none.
         away_s: seconds for which the broker has been away; None: it is there.
         problem: what is wrong with it; empty: nothing.
     """
 
     shown: Any
-    age_s: float
+    age_s: float | None
     away_s: float | None
     problem: str
 
@@ -48,17 +51,19 @@ class Watch:
     """Looks when somebody asks. Of one event loop."""
 
     def __init__(self, look: Callable[[], Any]) -> None:
-        """Take what looks, in a thread; it may raise `BrokerUnreachable`."""
+        """Take what looks, in a thread."""
         self._look = look
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lanes")
         self._looking: asyncio.Future[Any] | None = None
         self._shown: Any = None
         self._seen_at = self._away_since = 0.0
+        self._is_stale = True
         self._problem = ""
 
     async def seen(self) -> Seen:
         """Return what is there, at most `FRESH` old, within `PATIENCE`; what was there, if the broker is away."""
-        if self._looking is None and time.monotonic() - self._seen_at > FRESH:
+        if self._looking is None and (self._is_stale or time.monotonic() - self._seen_at > FRESH):
+            self._is_stale = False
             self._looking = asyncio.get_running_loop().run_in_executor(self._threads, self._look)
             self._looking.add_done_callback(self._note)
         if self._looking is not None:
@@ -66,8 +71,8 @@ class Watch:
             if self._looking is not None:
                 self._miss(SILENT)
         now = time.monotonic()
-        away_s = now - self._away_since if self._problem else None
-        return Seen(self._shown, now - self._seen_at, away_s, self._problem)
+        age_s = None if self._shown is None else now - self._seen_at
+        return Seen(self._shown, age_s, now - self._away_since if self._problem else None, self._problem)
 
     async def run(self, change: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Change something in a thread.
@@ -80,17 +85,20 @@ class Watch:
         try:
             return await asyncio.wait_for(done, PATIENCE)
         finally:
-            self._seen_at = 0.0  # whoever has changed something wants to see it
+            self._is_stale = True  # whoever has changed something wants to see it
 
     def _note(self, looking: asyncio.Future[Any]) -> None:
         self._looking = None
         problem = looking.exception()
         if problem is None:
             self._shown, self._seen_at, self._problem = looking.result(), time.monotonic(), ""
-        elif isinstance(problem, BrokerUnreachable):
+        elif isinstance(problem, LanesError):
             self._miss(str(problem))
         else:
-            self._miss(f"it cannot be read: {type(problem).__name__}")
+            said = f"what it holds cannot be read ({type(problem).__name__})"
+            if said != self._problem:
+                _logger.error("The lanes cannot be looked at", exc_info=problem)
+            self._miss(said)
 
     def _miss(self, problem: str) -> None:
         if not self._problem:

@@ -1,4 +1,4 @@
-"""Flower's page of the lanes in a browser, and what it fetches and changes: a real broker, worker and Flower behind it."""
+"""Flower's page of the lanes in a browser, what it fetches and what it changes; broker, worker and Flower are real."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from celery import Celery
 from client_rig import Rig, params, rig
 from flower_rig import LOGIN, Flower, flower
 from processes import until
@@ -39,7 +40,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A worker of two slots, three jobs that wait, one that is done and one that has failed."""
+    """A worker of two slots, three jobs that wait, two that are done and one that has failed."""
     folder = tmp_path_factory.mktemp("flower")
     with ValkeyServer(port=free_port()) as server:
         valkey = Valkey(server.port, server._process.pid)
@@ -57,10 +58,13 @@ def fill(lanes: Rig, page: Flower) -> None:
     assert lanes.client.submit("critical", **call).get(timeout=IN_TIME_S)
     failing = lanes.client.submit("critical", **params(SAID, fault="invalid_request"))
     until(lambda: failing.state == "FAILURE", IN_TIME_S, "a job has failed")
+    with Celery(broker=lanes.env["CELERY_BROKER_URL"], set_as_current=False) as stock:
+        stock.send_task("tasks.create_message", kwargs=call, queue="batch")
     controls.pause(lanes.app, "normal", by="ops@web1")
     for tenant in ("acme", "acme", "globex"):
         lanes.client.submit("normal", tenant=tenant, **call)
-    until(lambda: {each["state"] for each in seen(page)} >= {"SUCCESS", "FAILURE", "PENDING"}, IN_TIME_S, "it is seen")
+    until(lambda: len(seen(page)) == 6, IN_TIME_S, "Flower has seen all")
+    until(lambda: {each["state"] for each in seen(page)} == {"SUCCESS", "FAILURE", "PENDING"}, IN_TIME_S, "they end")
 
 
 def seen(page: Flower) -> list[dict[str, Any]]:
@@ -143,17 +147,17 @@ def test_limits_are_set_and_reset_on_the_page(stack: Stack, browser: Any) -> Non
 
 
 def test_the_list_of_tasks_is_sorted_and_searched_by_lane(stack: Stack, browser: Any) -> None:
-    """Each task has its lane there and in its details, and a search for one finds its tasks alone."""
+    """Each task has its lane there and in its details, a stock producer's, too; a search finds a lane's tasks alone."""
     with tab(browser, f"{stack.flower.url}/tasks") as page:
         cells = page.locator("#tasks-table tbody td:nth-child(2)")
         cells.first.wait_for()
-        assert {*cells.all_text_contents()} == {"critical", "normal"}
+        assert {*cells.all_text_contents()} == {"critical", "normal", "batch"}
         page.get_by_role("columnheader", name="Lane").first.click()
-        until(lambda: cells.first.text_content() == "critical", IN_TIME_S, "sorted by lane")
+        until(lambda: cells.first.text_content() == "batch", IN_TIME_S, "sorted by lane")
         page.get_by_role("searchbox").fill("lane:normal")
         until(lambda: {*cells.all_text_contents()} == {"normal"}, IN_TIME_S, "only the lane's tasks are left")
         page.locator("#tasks-table tbody a").nth(1).click()
-        page.locator("#task-page dt", has_text="Lane").wait_for()
+        page.locator("#task-page .detail-row", has_text="Lane").get_by_text("normal").wait_for()
 
 
 @pytest.mark.parametrize("path", ["/lanes", "/lanes/data", "/broker", "/api/queues/length"])
@@ -179,7 +183,7 @@ def test_another_sites_page_changes_nothing(stack: Stack) -> None:
 
 
 def test_no_prompt_is_on_any_page_nor_in_the_log(stack: Stack) -> None:
-    """A call's text and answer, the key, an error's words: none is on a page, in the API, in metrics or Flower's log."""
+    """A call's text and answer, the key, an error's words: none is on a page, in the API, in metrics or the log."""
     ask = stack.flower.ask
     body = {"kwargs": {**params(SAID), "model": "m"}, "queue": "normal"}
     assert ask("/api/task/async-apply/tasks.create_message", data=body).status == 200

@@ -21,7 +21,9 @@ def protected(tmp_path: Path, *, ours: bool = True, config: bool = False, **said
     conf = tmp_path / "flowerconfig.py"
     if config:
         conf.touch()
-    options = SimpleNamespace(**{"conf": str(conf), "address": "", "unix_socket": "", "auth": "", "basic_auth": None} | said)
+    options = SimpleNamespace(
+        **{"conf": str(conf), "address": "", "unix_socket": "", "auth": "", "basic_auth": None} | said
+    )
     protect(options, has_only_lanes=ours)
     return options
 
