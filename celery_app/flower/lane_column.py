@@ -26,8 +26,20 @@ class SeenTask(Task):
     @property
     def lane(self) -> str | None:
         """Its lane; None: it is in none, or none of its events was heard that says so."""
-        place = getattr(self, "queue", None) or self.routing_key
-        return place if place in LANE_NAMES else None
+        known = vars(self)  # with the lane, where Flower has read the task from its database
+        place = known.get("queue") or self.routing_key
+        return place if place in LANE_NAMES else known.get("lane")
+
+
+def recognise(state: Any) -> None:
+    """Have the tasks that Flower has read from its database show their lanes, even those that it kept before it had us.
+
+    Args:
+        state: an `EventsState`.
+    """
+    for task in state.tasks.values():
+        task.__class__ = SeenTask
+    state.search_engine.rebuild(state.tasks.items())
 
 
 def show_lanes() -> None:

@@ -83,7 +83,8 @@ class LanesPage(_LanesHandler):
 
     @authenticated
     def get(self) -> None:
-        """Show it."""
+        """Show it, and in no other site's page: a click there would be one here."""
+        self.set_header("Content-Security-Policy", "frame-ancestors 'self'")
         self.render("lanes.html", why_not=self.why_not)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from flower.app import Flower
 
 from celery_app.broker_urls import MASTER
-from celery_app.flower.lane_column import show_lanes
+from celery_app.flower.lane_column import recognise, show_lanes
 from celery_app.flower.pages import add_pages
 from celery_app.flower.protection import protect
 from celery_app.overriding import override
@@ -36,6 +36,7 @@ def prepare_flower(app: Any) -> None:
     def start(flower: Any) -> Any:
         protect(flower.options, has_only_lanes=getattr(app, "has_only_lanes", False))
         add_pages(flower, app)
+        recognise(flower.events.state)
         return start_http_server(flower)
 
     Flower.start_http_server = start

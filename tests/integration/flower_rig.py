@@ -19,7 +19,7 @@ from processes import until
 from demo.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 IN_TIME_S = 60.0
@@ -32,6 +32,7 @@ class Answer:
 
     status: int
     text: str
+    headers: Mapping[str, str]
 
     @property
     def json(self) -> Any:
@@ -66,10 +67,10 @@ class Flower:
         request = urllib.request.Request(self.url + path, body, told)  # noqa: S310 - ours
         try:
             with urllib.request.urlopen(request, timeout=IN_TIME_S) as answer:  # noqa: S310
-                return Answer(answer.status, answer.read().decode())
+                return Answer(answer.status, answer.read().decode(), answer.headers)
         except urllib.error.HTTPError as exc:
             with exc:
-                return Answer(exc.code, exc.read().decode())
+                return Answer(exc.code, exc.read().decode(), exc.headers)
 
     def is_up(self) -> bool:
         """Whether it answers."""
