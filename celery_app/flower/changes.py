@@ -20,7 +20,8 @@ def change(app: Any, wish: Mapping[str, Any], by: str) -> None:
     Args:
         app: a Celery application with lanes.
         wish: ``action`` is pause (``lane``, perhaps ``model`` and ``for_s``), resume (``lane``, perhaps ``model``), set
-            (``model``, ``lane`` or ``tenant``; ``values``: field -> number or None) or reset (the same, ``fields``).
+            (``model``, ``lane`` or ``tenant``; ``values``: field -> number or None; ``new``: whether nobody has called
+            such a model yet) or reset (the same, ``fields``).
         by: who it is.
 
     Raises:
@@ -49,7 +50,7 @@ def _set(app: Any, wish: Mapping[str, Any], by: str) -> None:
     values = wish.get("values")
     if not isinstance(values, dict):
         raise InvalidControl(problem="nothing to set: values are a field and a number")
-    controls.set_limits(app, values, **_of(wish), by=by)
+    controls.set_limits(app, values, **_of(wish), new=wish.get("new") is True, by=by)
 
 
 def _reset(app: Any, wish: Mapping[str, Any], by: str) -> None:

@@ -14,12 +14,12 @@ from flower.views.broker import BrokerView
 from tornado.escape import json_decode
 from tornado.web import HTTPError, StaticFileHandler, authenticated, url
 
-from celery_app.errors import BrokerUnreachable, InvalidControl
+from celery_app.errors import BrokerUnreachable, LanesError
 from celery_app.flower.changes import change
 from celery_app.flower.counts import QueueCounts
+from celery_app.flower.loader import template_loader
 from celery_app.flower.protection import has_login
 from celery_app.flower.shown import Shown
-from celery_app.flower.templates import template_loader
 from celery_app.flower.watch import SILENT, Watch
 
 if TYPE_CHECKING:
@@ -113,10 +113,10 @@ class LanesChange(_LanesHandler):
         wish = self._wish()
         try:
             await self._watch.run(change, self._app, wish, f"{self.who} (Flower)")
-        except InvalidControl as exc:
-            self._refuse(400, str(exc))
         except BrokerUnreachable as exc:
             self._refuse(503, str(exc))
+        except LanesError as exc:
+            self._refuse(400, str(exc))
         except TimeoutError:
             self._refuse(503, f"{SILENT}: look whether it is done")
         else:

@@ -141,9 +141,16 @@ def test_limits_are_set_and_reset_on_the_page(stack: Stack, browser: Any) -> Non
         form.get_by_label("Value").fill("many")
         form.get_by_role("button").click()
         page.locator("#lanes-problem", has_text="rpm").wait_for()
+        form.get_by_label("Which").fill("*sonnet*")
+        form.get_by_label("Value").fill("10")
+        form.get_by_role("button").click()
+        page.locator("#lanes-problem", has_text="sonnet").wait_for()
+        form.get_by_label("nobody has called").check()
+        form.get_by_role("button").click()
+        page.locator("#lanes-limits tr", has_text="sonnet").get_by_role("button", name="Reset").click()
         row.get_by_role("button", name="Reset").click()
         row.wait_for(state="detached")
-    assert controls.read_controls(stack.lanes.app) == []
+    until(lambda: not controls.read_controls(stack.lanes.app), IN_TIME_S, "nothing is set any more")
 
 
 def test_the_list_of_tasks_is_sorted_and_searched_by_lane(stack: Stack, browser: Any) -> None:

@@ -17,7 +17,7 @@ from flower.views import BaseHandler
 from flower.views.tasks import TASK_COLUMNS
 
 from celery_app.flower.lane_column import COLUMNS, USUAL_COLUMNS
-from celery_app.flower.templates import NAVBAR, template_loader
+from celery_app.flower.loader import NAVBAR, template_loader
 
 TEMPLATES = Path(flower.__file__).parent / "templates"
 

@@ -214,7 +214,7 @@ async function go() {
 }
 
 function listenTo(form) {
-  const {kind, name, field, value} = form.elements;
+  const {kind, name, field, value, unseen} = form.elements;
   const offer = () => field.replaceChildren(...FIELDS[kind.value].map((each) => make("option", each)));
   kind.addEventListener("change", offer);
   offer();
@@ -223,7 +223,7 @@ function listenTo(form) {
     const text = value.value.trim();
     const number = Number(text.replace(/,/g, ""));
     const set = text === "" || text === "none" ? null : Number.isNaN(number) ? text : number;
-    change({action: "set", [kind.value]: name.value.trim(), values: {[field.value]: set}});
+    change({action: "set", [kind.value]: name.value.trim(), values: {[field.value]: set}, new: unseen.checked});
   });
 }
 
