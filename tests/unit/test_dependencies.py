@@ -24,7 +24,7 @@ OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
 #: Folder or module -> the extra that it belongs to; all others have to do with what is always installed.
 EXTRAS = {
     "celery_app/cli/exporter.py": "exporter",
-    "celery_app/flower_process.py": "flower",
+    "celery_app/flower/": "flower",
     "celery_app/metrics/prometheus.py": "exporter",
     "celery_app/spans.py": "tracing",
     "demo/": "embedded",
