@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -186,6 +185,12 @@ def test_out_of_memory(broker: Broker, usable: str) -> None:
     assert "no-room" not in broker.event_log.jobs("start")
 
 
+def refusals(broker: Broker) -> int:
+    """Return how many writes the server has refused as a replica."""
+    found: Any = broker.client.info("errorstats")
+    return int(found.get("errorstat_READONLY", {"count": 0})["count"])
+
+
 def test_a_replica_for_a_while(broker: Broker, server: Server, usable: str) -> None:
     """While the server is a read-only replica nothing is lost; when it is a master again all is acked and goes on."""
     assert server
@@ -199,8 +204,9 @@ def test_a_replica_for_a_while(broker: Broker, server: Server, usable: str) -> N
     try:
         with pytest.raises((RedisError, OperationalError), match="read only"):
             broker.send("kit.job", "read-only", ignore_result=True)
+        ours = refusals(broker)
         land(broker, usable, jobs)
-        time.sleep(1)  # the worker has to meet the refusals
+        eventually(lambda: refusals(broker) > ours, IN_TIME_S, "the worker meets the refusals")
     finally:
         broker.client.replicaof("NO", "ONE")
     broker.event_log.open_gate(f"{usable}-queued")

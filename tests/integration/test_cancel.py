@@ -121,7 +121,9 @@ def test_a_job_that_waits_for_its_next_attempt_is_not_tried_again(up: Rig) -> No
 
     with pytest.raises(Cancelled):
         result.get(timeout=IN_TIME_S)
-    time.sleep(1.5)  # two backoffs of a first attempt
+    redis = redis_client(up.app)
+    wait_until(lambda: not redis.hexists("lanes:jobs", result.id), "the scheduler has forgotten the job")
+    assert up.api.summary()["total"] == 1
     assert result.state == "REVOKED"
 
 
@@ -157,7 +159,6 @@ def test_a_cancelled_call_says_nothing_about_the_api(up: Rig) -> None:
         wait_until(lambda: not up.api.summary()["in_flight"], "the call has ended")
     up.api.control(latency=0.0)
 
-    begun = time.monotonic()
-    for _ in range(20):
-        up.client.ask(**params())
-    assert time.monotonic() - begun < 3.0
+    up.client.ask(**params())
+    redis = redis_client(up.app)
+    assert not any(redis.hexists(key, "overload_rate") for key in redis.keys("lanes:budget:*}"))

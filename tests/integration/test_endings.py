@@ -44,8 +44,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depreca
 #: Seconds within which the call of a revoked job is closed: 0.5 s, and as much for a busy machine.
 CLOSED_IN_TIME = 0.5 + 0.5
 
-#: Seconds within which a dead-lettering is told: about one, and two for a busy machine.
-TOLD_IN_TIME = 1.0 + 2.0
+#: Seconds within which a dead-lettering is told: about one; more than this only if it hangs.
+TOLD_IN_TIME = 10.0
 
 #: Ways in which a real server refuses a result for a while, and how each ends.
 REFUSALS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depreca
 HEARTBEAT = 1.0
 
 #: Seconds by which anything may come late on a busy machine.
-LATE = 3.0
+LATE = 10.0
 
 #: Seconds for which the API is silent: much longer than any test may take to notice.
 SILENCE = 25.0

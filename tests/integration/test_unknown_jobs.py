@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 #: Seconds by which anything may come late on a busy machine.
-LATE = 5.0
+LATE = 10.0
 
 #: Seconds from now at which jobs with a countdown are meant to start: after the test.
 LATER = 600

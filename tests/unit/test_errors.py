@@ -34,14 +34,6 @@ def test_an_error_survives_the_result_backend(kind: type[errors.LanesError], det
     assert str(received) == str(raised)
 
 
-@pytest.mark.parametrize(("kind", "details"), SAMPLES, ids=lambda value: getattr(value, "__name__", ""))
-def test_an_error_carries_its_details(kind: type[errors.LanesError], details: dict[str, Any]) -> None:
-    """Code reads attributes, not messages."""
-    error = kind(**details)
-
-    assert {name: getattr(error, name) for name in details} == details
-
-
 def test_every_error_has_a_message_of_its_own() -> None:
     """The docstring is the message, so that no class can forget it."""
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.LanesError)]
