@@ -16,7 +16,7 @@ import pytest
 from broker_kit import kills
 from broker_kit.broker import Broker
 from broker_kit.server import Server
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 from celery import Celery
 from kombu import Exchange, Queue
 
@@ -116,7 +116,7 @@ def test_returns_are_on_time_whoever_dies(broker: Broker) -> None:
     for n in range(RETURNS):
         broker.send("kit.returning", n, DUE[0] + span * n / RETURNS, ignore_result=True)
     second = broker.worker("second", slots=20, queues="critical,normal,batch")
-    eventually(lambda: len(broker.event_log.read("due")) >= RETURNS, IN_TIME_S, "all have returned")
+    wait_until(lambda: len(broker.event_log.read("due")) >= RETURNS, "all have returned", IN_TIME_S)
     first.kill()
     sent: dict[str, float] = {}
     stop = threading.Event()
@@ -133,7 +133,7 @@ def test_returns_are_on_time_whoever_dies(broker: Broker) -> None:
     sender = threading.Thread(target=send)
     sender.start()
     try:
-        eventually(lambda: len(broker.event_log.read("again")) >= RETURNS, IN_TIME_S, "all have started again")
+        wait_until(lambda: len(broker.event_log.read("again")) >= RETURNS, "all have started again", IN_TIME_S)
     finally:
         stop.set()
         sender.join(IN_TIME_S)
@@ -199,7 +199,7 @@ def test_signals_lose_nothing(broker: Broker, conf: dict[str, Any], signal_numbe
     with broker.app.producer_or_acquire() as producer, producer.batch():
         for name in names:
             broker.send("kit.job", name, 0.03, task_id=name, producer=producer, ignore_result=True)
-    eventually(lambda: broker.event_log.done() > 200, IN_TIME_S, "jobs under way")
+    wait_until(lambda: broker.event_log.done() > 200, "jobs under way", IN_TIME_S)
     try:
         code: int | None = worker.stop(signal_number, IN_TIME_S)
     except subprocess.TimeoutExpired:
@@ -208,8 +208,8 @@ def test_signals_lose_nothing(broker: Broker, conf: dict[str, Any], signal_numbe
         code = None
         worker.kill()
     done, scripts = broker.event_log.counts("end"), broker.scripts()
-    left = eventually(
-        lambda: scripts.names(3_000, lease_ms=0 if signal_number == signal.SIGTERM else 1), IN_TIME_S, "the rest"
+    left = wait_until(
+        lambda: scripts.names(3_000, lease_ms=0 if signal_number == signal.SIGTERM else 1), "the rest", IN_TIME_S
     )
     both = set(done) & set(left)
     say(f"exit {code}: {len(done)} done, {len(left)} left, {len(both)} both")

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.waiting import wait_until
 from example_sites import IN_TIME_S, Site, whole_site
-from processes import until
 
 from demo.simulator.replies import filler
 
@@ -75,7 +75,7 @@ def ask(site: Site, page: Any, question: str) -> Any:
     page.press("#question", "Enter")
     bubble = page.locator(".bubble.assistant")
     # Looked at from here: the page's Content-Security-Policy lets nobody evaluate a condition in it.
-    until(lambda: len(bubble.text_content()) > len(question) + 12, IN_TIME_S, "the answer has begun")
+    wait_until(lambda: len(bubble.text_content()) > len(question) + 12, "the answer has begun", IN_TIME_S)
     return bubble
 
 
@@ -113,9 +113,9 @@ def test_tokens_appear_beside_a_batch_and_stop_stops(site: Site, page: Any, batc
     assert len(set(lengths(bubble, 0.5))) == 1
     assert page.locator(".bubble.stopped").last.text_content() == "Stopped."
     assert text.startswith("You said: tell me a long story")
-    until(lambda: call_of_stream(site)["closed_by_client"] is not None, 5, "the API sees the connection closed")
+    wait_until(lambda: call_of_stream(site)["closed_by_client"] is not None, "the API sees the connection closed", 5)
     assert call_of_stream(site)["output_tokens"] < LONG_ANSWER
-    until(lambda: site.state_of(task_id_of(started)) == "REVOKED", 5, "the job is revoked")
+    wait_until(lambda: site.state_of(task_id_of(started)) == "REVOKED", "the job is revoked", 5)
 
 
 def test_closing_the_tab_cancels(site: Site, page: Any) -> None:
@@ -124,8 +124,8 @@ def test_closing_the_tab_cancels(site: Site, page: Any) -> None:
     page.on("request", lambda request: started.append(request.url) if request.method == "GET" else None)
     ask(site, page, "tell me another story")
     page.close(run_before_unload=True)
-    until(lambda: call_of_stream(site)["closed_by_client"] is not None, 5, "the API sees the connection closed")
-    until(lambda: site.state_of(task_id_of(started)) == "REVOKED", 5, "the job is revoked")
+    wait_until(lambda: call_of_stream(site)["closed_by_client"] is not None, "the API sees the connection closed", 5)
+    wait_until(lambda: site.state_of(task_id_of(started)) == "REVOKED", "the job is revoked", 5)
 
 
 def test_a_reader_whose_connection_breaks_gets_the_rest(site: Site, page: Any) -> None:
@@ -172,7 +172,7 @@ def test_documents_go_through_the_page(site: Site, page: Any, tmp_path: Path) ->
     assert (first[:20], second[:13]) == ("You said: <b>one</b>", "You said: two")
     page.click("#summarise")
     summary = page.locator("#summary")
-    until(lambda: summary.text_content().startswith("You said: Sum these"), IN_TIME_S, "the answers are summed up")
+    wait_until(lambda: summary.text_content().startswith("You said: Sum these"), "the answers are summed up", IN_TIME_S)
 
 
 def test_the_status_page_shows_the_lanes(site: Site, page: Any, batch: str) -> None:
@@ -183,4 +183,4 @@ def test_the_status_page_shows_the_lanes(site: Site, page: Any, batch: str) -> N
     queued = page.locator("#lane-batch dd").first
     before = int(queued.text_content())
     assert 0 < before <= DOCUMENTS
-    until(lambda: int(queued.text_content()) < before, IN_TIME_S, "the page counts again")
+    wait_until(lambda: int(queued.text_content()) < before, "the page counts again", IN_TIME_S)

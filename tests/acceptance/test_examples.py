@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.waiting import wait_until
 from example_sites import EXAMPLES, IN_TIME_S, SERVERS, Site, web_process, whole_site
-from processes import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ def test_stop_ends_the_job_and_its_call(site: Site) -> None:
     site.control(output_tokens=30)
     assert last["error"]["type"] == "Cancelled"
     assert text_of(seen)
-    until(lambda: sum(bool(call["closed_by_client"]) for call in site.calls()) > closed_before, 5, "the call is closed")
+    wait_until(lambda: sum(bool(call["closed_by_client"]) for call in site.calls()) > closed_before, "it is closed", 5)
     assert site.state_of(task_id) == "REVOKED"
 
 
@@ -99,7 +99,7 @@ def test_a_reader_who_breaks_off_and_comes_back_has_lost_nothing(site: Site) -> 
     rest = list(site.events(task_id, Last_Event_ID=first[-1][0]))
     assert rest[-1][1]["type"] == "message_stop"
     # The result is stored behind the stream's last event.
-    until(lambda: site.state_of(task_id) == "SUCCESS", IN_TIME_S, "the job has succeeded")
+    wait_until(lambda: site.state_of(task_id) == "SUCCESS", "the job has succeeded", IN_TIME_S)
 
 
 def test_a_bad_line_stops_a_batch_or_is_left_out(site: Site) -> None:

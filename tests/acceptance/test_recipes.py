@@ -28,9 +28,9 @@ from acceptance.recipe_rig import (
     without_worker,
 )
 from asgiref.testing import ApplicationCommunicator
+from broker_kit.waiting import wait_until
 from celery.exceptions import ChordError
 from django.test import RequestFactory
-from processes import until
 
 from celery_app import Batch, cancel, get_queue_stats, submit
 from celery_app.connection import redis_client
@@ -112,7 +112,7 @@ def test_submit_and_fetch(up: Rig, dead_port: int) -> None:
 
         up.api.control(model_forbidden=True)
         refused = http.request("POST", "/ask", urlencode({"question": "x"})).json()["id"]
-        until(lambda: up.app.AsyncResult(refused).ready(), IN_TIME_S, "the refusal")
+        wait_until(lambda: up.app.AsyncResult(refused).ready(), "the refusal", IN_TIME_S)
         failed = http.request("GET", f"/answers/{refused}")
         assert failed.status == 502
         assert "permission to use" in failed.json()["error"]
@@ -269,7 +269,7 @@ def test_stream_asgi(up: Rig) -> None:
         assert text_of(data).startswith("You said: tell me")
         assert not closed_by_us(up)
         asyncio.run(read(site, 5))
-    until(lambda: len(closed_by_us(up)) == 1, IN_TIME_S, "the call has ended")
+    wait_until(lambda: len(closed_by_us(up)) == 1, "the call has ended", IN_TIME_S)
 
 
 def closed_by_us(up: Rig) -> list[dict[str, Any]]:
@@ -282,10 +282,10 @@ def test_cancel_button(up: Rig) -> None:
     up.api.control(latency=20.0)
     with served(recipe("cancel_button").site) as http:
         ids = [http.request("POST", "/reports").json()["id"] for _ in range(9)]
-        until(lambda: up.api.summary()["in_flight"] == 8, IN_TIME_S, "all slots are busy")
+        wait_until(lambda: up.api.summary()["in_flight"] == 8, "all slots are busy", IN_TIME_S)
         for task_id in reversed(ids):
             assert http.request("DELETE", f"/reports/{task_id}").json() == {"state": "REVOKED"}
-        until(lambda: up.api.summary()["in_flight"] == 0, 10.0, "no call goes on")
+        wait_until(lambda: up.api.summary()["in_flight"] == 0, "no call goes on", 10.0)
         assert [up.app.AsyncResult(task_id).state for task_id in ids] == ["REVOKED"] * 9
         again = http.request("DELETE", f"/reports/{ids[0]}")
         assert (again.status, again.json()) == (409, {"error": "it has ended already"})
@@ -313,7 +313,7 @@ def test_documents(up: Rig, valkey: Valkey, tmp_path: Path) -> None:
     assert "line 3 was left out" in said.stdout
     assert "line 7 was left out" in said.stdout
     with subprocess.Popen([*script, "collect", batch_id, str(out)], env=env) as first:
-        until(lambda: out.exists() and out.read_text().count("\n") > 20, IN_TIME_S, "some answers")
+        wait_until(lambda: out.exists() and out.read_text().count("\n") > 20, "some answers", IN_TIME_S)
         first.kill()
     recipe("documents").collect(batch_id, out)
     answers = {answer["line"]: answer for answer in map(json.loads, out.read_text().splitlines())}
@@ -388,7 +388,7 @@ def test_own_task(up: Rig) -> None:
     """Its own SDK call is admitted and settled by the shared budget; a failure sends it back to its lane."""
     up.api.control(server_error_rate=1.0)
     result = recipe("own_task").summarise.apply_async(args=["a long text"], queue="batch")
-    until(lambda: result.state == "RETRY", IN_TIME_S, "a failed attempt")
+    wait_until(lambda: result.state == "RETRY", "a failed attempt", IN_TIME_S)
     up.api.control(server_error_rate=0.0)
 
     assert "Summarise" in result.get(timeout=IN_TIME_S)
@@ -396,7 +396,7 @@ def test_own_task(up: Rig) -> None:
     assert [call["status"] for call in up.api.calls()][-2:] == [500, 200]
     redis = redis_client(up.app)
     assert redis.keys("lanes:budget:*haiku*")
-    until(lambda: not redis.keys("lanes:budget:*:calls"), IN_TIME_S, "no call in flight")
+    wait_until(lambda: not redis.keys("lanes:budget:*:calls"), "no call in flight", IN_TIME_S)
 
 
 def test_timing(up: Rig) -> None:
@@ -404,7 +404,7 @@ def test_timing(up: Rig) -> None:
     timing, redis = recipe("timing"), redis_client(up.app)
     begun = time.monotonic()
     later = timing.in_a_while(REQUEST, 1.0)
-    until(lambda: get_queue_stats(up.app)["lanes"]["normal"]["returning"] == 1, IN_TIME_S, "it waits")
+    wait_until(lambda: get_queue_stats(up.app)["lanes"]["normal"]["returning"] == 1, "it waits", IN_TIME_S)
     assert later.get(timeout=IN_TIME_S)["type"] == "message"
     assert time.monotonic() - begun > 0.9
 
@@ -417,13 +417,13 @@ def test_timing(up: Rig) -> None:
     )
     assert abs(due / 1_000 - midnight.timestamp()) < IN_TIME_S
     assert cancel(tonight)
-    until(lambda: tonight.state == "REVOKED", IN_TIME_S, "its end is told")
+    wait_until(lambda: tonight.state == "REVOKED", "its end is told", IN_TIME_S)
     assert not redis.zcard("lanes:scheduled")
 
     up.api.control(latency=0.3)
     for each in range(8):
         submit("batch", **named(f"first {each}"))
-    until(lambda: up.api.summary()["in_flight"] == 8, IN_TIME_S, "all slots are busy")
+    wait_until(lambda: up.api.summary()["in_flight"] == 8, "all slots are busy", IN_TIME_S)
     last = timing.after_the_other_documents(named("after"))
     for each in range(12):
         submit("batch", **named(f"between {each}"))
@@ -452,7 +452,7 @@ def test_workflows(up: Rig) -> None:
     up.api.control(model_forbidden=True)
     failed = workflows.summarise_all(["one", "two"])
     failed.parent.get(timeout=IN_TIME_S, propagate=False)
-    until(lambda: failed.state == "FAILURE", IN_TIME_S, "the chord fails")
+    wait_until(lambda: failed.state == "FAILURE", "the chord fails", IN_TIME_S)
     assert isinstance(failed.result, ChordError)
     assert "permission to use" in str(failed.result)
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from processes import running, until
+from broker_kit.waiting import wait_until
+from processes import running
 
 from demo.simulator import running as simulator
 
@@ -80,7 +81,7 @@ def up(environ: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Po
 
 def assert_gone(told: dict[str, Any]) -> None:
     """Nothing is left of a stack: no process, no port, no file."""
-    until(lambda: not running(told["pids"].values()), STOP_S, "all processes are gone")
+    wait_until(lambda: not running(told["pids"].values()), "all processes are gone", STOP_S)
     assert not Path(told["logs"]).exists()
     urls = [told["broker_url"], told["base_url"], *([told["flower"]["url"]] if told["flower"] else [])]
     assert not [url for url in urls if listens(url)]
@@ -129,7 +130,7 @@ def test_the_demo_shows_what_chat_waits_beside_a_batch(environ: dict[str, str], 
     """`lanes demo --json` prints one object with every lane's waits, and leaves nothing behind."""
     with started(environ, "demo", "--json", "--count", "130") as command:
         # The guard, the broker, two workers and Flower.
-        until(lambda: len(children_of(command.pid)) == 5, START_S, "all children are there")
+        wait_until(lambda: len(children_of(command.pid)) == 5, "all children are there", START_S)
         children = children_of(command.pid)
         stdout, stderr = command.communicate(timeout=START_S)
     assert (command.returncode, stderr) == (0, "")
@@ -145,7 +146,7 @@ def test_the_demo_shows_what_chat_waits_beside_a_batch(environ: dict[str, str], 
     # A tenth of a batch job's wait would be seconds; a chat question's is below one even on a loaded machine.
     assert beside["wait_ms"]["p50"] < 500 < found["lanes"]["batch"]["wait_ms"]["p50"]
     assert str(round(beside["wait_ms"]["max"])) in found["sentence"].replace(",", "")
-    until(lambda: not running(children), STOP_S, "all processes are gone")
+    wait_until(lambda: not running(children), "all processes are gone", STOP_S)
     assert not list(tmp_path.glob("ezai-lanes-*"))
 
 
@@ -174,7 +175,7 @@ def test_up_leaves_nothing_behind_when_killed(environ: dict[str, str]) -> None:
     with up(environ) as (command, told):
         command.kill()
         command.wait(STOP_S)
-        until(lambda: not Path(told["logs"]).exists(), STOP_S, "the directory is gone")
+        wait_until(lambda: not Path(told["logs"]).exists(), "the directory is gone", STOP_S)
         assert_gone(told)
 
 
@@ -182,12 +183,12 @@ def test_up_leaves_nothing_behind_when_killed(environ: dict[str, str]) -> None:
 def test_up_ends_while_it_starts(environ: dict[str, str]) -> None:
     """Ctrl-C in the middle of the start ends what was started by then."""
     with started(environ, "up", "--no-flower") as command:
-        until(lambda: len(children_of(command.pid)) >= 2, START_S, "some children are there")
+        wait_until(lambda: len(children_of(command.pid)) >= 2, "some children are there", START_S)
         children = children_of(command.pid)
         command.send_signal(signal.SIGINT)
         stdout, stderr = command.communicate(timeout=STOP_S)
     assert (command.returncode, stdout, stderr.count("\n")) == (130, "", 1), stderr
-    until(lambda: not running(children), STOP_S, "all processes are gone")
+    wait_until(lambda: not running(children), "all processes are gone", STOP_S)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ def test_a_broker_of_ones_own_is_used_and_left_running(environ: dict[str, str], 
         assert_one_line(finished(environ, "up", "--no-flower"), "critical@")
         command.send_signal(signal.SIGTERM)
         command.communicate(timeout=STOP_S)
-    until(lambda: not running(told["pids"].values()), STOP_S, "all processes are gone")
+    wait_until(lambda: not running(told["pids"].values()), "all processes are gone", STOP_S)
     assert listens(broker_url)
 
 

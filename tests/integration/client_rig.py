@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from broker_kit.waiting import wait_until
 from pydantic import SecretStr
 from worker_process import Worker, worker
 
@@ -18,7 +18,7 @@ from demo.simulator import Behaviour, RunningServer, running
 from tests.conftest import close
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from celery import Celery
@@ -123,11 +123,3 @@ def text_of(events: Iterable[dict[str, Any]]) -> str:
         elif event["type"] == "content_block_delta":
             text += event["delta"].get("text", "")
     return text
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = IN_TIME_S) -> None:
-    """Wait for a condition, and fail if it does not come."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.01)

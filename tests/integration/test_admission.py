@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.records import queued
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until, web_app
+from broker_kit.waiting import wait_until
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, web_app
 from worker_process import worker
 
 from celery_app import create_app

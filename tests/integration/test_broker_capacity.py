@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit import records
 from broker_kit.broker import Broker
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 from celery import chain, chord, group
 from client_rig import params
 
@@ -228,7 +228,7 @@ def test_a_publish_batch_waits_for_room(broker: Broker) -> None:
 
     publishing = threading.Thread(target=publish)
     publishing.start()
-    eventually(lambda: names.extend(broker.scripts().names(1)) or len(names) == 10, IN_TIME_S, "ten jobs came through")
+    wait_until(lambda: names.extend(broker.scripts().names(1)) or len(names) == 10, "ten jobs came through", IN_TIME_S)
     publishing.join(IN_TIME_S)
     assert names == [f"j{n}" for n in range(10)]
     assert broker.scripts().names(100) == []
@@ -240,7 +240,7 @@ def test_a_job_with_a_countdown_waits_in_the_broker(broker: Broker, narrow: Any)
     before = time.monotonic()
     scripts = broker.scripts()
     assert scripts.places("critical") == 0
-    assert eventually(scripts.names, IN_TIME_S, "it is due") == ["later"]
+    assert wait_until(scripts.names, "it is due", IN_TIME_S) == ["later"]
     assert time.monotonic() - before > 0.5
 
 
@@ -284,7 +284,7 @@ def test_scheduled_jobs_are_counted_wherever_they_go(broker: Broker, narrow: Any
     for n in range(3):
         narrow.send_task("kit.job", (n,), queue="batch", countdown=0.2, ignore_result=True)
     held: list[Any] = []
-    eventually(lambda: held.extend(scripts.claim(3)) or len(held) == 3, IN_TIME_S, "all are due")
+    wait_until(lambda: held.extend(scripts.claim(3)) or len(held) == 3, "all are due", IN_TIME_S)
     assert scheduled(broker, "batch") == 0
     narrow.send_task("kit.job", (3,), queue="batch", priority=0, countdown=60, ignore_result=True)
     for job in held[:2]:

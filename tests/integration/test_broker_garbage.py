@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit import records
 from broker_kit.broker import Broker
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -130,18 +130,18 @@ def test_garbage_goes_to_the_dead_letters(broker: Broker, worker: Worker, kind: 
     before = broker.client.zcard("lanes:dead")
     broker.client.lpush("normal\x06\x163", text)
     broker.send("kit.job", kind, queue="normal", ignore_result=True)
-    eventually(
+    wait_until(
         lambda: broker.client.zcard("lanes:dead") == before + 1,
-        IN_TIME_S,
         f"{kind} is dead-lettered; log:\n{worker.text()[-3000:]}",
+        IN_TIME_S,
     )
     broker.event_log.wait_for("end", [kind], IN_TIME_S)
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
+    wait_until(lambda: broker.in_flight() == 0, "nothing is claimed any more", IN_TIME_S)
     letters = [records.facts(broker.client, job_id) for job_id in records.ids_in(broker.client, "dead")]
     assert all(letter["lane"] == "normal" and len(letter["reason"]) > len("rejected") for letter in letters)
     assert not any(TEXT in letter["reason"] for letter in letters)
     assert worker.process.poll() is None
-    eventually(lambda: not records.ids_in(broker.client, "ended"), IN_TIME_S, "those who wait are told")
+    wait_until(lambda: not records.ids_in(broker.client, "ended"), "those who wait are told", IN_TIME_S)
     headers = made.get("headers") if isinstance(made, dict) else None
     if isinstance(headers, dict):
         assert broker.app.AsyncResult(headers["id"]).state == "FAILURE"
@@ -175,7 +175,7 @@ def test_numbers_that_make_no_sense_are_not_said(broker: Broker, worker: Worker,
         said = number.replace("STRANGE", strange).replace("NAME", name)
         broker.client.lpush("normal\x06\x163", json.dumps(made).replace(place + "{", said, 1))
     broker.event_log.wait_for("end", names, IN_TIME_S)
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
+    wait_until(lambda: broker.in_flight() == 0, "nothing is claimed any more", IN_TIME_S)
     assert broker.client.zcard("lanes:dead") == dead
     assert worker.process.poll() is None
 
@@ -225,7 +225,7 @@ def test_a_message_with_any_field_that_makes_no_sense_ends(broker: Broker, worke
     broker.send("kit.job", "after nonsense", queue="batch", ignore_result=True)
     broker.event_log.wait_for("end", ["after nonsense"], 3 * IN_TIME_S)
     left = ("normal\x06\x163", "lanes:arrived:normal", "lanes:models:normal", "lanes:leases", "lanes:ended")
-    eventually(lambda: not broker.client.exists(*left), 3 * IN_TIME_S, "all have ended, and are told")
+    wait_until(lambda: not broker.client.exists(*left), "all have ended, and are told", 3 * IN_TIME_S)
     assert worker.process.poll() is None
 
 

@@ -7,7 +7,7 @@ from broker_kit import kills
 from broker_kit.broker import Broker
 from broker_kit.script_client import MAX_DEATHS
 from broker_kit.server import Server
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ def suspects(broker: Broker, count: int) -> list[str]:
 def reaped(broker: Broker) -> None:
     """Have the leases of dead processes end, by somebody who takes nothing."""
     nobody = broker.scripts()
-    eventually(lambda: not nobody.names(queues=("critical",), lease_ms=1) and not broker.in_flight(), IN_TIME_S, "back")
+    wait_until(lambda: not nobody.names(queues=("critical",), lease_ms=1) and not broker.in_flight(), "back", IN_TIME_S)
 
 
 def test_a_process_gets_one_suspect_at_a_time_and_works_on_beside_it(broker: Broker) -> None:
@@ -94,7 +94,7 @@ def test_killers_alone_are_dead_lettered(broker: Broker) -> None:
                 running[successor] = start(broker, successor)
         return len(broker.scripts().dead()) == len(killers) and broker.event_log.done() == len(others)
 
-    eventually(over, 3 * IN_TIME_S, "killers are dead-lettered, all others are done")
+    wait_until(over, "killers are dead-lettered, all others are done", 3 * IN_TIME_S)
     assert sorted(broker.scripts().dead()) == killers
     assert sorted(set(broker.event_log.jobs("end"))) == sorted(others)
     starts = broker.event_log.counts("start")

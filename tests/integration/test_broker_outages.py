@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit.broker import Broker
 from broker_kit.server import Server
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 from broker_kit.worker import TO_START
 from client_rig import params, web_app
 from kombu.exceptions import OperationalError
@@ -67,7 +67,7 @@ def usable(broker: Broker, worker: Worker, request: pytest.FixtureRequest) -> It
     finally:
         broker.event_log.open_gate(name)
     broker.event_log.wait_for("end", jobs, IN_TIME_S)
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, f"nothing is claimed any more; {worker.text()[-2000:]}")
+    wait_until(lambda: broker.in_flight() == 0, f"nothing is claimed any more; {worker.text()[-2000:]}", IN_TIME_S)
     assert worker.process.poll() is None
 
 
@@ -131,7 +131,7 @@ def test_the_server_is_killed_and_comes_back(broker: Broker, server: Server, usa
     server.start()
     land(broker, usable, jobs)
     broker.event_log.wait_for("end", queued, IN_TIME_S)
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "all are acked")
+    wait_until(lambda: broker.in_flight() == 0, "all are acked", IN_TIME_S)
     assert ran_once(broker, [*jobs, *queued]), broker.event_log.counts("start")
 
 
@@ -157,7 +157,7 @@ def test_clients_are_cut_off_again_and_again(broker: Broker, usable: str) -> Non
     finally:
         done.set()
         cutting.join(IN_TIME_S)
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "all are acked")
+    wait_until(lambda: broker.in_flight() == 0, "all are acked", IN_TIME_S)
     assert broker.scripts().dead() == []
     # A job that has ended but is not acked when its connection is lost may run again: the promise is at least once.
     counts = broker.event_log.counts("start")
@@ -176,7 +176,7 @@ def test_out_of_memory(broker: Broker, usable: str) -> None:
             broker.send("kit.job", "no-room", ignore_result=True)
         land(broker, usable, jobs)
         broker.event_log.wait_for("end", queued, IN_TIME_S)
-        eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "all are acked")
+        wait_until(lambda: broker.in_flight() == 0, "all are acked", IN_TIME_S)
     finally:
         broker.client.config_set("maxmemory", 0)
     broker.send("kit.job", f"{usable}-after", ignore_result=True)
@@ -206,12 +206,12 @@ def test_a_replica_for_a_while(broker: Broker, server: Server, usable: str) -> N
             broker.send("kit.job", "read-only", ignore_result=True)
         ours = refusals(broker)
         land(broker, usable, jobs)
-        eventually(lambda: refusals(broker) > ours, IN_TIME_S, "the worker meets the refusals")
+        wait_until(lambda: refusals(broker) > ours, "the worker meets the refusals", IN_TIME_S)
     finally:
         broker.client.replicaof("NO", "ONE")
     broker.event_log.open_gate(f"{usable}-queued")
     broker.event_log.wait_for("end", queued, IN_TIME_S)
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "all are acked")
+    wait_until(lambda: broker.in_flight() == 0, "all are acked", IN_TIME_S)
     assert ran_once(broker, [*jobs, *queued])
 
 
@@ -236,15 +236,15 @@ def test_a_result_outlives_a_broker_that_is_away_when_its_job_ends(tmp_path: Pat
         env = {"CELERY_BROKER_URL": server.url, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url}
         with worker_process(tmp_path, "-c", "2", "-P", pool, **env) as started:
             results = [Client(app).submit("batch", **params()) for _ in range(2)]
-            eventually(lambda: api.summary()["in_flight"] == 2, IN_TIME_S, "both calls are at the API")
+            wait_until(lambda: api.summary()["in_flight"] == 2, "both calls are at the API", IN_TIME_S)
             server.kill()
-            eventually(lambda: api.summary()["statuses"].get("200") == 2, IN_TIME_S, "both are answered")
+            wait_until(lambda: api.summary()["statuses"].get("200") == 2, "both are answered", IN_TIME_S)
             started.wait_until_it_says("could not be settled")
             server.start()
 
             assert [result.get(timeout=IN_TIME_S)["type"] for result in results] == ["message", "message"]
             lane = lambda: get_queue_stats(app)["lanes"]["batch"]  # noqa: E731
-            eventually(lambda: lane()["in_flight"] == 0, IN_TIME_S, "nothing is claimed any more")
+            wait_until(lambda: lane()["in_flight"] == 0, "nothing is claimed any more", IN_TIME_S)
             assert api.summary()["total"] == 2
             with server.client() as redis:
                 (known,) = redis.keys("lanes:budget:*:model:*")
@@ -266,12 +266,12 @@ def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how
         app = web_app(valkey.url(13))
         with worker_process(tmp_path, "-c", "2", **env) as started:
             Client(app).submit("batch", **params())
-            eventually(lambda: api.summary()["in_flight"] == 1, IN_TIME_S, "the call is at the API")
+            wait_until(lambda: api.summary()["in_flight"] == 1, "the call is at the API", IN_TIME_S)
             backend.kill()
             app.send_task("nobody.knows", queue="critical", ignore_result=True)
-            eventually(lambda: redis.zcard("lanes:dead") == 1, IN_TIME_S, "the bad job is dead-lettered")
+            wait_until(lambda: redis.zcard("lanes:dead") == 1, "the bad job is dead-lettered", IN_TIME_S)
             Client(app).submit("critical", **params())
-            eventually(lambda: api.summary()["statuses"].get("200") == 2, IN_TIME_S, "the other slot works")
+            wait_until(lambda: api.summary()["statuses"].get("200") == 2, "the other slot works", IN_TIME_S)
             started.process.send_signal(how)
             started.process.wait(IN_TIME_S + LAST_TRIES)
         close(app)
@@ -284,7 +284,7 @@ def test_a_worker_outlives_a_server_that_refuses_to_write(valkey: Any, tmp_path:
         worker = broker.starting("w")
         for name in ("at its start", "connecting again"):
             said = worker.text().count("NOREPLICAS")
-            eventually(lambda said=said: worker.text().count("NOREPLICAS") > said + 1, TO_START, f"refused {name}")
+            wait_until(lambda said=said: worker.text().count("NOREPLICAS") > said + 1, f"refused {name}", TO_START)
             control.config_set("min-replicas-to-write", 0)
             broker.send("kit.job", name, ignore_result=True)
             broker.event_log.wait_for("end", [name], IN_TIME_S)

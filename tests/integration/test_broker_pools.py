@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.broker import Broker
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def all_slots_work(broker: Broker, worker: Worker, name: str) -> None:
     finally:
         broker.event_log.open_gate(name)
     broker.event_log.wait_for("end", jobs, IN_TIME_S)
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, f"all are acked; {worker.text()[-2000:]}")
+    wait_until(lambda: broker.in_flight() == 0, f"all are acked; {worker.text()[-2000:]}", IN_TIME_S)
 
 
 def test_the_pool_is_prefork(broker: Broker, worker: Worker) -> None:
@@ -64,7 +64,7 @@ def test_the_pool_is_prefork(broker: Broker, worker: Worker) -> None:
 def test_a_retry_from_a_pools_process(broker: Broker, worker: Worker) -> None:
     """`self.retry` in a pool's process keeps id, lane and priority, counts, and waits in the broker."""
     result = broker.send("kit.retrying", "retried", [0.3, 0.1], queue="normal", priority=9)
-    eventually(lambda: broker.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
+    wait_until(lambda: broker.client.zcard("lanes:scheduled") == 1, "the return", IN_TIME_S)
     assert result.get(timeout=IN_TIME_S) == {"id": result.id, "lane": "normal", "priority": 9, "retries": 2}
     all_slots_work(broker, worker, "after-retry")
 
@@ -83,7 +83,7 @@ def test_a_pools_process_is_killed(broker: Broker, worker: Worker) -> None:
 def test_a_job_that_kills_its_processes_is_dead_lettered(broker: Broker, worker: Worker) -> None:
     """A job under which every process dies gets five of them and is then among the dead letters; the worker goes on."""
     broker.send("kit.killer", "poison", 100, ignore_result=True)
-    eventually(lambda: broker.scripts().dead(), IN_TIME_S, "the dead-lettering")
+    wait_until(lambda: broker.scripts().dead(), "the dead-lettering", IN_TIME_S)
     assert broker.event_log.counts("start")["poison"] == 5
     all_slots_work(broker, worker, "after-poison")
 
@@ -98,7 +98,7 @@ def test_a_process_of_the_pool_ends_without_work(broker: Broker, worker: Worker)
     broker.send("kit.job", "beside-too", ignore_result=True)
     broker.event_log.open_gate("beside")
     broker.event_log.wait_for("end", [*jobs, "beside-too"], IN_TIME_S)
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "all are acked")
+    wait_until(lambda: broker.in_flight() == 0, "all are acked", IN_TIME_S)
     all_slots_work(broker, worker, "after-end")
 
 
@@ -117,7 +117,7 @@ def test_a_killed_workers_jobs_come_back(tmp_path: Path, valkey: Any, conf: dict
         for n in range(30):
             broker.send("kit.job", f"later-{n}", ignore_result=True)
         # Every slot of the other is busy: only its sign of life can bring the jobs back.
-        eventually(lambda: broker.in_flight() == SLOTS, IN_TIME_S, "the killed worker's jobs are back")
+        wait_until(lambda: broker.in_flight() == SLOTS, "the killed worker's jobs are back", IN_TIME_S)
         broker.event_log.open_gate("flight")
         broker.event_log.wait_for("end", [*jobs, "later-29"], IN_TIME_S)
         order = broker.event_log.jobs("start")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit.broker import Broker
 from broker_kit.script_client import ScriptClient
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 
 from celery_app.errors import LaneFull
 
@@ -44,14 +44,14 @@ def test_jobs_are_done(broker: Broker, worker: Worker) -> None:
             broker.send("kit.job", job, producer=producer, ignore_result=True)
     broker.send("kit.job", jobs[0], ignore_result=True)
     broker.event_log.wait_for("end", jobs, IN_TIME_S)
-    eventually(lambda: broker.client.zcard(f"{PREFIX}lanes:leases") == 0, IN_TIME_S, "all are acked")
+    wait_until(lambda: broker.client.zcard(f"{PREFIX}lanes:leases") == 0, "all are acked", IN_TIME_S)
 
 
 def test_returns_and_countdowns_are_waited_for(broker: Broker, worker: Worker) -> None:
     """Retries and countdowns wait under the prefix and come back."""
     assert worker.process.poll() is None
     result = broker.send("kit.retrying", "r", [0.3], countdown=0.2)
-    eventually(lambda: broker.client.zcard(f"{PREFIX}lanes:scheduled") == 1, IN_TIME_S, "it waits")
+    wait_until(lambda: broker.client.zcard(f"{PREFIX}lanes:scheduled") == 1, "it waits", IN_TIME_S)
     assert result.get(timeout=IN_TIME_S)["retries"] == 1
 
 
@@ -60,7 +60,7 @@ def test_garbage_is_kept(broker: Broker, worker: Worker) -> None:
     assert worker.process.poll() is None
     broker.client.lpush(f"{PREFIX}normal", "no json")
     broker.client.lpush(f"{PREFIX}normal", json.dumps({"properties": {"delivery_tag": "t", "delivery_info": {}}}))
-    eventually(lambda: len(ScriptClient(broker.client, PREFIX).dead()) == 2, IN_TIME_S, "both are dead-lettered")
+    wait_until(lambda: len(ScriptClient(broker.client, PREFIX).dead()) == 2, "both are dead-lettered", IN_TIME_S)
 
 
 def test_a_full_lane_says_so(broker: Broker) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.broker import Broker
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 from celery import Celery
 from kombu import Exchange, Queue
 
@@ -60,7 +60,7 @@ def test_who_has_lost_a_job_does_not_end_it(broker: Broker, worker: Worker) -> N
     broker.event_log.open_gate("lost")
     assert busy.get(timeout=IN_TIME_S) == "busy"
     broker.event_log.wait_for("end", ways, IN_TIME_S)
-    eventually(lambda: "kit.failing" not in active(broker), IN_TIME_S, "its slots are free")
+    wait_until(lambda: "kit.failing" not in active(broker), "its slots are free", IN_TIME_S)
     assert {way: job.state for way, job in jobs.items()} == dict.fromkeys(ways, "PENDING")
     assert [broker.scripts().ack(each) for each in held] == [1, 1, 1]
     assert broker.client.zcard("lanes:dead") == 0
@@ -78,8 +78,8 @@ def test_a_retry_keeps_what_the_job_is(broker: Broker, worker: Worker, lane: str
     assert worker.process.poll() is None
     name = f"kept-{lane}"
     result = broker.send("kit.retrying", name, [0.05, 0.5], "问" * 5_000, queue=lane, priority=priority)
-    eventually(lambda: len(broker.event_log.by_job("start")[name]) == 2, IN_TIME_S, "the first retry")
-    eventually(lambda: result.state == "RETRY", IN_TIME_S, "the state RETRY")
+    wait_until(lambda: len(broker.event_log.by_job("start")[name]) == 2, "the first retry", IN_TIME_S)
+    wait_until(lambda: result.state == "RETRY", "the state RETRY", IN_TIME_S)
     assert result.get(timeout=IN_TIME_S) == {"id": result.id, "lane": lane, "priority": priority, "retries": 2}
     first, second, third = broker.event_log.by_job("start")[name]
     assert second.at - first.at >= 0.05
@@ -89,8 +89,8 @@ def test_a_retry_keeps_what_the_job_is(broker: Broker, worker: Worker, lane: str
 def test_a_retry_waits_in_the_broker(broker: Broker, worker: Worker) -> None:
     """A job that waits for its retry is in no slot, in no worker's memory, and not in its lane."""
     result = broker.send("kit.retrying", "waits", [1.0])
-    eventually(lambda: broker.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "the slot is free")
+    wait_until(lambda: broker.client.zcard("lanes:scheduled") == 1, "the return", IN_TIME_S)
+    wait_until(lambda: broker.in_flight() == 0, "the slot is free", IN_TIME_S)
     assert broker.scripts().places("batch") == 0
     scheduled = broker.app.control.inspect([worker.name], timeout=IN_TIME_S, limit=1).scheduled()
     assert scheduled == {worker.name: []}
@@ -101,7 +101,7 @@ def test_a_retry_goes_ahead_of_fresh_jobs(broker: Broker, full: Any) -> None:
     """A job whose retry is due starts before a thousand that came later, in its lane."""
     broker.send("kit.retrying", "ahead", [0.3], ignore_result=True)
     full()
-    eventually(lambda: broker.client.zcard("lanes:scheduled") == 1, IN_TIME_S, "the return")
+    wait_until(lambda: broker.client.zcard("lanes:scheduled") == 1, "the return", IN_TIME_S)
     # More work than four slots can do before it is due.
     jobs = [f"behind-{n}" for n in range(40)]
     for job in jobs:
@@ -121,7 +121,7 @@ def test_countdown_jobs_do_not_overtake_critical_ones(broker: Broker, full: Any)
     last_due = time.time() + 0.2
     broker.send("kit.job", "urgent", queue="critical", ignore_result=True)
     # Whether a due job is in its lane by then is the scheduler's affair: the time alone decides that it is due.
-    eventually(lambda: time.time() > last_due, IN_TIME_S, "all are due")
+    wait_until(lambda: time.time() > last_due, "all are due", IN_TIME_S)
     full()
     broker.event_log.wait_for("end", jobs, IN_TIME_S)
     order = [job for job in broker.event_log.jobs("start") if job in {*jobs, "urgent"}]
@@ -132,7 +132,7 @@ def test_a_rejected_job_comes_back_five_times(broker: Broker, worker: Worker) ->
     """A task that always rejects its job with requeue gets it five times, and then it is among the dead letters."""
     assert worker.process.poll() is None
     broker.send("kit.rejected", "rejected", ignore_result=True)
-    eventually(lambda: broker.scripts().dead(), IN_TIME_S, "the dead-lettering")
+    wait_until(lambda: broker.scripts().dead(), "the dead-lettering", IN_TIME_S)
     assert broker.event_log.counts("start")["rejected"] == 5
     assert broker.in_flight() == 0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.script_client import MAX_DEATHS, Held, ScriptClient
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 from hypothesis import HealthCheck, given, settings, strategies as st
 from redis.exceptions import OutOfMemoryError
 
@@ -141,7 +141,7 @@ def test_a_job_is_in_exactly_one_place(lanes_app: Any, scripts: ScriptClient, cl
     assert places(client, "j") == ["lanes:leases"]
     assert scripts.requeue(held, delay_ms=1) == 1
     assert places(client, "j") == ["lanes:scheduled"]
-    (held,) = eventually(scripts.claim, SOON_S, "it is due")
+    (held,) = wait_until(scripts.claim, "it is due", SOON_S)
     assert scripts.requeue(held) == 1
     assert places(client, "j") == [LINE]
     (held,) = scripts.claim()
@@ -166,7 +166,7 @@ def test_a_job_that_is_done_leaves_nothing(lanes_app: Any, scripts: ScriptClient
     put(lanes_app, "j", "large", headers={"note": "x" * 100_000})
     put(lanes_app, "due", countdown=0.01)
     for _ in range(3):
-        (held,) = eventually(scripts.claim, SOON_S, "a job")
+        (held,) = wait_until(scripts.claim, "a job", SOON_S)
         assert scripts.ack(held) == 1
     client.delete("lanes:bell:batch")
     published = client.keys("lanes:published:batch:*")
@@ -207,7 +207,7 @@ def test_returns_that_fall_due_together_keep_their_order(lanes_app: Any, scripts
     put(lanes_app, "fresh")
     for job, delay_ms in ((first, 60), (second, 20), (third, 40)):
         scripts.requeue(job, delay_ms=delay_ms)
-    eventually(lambda: scripts.client.zcount("lanes:scheduled", "-inf", time.time() * 1000) == 3, SOON_S, "all are due")
+    wait_until(lambda: scripts.client.zcount("lanes:scheduled", "-inf", time.time() * 1000) == 3, "all are due", SOON_S)
     assert scripts.names() == ["j1", "j2", "j3", "fresh"]
 
 
@@ -221,7 +221,7 @@ def test_a_return_waits_in_the_broker_until_it_is_due(lanes_app: Any, scripts: S
     assert scripts.names(0) == []
     assert 0 < scripts.look_ms <= 150
     assert scripts.names(1) == ["fresh"]
-    assert eventually(scripts.names, SOON_S, "the return is due") == ["j"]
+    assert wait_until(scripts.names, "the return is due", SOON_S) == ["j"]
     assert time.monotonic() - before >= 0.149
 
 
@@ -229,7 +229,7 @@ def test_whose_claim_is_gone_can_do_nothing(lanes_app: Any, scripts: ScriptClien
     """Once its lease is over and another worker has the job, the first one ends it in no way."""
     put(lanes_app, "j")
     (old,) = scripts.claim()
-    new: list[Held] = eventually(lambda: scripts.claim(lease_ms=1), SOON_S, "the lease has expired")
+    new: list[Held] = wait_until(lambda: scripts.claim(lease_ms=1), "the lease has expired", SOON_S)
     assert [job.name for job in new] == ["j"]
     before = client.zrange("lanes:leases", 0, -1, withscores=True)
     assert scripts.ack(old) == 0
@@ -248,7 +248,7 @@ def test_an_expired_lease_brings_its_job_to_the_front(lanes_app: Any, scripts: S
     put(lanes_app, "j1", "j2")
     scripts.claim()
     put(lanes_app, "j3")
-    jobs = eventually(lambda: scripts.claim(3, lease_ms=1) if time.sleep(0.002) is None else None, SOON_S, "a claim")
+    jobs = wait_until(lambda: scripts.claim(3, lease_ms=1) if time.sleep(0.002) is None else None, "a claim", SOON_S)
     assert [job.name for job in jobs] == ["j1", "j2", "j3"]
     assert [job.job.out for job in jobs] == [True, False, False]
     delivered = [delivery(client, job) for job in jobs]
@@ -270,8 +270,8 @@ def test_a_job_that_kills_its_workers_is_dead_lettered(lanes_app: Any, scripts: 
     """Nobody knows whose fault the first two deaths were; the fifth after them sends the job to the dead letters."""
     put(lanes_app, "poison")
     for _ in range(2 + MAX_DEATHS):
-        assert eventually(lambda: scripts.names(lease_ms=1), SOON_S, "another delivery") == ["poison"]
-    eventually(lambda: scripts.extend(lease_ms=1) == [] and scripts.dead(), SOON_S, "the dead-lettering")
+        assert wait_until(lambda: scripts.names(lease_ms=1), "another delivery", SOON_S) == ["poison"]
+    wait_until(lambda: scripts.extend(lease_ms=1) == [] and scripts.dead(), "the dead-lettering", SOON_S)
     assert scripts.names() == []
     (dead,) = dead_letters.find(lanes_app)
     assert (dead.id, "5 times" in dead.reason) == ("poison", True)
@@ -283,11 +283,11 @@ def test_only_the_killer_is_dead_lettered(lanes_app: Any, client: Redis) -> None
     names = [f"j{n}" for n in range(4)]
     put(lanes_app, *names, queue="critical")
     assert ScriptClient(client).names(4) == names
-    again = eventually(lambda: ScriptClient(client).names(4, lease_ms=1), SOON_S, "all at once: one death says little")
+    again = wait_until(lambda: ScriptClient(client).names(4, lease_ms=1), "all at once: one death says little", SOON_S)
     assert again == names
     for n in range(MAX_DEATHS):
         put(lanes_app, f"beside-{n}", headers={MODEL: f"model-{n}"})
-        held = eventually(lambda: ScriptClient(client).claim(4, lease_ms=1), SOON_S, "a suspect and the fresh job")
+        held = wait_until(lambda: ScriptClient(client).claim(4, lease_ms=1), "a suspect and the fresh job", SOON_S)
         suspect, *beside = [(each.name, each.job.suspect) for each in held]
         assert suspect == ("j0", True)
         assert beside == [(f"beside-{m}", False) for m in (n - 1, n) if m >= 0]
@@ -295,10 +295,10 @@ def test_only_the_killer_is_dead_lettered(lanes_app: Any, client: Redis) -> None
         assert all(ScriptClient(client).ack(held) for held in others)
         assert all(held.job.suspect for held in others)
         assert [held.name for held in others] == (names[1:] if n == 0 else [f"beside-{n - 2}"][: n - 1])
-    eventually(
+    wait_until(
         lambda: ScriptClient(client).extend(lease_ms=1) == [] and ScriptClient(client).dead(),
-        SOON_S,
         "the dead-lettering",
+        SOON_S,
     )
     assert ScriptClient(client).dead() == ["j0"]
     assert ScriptClient(client).names(4) == [f"beside-{n}" for n in (MAX_DEATHS - 2, MAX_DEATHS - 1)]
@@ -308,9 +308,9 @@ def test_a_process_gets_one_suspect_at_a_time(lanes_app: Any, client: Redis) -> 
     """While it has one, it gets only what is above suspicion, even from behind another one: no slot is left idle."""
     put(lanes_app, "s1", "s2")
     assert ScriptClient(client).names(2) == ["s1", "s2"]
-    assert eventually(lambda: ScriptClient(client).names(2, lease_ms=1), SOON_S, "both") == ["s1", "s2"]
+    assert wait_until(lambda: ScriptClient(client).names(2, lease_ms=1), "both", SOON_S) == ["s1", "s2"]
     scripts = ScriptClient(client)
-    (suspect,) = eventually(lambda: scripts.claim(2, lease_ms=1), SOON_S, "a suspect")
+    (suspect,) = wait_until(lambda: scripts.claim(2, lease_ms=1), "a suspect", SOON_S)
     put(lanes_app, "fresh-1", "fresh-2")
     assert scripts.names(3, has_suspect=suspect.job.suspect) == ["fresh-1", "fresh-2"]
     assert scripts.names(2, has_suspect=False) == ["s2"]
@@ -321,8 +321,8 @@ def test_deaths_are_forgotten_once_a_job_went_well(lanes_app: Any, scripts: Scri
     put(lanes_app, "j")
     for _ in range(3):
         for _ in range(MAX_DEATHS):
-            assert eventually(lambda: scripts.claim(lease_ms=1), SOON_S, "another delivery")
-        held = eventually(lambda: scripts.claim(lease_ms=1), SOON_S, "another delivery")[0]
+            assert wait_until(lambda: scripts.claim(lease_ms=1), "another delivery", SOON_S)
+        held = wait_until(lambda: scripts.claim(lease_ms=1), "another delivery", SOON_S)[0]
         assert scripts.requeue(held) == 1
     assert scripts.dead() == []
 
@@ -367,7 +367,7 @@ def test_a_prompt_cannot_forge_facts(
     oldest, forger, youngest = scripts.claim(3)
     assert [job.tag for job in (oldest, forger, youngest)] == ["j0", "j1", "j2"]
     assert scripts.requeue(forger, delay_ms=1, retries=4) == 1
-    (forger,) = eventually(scripts.claim, SOON_S, "it is due")
+    (forger,) = wait_until(scripts.claim, "it is due", SOON_S)
     assert text_of(client, "j1") == text
 
     message = delivery(client, forger)
@@ -415,7 +415,7 @@ def test_an_eta_is_forgotten_once_it_was_waited_for(lanes_app: Any, scripts: Scr
     """A job with a countdown reaches the worker without an ETA, whatever its other headers hold."""
     put(lanes_app, "j", countdown=1, headers={"note": LARGE})
     assert scripts.claim() == []
-    (held,) = eventually(scripts.claim, SOON_S, "it is due")
+    (held,) = wait_until(scripts.claim, "it is due", SOON_S)
     assert delivery(client, held)["headers"]["eta"] is None
 
 
@@ -568,7 +568,7 @@ def test_a_message_of_ones_own_queue_is_held_like_a_job(scripts: ScriptClient, c
     (held,) = scripts.claim(queues=("own",))
     assert (held.queue, held.text, held.job.out) == ("own", texts[0], False)
     assert client.lrange("own", 0, -1) == texts[1:]
-    eventually(lambda: scripts.extend(lease_ms=1) == [] and client.llen("own") == 2, SOON_S, "it is back")
+    wait_until(lambda: scripts.extend(lease_ms=1) == [] and client.llen("own") == 2, "it is back", SOON_S)
     assert client.lrange("own", 0, -1) == [texts[1], texts[0]]
     for _ in texts:
         (held,) = scripts.claim(queues=("own",))

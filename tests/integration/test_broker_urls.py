@@ -28,6 +28,7 @@ from broker_forms import (
     sentinels,
     tls_front,
 )
+from broker_kit.waiting import wait_until
 from celery import Celery
 from client_rig import params, text_of
 from kombu import Connection
@@ -43,7 +44,6 @@ from celery_app.results import backend_of
 from demo.ports import LOCALHOST, free_port
 from demo.simulator import Behaviour, running
 from tests.conftest import close
-from tests.processes import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -328,7 +328,7 @@ def run_everything(app: Any) -> None:
     assert [result.error for result in client.submit_many([params()] * 3).results(IN_TIME_S)] == [None] * 3
     slow = client.submit(lane="normal", **params(fault="hang"))
     assert client.cancel(slow)
-    until(lambda: slow.state == "REVOKED", IN_TIME_S, "the cancelled job is revoked")
+    wait_until(lambda: slow.state == "REVOKED", "the cancelled job is revoked", IN_TIME_S)
 
 
 def run_commands(folder: Path, app: str, **env: str) -> None:
@@ -361,7 +361,7 @@ def flower(folder: Path, app: str, **env: str) -> Iterator[str]:
         subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output) as process,
     ):
         try:
-            until(lambda: is_there(f"{url}/healthcheck"), 2 * IN_TIME_S, "Flower answers")
+            wait_until(lambda: is_there(f"{url}/healthcheck"), "Flower answers", 2 * IN_TIME_S)
             yield url
         finally:
             process.kill()  # its handler of SIGTERM raises, and may do so where Python ignores it
@@ -385,7 +385,7 @@ def page(url: str) -> str:
 def look_at_flower(folder: Path, app: str, **env: str) -> None:
     """Flower knows the worker and the lengths of its queues, and shows no password."""
     with flower(folder, app, **env) as url:
-        until(lambda: "conf" in page(f"{url}/api/workers?refresh=1"), IN_TIME_S, "Flower knows the worker's settings")
+        wait_until(lambda: "conf" in page(f"{url}/api/workers?refresh=1"), "Flower knows the settings", IN_TIME_S)
         workers, queues = page(f"{url}/api/workers"), page(f"{url}/broker")
         assert not any(secret in text for secret in SECRETS for text in (workers, queues))
         assert all(name in queues for name in ("critical", "normal", "batch"))
@@ -468,11 +468,11 @@ def pair(folder: Path) -> Iterator[tuple[Server, Server, str]]:
         master = stack.enter_context(data_server(folder))
         replica = stack.enter_context(data_server(folder, f"replicaof {LOCALHOST} {master.port}"))
         with closing(replica.client(PASSWORD)) as client:
-            until(lambda: client.info("replication")["master_link_status"] == "up", DEADLINE_S, "the replica follows")
+            wait_until(lambda: client.info("replication")["master_link_status"] == "up", "it follows", DEADLINE_S)
         first, second = stack.enter_context(sentinels(folder, master))
         with closing(first.client()) as client:
-            until(lambda: bool(client.sentinel_slaves(MASTER)), DEADLINE_S, "Sentinel knows the replica")
-            until(lambda: bool(client.sentinel_sentinels(MASTER)), DEADLINE_S, "Sentinel knows the other one")
+            wait_until(lambda: bool(client.sentinel_slaves(MASTER)), "Sentinel knows the replica", DEADLINE_S)
+            wait_until(lambda: bool(client.sentinel_sentinels(MASTER)), "Sentinel knows the other one", DEADLINE_S)
         password = quote(PASSWORD, safe="")
         yield (
             master,
@@ -495,9 +495,9 @@ def test_a_master_fails_over(how: str, tmp_path: Path, monkeypatch: pytest.Monke
                 assert redis.wait(1, round(DEADLINE_S * 1000)) == 1
             fail_over(how, master, url)
             with closing(replica.client(PASSWORD)) as redis:
-                until(lambda: redis.info("replication")["role"] == "master", DEADLINE_S, "the replica is the master")
+                wait_until(lambda: redis.info("replication")["role"] == "master", "it is the master", DEADLINE_S)
             for result in results:
-                until(lambda result=result: succeeded(app, result.id), 3 * IN_TIME_S, "each result reaches")
+                wait_until(lambda result=result: succeeded(app, result.id), "each result reaches", 3 * IN_TIME_S)
             assert client.ask(**params()).content[0].text
             assert "Error on" not in started.output()  # as in "Error on restarting Control"
 

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from client_rig import params, wait_until, web_app
+from broker_kit.waiting import wait_until
+from client_rig import params, web_app
 from redis import Redis
 from worker_process import worker
 

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until
+from broker_kit.waiting import wait_until
+from client_rig import IN_TIME_S, Rig, fresh, params, rig
 
 from celery_app.connection import redis_client
 from celery_app.errors import Cancelled

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit import records
+from broker_kit.waiting import wait_until
 from celery import chain
-from client_rig import IN_TIME_S, params, wait_until, web_app
+from client_rig import IN_TIME_S, params, web_app
 from kombu import Queue
 from worker_process import Worker, worker
 

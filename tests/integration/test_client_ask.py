@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from anthropic.types import Message
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, text_of, wait_until, web_app
+from broker_kit.waiting import wait_until
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, text_of, web_app
 
 from celery_app import create_app
 from celery_app.client import Client

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit.records import facts, queued
 from broker_kit.script_client import ScriptClient
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until, web_app
+from broker_kit.waiting import wait_until
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, web_app
 
 from celery_app import LANES, create_app
 from celery_app.broker.packet import Packet

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.broker import Broker
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 from celery import chain
 from client_rig import IN_TIME_S, fresh, params, rig
 from worker_process import worker
@@ -75,7 +75,7 @@ def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(broker: Broker) -> No
     with broker.app.producer_or_acquire() as producer, producer.batch():  # faster than they are worked on
         for number in range(jobs):
             broker.send("kit.job", f"batch-{number}", 0.05, producer=producer)
-    eventually(lambda: started(broker, "batch") > SLOTS, IN_TIME_S, "the lane is at work")
+    wait_until(lambda: started(broker, "batch") > SLOTS, "the lane is at work", IN_TIME_S)
     controls.pause(broker.app, "batch")
     queued = place(broker, "batch")["depth"]
     assert queued > 0
@@ -133,12 +133,12 @@ def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Pat
     ):
         fresh(up, latency=0.02)
         up.client.submit_many([params(f"{n}") for n in range(3_000)], lane="batch", wait=IN_TIME_S)
-        eventually(lambda: len(up.api.calls()) > 20 * SLOTS, IN_TIME_S, "the workers are at work")
+        wait_until(lambda: len(up.api.calls()) > 20 * SLOTS, "the workers are at work", IN_TIME_S)
         controls.set_limits(up.app, {"rpm": 300}, model="*")
         time.sleep(0.5)
         before = len(up.api.calls())
         since = time.monotonic()
-        eventually(lambda: len(up.api.calls()) >= before + 30, IN_TIME_S, "some calls more")
+        wait_until(lambda: len(up.api.calls()) >= before + 30, "some calls more", IN_TIME_S)
         took = time.monotonic() - since
         count = len(up.api.calls()) - before
         assert count <= 5 * 0.98 * took + 5 + 2 * SLOTS
@@ -146,7 +146,7 @@ def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Pat
         controls.reset_limits(up.app)
         slow = len(up.api.calls())
         since = time.monotonic()
-        eventually(lambda: len(up.api.calls()) > slow + 300, IN_TIME_S, "the old limit")
+        wait_until(lambda: len(up.api.calls()) > slow + 300, "the old limit", IN_TIME_S)
         assert time.monotonic() - since < 300 / 5
 
 

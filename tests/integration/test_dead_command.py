@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import IN_TIME_S, Rig, params, the_dead, wait_until
+from broker_kit.waiting import wait_until
+from client_rig import IN_TIME_S, Rig, params, the_dead
 from dead_rig import ATTEMPTS, KEY, dead_rig, died, down, up_again
 
 from celery_app import dead_letters

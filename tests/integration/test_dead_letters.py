@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit.records import facts, ids_in, queued
 from broker_kit.script_client import MAX_DEATHS, ScriptClient
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 
 from celery_app import LANES, create_app, dead_letters
 from celery_app.dead_letters import Purged, Replayed
@@ -327,7 +327,7 @@ def test_who_dies_while_he_replays_loses_nothing(lanes_app: Any, client: Redis) 
     dead_letter(lanes_app, client, "one")
     assert REPLAY.run(client, (), ("", "killed:1", "", 60, 60, 0, "one")) == [b"done"]
     assert (ids_in(client, "leases"), ids_in(client, "dead"), total(client, "batch:dead")) == (["one"], [], 0)
-    assert eventually(lambda: ScriptClient(client).names(lease_ms=1), SOON_S, "it is back") == ["one"]
+    assert wait_until(lambda: ScriptClient(client).names(lease_ms=1), "it is back", SOON_S) == ["one"]
 
 
 def test_two_who_replay_at_once_put_a_job_back_once(lanes_app: Any, client: Redis) -> None:

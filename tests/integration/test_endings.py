@@ -13,10 +13,10 @@ import pytest
 from broker_kit.records import ids_in
 from broker_kit.script_client import ScriptClient
 from broker_kit.server import Server
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 from celery import chain, chord, group
 from celery.exceptions import ChordError
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until, web_app
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, web_app
 from killers import KILLER
 from worker_process import worker as worker_process
 
@@ -82,16 +82,16 @@ def test_a_result_that_is_refused_for_a_while_is_stored_then(
             refuse(control)
             results = [client.submit("batch", **params()) for _ in range(2)]
             started.wait_until_it_says("results cannot be stored")
-            eventually(lambda: api.summary()["statuses"].get("200") == 2, IN_TIME_S, "both are answered")
+            wait_until(lambda: api.summary()["statuses"].get("200") == 2, "both are answered", IN_TIME_S)
             accept(control)
 
             for result in results:
-                eventually(lambda result=result: result.state == "SUCCESS", IN_TIME_S, "the answer is stored")
+                wait_until(lambda result=result: result.state == "SUCCESS", "the answer is stored", IN_TIME_S)
             lane = lambda: get_queue_stats(app)["lanes"]["batch"]  # noqa: E731
-            eventually(lambda: lane()["in_flight"] == 0, IN_TIME_S, "nothing is claimed any more")
+            wait_until(lambda: lane()["in_flight"] == 0, "nothing is claimed any more", IN_TIME_S)
             after = [client.submit("batch", **params()) for _ in range(2)]
             for result in after:
-                eventually(lambda result=result: result.state == "SUCCESS", IN_TIME_S, "the slots work")
+                wait_until(lambda result=result: result.state == "SUCCESS", "the slots work", IN_TIME_S)
             assert api.summary()["total"] == 4
             slots = 2 if pool == "prefork" else 1
             assert 1 <= started.output().count("results cannot be stored") <= slots
@@ -111,7 +111,7 @@ def test_an_acknowledgement_that_is_refused_for_good_holds_up_no_other(tmp_path:
         control.delete("lanes:jobs")
         control.hset("lanes:jobs", "bad", "no record")  # it will always refuse the first
 
-        eventually(lambda: ("good", "t2") not in leases._unacked, IN_TIME_S, "the other is acked")
+        wait_until(lambda: ("good", "t2") not in leases._unacked, "the other is acked", IN_TIME_S)
         assert ("bad", "t1") in leases._unacked
         leases._unacked.clear()
         leases.close()
@@ -411,7 +411,7 @@ def test_a_hook_that_raises_is_called_once(lanes_app: Any) -> None:
     headers = {"deadline_at": time.time(), BATCH_HEADER: "batch"}
     job = task.apply_async(queue="critical", task_id="batch-0", headers=headers)
     scripts, client = ScriptClient(redis_client(lanes_app)), redis_client(lanes_app)
-    eventually(lambda: scripts.claim() == [] and ids_in(client, "ended"), IN_TIME_S, "it has ended")
+    wait_until(lambda: scripts.claim() == [] and ids_in(client, "ended"), "it has ended", IN_TIME_S)
     for _ in range(2):
         work_off(lanes_app)
         client.zadd("lanes:ended", {"batch-0": 0}, xx=True)  # a minute later
@@ -426,7 +426,7 @@ def test_a_made_up_batch_takes_no_memory(lanes_app: Any, index: str) -> None:
     headers = {"deadline_at": time.time(), BATCH_HEADER: "b"}
     lanes_app.send_task("some.task", queue="critical", task_id=f"b-{index}", headers=headers)
     scripts, client = ScriptClient(redis_client(lanes_app)), redis_client(lanes_app)
-    eventually(lambda: scripts.claim() == [] and ids_in(client, "ended"), IN_TIME_S, "it has ended")
+    wait_until(lambda: scripts.claim() == [] and ids_in(client, "ended"), "it has ended", IN_TIME_S)
     work_off(lanes_app)
     assert lanes_app.AsyncResult(f"b-{index}").state == "FAILURE"
     assert client.keys("lanes:batch:*") == []
@@ -437,7 +437,7 @@ def test_what_nobody_can_be_told_of_is_given_up(lanes_app: Any, monkeypatch: pyt
     monkeypatch.setattr(ended, "MOST_TAKES", 3)
     client, scripts = redis_client(lanes_app), ScriptClient(redis_client(lanes_app))
     job = lanes_app.send_task("some.task", queue="critical", headers={"deadline_at": time.time()})
-    eventually(lambda: scripts.claim() == [] and ids_in(client, "ended"), IN_TIME_S, "it has ended")
+    wait_until(lambda: scripts.claim() == [] and ids_in(client, "ended"), "it has ended", IN_TIME_S)
     client.lpush(f"celery-task-meta-{job.id}", "no result")  # the backend refuses it each time
     for left in (1, 1, 0):
         client.zadd("lanes:ended", {job.id: 0}, xx=True)

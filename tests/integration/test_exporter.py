@@ -12,8 +12,9 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.waiting import wait_until
 from budget_kit.scheduler import Scheduler
-from client_rig import params, rig, wait_until
+from client_rig import params, rig
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import anthropic
 import httpx2
 import pytest
+from broker_kit.waiting import wait_until
 
 from demo.run import CLASSES, CLASSIFY
 from demo.simulator import ApiLimits, Behaviour, RunningServer, messages, running
 from demo.simulator.replies import FILLER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 MODEL = "claude-haiku-4-5"
 KEY = "sk-ant-test-0123456789"
@@ -67,14 +68,6 @@ def post(url: str, body: bytes, *, key: str | None = KEY, method: str = "POST") 
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.loads(error.read()), error.headers
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds, and fail if it does not in time."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 # Messages
@@ -392,7 +385,7 @@ def test_calls_in_flight_are_limited() -> None:
         with pytest.raises(anthropic.RateLimitError, match="concurrent connections"):
             ask(client)
         stream.close()
-        eventually(lambda: server.summary()["in_flight"] == 0)
+        wait_until(lambda: server.summary()["in_flight"] == 0, "the API has noticed", DEADLINE_S)
         ask(client)
 
 
@@ -463,7 +456,7 @@ def test_a_connection_can_drop(server: RunningServer, client: anthropic.Anthropi
     """The connection closes without an answer, and the log says that there was none."""
     with pytest.raises(anthropic.APIConnectionError):
         simulate(client, "drop", stream=streaming)
-    eventually(lambda: server.summary()["statuses"] == {"no_answer": 1})
+    wait_until(lambda: server.summary()["statuses"] == {"no_answer": 1}, "the API has noticed", DEADLINE_S)
     assert server.calls()[0]["status"] is None
     assert server.calls()[0]["closed_by_client"] is None
 
@@ -495,7 +488,7 @@ def test_a_call_can_hang(server: RunningServer, client: anthropic.Anthropic) -> 
     """A call that is never answered ends by the caller's timeout, and the log knows who hung up."""
     with pytest.raises(anthropic.APITimeoutError):
         simulate(client.with_options(timeout=0.2), "hang")
-    eventually(lambda: server.summary()["in_flight"] == 0)
+    wait_until(lambda: server.summary()["in_flight"] == 0, "the API has noticed", DEADLINE_S)
     call = server.calls()[0]
     assert 0.1 < call["closed_by_client"] - call["arrived"] < DEADLINE_S
 
@@ -520,7 +513,7 @@ def test_stopping_ends_what_goes_on(fault: str) -> None:
         with running() as server:
             client = connected(server)
             call = threads.submit(simulate, client, fault)
-            eventually(lambda: server.summary()["in_flight"] == 1)
+            wait_until(lambda: server.summary()["in_flight"] == 1, "the API has noticed", DEADLINE_S)
         with client:
             error = call.exception(DEADLINE_S)
     assert isinstance(error, anthropic.APIConnectionError | httpx2.RemoteProtocolError)
@@ -579,7 +572,7 @@ def test_the_log_is_a_witness(server: RunningServer, client: anthropic.Anthropic
     message = ask(client, metadata={"user_id": "job-1"})
     with pytest.raises(anthropic.InternalServerError):
         simulate(client, "overloaded")
-    eventually(lambda: server.summary()["total"] == 2)
+    wait_until(lambda: server.summary()["total"] == 2, "the API has noticed", DEADLINE_S)
     good, bad = server.calls()
     assert before <= good["arrived"] <= time.time()
     assert (good["status"], good["model"], good["user_id"]) == (200, MODEL, "job-1")
@@ -592,7 +585,7 @@ def test_the_log_is_a_witness(server: RunningServer, client: anthropic.Anthropic
 def test_the_log_can_be_read_and_cleared_over_http(server: RunningServer, client: anthropic.Anthropic) -> None:
     """The log over HTTP is the log, its summary leaves out the calls, and cleared it is empty."""
     ask(client)
-    eventually(lambda: server.summary()["total"] == 1)
+    wait_until(lambda: server.summary()["total"] == 1, "the API has noticed", DEADLINE_S)
     url = f"{server.url}/_calls"
     assert post(url, b"", method="GET")[1]["calls"] == server.calls()
     summary = post(f"{url}?summary=1", b"", method="GET")[1]
@@ -608,11 +601,11 @@ def test_a_client_that_hangs_up_is_noticed(server: RunningServer, client: anthro
     stream = ask(client, max_tokens=1_000, stream=True)
     next(stream)
     stream.close()
-    eventually(lambda: server.calls()[0]["closed_by_client"])
+    wait_until(lambda: server.calls()[0]["closed_by_client"], "the API has noticed", DEADLINE_S)
     call = server.calls()[0]
     assert time.time() - DEADLINE_S < call["closed_by_client"] <= time.time()
     assert call["output_tokens"] < 1_000
-    eventually(lambda: server.summary()["in_flight"] == 0)
+    wait_until(lambda: server.summary()["in_flight"] == 0, "the API has noticed", DEADLINE_S)
 
 
 def test_connections_are_kept_alive(server: RunningServer) -> None:

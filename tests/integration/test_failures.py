@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, text_of, the_dead, wait_until, web_app
+from broker_kit.waiting import wait_until
+from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, text_of, the_dead, web_app
 from worker_process import worker
 
 from celery_app import dead_letters

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import running, until
+from broker_kit.waiting import wait_until
+from processes import running
 
 from demo.errors import ChildEnded
 from demo.processes import SIGNALS, ProcessGroup, interruptible, stop
@@ -88,8 +89,8 @@ def test_a_killed_command_leaves_nothing_behind() -> None:
     with started(COMMAND) as (command, told):
         assert running(told["pids"]) == set(told["pids"])
         command.kill()
-        until(lambda: not running(told["pids"]), DEADLINE_S, "all processes are gone")
-        until(lambda: not Path(told["directory"]).exists(), DEADLINE_S, "the directory is gone")
+        wait_until(lambda: not running(told["pids"]), "all processes are gone", DEADLINE_S)
+        wait_until(lambda: not Path(told["directory"]).exists(), "the directory is gone", DEADLINE_S)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -102,7 +103,7 @@ def test_the_guard_outlives_signals_meant_for_the_command(number: signal.Signals
     assert pipe is not None
     pipe.close()
     child.process.wait(DEADLINE_S)
-    until(lambda: not group.directory.exists(), DEADLINE_S, "the directory is gone")
+    wait_until(lambda: not group.directory.exists(), "the directory is gone", DEADLINE_S)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -112,8 +113,8 @@ def test_a_child_that_is_just_being_started_is_ended_too(seed: int) -> None:
         time.sleep(random.Random(seed).uniform(0, 0.2))
         command.kill()
         command.wait(DEADLINE_S)
-        until(lambda: not group_exists(told["group"]), DEADLINE_S, "the group is empty")
-        until(lambda: not Path(told["directory"]).exists(), DEADLINE_S, "the directory is gone")
+        wait_until(lambda: not group_exists(told["group"]), "the group is empty", DEADLINE_S)
+        wait_until(lambda: not Path(told["directory"]).exists(), "the directory is gone", DEADLINE_S)
 
 
 def test_close_ends_what_was_forgotten(group: ProcessGroup) -> None:
@@ -128,7 +129,7 @@ def test_a_killed_guard_is_noticed(group: ProcessGroup) -> None:
     """The command learns that its guard is gone, and can still stop its children and remove the directory."""
     child = group.start("child", "child", OBEDIENT, os.environ)
     os.kill(group.guard.process.pid, signal.SIGKILL)
-    until(lambda: not group.guard.running, DEADLINE_S, "the guard's end is noticed")
+    wait_until(lambda: not group.guard.running, "the guard's end is noticed", DEADLINE_S)
     with pytest.raises(ChildEnded, match="The guard"):
         group.guard.check()
     stop([child], DEADLINE_S, lambda: False)
@@ -140,7 +141,7 @@ def test_a_killed_guard_is_noticed(group: ProcessGroup) -> None:
 def test_no_child_starts_without_a_group(group: ProcessGroup) -> None:
     """Once the guard is gone a child is refused, instead of being started where nobody ends it."""
     os.kill(group.guard.process.pid, signal.SIGKILL)
-    until(lambda: not group.guard.running, DEADLINE_S, "the guard is dead")
+    wait_until(lambda: not group.guard.running, "the guard is dead", DEADLINE_S)
     with pytest.raises(ChildEnded, match="The guard"):
         group.start("child", "child", OBEDIENT, os.environ)
 
@@ -148,7 +149,7 @@ def test_no_child_starts_without_a_group(group: ProcessGroup) -> None:
 def test_a_child_that_ends_is_told_with_its_last_words(group: ProcessGroup) -> None:
     """The error about a dead child has its name, its status and the end of its log."""
     child = group.start("The child", "child", [sys.executable, "-c", "print('my last words'); exit(3)"], os.environ)
-    until(lambda: not child.running, DEADLINE_S, "the child has ended")
+    wait_until(lambda: not child.running, "the child has ended", DEADLINE_S)
     with pytest.raises(ChildEnded, match=r"The child ended unexpectedly with status 3; .*\n  my last words"):
         child.check()
 
@@ -157,7 +158,7 @@ def test_a_deaf_child_is_killed_after_the_grace_and_at_once_in_a_hurry(group: Pr
     """`stop` waits no longer than it is told, and not at all once somebody hurries it."""
     for grace, hurried, at_most in ((0.3, False, 10.0), (60.0, True, 10.0)):
         child = group.start("deaf", "deaf", STUBBORN, os.environ)
-        until(lambda log=child.log: log.stat().st_size > 0, DEADLINE_S, "the child is deaf")
+        wait_until(lambda log=child.log: log.stat().st_size > 0, "the child is deaf", DEADLINE_S)
         begun = time.monotonic()
         stop([child], grace, lambda hurried=hurried: hurried)
         assert time.monotonic() - begun < at_most

@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import params, wait_until
+from broker_kit.waiting import wait_until
+from client_rig import params
 from pydantic import SecretStr
 from worker_process import worker
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.waiting import wait_until
 from celery import Celery, _state, chain, chord, group
-from client_rig import IN_TIME_S, wait_until
+from client_rig import IN_TIME_S
 from kombu.exceptions import OperationalError
 from worker_process import Worker, worker
 

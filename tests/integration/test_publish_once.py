@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit import records
 from broker_kit.server import Server
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 from celery import chord, group
 from client_rig import params
 from kombu.exceptions import OperationalError
@@ -106,7 +106,7 @@ def standing_still(server: Server, seconds: float) -> Iterator[None]:
         wakes.join(IN_TIME_S)
     with server.client() as client:
         # A command is read when its connection's turn comes; by the second look all of them had theirs.
-        eventually(client.ping, IN_TIME_S, "it is awake")
+        wait_until(client.ping, "it is awake", IN_TIME_S)
         client.ping()
 
 
@@ -205,7 +205,7 @@ def test_a_question_is_asked_once(server: Server, redis: Redis, app: Any, second
             error = asked.exception(PROMISED_S + SLACK_S) if seconds > SUBMIT_WITHIN else None
         queued = jobs(redis)
         if error is None:
-            eventually(lambda: len(jobs(redis)) == 1, IN_TIME_S, "the question is queued")
+            wait_until(lambda: len(jobs(redis)) == 1, "the question is queued", IN_TIME_S)
             error = asked.exception(IN_TIME_S)
     assert len(queued) <= 1
     assert isinstance(error, DeadlineExceeded if seconds < SUBMIT_WITHIN else (DeadlineExceeded, BrokerUnreachable))

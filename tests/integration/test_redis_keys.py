@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.script_client import ScriptClient
-from client_rig import IN_TIME_S, params, rig, wait_until
+from broker_kit.waiting import wait_until
+from client_rig import IN_TIME_S, params, rig
 from pydantic import SecretStr
 
 from celery_app import LANES, controls, create_app

@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_kit.waiting import wait_until
 from celery import chain, chord
 from celery.exceptions import ChordError
-from client_rig import IN_TIME_S, Rig, params, text_of, the_dead, wait_until, web_app
+from client_rig import IN_TIME_S, Rig, params, text_of, the_dead, web_app
 from dead_rig import ATTEMPTS, dead_rig, died, down, up_again
 
 from celery_app import dead_letters

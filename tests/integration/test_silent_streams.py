@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
+from broker_kit.waiting import wait_until
 from celery.states import REVOKED
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, text_of, wait_until
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, text_of
 from waitress.server import create_server
 
 from celery_app.client.event_stream import EventStream

@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, text_of, wait_until, web_app
+from broker_kit.waiting import wait_until
+from client_rig import IN_TIME_S, Rig, fresh, params, rig, text_of, web_app
 from worker_process import worker
 
 from celery_app.client import Client

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from client_rig import params, wait_until, web_app
+from broker_kit.waiting import wait_until
+from client_rig import params, web_app
 from worker_process import worker
 
 from celery_app.client import Client

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_kit.records import ids_in
 from broker_kit.script_client import Held, ScriptClient
-from client_rig import Rig, fresh, params, wait_until, web_app
+from broker_kit.waiting import wait_until
+from client_rig import Rig, fresh, params, web_app
 from worker_process import worker
 
 from celery_app.bounded_log import BoundedLog
