@@ -219,9 +219,9 @@ class TestRoom:
             assert len(scheduler.claim(scripts=worker)) == 1
 
     def test_a_claim_leaves_no_more_than_a_wakeup_for_what_is_left(self, scheduler: Scheduler) -> None:
-        """A worker that could have had more wakes one for the next; one that took all wakes for nobody."""
+        """As a new job does, a worker that could have had more wakes one for the next; one that took all wakes nobody."""
         put(scheduler, FREE, BATCH, "b1", "b2")
-        scheduler.raw.delete("lanes:bell:batch")
+        assert scheduler.raw.delete("lanes:bell:batch") == 1
         assert scheduler.names(1) == ["b1"]
         assert scheduler.raw.llen("lanes:bell:batch") == 1
         scheduler.raw.delete("lanes:bell:batch")
