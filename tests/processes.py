@@ -1,12 +1,7 @@
 """What tests ask about processes that are not their own children."""
 
-from __future__ import annotations
-
 import subprocess
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
 
 
 def running(pids: Iterable[int]) -> set[int]:

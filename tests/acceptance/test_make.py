@@ -1,7 +1,5 @@
 """What `make` starts ends with it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -45,7 +43,7 @@ def descendants(pid: int) -> set[int]:
 @pytest.mark.parametrize(
     "target", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in TARGETS]
 )
-def test_a_signal_to_make_ends_all_that_it_started(target: str, number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_to_make_ends_all_that_it_started(target, number, tmp_path):
     """SIGTERM to make alone, or a terminal's SIGHUP, ends workers, broker, API and web server within seconds."""
     arguments, processes = TARGETS[target]
     venv = os.path.relpath(sys.prefix, ROOT)

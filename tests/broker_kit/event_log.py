@@ -1,18 +1,13 @@
 """What jobs did, in the order in which they did it: one Redis list that they append to and the tests read."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from redis import Redis
 
 from broker_kit.waiting import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 LOG_KEY = "event_log"
 

@@ -1,18 +1,15 @@
 """The scheduler's scripts run by hand, as a worker's channel runs them."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from redis import Redis
 
 from celery_app import LANES as ALL_LANES
 from celery_app.broker.claimed import ClaimedJob
 from celery_app.scheduler.scripts import ACK, CLAIM, DEAD_LETTER, EXTEND, REQUEUE, STATS
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 SEPARATOR = "\x06\x16"
 STEPS = "0,3,6,9"

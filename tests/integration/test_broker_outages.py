@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from broker_kit.broker import Broker
@@ -20,12 +18,6 @@ from celery_app.result_retry import LAST_TRIES
 from demo.simulator import Behaviour, running
 from tests.conftest import close
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from broker_kit.worker import Worker
-
 IN_TIME_S = 30.0
 SLOTS = 4
 #: Without its mend, a worker ended in one of three restarts.
@@ -35,27 +27,27 @@ CUT_TWICE = 10
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory):
     """A server of this file's own, whose data survives it."""
     with Server(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def broker(server: Server, valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def broker(server, valkey, tmp_path_factory):
     """A broker to be ill-treated; the event log is elsewhere and hears nothing of it."""
     with Broker(tmp_path_factory.mktemp("outages"), server.url, valkey.url(5)) as broker:
         yield broker
 
 
 @pytest.fixture(scope="module")
-def worker(broker: Broker) -> Worker:
+def worker(broker):
     """One worker that has to survive it all."""
     return broker.worker(slots=SLOTS)
 
 
 @pytest.fixture
-def usable(broker: Broker, worker: Worker, request: pytest.FixtureRequest) -> Iterator[str]:
+def usable(broker, worker, request):
     """A name for the test's jobs; afterwards every slot still takes a job, and each of them is acked."""
     name = request.node.name
     yield name
@@ -92,7 +84,7 @@ def ran_once(broker: Broker, jobs: list[str]) -> bool:
     return [counts[job] for job in jobs] == [1] * len(jobs)
 
 
-def test_the_script_cache_is_flushed(broker: Broker, usable: str) -> None:
+def test_the_script_cache_is_flushed(broker, usable):
     """SCRIPT FLUSH while jobs run and while the worker waits: they are acked, and new ones are claimed, each once."""
     jobs = start_gated(broker, usable, 2)
     broker.client.script_flush()
@@ -107,7 +99,7 @@ def test_the_script_cache_is_flushed(broker: Broker, usable: str) -> None:
     assert ran_once(broker, [*jobs, *more])
 
 
-def test_a_publish_batch_meets_a_flushed_cache(broker: Broker, usable: str) -> None:
+def test_a_publish_batch_meets_a_flushed_cache(broker, usable):
     """A publish batch to a server that knows no script puts every job into its place."""
     jobs = [f"{usable}-{n}" for n in range(20)]
     with broker.app.producer_or_acquire() as producer, producer.batch():
@@ -119,7 +111,7 @@ def test_a_publish_batch_meets_a_flushed_cache(broker: Broker, usable: str) -> N
 
 
 @pytest.mark.parametrize("moment", ["running", "finished"])
-def test_the_server_is_killed_and_comes_back(broker: Broker, server: Server, usable: str, moment: str) -> None:
+def test_the_server_is_killed_and_comes_back(broker, server, usable, moment):
     """Jobs under way when the server dies run once, whether they end while it is away or not; queued ones follow."""
     jobs = start_gated(broker, usable, SLOTS)
     queued = [f"{usable}-queued-{n}" for n in range(3)]
@@ -135,7 +127,7 @@ def test_the_server_is_killed_and_comes_back(broker: Broker, server: Server, usa
     assert ran_once(broker, [*jobs, *queued]), broker.event_log.counts("start")
 
 
-def test_clients_are_cut_off_again_and_again(broker: Broker, usable: str) -> None:
+def test_clients_are_cut_off_again_and_again(broker, usable):
     """With every connection cut twenty times under load each job still runs, hardly any twice; none is left over."""
     jobs = [f"{usable}-{n}" for n in range(200)]
     done = threading.Event()
@@ -164,7 +156,7 @@ def test_clients_are_cut_off_again_and_again(broker: Broker, usable: str) -> Non
     assert len([job for job in jobs if counts[job] != 1]) <= CUT_TWICE
 
 
-def test_out_of_memory(broker: Broker, usable: str) -> None:
+def test_out_of_memory(broker, usable):
     """At maxmemory publishers get an error; what runs is acked, what is queued is done; with room all goes on."""
     jobs = start_gated(broker, usable, 2)
     queued = [f"{usable}-queued-{n}" for n in range(10)]
@@ -191,7 +183,7 @@ def refusals(broker: Broker) -> int:
     return int(found.get("errorstat_READONLY", {"count": 0})["count"])
 
 
-def test_a_replica_for_a_while(broker: Broker, server: Server, usable: str) -> None:
+def test_a_replica_for_a_while(broker, server, usable):
     """While the server is a read-only replica nothing is lost; when it is a master again all is acked and goes on."""
     assert server
     jobs = start_gated(broker, usable, 2)
@@ -215,7 +207,7 @@ def test_a_replica_for_a_while(broker: Broker, server: Server, usable: str) -> N
     assert ran_once(broker, [*jobs, *queued])
 
 
-def test_a_long_outage_is_waited_for(broker: Broker, server: Server, usable: str) -> None:
+def test_a_long_outage_is_waited_for(broker, server, usable):
     """A worker that starts while the broker is away serves it as soon as it is there."""
     server.kill()
     try:
@@ -229,7 +221,7 @@ def test_a_long_outage_is_waited_for(broker: Broker, server: Server, usable: str
 
 
 @pytest.mark.parametrize("pool", ["threads", pytest.param("prefork", marks=pytest.mark.slow)])
-def test_a_result_outlives_a_broker_that_is_away_when_its_job_ends(tmp_path: Path, pool: str) -> None:
+def test_a_result_outlives_a_broker_that_is_away_when_its_job_ends(tmp_path, pool):
     """The worker keeps the answers until they can be stored, and what they have cost; nothing is called twice."""
     with Server(tmp_path) as server, running(Behaviour(latency=2.0)) as api:
         app = web_app(server.url)
@@ -253,7 +245,7 @@ def test_a_result_outlives_a_broker_that_is_away_when_its_job_ends(tmp_path: Pat
 
 
 @pytest.mark.parametrize("how", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGQUIT])
-def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how: signal.Signals) -> None:
+def test_a_backend_that_is_away_stops_no_worker(valkey, tmp_path, how):
     """Only the slots that have something to store wait: others are filled, bad jobs dead-lettered, signals heard."""
     with valkey.client(13) as redis, Server(tmp_path) as backend, running(Behaviour(latency=1.0)) as api:
         redis.flushdb()
@@ -277,7 +269,7 @@ def test_a_backend_that_is_away_stops_no_worker(valkey: Any, tmp_path: Path, how
         close(app)
 
 
-def test_a_worker_outlives_a_server_that_refuses_to_write(valkey: Any, tmp_path: Path) -> None:
+def test_a_worker_outlives_a_server_that_refuses_to_write(valkey, tmp_path):
     """For whatever reason it does, as the worker starts or connects again; once it writes, the worker goes on."""
     with Server(tmp_path) as server, Broker(tmp_path, server.url, valkey.url(11)) as broker, server.client() as control:
         control.config_set("min-replicas-to-write", 1)
@@ -294,7 +286,7 @@ def test_a_worker_outlives_a_server_that_refuses_to_write(valkey: Any, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_worker_outlives_a_broker_that_restarts_again_and_again(valkey: Any, tmp_path: Path) -> None:
+def test_a_worker_outlives_a_broker_that_restarts_again_and_again(valkey, tmp_path):
     """Whatever the worker was doing when the server went, it goes on when the server is back, and so do its jobs."""
     with Server(tmp_path) as server, Broker(tmp_path, server.url, valkey.url(11)) as broker:
         workers = broker.workers("one", "two", slots=SLOTS, loglevel="ERROR")

@@ -1,7 +1,4 @@
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_kit.broker import Broker
@@ -11,30 +8,25 @@ from kombu import Exchange, Queue
 
 from celery_app.broker.claiming import MOST_AT_ONCE
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from broker_kit.worker import Worker
-
 IN_TIME_S = 20.0
 SLOTS = 4
 
 
 @pytest.fixture(scope="module")
-def broker(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def broker(valkey, tmp_path_factory):
     """A broker for this file."""
     with Broker(tmp_path_factory.mktemp("returns"), valkey.url(6)) as broker:
         yield broker
 
 
 @pytest.fixture(scope="module")
-def worker(broker: Broker) -> Worker:
+def worker(broker):
     """A worker on threads that serves all lanes and a queue of the project's own."""
     return broker.worker(slots=SLOTS, queues="batch,own,critical,normal")
 
 
 @pytest.fixture
-def full(broker: Broker, worker: Worker, request: pytest.FixtureRequest) -> Iterator[Any]:
+def full(broker, worker, request):
     """Have all slots busy until the returned function is called."""
     assert worker.process.poll() is None
     gate = request.node.name
@@ -47,7 +39,7 @@ def full(broker: Broker, worker: Worker, request: pytest.FixtureRequest) -> Iter
     broker.event_log.wait_for("end", jobs, IN_TIME_S)
 
 
-def test_who_has_lost_a_job_does_not_end_it(broker: Broker, worker: Worker) -> None:
+def test_who_has_lost_a_job_does_not_end_it(broker, worker):
     """A worker whose lease was over neither fails a job nor returns it: it is in other hands, whose word counts."""
     assert worker.process.poll() is None
     ways = {"returned": 99, "given up": 0, "failed": None}
@@ -73,7 +65,7 @@ def active(broker: Broker) -> list[str]:
 
 
 @pytest.mark.parametrize(("lane", "priority"), [("critical", 0), ("normal", 3), ("batch", 9)])
-def test_a_retry_keeps_what_the_job_is(broker: Broker, worker: Worker, lane: str, priority: int) -> None:
+def test_a_retry_keeps_what_the_job_is(broker, worker, lane, priority):
     """`self.retry` keeps id, lane and priority, counts its retries, and shows RETRY until the job is done."""
     assert worker.process.poll() is None
     name = f"kept-{lane}"
@@ -86,7 +78,7 @@ def test_a_retry_keeps_what_the_job_is(broker: Broker, worker: Worker, lane: str
     assert third.at - second.at >= 0.5
 
 
-def test_a_retry_waits_in_the_broker(broker: Broker, worker: Worker) -> None:
+def test_a_retry_waits_in_the_broker(broker, worker):
     """A job that waits for its retry is in no slot, in no worker's memory, and not in its lane."""
     result = broker.send("kit.retrying", "waits", [1.0])
     wait_until(lambda: broker.client.zcard("lanes:scheduled") == 1, "the return", IN_TIME_S)
@@ -97,7 +89,7 @@ def test_a_retry_waits_in_the_broker(broker: Broker, worker: Worker) -> None:
     assert result.get(timeout=IN_TIME_S)["retries"] == 1
 
 
-def test_a_retry_goes_ahead_of_fresh_jobs(broker: Broker, full: Any) -> None:
+def test_a_retry_goes_ahead_of_fresh_jobs(broker, full):
     """A job whose retry is due starts before a thousand that came later, in its lane."""
     broker.send("kit.retrying", "ahead", [0.3], ignore_result=True)
     full()
@@ -113,7 +105,7 @@ def test_a_retry_goes_ahead_of_fresh_jobs(broker: Broker, full: Any) -> None:
     )
 
 
-def test_countdown_jobs_do_not_overtake_critical_ones(broker: Broker, full: Any) -> None:
+def test_countdown_jobs_do_not_overtake_critical_ones(broker, full):
     """Batch jobs that fall due while all slots are busy come after a critical job that is queued by then."""
     jobs = [f"due-{n}" for n in range(8)]
     for job in jobs:
@@ -128,7 +120,7 @@ def test_countdown_jobs_do_not_overtake_critical_ones(broker: Broker, full: Any)
     assert "urgent" in order[:MOST_AT_ONCE]  # what one claim hands out starts at the same moment
 
 
-def test_a_rejected_job_comes_back_five_times(broker: Broker, worker: Worker) -> None:
+def test_a_rejected_job_comes_back_five_times(broker, worker):
     """A task that always rejects its job with requeue gets it five times, and then it is among the dead letters."""
     assert worker.process.poll() is None
     broker.send("kit.rejected", "rejected", ignore_result=True)
@@ -137,7 +129,7 @@ def test_a_rejected_job_comes_back_five_times(broker: Broker, worker: Worker) ->
     assert broker.in_flight() == 0
 
 
-def test_a_queue_of_ones_own_beside_the_lanes(broker: Broker, worker: Worker) -> None:
+def test_a_queue_of_ones_own_beside_the_lanes(broker, worker):
     """The same worker serves a queue of the project's own, with priorities of its own."""
     assert worker.process.poll() is None
     app = Celery("plain", broker=broker.broker_url, set_as_current=False)
@@ -148,7 +140,7 @@ def test_a_queue_of_ones_own_beside_the_lanes(broker: Broker, worker: Worker) ->
     app.close()
 
 
-def test_own_queues_come_after_the_lanes(broker: Broker, full: Any) -> None:
+def test_own_queues_come_after_the_lanes(broker, full):
     """With all slots busy, jobs of the lanes are taken before those of another queue that came first."""
     app = Celery("plain", broker=broker.broker_url, set_as_current=False)
     app.conf.task_queues = [Queue("own", routing_key="own")]
@@ -163,7 +155,7 @@ def test_own_queues_come_after_the_lanes(broker: Broker, full: Any) -> None:
     app.close()
 
 
-def test_a_stock_producer_is_served_in_lane_order(broker: Broker, worker: Worker) -> None:
+def test_a_stock_producer_is_served_in_lane_order(broker, worker):
     """Stock Celery puts 300 into batch, 50 into normal, 50 into critical at priority 9: they start in lane order."""
     worker.kill()
     app = Celery("stock", broker=broker.broker_url, set_as_current=False)

@@ -1,14 +1,14 @@
-from __future__ import annotations
-
 import base64
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from broker_kit.script_client import MAX_DEATHS, Held, ScriptClient
 from broker_kit.waiting import wait_until
 from hypothesis import HealthCheck, given, settings, strategies as st
+from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from celery_app import dead_letters
@@ -35,17 +35,12 @@ from celery_app.keys import PUBLISHED_KEPT
 from celery_app.routing import MODEL, SUBMITTED_AT
 from celery_app.scheduler.scripts import TAKE_ENDED
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from redis import Redis
-
 # Every place where a fresh job's text may appear is looked at, with this allowance for a busy machine.
 SOON_S = 10.0
 
 
 @pytest.fixture
-def scripts(client: Redis) -> ScriptClient:
+def scripts(client):
     """A worker's scripts at the empty broker."""
     return ScriptClient(client)
 
@@ -115,7 +110,7 @@ def take_in_from(app: Any, lane: str) -> None:
 LINE = "lanes:line:batch:0::"
 
 
-def test_lanes_come_first_then_priorities_then_age(lanes_app: Any, scripts: ScriptClient) -> None:
+def test_lanes_come_first_then_priorities_then_age(lanes_app, scripts):
     """The lane decides before the priority, the priority within the lane before the age."""
     put(lanes_app, "b1", "b2", queue="batch")
     put(lanes_app, "b-urgent", queue="batch", priority=0)
@@ -125,7 +120,7 @@ def test_lanes_come_first_then_priorities_then_age(lanes_app: Any, scripts: Scri
     assert scripts.names() == ["c1", "c2", "c-last", "n1", "n2", "b-urgent", "b1", "b2"]
 
 
-def test_a_claim_takes_no_more_than_it_wants(lanes_app: Any, scripts: ScriptClient) -> None:
+def test_a_claim_takes_no_more_than_it_wants(lanes_app, scripts):
     """A claim of two leaves the third where it is, even when the first lane has only one."""
     put(lanes_app, "c1", queue="critical")
     put(lanes_app, "b1", "b2", queue="batch")
@@ -133,7 +128,7 @@ def test_a_claim_takes_no_more_than_it_wants(lanes_app: Any, scripts: ScriptClie
     assert scripts.names(2) == ["b2"]
 
 
-def test_a_job_is_in_exactly_one_place(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_a_job_is_in_exactly_one_place(lanes_app, scripts, client):
     """Queued, claimed, waiting, queued again, dead: whatever is done with a job, it has one place and one record."""
     put(lanes_app, "j")
     assert places(client, "j") == [LINE]
@@ -152,7 +147,7 @@ def test_a_job_is_in_exactly_one_place(lanes_app: Any, scripts: ScriptClient, cl
     assert (dead.id, dead.lane, dead.task, dead.reason) == ("j", "batch", "kit.job", "why")
 
 
-def test_a_burial_and_its_telling_are_one_step(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_a_burial_and_its_telling_are_one_step(lanes_app, scripts, client):
     """A worker that dies after it has dead-lettered a job leaves it to others to tell those who wait."""
     put(lanes_app, "j")
     (held,) = scripts.claim()
@@ -161,7 +156,7 @@ def test_a_burial_and_its_telling_are_one_step(lanes_app: Any, scripts: ScriptCl
     assert [row[2:4] for row in TAKE_ENDED.run(client, (), ("", 20, 60_000))] == [[b"buried", b"why"]]
 
 
-def test_a_job_that_is_done_leaves_nothing(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_a_job_that_is_done_leaves_nothing(lanes_app, scripts, client):
     """After it nothing is kept but bindings, the lane's numbers and turns, and for minutes the submission."""
     put(lanes_app, "j", "large", headers={"note": "x" * 100_000})
     put(lanes_app, "due", countdown=0.01)
@@ -180,7 +175,7 @@ def test_a_job_that_is_done_leaves_nothing(lanes_app: Any, scripts: ScriptClient
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(st.just("claim"), st.integers(0, 7)), max_size=30))
-def test_a_claim_always_gets_the_oldest(lanes_app: Any, client: Redis, steps: list[Any]) -> None:
+def test_a_claim_always_gets_the_oldest(lanes_app, client, steps):
     """However jobs are claimed and come back one by one in any order, the next claim gets the oldest queued."""
     client.flushdb()
     scripts, held = ScriptClient(client), []
@@ -200,7 +195,7 @@ def test_a_claim_always_gets_the_oldest(lanes_app: Any, client: Redis, steps: li
     assert scripts.names() == queued
 
 
-def test_returns_that_fall_due_together_keep_their_order(lanes_app: Any, scripts: ScriptClient) -> None:
+def test_returns_that_fall_due_together_keep_their_order(lanes_app, scripts):
     """Jobs with different due times, all due by now, come back oldest first and ahead of fresh ones."""
     put(lanes_app, "j1", "j2", "j3")
     first, second, third = scripts.claim(3)
@@ -211,7 +206,7 @@ def test_returns_that_fall_due_together_keep_their_order(lanes_app: Any, scripts
     assert scripts.names() == ["j1", "j2", "j3", "fresh"]
 
 
-def test_a_return_waits_in_the_broker_until_it_is_due(lanes_app: Any, scripts: ScriptClient) -> None:
+def test_a_return_waits_in_the_broker_until_it_is_due(lanes_app, scripts):
     """A returned job cannot be claimed before its time, the claim says how long that is, and then it goes first."""
     put(lanes_app, "j")
     (held,) = scripts.claim()
@@ -225,7 +220,7 @@ def test_a_return_waits_in_the_broker_until_it_is_due(lanes_app: Any, scripts: S
     assert time.monotonic() - before >= 0.149
 
 
-def test_whose_claim_is_gone_can_do_nothing(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_whose_claim_is_gone_can_do_nothing(lanes_app, scripts, client):
     """Once its lease is over and another worker has the job, the first one ends it in no way."""
     put(lanes_app, "j")
     (old,) = scripts.claim()
@@ -243,7 +238,7 @@ def test_whose_claim_is_gone_can_do_nothing(lanes_app: Any, scripts: ScriptClien
     assert scripts.ack(new[0]) == 0
 
 
-def test_an_expired_lease_brings_its_job_to_the_front(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_an_expired_lease_brings_its_job_to_the_front(lanes_app, scripts, client):
     """An abandoned job goes ahead of those that came after it, and is marked as delivered before."""
     put(lanes_app, "j1", "j2")
     scripts.claim()
@@ -255,7 +250,7 @@ def test_an_expired_lease_brings_its_job_to_the_front(lanes_app: Any, scripts: S
     assert [info["properties"]["delivery_info"].get("redelivered") for info in delivered] == [True, None, None]
 
 
-def test_a_sign_of_life_keeps_a_lease(lanes_app: Any, scripts: ScriptClient) -> None:
+def test_a_sign_of_life_keeps_a_lease(lanes_app, scripts):
     """A job whose worker extends its lease stays with it; its neighbour without one comes back."""
     put(lanes_app, "alive", "dead")
     alive, _ = scripts.claim(2)
@@ -266,7 +261,7 @@ def test_a_sign_of_life_keeps_a_lease(lanes_app: Any, scripts: ScriptClient) -> 
     assert scripts.names() == ["dead"]
 
 
-def test_a_job_that_kills_its_workers_is_dead_lettered(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_a_job_that_kills_its_workers_is_dead_lettered(lanes_app, scripts, client):
     """Nobody knows whose fault the first two deaths were; the fifth after them sends the job to the dead letters."""
     put(lanes_app, "poison")
     for _ in range(2 + MAX_DEATHS):
@@ -278,7 +273,7 @@ def test_a_job_that_kills_its_workers_is_dead_lettered(lanes_app: Any, scripts: 
     assert set(places(client, "poison")) == {"lanes:dead", "lanes:ended"}
 
 
-def test_only_the_killer_is_dead_lettered(lanes_app: Any, client: Redis) -> None:
+def test_only_the_killer_is_dead_lettered(lanes_app, client):
     """What two dead processes held are suspects: each is the only one of its process from then on, and to blame."""
     names = [f"j{n}" for n in range(4)]
     put(lanes_app, *names, queue="critical")
@@ -304,7 +299,7 @@ def test_only_the_killer_is_dead_lettered(lanes_app: Any, client: Redis) -> None
     assert ScriptClient(client).names(4) == [f"beside-{n}" for n in (MAX_DEATHS - 2, MAX_DEATHS - 1)]
 
 
-def test_a_process_gets_one_suspect_at_a_time(lanes_app: Any, client: Redis) -> None:
+def test_a_process_gets_one_suspect_at_a_time(lanes_app, client):
     """While it has one, it gets only what is above suspicion, even from behind another one: no slot is left idle."""
     put(lanes_app, "s1", "s2")
     assert ScriptClient(client).names(2) == ["s1", "s2"]
@@ -316,7 +311,7 @@ def test_a_process_gets_one_suspect_at_a_time(lanes_app: Any, client: Redis) -> 
     assert scripts.names(2, has_suspect=False) == ["s2"]
 
 
-def test_deaths_are_forgotten_once_a_job_went_well(lanes_app: Any, scripts: ScriptClient) -> None:
+def test_deaths_are_forgotten_once_a_job_went_well(lanes_app, scripts):
     """A return that was no accident starts the count of accidents anew."""
     put(lanes_app, "j")
     for _ in range(3):
@@ -351,9 +346,7 @@ assert len(LARGE) > 1_000_000
         pytest.param({"args": ("问" * 5_000,), "kwargs": {"prompt": "😀" * 5_000}}, id="not-ascii"),
     ],
 )
-def test_a_prompt_cannot_forge_facts(
-    lanes_app: Any, scripts: ScriptClient, client: Redis, options: dict[str, Any]
-) -> None:
+def test_a_prompt_cannot_forge_facts(lanes_app, scripts, client, options):
     """Whatever text a job has, its own id, age and tries are told, and its text comes back byte for byte."""
     put(lanes_app, "j0")
     lanes_app.send_task("kit.job", task_id="j1", queue="batch", ignore_result=True, **options)
@@ -383,7 +376,7 @@ def test_a_prompt_cannot_forge_facts(
     assert scripts.ack(forger) == 1
 
 
-def test_a_claim_tells_which_jobs_were_cancelled(lanes_app: Any, scripts: ScriptClient) -> None:
+def test_a_claim_tells_which_jobs_were_cancelled(lanes_app, scripts):
     """By their own mark, or by that of their batch, which a job names in a header and not in its id."""
     put(lanes_app, "b-1", "c-1", "d", "e")
     put(lanes_app, "b-2", headers={BATCH_HEADER: "b"})
@@ -394,9 +387,7 @@ def test_a_claim_tells_which_jobs_were_cancelled(lanes_app: Any, scripts: Script
 
 
 @pytest.mark.parametrize("how", ["requeue", "delay", "reap"])
-def test_a_job_that_was_cancelled_meanwhile_ends_as_it_comes_back(
-    lanes_app: Any, scripts: ScriptClient, client: Redis, how: str
-) -> None:
+def test_a_job_that_was_cancelled_meanwhile_ends_as_it_comes_back(lanes_app, scripts, client, how):
     """It does not stand in line again, where it would wait for a budget and draw on it; nor does one of a batch."""
     put(lanes_app, "j")
     put(lanes_app, "of-a-batch", headers={BATCH_HEADER: "b"})
@@ -411,7 +402,7 @@ def test_a_job_that_was_cancelled_meanwhile_ends_as_it_comes_back(
     assert [places(client, name) for name in ("j", "of-a-batch")] == [["lanes:ended"], ["lanes:ended"]]
 
 
-def test_an_eta_is_forgotten_once_it_was_waited_for(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_an_eta_is_forgotten_once_it_was_waited_for(lanes_app, scripts, client):
     """A job with a countdown reaches the worker without an ETA, whatever its other headers hold."""
     put(lanes_app, "j", countdown=1, headers={"note": LARGE})
     assert scripts.claim() == []
@@ -419,7 +410,7 @@ def test_an_eta_is_forgotten_once_it_was_waited_for(lanes_app: Any, scripts: Scr
     assert delivery(client, held)["headers"]["eta"] is None
 
 
-def test_a_foreign_order_of_fields_is_understood(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_a_foreign_order_of_fields_is_understood(lanes_app, scripts, client):
     """A producer that writes properties first and the body last is served, and its job can be returned."""
     properties = {"delivery_tag": "t1", "delivery_info": {"exchange": "", "routing_key": "batch"}, "priority": 6}
     headers = {"id": "foreign", "task": "kit.job", "retries": 2, SUBMITTED_AT: 1.0}
@@ -439,7 +430,7 @@ def test_a_foreign_order_of_fields_is_understood(lanes_app: Any, scripts: Script
 
 
 @pytest.mark.parametrize("text", [b"not json", b"{}", b"[1]", b'{"properties": []}', b'{"headers": {}}', b"\xff", b""])
-def test_what_is_no_message_is_dead_lettered(lanes_app: Any, client: Redis, text: bytes) -> None:
+def test_what_is_no_message_is_dead_lettered(lanes_app, client, text):
     """It goes to the dead letters with its reason, as it was, and the job behind it is claimed."""
     client.lpush("batch", text)
     put(lanes_app, "good")
@@ -455,9 +446,7 @@ def test_what_is_no_message_is_dead_lettered(lanes_app: Any, client: Redis, text
         good.ack()
 
 
-def test_a_message_above_the_limit_is_dead_lettered(
-    lanes_app: Any, client: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_above_the_limit_is_dead_lettered(lanes_app, client, monkeypatch):
     """A stock producer's message larger than the limit goes to the dead letters; one at the limit does not."""
     texts = [json.dumps(message_of(name, "x" * size)).encode() for name, size in (("ok", 0), ("big", 1))]
     monkeypatch.setattr(packet, "MAX_MESSAGE_BYTES", len(texts[0]))
@@ -473,7 +462,7 @@ def test_a_message_above_the_limit_is_dead_lettered(
     assert (dead.task_id, "too large" in dead.reason, dead.size) == ("big", True, len(texts[1]))
 
 
-def test_a_job_whose_record_is_gone_holds_up_nobody(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_a_job_whose_record_is_gone_holds_up_nobody(lanes_app, scripts, client):
     """Somebody has deleted it by hand: it is passed over, and takes no room in its lane any more."""
     put(lanes_app, "gone", "there")
     client.hdel("lanes:jobs", "gone")
@@ -481,9 +470,7 @@ def test_a_job_whose_record_is_gone_holds_up_nobody(lanes_app: Any, scripts: Scr
     assert scripts.places("batch") == 0
 
 
-def test_what_a_dead_worker_was_taking_in_is_taken_in_once(
-    lanes_app: Any, scripts: ScriptClient, client: Redis
-) -> None:
+def test_what_a_dead_worker_was_taking_in_is_taken_in_once(lanes_app, scripts, client):
     """A message between list and line is another worker's to take in; one that has arrived does not do so twice."""
     text = json.dumps(message_of("j"))
     client.lpush("lanes:arrived:batch", text)
@@ -496,7 +483,7 @@ def test_what_a_dead_worker_was_taking_in_is_taken_in_once(
     assert not client.exists("lanes:arrived:batch")
 
 
-def test_arrivals_outlast_a_server_that_is_full(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_arrivals_outlast_a_server_that_is_full(lanes_app, scripts, client):
     """What a full server will not take in stays where it was, and is taken in once there is room."""
     client.lpush("lanes:arrived:batch", *(json.dumps(message_of(f"j{n}")) for n in range(MOST_MESSAGES)))
     client.config_set("maxmemory", 1)
@@ -510,7 +497,7 @@ def test_arrivals_outlast_a_server_that_is_full(lanes_app: Any, scripts: ScriptC
     assert scripts.names() == [f"j{n}" for n in range(MOST_MESSAGES)]
 
 
-def test_arrivals_are_taken_in_by_the_handful(lanes_app: Any, scripts: ScriptClient, client: Redis) -> None:
+def test_arrivals_are_taken_in_by_the_handful(lanes_app, scripts, client):
     """A worker has jobs to look after: it takes in 20 at a time, the most important list first, in their order."""
     client.lpush("batch\x06\x166", *(json.dumps(message_of(f"late-{n}")) for n in range(30)))
     client.lpush("batch", *(json.dumps(message_of(f"soon-{n}")) for n in range(15)))
@@ -519,7 +506,7 @@ def test_arrivals_are_taken_in_by_the_handful(lanes_app: Any, scripts: ScriptCli
     assert scripts.names() == [*(f"soon-{n}" for n in range(15)), *(f"late-{n}" for n in range(5))]
 
 
-def test_jobs_of_a_stock_worker_come_back_after_the_projects_own_timeout(lanes_app: Any, client: Redis) -> None:
+def test_jobs_of_a_stock_worker_come_back_after_the_projects_own_timeout(lanes_app, client):
     """What a stock worker took and never acknowledged is back by kombu's own means, and no earlier than it says."""
     lanes_app.conf.broker_transport_options = {"visibility_timeout": 7_200}
     message = message_of("stock")
@@ -535,7 +522,7 @@ def test_jobs_of_a_stock_worker_come_back_after_the_projects_own_timeout(lanes_a
             assert ScriptClient(client).names() == found
 
 
-def test_a_channel_whose_connection_is_lost_has_nothing_to_return(lanes_app: Any) -> None:
+def test_a_channel_whose_connection_is_lost_has_nothing_to_return(lanes_app):
     """A worker that closes it must not connect anew for nothing: where that failed, the worker ended."""
     with lanes_app.connection_for_read() as connection:
         channel = connection.default_channel
@@ -545,7 +532,7 @@ def test_a_channel_whose_connection_is_lost_has_nothing_to_return(lanes_app: Any
         channel.connection.client = connection
 
 
-def test_a_late_acknowledgement_says_nothing_of_the_next_delivery(lanes_app: Any, client: Redis) -> None:
+def test_a_late_acknowledgement_says_nothing_of_the_next_delivery(lanes_app, client):
     """A job that came back within milliseconds is held by its second claim, whatever becomes of the first delivery."""
     put(lanes_app, "j")
     with lanes_app.connection_for_write() as connection:
@@ -561,7 +548,7 @@ def test_a_late_acknowledgement_says_nothing_of_the_next_delivery(lanes_app: Any
     assert client.exists("lanes:jobs") == 0
 
 
-def test_a_message_of_ones_own_queue_is_held_like_a_job(scripts: ScriptClient, client: Redis) -> None:
+def test_a_message_of_ones_own_queue_is_held_like_a_job(scripts, client):
     """A worker that dies leaves it at the front of its list, as it was; one that is done with it leaves nothing."""
     texts = [json.dumps(message_of(name)).encode() for name in ("m1", "m2")]
     client.lpush("own", *texts)
@@ -576,9 +563,7 @@ def test_a_message_of_ones_own_queue_is_held_like_a_job(scripts: ScriptClient, c
     assert not client.exists("own", "lanes:jobs", "lanes:texts", "lanes:leases")
 
 
-def test_a_job_may_be_called_like_a_message_of_ones_own_queue(
-    lanes_app: Any, scripts: ScriptClient, client: Redis
-) -> None:
+def test_a_job_may_be_called_like_a_message_of_ones_own_queue(lanes_app, scripts, client):
     """A producer chooses his jobs' ids: neither loses its text to the other."""
     put(lanes_app, "own-1", "own-2")
     client.lpush("own", json.dumps(message_of("m")))
@@ -589,9 +574,7 @@ def test_a_job_may_be_called_like_a_message_of_ones_own_queue(
     assert own.name == "m"
 
 
-def test_ones_own_queues_come_after_the_lanes_and_by_priority(
-    lanes_app: Any, scripts: ScriptClient, client: Redis
-) -> None:
+def test_ones_own_queues_come_after_the_lanes_and_by_priority(lanes_app, scripts, client):
     """A claim takes from them what the lanes have left of it, the most important list first."""
     client.lpush("own\x06\x169", json.dumps(message_of("own-late")))
     client.lpush("own", json.dumps(message_of("own-soon")))

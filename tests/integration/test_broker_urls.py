@@ -1,7 +1,5 @@
 """Every form of a broker's or a result backend's URL that the documentation shows, as a user types it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -10,9 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -45,10 +45,6 @@ from demo.ports import LOCALHOST, free_port
 from demo.simulator import Behaviour, running
 from tests.conftest import close
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 # Celery's own call, on the client's side: a cancelled job's state.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
@@ -80,10 +76,7 @@ FORMS = {
         11,
     ),
     "sentinels, one scheme": ("sentinel://:{pw}@127.0.0.1:{s1};127.0.0.1:{s2}/12?master_name=lanes", 12),
-    "sentinels, the first is dead": (
-        "sentinel://127.0.0.1:1;sentinel://:{pw}@127.0.0.1:{s2}/13?master_name=lanes",
-        13,
-    ),
+    "sentinels, the first is dead": ("sentinel://127.0.0.1:1;sentinel://:{pw}@127.0.0.1:{s2}/13?master_name=lanes", 13),
 }
 
 #: Those with a worker of their own in `make test`; all of them have one in `make proof`.
@@ -133,7 +126,7 @@ class Servers:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(tmp_path_factory):
     """A server with a password, TLS, a socket and Sentinels before it, and the simulated API."""
     folder = tmp_path_factory.mktemp("urls")
     with ExitStack() as stack:
@@ -149,7 +142,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(monkeypatch):
     """An environment in which nothing is configured."""
     for name in [name for name in os.environ if name.startswith(("CELERY_", "EZAI_", "LANES_"))]:
         monkeypatch.delenv(name)
@@ -191,9 +184,7 @@ def databases(app: Any) -> list[int]:
 
 @pytest.mark.parametrize("explicit", [False, True], ids=["results at the broker", "a result backend"])
 @pytest.mark.parametrize("form", FORMS)
-def test_all_connections_come_to_its_database(
-    form: str, *, explicit: bool, servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_connections_come_to_its_database(form, *, explicit, servers, monkeypatch):
     """What publishes, consumes, asks and fetches results talks to the database that the URL names."""
     url = servers.url(form)
     with application(monkeypatch, url, url if explicit else None) as app:
@@ -201,7 +192,7 @@ def test_all_connections_come_to_its_database(
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if not form.endswith("dead")])
-def test_a_project_may_configure_it(form: str, servers: Servers) -> None:
+def test_a_project_may_configure_it(form, servers):
     """The same holds for `broker_url` and `result_backend` of a project's own configuration, also in a list."""
     url = servers.url(form)
     # Celery itself refuses such a result backend that does not say what is verified.
@@ -213,7 +204,7 @@ def test_a_project_may_configure_it(form: str, servers: Servers) -> None:
 
 
 @pytest.mark.parametrize("explicit", [False, True], ids=["results at the broker", "a result backend"])
-def test_sentinel_may_be_told_by_options(*, explicit: bool, servers: Servers) -> None:
+def test_sentinel_may_be_told_by_options(*, explicit, servers):
     """A master and a Sentinel's password in `broker_transport_options` hold for results, too."""
     url = f"sentinel://:{servers.words['pw']}@127.0.0.1:{servers.guarded}/2"
     options = {"master_name": MASTER, "sentinel_kwargs": {"password": SENTINEL_PASSWORD}}
@@ -223,7 +214,7 @@ def test_sentinel_may_be_told_by_options(*, explicit: bool, servers: Servers) ->
     close(app)
 
 
-def test_the_url_of_the_environment_names_the_master(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_url_of_the_environment_names_the_master(servers, monkeypatch):
     """The master in a URL goes before the one in `broker_transport_options`."""
     monkeypatch.setenv("CELERY_BROKER_URL", servers.url("sentinel"))
     app = project(broker_transport_options={"master_name": "another"})
@@ -231,7 +222,7 @@ def test_the_url_of_the_environment_names_the_master(servers: Servers, monkeypat
     close(app)
 
 
-def test_a_failover_of_kombu_keeps_the_database(servers: Servers) -> None:
+def test_a_failover_of_kombu_keeps_the_database(servers):
     """When kombu turns to the next Sentinel after an error, database, password and user stay."""
     app = project(broker_url=servers.url("sentinels, all said by the first"))
     with app.connection() as connection:
@@ -241,7 +232,7 @@ def test_a_failover_of_kombu_keeps_the_database(servers: Servers) -> None:
     close(app)
 
 
-def test_whose_certificate_is_verified(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whose_certificate_is_verified(servers, monkeypatch):
     """``rediss://`` alone is verified in the lanes; a project's own connections are as kombu has them."""
     url = f"rediss://:{servers.words['pw']}@127.0.0.1:{servers.words['tls']}/0"
     app = project(broker_url=url)
@@ -267,7 +258,7 @@ def test_whose_certificate_is_verified(servers: Servers, monkeypatch: pytest.Mon
         ("redis-cluster://a/0", "Redis or Valkey"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(url: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_is_said_in_a_line(url, words, monkeypatch):
     """A URL that nobody can connect by is refused with the reason, before anything is sent."""
     with application(monkeypatch, url) as app:
         for attempt in (app.amqp.lane_connection, lambda: Client(app).submit(**params())):
@@ -276,7 +267,7 @@ def test_what_is_wrong_is_said_in_a_line(url: str, words: str, monkeypatch: pyte
         monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:1/0")
 
 
-def test_dead_and_mute_sentinels_are_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_and_mute_sentinels_are_an_error_in_time(monkeypatch):
     """Whoever submits hears soon that no Sentinel answers, and not a password."""
     import socket
 
@@ -407,7 +398,7 @@ def no_password_in(started: Worker) -> None:
 
 
 @pytest.mark.parametrize("form", ALL)
-def test_end_to_end(form: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_end_to_end(form, servers, tmp_path, monkeypatch):
     """With the URL in CELERY_BROKER_URL, worker, client, commands and Flower do their work."""
     url = servers.url(form)
     env = {"CELERY_BROKER_URL": url, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": servers.api}
@@ -430,14 +421,14 @@ def test_end_to_end(form: str, servers: Servers, tmp_path: Path, monkeypatch: py
         pytest.param("socket", marks=pytest.mark.slow),
     ],
 )
-def test_end_to_end_in_a_project(form: str, servers: Servers, tmp_path: Path) -> None:
+def test_end_to_end_in_a_project(form, servers, tmp_path):
     """With the URL in a project's own configuration, for jobs and results, the same holds; and its own tasks run."""
     conf = {"broker_url": servers.url(form), "result_backend": servers.url("redis with user and database")}
     do_all_in_a_project(conf, servers, tmp_path)
 
 
 @pytest.mark.slow
-def test_end_to_end_with_a_sentinel_that_asks_for_a_password(servers: Servers, tmp_path: Path) -> None:
+def test_end_to_end_with_a_sentinel_that_asks_for_a_password(servers, tmp_path):
     """With master and Sentinel's password in `broker_transport_options` and no result backend, the same holds."""
     options = {"master_name": MASTER, "sentinel_kwargs": {"password": SENTINEL_PASSWORD}}
     url = f"sentinel://:{servers.words['pw']}@127.0.0.1:{servers.guarded}/2"
@@ -483,7 +474,7 @@ def pair(folder: Path) -> Iterator[tuple[Server, Server, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["asked", "killed"])
-def test_a_master_fails_over(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_master_fails_over(how, tmp_path, monkeypatch):
     """When Sentinel names another master in the middle of work, the jobs go on and each result reaches."""
     behaviour = Behaviour(latency=0.5)
     with pair(tmp_path) as (master, replica, url), application(monkeypatch, url) as app, running(behaviour) as api:

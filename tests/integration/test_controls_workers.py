@@ -1,13 +1,11 @@
 """What operators change while all runs, on the command line and with real workers."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from broker_kit.broker import Broker
@@ -18,12 +16,6 @@ from worker_process import worker
 
 from celery_app import controls
 from celery_app.metrics.stats import get_queue_stats
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -51,7 +43,7 @@ def lanes(broker: str, *words: str, app: str = "celery_app", ok: bool = True) ->
 
 
 @pytest.fixture
-def broker(valkey: Valkey, tmp_path: Path) -> Iterator[Broker]:
+def broker(valkey, tmp_path):
     """Two workers for all lanes, of a project of its own."""
     with Broker(tmp_path, valkey.url(DB)) as made:
         made.workers("one", "two", slots=SLOTS)
@@ -69,7 +61,7 @@ def place(broker: Broker, lane: str) -> dict[str, Any]:
     return lane_stats
 
 
-def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(broker: Broker) -> None:
+def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(broker):
     """With two workers at work: what runs ends, then the lane stands still; resumed, it goes on to its end."""
     jobs = 400
     with broker.app.producer_or_acquire() as producer, producer.batch():  # faster than they are worked on
@@ -91,7 +83,7 @@ def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(broker: Broker) -> No
     assert max(broker.event_log.counts("start").values()) == 1
 
 
-def test_a_pause_ends_by_itself(broker: Broker) -> None:
+def test_a_pause_ends_by_itself(broker):
     """``--for``: nothing starts before its time, and nobody has to do anything then."""
     begun = time.monotonic()
     told = json.loads(lanes(broker.broker_url, "pause", "batch", "--for", "6s", "--json"))
@@ -101,7 +93,7 @@ def test_a_pause_ends_by_itself(broker: Broker) -> None:
     assert time.monotonic() - begun > 6
 
 
-def test_a_lane_is_drained(broker: Broker) -> None:
+def test_a_lane_is_drained(broker):
     """The command returns when the lane is empty; then jobs are taken again, unless they are not to be."""
     for number in range(40):
         broker.send("kit.job", f"batch-{number}", 0.02)
@@ -113,7 +105,7 @@ def test_a_lane_is_drained(broker: Broker) -> None:
     broker.event_log.wait_for("end", ["batch-more"], IN_TIME_S)
 
 
-def test_what_follows_a_job_in_hand_goes_into_a_drained_lane(broker: Broker) -> None:
+def test_what_follows_a_job_in_hand_goes_into_a_drained_lane(broker):
     """The next step of a chain is worked on: what its first has paid for is not lost."""
     steps = {"kit.gated": ("first", "gate"), "kit.job": ("then", 0.0)}
     chain(
@@ -125,7 +117,7 @@ def test_what_follows_a_job_in_hand_goes_into_a_drained_lane(broker: Broker) -> 
     broker.event_log.wait_for("end", ["then"], IN_TIME_S)
 
 
-def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Path) -> None:
+def test_all_workers_hold_a_limit_that_was_changed(valkey, tmp_path):
     """Half a second later the API has of both no more calls than the new limit allows; reset, it has more again."""
     with (
         rig(valkey, LIMITS_DB, tmp_path, slots=SLOTS, EZAI_RPM="60000") as up,
@@ -150,7 +142,7 @@ def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Pat
         assert time.monotonic() - since < 300 / 5
 
 
-def test_limits_are_shown_set_and_reset_on_the_command_line(valkey: Valkey, broker_url: str) -> None:
+def test_limits_are_shown_set_and_reset_on_the_command_line(valkey, broker_url):
     """Each with where it comes from; what is wrong is one line, with what would be right."""
     lanes(broker_url, "limits", "set", "*haiku*", "rpm=2000", "itpm=none", "--new")
     lanes(broker_url, "limits", "set", "--tenant", "acme", "weight=3")

@@ -1,29 +1,21 @@
 """The task around the API call, as a web app meets it: a real worker, a real broker, HTTP."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from celery import Celery
 from pydantic import SecretStr
-from worker_process import Worker, worker
+from worker_process import worker
 
 from celery_app import LANES, create_app
 from celery_app.errors import ApiError, CallTimeout, DeadlineExceeded, InvalidRequest, NotAMessage
 from celery_app.routing import DEADLINE_AT
 from celery_app.settings import Settings
-from demo.simulator import Behaviour, RunningServer, running
+from demo.simulator import Behaviour, running
 from tasks import create_message
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from celery import Celery
-
-    from tests.conftest import Valkey
 
 #: Seconds that any job here may take; the slowest retries twice.
 IN_TIME_S = 30.0
@@ -32,14 +24,14 @@ TEXT = "Rumpelstiltskin is the patient's name"
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[RunningServer]:
+def api():
     """A simulated API that answers at once."""
     with running(Behaviour(latency=0.0)) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def broker(valkey: Valkey) -> str:
+def broker(valkey):
     """A database of this module's own: its worker runs through all of its tests."""
     with valkey.client(5) as client:
         client.flushdb()
@@ -47,7 +39,7 @@ def broker(valkey: Valkey) -> str:
 
 
 @pytest.fixture(scope="module")
-def shared_worker(broker: str, api: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def shared_worker(broker, api, tmp_path_factory):
     """One worker for all lanes, with a call timeout that tests can wait for."""
     env = {"CELERY_BROKER_URL": broker, "EZAI_API_KEY": "sk-test-secret", "EZAI_BASE_URL": api.url}
     with worker(tmp_path_factory.mktemp("worker"), "-c", "8", LANES_NORMAL_CALL_TIMEOUT="1", **env) as started:
@@ -55,7 +47,7 @@ def shared_worker(broker: str, api: RunningServer, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture
-def app(broker: str, shared_worker: Worker, valkey: Valkey) -> Iterator[Celery]:
+def app(broker, shared_worker, valkey):
     """The web app's side; the budget has forgotten what the test before did to the API."""
     with valkey.client(5) as client:
         for key in [*client.scan_iter("lanes:budget:*"), "lanes:gates"]:
@@ -77,7 +69,7 @@ def simulate(app: Celery, fault: str, queue: str = "critical") -> Any:
     return submit(app, queue, metadata={"user_id": f"simulate:{fault}"})
 
 
-def test_the_result_is_the_message_as_the_api_sent_it(app: Celery) -> None:
+def test_the_result_is_the_message_as_the_api_sent_it(app):
     """A caller gets plain JSON with the answer to its own question."""
     message = submit(app, text="What is the capital?").get(timeout=IN_TIME_S)
 
@@ -86,17 +78,17 @@ def test_the_result_is_the_message_as_the_api_sent_it(app: Celery) -> None:
     assert message["usage"]["output_tokens"] > 0
 
 
-def test_a_parameter_the_sdk_does_not_know_reaches_the_api(app: Celery) -> None:
+def test_a_parameter_the_sdk_does_not_know_reaches_the_api(app):
     """temperature is no argument of the SDK's method, but one of the API."""
     assert submit(app, temperature=0.2).get(timeout=IN_TIME_S)["type"] == "message"
 
 
-def test_a_large_max_tokens_needs_no_stream(app: Celery) -> None:
+def test_a_large_max_tokens_needs_no_stream(app):
     """The SDK would refuse it without a timeout; the lane's is given."""
     assert submit(app, max_tokens=60_000).get(timeout=IN_TIME_S)["type"] == "message"
 
 
-def test_a_wrong_request_is_refused_before_anything_is_queued(app: Celery, api: RunningServer) -> None:
+def test_a_wrong_request_is_refused_before_anything_is_queued(app, api):
     """The caller's mistake is the caller's exception."""
     with pytest.raises(InvalidRequest, match=r"messages\.0\.role"):
         submit(app, messages=[{"role": "usr", "content": "hi"}])
@@ -104,7 +96,7 @@ def test_a_wrong_request_is_refused_before_anything_is_queued(app: Celery, api: 
         assert connection.default_channel._size("critical") == 0
 
 
-def test_a_wrong_request_sent_by_name_fails_in_the_worker(app: Celery) -> None:
+def test_a_wrong_request_sent_by_name_fails_in_the_worker(app):
     """A producer that does not have the task's code gets the same answer, as the job's result."""
     result = app.send_task("tasks.create_message", kwargs={"model": "m"}, queue="critical")
 
@@ -113,7 +105,7 @@ def test_a_wrong_request_sent_by_name_fails_in_the_worker(app: Celery) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
-def test_a_refusal_fails_at_once_with_the_apis_own_words(app: Celery, api: RunningServer, status: int) -> None:
+def test_a_refusal_fails_at_once_with_the_apis_own_words(app, api, status):
     """What no repetition can mend is not repeated."""
     api.clear()
 
@@ -123,7 +115,7 @@ def test_a_refusal_fails_at_once_with_the_apis_own_words(app: Celery, api: Runni
     assert api.summary()["total"] == 1
 
 
-def test_a_spend_limit_is_no_rate_limit(app: Celery, api: RunningServer) -> None:
+def test_a_spend_limit_is_no_rate_limit(app, api):
     """A 429 that no waiting helps against fails at once."""
     api.clear()
 
@@ -134,7 +126,7 @@ def test_a_spend_limit_is_no_rate_limit(app: Celery, api: RunningServer) -> None
 
 
 @pytest.mark.parametrize("fault", ["500", "529", "unavailable", "drop", "html", "broken_json"])
-def test_a_passing_failure_is_tried_as_often_as_the_lane_says(app: Celery, api: RunningServer, fault: str) -> None:
+def test_a_passing_failure_is_tried_as_often_as_the_lane_says(app, api, fault):
     """A critical job has three attempts, and fails with the last error."""
     api.clear()
     result = simulate(app, fault)
@@ -146,14 +138,14 @@ def test_a_passing_failure_is_tried_as_often_as_the_lane_says(app: Celery, api: 
     assert api.summary()["total"] == 3
 
 
-def test_an_html_page_with_status_200_is_named_as_such(app: Celery) -> None:
+def test_an_html_page_with_status_200_is_named_as_such(app):
     """A gateway's login page is no answer."""
     with pytest.raises(NotAMessage, match="text/html"):
         simulate(app, "html").get(timeout=IN_TIME_S)
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
-def test_a_call_ends_at_its_deadline_however_the_server_stalls(app: Celery, fault: str) -> None:
+def test_a_call_ends_at_its_deadline_however_the_server_stalls(app, fault):
     """A server that answers a byte at a time cannot keep a slot: the whole call has one deadline."""
     end = time.monotonic() + IN_TIME_S
     result = simulate(app, fault, queue="normal")
@@ -164,7 +156,7 @@ def test_a_call_ends_at_its_deadline_however_the_server_stalls(app: Celery, faul
     result.revoke()
 
 
-def test_a_job_whose_deadline_passed_in_the_queue_is_never_called(app: Celery, api: RunningServer) -> None:
+def test_a_job_whose_deadline_passed_in_the_queue_is_never_called(app, api):
     """Nobody pays for an answer that nobody waits for."""
     api.clear()
     result = submit(app, options={"headers": {DEADLINE_AT: time.time() - 1}})
@@ -175,7 +167,7 @@ def test_a_job_whose_deadline_passed_in_the_queue_is_never_called(app: Celery, a
     assert api.summary()["total"] == 0
 
 
-def test_a_retry_is_seen_under_the_jobs_own_id(app: Celery) -> None:
+def test_a_retry_is_seen_under_the_jobs_own_id(app):
     """Whoever waits for the result sees the state RETRY in between, and at last the outcome."""
     result = simulate(app, "500")
     states = set()
@@ -187,7 +179,7 @@ def test_a_retry_is_seen_under_the_jobs_own_id(app: Celery) -> None:
     assert isinstance(result.result, ApiError)
 
 
-def test_many_callers_each_get_their_own_answer(app: Celery) -> None:
+def test_many_callers_each_get_their_own_answer(app):
     """Threads that ask at the same time are never given each other's answers."""
 
     def ask(number: int) -> bool:
@@ -200,7 +192,7 @@ def test_many_callers_each_get_their_own_answer(app: Celery) -> None:
         assert all(pool.map(ask, range(64)))
 
 
-def test_neither_prompt_nor_answer_nor_key_is_in_the_log(app: Celery, shared_worker: Worker) -> None:
+def test_neither_prompt_nor_answer_nor_key_is_in_the_log(app, shared_worker):
     """A worker's log may be read by people who must not read the conversations."""
     submit(app).get(timeout=IN_TIME_S)
     with pytest.raises(ApiError):
@@ -212,7 +204,7 @@ def test_neither_prompt_nor_answer_nor_key_is_in_the_log(app: Celery, shared_wor
     assert "sk-test-secret" not in log
 
 
-def test_events_show_a_description_instead_of_the_prompt(app: Celery) -> None:
+def test_events_show_a_description_instead_of_the_prompt(app):
     """Flower lives on these events."""
     seen: list[dict[str, Any]] = []
     with app.connection_for_read() as connection:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import http.client
 import json
 import re
@@ -9,7 +7,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anthropic
 import httpx2
@@ -20,9 +18,6 @@ from demo.run import CLASSES, CLASSIFY
 from demo.simulator import ApiLimits, Behaviour, RunningServer, messages, running
 from demo.simulator.replies import FILLER
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
 MODEL = "claude-haiku-4-5"
 KEY = "sk-ant-test-0123456789"
 # For what takes milliseconds: a test that waits longer has failed.
@@ -30,14 +25,14 @@ DEADLINE_S = 10.0
 
 
 @pytest.fixture
-def server() -> Iterator[RunningServer]:
+def server():
     """A simulated API that answers at once, without limits."""
     with running() as server:
         yield server
 
 
 @pytest.fixture
-def client(server: RunningServer) -> Iterator[anthropic.Anthropic]:
+def client(server):
     """The real SDK, which sees every answer once: it does not retry."""
     with connected(server) as client:
         yield client
@@ -73,7 +68,7 @@ def post(url: str, body: bytes, *, key: str | None = KEY, method: str = "POST") 
 # Messages
 
 
-def test_a_message_echoes_its_prompt(client: anthropic.Anthropic) -> None:
+def test_a_message_echoes_its_prompt(client):
     """An answer carries the prompt's beginning, as many tokens as usage says, and an id."""
     message = ask(client, "the quick brown fox", max_tokens=100)
     assert message.content[0].text.startswith("You said: the quick brown fox…")
@@ -82,7 +77,7 @@ def test_a_message_echoes_its_prompt(client: anthropic.Anthropic) -> None:
     assert message._request_id.startswith("req_")
 
 
-def test_an_answer_is_prose(client: anthropic.Anthropic) -> None:
+def test_an_answer_is_prose(client):
     """What follows the echo is sentences, and one of them says that no model has written them."""
     prose = ask(client, "why is the sky blue?", max_tokens=100).content[0].text.split("…", 1)[1]
     assert prose.startswith(" In short: ")
@@ -98,9 +93,7 @@ def test_an_answer_is_prose(client: anthropic.Anthropic) -> None:
         ("user", "Classify the mood as one of: good, bad, mixed.", ["good", "bad", "mixed"]),
     ],
 )
-def test_a_classification_is_answered_with_a_class(
-    client: anthropic.Anthropic, where: str, instruction: str, classes: Sequence[str]
-) -> None:
+def test_a_classification_is_answered_with_a_class(client, where, instruction, classes):
     """A prompt that names classes gets one of them and nothing else, for the same document always the same."""
     documents = [f"{number} documents came in" for number in range(20)]
     if where == "user":
@@ -114,20 +107,20 @@ def test_a_classification_is_answered_with_a_class(
     assert {message.usage.output_tokens for message in answers[0]} == {1}
 
 
-def test_a_document_that_lists_things_is_no_instruction(client: anthropic.Anthropic) -> None:
+def test_a_document_that_lists_things_is_no_instruction(client):
     """A document's own "one of: …" does not turn its summary into a class."""
     text = "A package.\nIts mode is one of: fast, slow."
     assert ask(client, text, system="Summarize.").content[0].text.startswith("You said: A package.")
 
 
-def test_max_tokens_ends_an_answer(client: anthropic.Anthropic) -> None:
+def test_max_tokens_ends_an_answer(client):
     """No answer is longer than its caller allows, and the stop reason says why it ended."""
     message = ask(client, max_tokens=3)
     assert message.usage.output_tokens == 3
     assert message.stop_reason == "max_tokens"
 
 
-def test_a_stream_has_the_events_of_the_real_api(client: anthropic.Anthropic) -> None:
+def test_a_stream_has_the_events_of_the_real_api(client):
     """Events come in the order that the Messages API documents, with one delta per token."""
     kinds = [event.type for event in ask(client, max_tokens=4, stream=True)]
     assert kinds == [
@@ -140,7 +133,7 @@ def test_a_stream_has_the_events_of_the_real_api(client: anthropic.Anthropic) ->
     ]
 
 
-def test_a_ping_is_sent(server: RunningServer) -> None:
+def test_a_ping_is_sent(server):
     """The ping that the SDK swallows is on the wire, after the block's start."""
     body = {"model": MODEL, "max_tokens": 1, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
     request = urllib.request.Request(f"{server.url}/v1/messages", json.dumps(body).encode(), {"x-api-key": KEY})  # noqa: S310
@@ -149,7 +142,7 @@ def test_a_ping_is_sent(server: RunningServer) -> None:
     assert names[:4] == ["message_start", "content_block_start", "ping", "content_block_delta"]
 
 
-def test_a_stream_is_the_same_message(client: anthropic.Anthropic) -> None:
+def test_a_stream_is_the_same_message(client):
     """What the SDK puts together from the events is the message that it gets without streaming."""
     whole = ask(client, "the same")
     params: Any = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": "the same"}]}
@@ -160,7 +153,7 @@ def test_a_stream_is_the_same_message(client: anthropic.Anthropic) -> None:
     assert streamed.stop_reason == whole.stop_reason
 
 
-def test_tokens_come_at_their_pace(server: RunningServer, client: anthropic.Anthropic) -> None:
+def test_tokens_come_at_their_pace(server, client):
     """A stream of ten tokens at fifty per second takes a fifth of a second."""
     server.control(tokens_per_second=50, output_tokens=10)
     times = [time.monotonic() for event in ask(client, stream=True) if event.type == "content_block_delta"]
@@ -175,7 +168,7 @@ TOOL = {
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "classify"}])
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_forced_tool_is_used(client: anthropic.Anthropic, choice: dict[str, str], streaming: bool) -> None:
+def test_a_forced_tool_is_used(client, choice, streaming):
     """With a forced tool the answer is its use, with input that fits its schema, streamed or not."""
     params: Any = {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "fine"}]}
     params |= {"tools": [TOOL], "tool_choice": choice}
@@ -192,7 +185,7 @@ def test_a_forced_tool_is_used(client: anthropic.Anthropic, choice: dict[str, st
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_thinking_comes_first(client: anthropic.Anthropic, streaming: bool) -> None:
+def test_thinking_comes_first(client, streaming):
     """With thinking the answer begins with a signed thinking block, streamed or not."""
     params: Any = {"model": MODEL, "max_tokens": 2_000, "messages": [{"role": "user", "content": "fine"}]}
     params |= {"thinking": {"type": "enabled", "budget_tokens": 1_024}}
@@ -208,7 +201,7 @@ def test_thinking_comes_first(client: anthropic.Anthropic, streaming: bool) -> N
     assert text.text.startswith("You said: fine…")
 
 
-def test_cache_reads_follow_creation(client: anthropic.Anthropic) -> None:
+def test_cache_reads_follow_creation(client):
     """A prefix with cache_control is created by the first call and read by the next."""
     system = [{"type": "text", "text": "rules " * 1_000, "cache_control": {"type": "ephemeral"}}]
     first, second = (ask(client, text, system=system).usage for text in ("one", "two"))
@@ -220,7 +213,7 @@ def test_cache_reads_follow_creation(client: anthropic.Anthropic) -> None:
 
 
 @pytest.mark.parametrize("header", ["x-api-key", "Authorization"])
-def test_a_key_is_needed(header: str) -> None:
+def test_a_key_is_needed(header):
     """Only accepted keys are let in, in either header, and the refusal is a 401."""
     with running(keys=["good-key"]) as server:
         for key, refused in (("good-key", False), ("bad-key", True)):
@@ -233,7 +226,7 @@ def test_a_key_is_needed(header: str) -> None:
                     ask(client)
 
 
-def test_no_key_is_refused(server: RunningServer) -> None:
+def test_no_key_is_refused(server):
     """Any key is good by default, but none is not."""
     status, body, _ = post(f"{server.url}/v1/messages", b"{}", key=None)
     assert (status, body["error"]["type"]) == (401, "authentication_error")
@@ -260,7 +253,7 @@ GOOD = {"model": MODEL, "max_tokens": 10, "messages": [{"role": "user", "content
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "other"}}, ""),
     ],
 )
-def test_a_wrong_request_is_told_what_is_wrong(server: RunningServer, wrong: dict[str, Any], named: str) -> None:
+def test_a_wrong_request_is_told_what_is_wrong(server, wrong, named):
     """A request that cannot be answered is a 400, which names a missing field, and has its id in both places."""
     status, body, headers = post(f"{server.url}/v1/messages", json.dumps(GOOD | wrong).encode())
     assert (status, body["error"]["type"]) == (400, "invalid_request_error")
@@ -269,12 +262,12 @@ def test_a_wrong_request_is_told_what_is_wrong(server: RunningServer, wrong: dic
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
-def test_what_is_no_json_object_is_refused(server: RunningServer, body: bytes) -> None:
+def test_what_is_no_json_object_is_refused(server, body):
     """Whatever is sent, the answer is a 400 and not a defect of the server."""
     assert post(f"{server.url}/v1/messages", body)[0] == 400
 
 
-def test_unknown_things_are_not_found(server: RunningServer, client: anthropic.Anthropic) -> None:
+def test_unknown_things_are_not_found(server, client):
     """A model and a path that do not exist are 404."""
     with pytest.raises(anthropic.NotFoundError) as failed:
         ask(client, model="unknown-model")
@@ -283,13 +276,13 @@ def test_unknown_things_are_not_found(server: RunningServer, client: anthropic.A
         pass
 
 
-def test_a_wrong_method_is_405(server: RunningServer) -> None:
+def test_a_wrong_method_is_405(server):
     """A method that a path does not have is refused in the API's own form."""
     status, body, _ = post(f"{server.url}/v1/messages", b"", method="PUT")
     assert (status, body["type"]) == (405, "error")
 
 
-def test_a_request_above_32_mb_is_413(client: anthropic.Anthropic) -> None:
+def test_a_request_above_32_mb_is_413(client):
     """A body above the API's limit is refused by name."""
     with pytest.raises(anthropic.APIStatusError) as refused:
         ask(client, "x" * 32 * 1024 * 1024)
@@ -300,7 +293,7 @@ def test_a_request_above_32_mb_is_413(client: anthropic.Anthropic) -> None:
 # Limits
 
 
-def test_a_limit_is_exact() -> None:
+def test_a_limit_is_exact():
     """A hundred callers at once against a bucket of five: exactly five get through."""
     with running(limits=ApiLimits(rpm=300)) as server, connected(server) as client:
         start = threading.Barrier(100)
@@ -321,7 +314,7 @@ def test_a_limit_is_exact() -> None:
         assert 5 <= statuses[200] <= 5 + 5 * (max(came) - min(came) + 1)
 
 
-def test_429_tells_when_to_come_again() -> None:
+def test_429_tells_when_to_come_again():
     """A refusal has a retry-after of whole seconds, rounded up, and the state of the limit."""
     with running(limits=ApiLimits(rpm=10)) as server, connected(server) as client:
         ask(client)
@@ -335,7 +328,7 @@ def test_429_tells_when_to_come_again() -> None:
     assert refused.value.error_code is None
 
 
-def test_success_tells_what_is_left() -> None:
+def test_success_tells_what_is_left():
     """Every successful answer has the state of each limit, and all of it fits into a real client."""
     with running(limits=ApiLimits(rpm=600, itpm=400_000, otpm=80_000)) as server, connected(server) as client:
         headers = client.messages.with_raw_response.create(**GOOD).headers
@@ -346,7 +339,7 @@ def test_success_tells_what_is_left() -> None:
     assert headers["anthropic-ratelimit-input-tokens-remaining"] == "100000"
 
 
-def test_a_gateway_can_hide_the_limits() -> None:
+def test_a_gateway_can_hide_the_limits():
     """Without headers the limits hold all the same, and no answer says anything of them."""
     with running(Behaviour(headers=False), limits=ApiLimits(rpm=10)) as server, connected(server) as client:
         told = [client.messages.with_raw_response.create(**GOOD).headers]
@@ -356,7 +349,7 @@ def test_a_gateway_can_hide_the_limits() -> None:
     assert not [name for headers in told for name in headers if "ratelimit" in name or name == "retry-after"]
 
 
-def test_keys_and_models_have_their_own_limits() -> None:
+def test_keys_and_models_have_their_own_limits():
     """What one key has used of one family of models is left to every other key and family."""
     table = {"*haiku*": ApiLimits(rpm=1), "*opus*": ApiLimits(rpm=1)}
     with running(limits=table) as server, connected(server) as one, connected(server, "other-key") as other:
@@ -367,7 +360,7 @@ def test_keys_and_models_have_their_own_limits() -> None:
             ask(one, model="claude-haiku-4-9")
 
 
-def test_output_tokens_count_when_produced() -> None:
+def test_output_tokens_count_when_produced():
     """A long stream uses up the output limit, although its max_tokens did not."""
     limits = ApiLimits(otpm=160)
     with running(Behaviour(output_tokens=80), limits=limits) as server, connected(server) as client:
@@ -376,7 +369,7 @@ def test_output_tokens_count_when_produced() -> None:
             ask(client)
 
 
-def test_calls_in_flight_are_limited() -> None:
+def test_calls_in_flight_are_limited():
     """While one stream is open, a key that may have one call in flight gets 429, and afterwards it does not."""
     behaviour = Behaviour(tokens_per_second=100, output_tokens=1_000)
     with running(behaviour, limits=ApiLimits(in_flight=1)) as server, connected(server) as client:
@@ -389,7 +382,7 @@ def test_calls_in_flight_are_limited() -> None:
         ask(client)
 
 
-def test_a_spend_limit_is_the_sdks_own_error(server: RunningServer, client: anthropic.Anthropic) -> None:
+def test_a_spend_limit_is_the_sdks_own_error(server, client):
     """An enforced spend limit is a 429 without retry-after, which the SDK knows by its code."""
     server.control(spend_limit=True)
     with pytest.raises(anthropic.RateLimitError) as refused:
@@ -413,14 +406,14 @@ def test_a_spend_limit_is_the_sdks_own_error(server: RunningServer, client: anth
         ("504", 504, "timeout_error"),
     ],
 )
-def test_errors_have_their_types(client: anthropic.Anthropic, fault: str, status: int, kind: str) -> None:
+def test_errors_have_their_types(client, fault, status, kind):
     """A forced error reaches the SDK with the status and the type of the real API."""
     with pytest.raises(anthropic.APIStatusError) as failed:
         simulate(client, fault)
     assert (failed.value.status_code, failed.value.type) == (status, kind)
 
 
-def test_an_outage_is_529_for_everybody(server: RunningServer, client: anthropic.Anthropic) -> None:
+def test_an_outage_is_529_for_everybody(server, client):
     """An outage can be switched on and off while running."""
     server.control(outage=True)
     with pytest.raises(anthropic.InternalServerError) as failed:
@@ -430,7 +423,7 @@ def test_an_outage_is_529_for_everybody(server: RunningServer, client: anthropic
     ask(client)
 
 
-def test_a_gateways_503_is_html(client: anthropic.Anthropic) -> None:
+def test_a_gateways_503_is_html(client):
     """A 503 comes with a page for people in the place of JSON."""
     with pytest.raises(anthropic.InternalServerError) as failed:
         simulate(client, "unavailable")
@@ -438,12 +431,12 @@ def test_a_gateways_503_is_html(client: anthropic.Anthropic) -> None:
     assert failed.value.type is None
 
 
-def test_200_can_be_html(client: anthropic.Anthropic) -> None:
+def test_200_can_be_html(client):
     """The SDK gives a page as a string, which is no message."""
     assert isinstance(simulate(client, "html"), str)
 
 
-def test_200_can_be_broken_json(client: anthropic.Anthropic) -> None:
+def test_200_can_be_broken_json(client):
     """The JSON of a whole message, and of an event, can be cut in half."""
     with pytest.raises(json.JSONDecodeError):
         simulate(client, "broken_json")
@@ -452,7 +445,7 @@ def test_200_can_be_broken_json(client: anthropic.Anthropic) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_connection_can_drop(server: RunningServer, client: anthropic.Anthropic, streaming: bool) -> None:
+def test_a_connection_can_drop(server, client, streaming):
     """The connection closes without an answer, and the log says that there was none."""
     with pytest.raises(anthropic.APIConnectionError):
         simulate(client, "drop", stream=streaming)
@@ -462,13 +455,13 @@ def test_a_connection_can_drop(server: RunningServer, client: anthropic.Anthropi
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_connection_can_drop_in_the_middle(client: anthropic.Anthropic, streaming: bool) -> None:
+def test_a_connection_can_drop_in_the_middle(client, streaming):
     """The connection closes when half of the answer has been sent."""
     with pytest.raises((httpx2.RemoteProtocolError, anthropic.APIConnectionError)):
         list(simulate(client, "drop_mid_stream", stream=streaming))
 
 
-def test_a_stream_can_end_too_early(server: RunningServer, client: anthropic.Anthropic) -> None:
+def test_a_stream_can_end_too_early(server, client):
     """A truncated stream ends in good order after half of its tokens, without message_stop."""
     server.control(output_tokens=10)
     kinds = [event.type for event in simulate(client, "truncated", stream=True)]
@@ -476,7 +469,7 @@ def test_a_stream_can_end_too_early(server: RunningServer, client: anthropic.Ant
     assert kinds[-1] == "content_block_delta"
 
 
-def test_a_stream_can_be_overloaded_in_the_middle(client: anthropic.Anthropic) -> None:
+def test_a_stream_can_be_overloaded_in_the_middle(client):
     """The overload comes as an event of a stream that began with 200."""
     seen = []
     with pytest.raises(anthropic.APIStatusError) as failed:
@@ -484,7 +477,7 @@ def test_a_stream_can_be_overloaded_in_the_middle(client: anthropic.Anthropic) -
     assert (failed.value.status_code, failed.value.type) == (200, "overloaded_error")
 
 
-def test_a_call_can_hang(server: RunningServer, client: anthropic.Anthropic) -> None:
+def test_a_call_can_hang(server, client):
     """A call that is never answered ends by the caller's timeout, and the log knows who hung up."""
     with pytest.raises(anthropic.APITimeoutError):
         simulate(client.with_options(timeout=0.2), "hang")
@@ -494,9 +487,7 @@ def test_a_call_can_hang(server: RunningServer, client: anthropic.Anthropic) -> 
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_drip_outlives_the_read_timeout(
-    server: RunningServer, client: anthropic.Anthropic, streaming: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_drip_outlives_the_read_timeout(server, client, streaming, monkeypatch):
     """An answer that comes byte by byte takes longer than the timeout, and none of its reads does."""
     monkeypatch.setattr(messages, "DRIP_INTERVAL_S", 0.002)
     server.control(output_tokens=1)
@@ -507,7 +498,7 @@ def test_a_drip_outlives_the_read_timeout(
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
-def test_stopping_ends_what_goes_on(fault: str) -> None:
+def test_stopping_ends_what_goes_on(fault):
     """A server that stops closes the calls that it still has, at once."""
     with ThreadPoolExecutor(1) as threads:
         with running() as server:
@@ -519,19 +510,19 @@ def test_stopping_ends_what_goes_on(fault: str) -> None:
     assert isinstance(error, anthropic.APIConnectionError | httpx2.RemoteProtocolError)
 
 
-def test_a_fault_can_be_asked_for_by_user_id(client: anthropic.Anthropic) -> None:
+def test_a_fault_can_be_asked_for_by_user_id(client):
     """A caller that cannot set headers names its fault in the metadata."""
     with pytest.raises(anthropic.InternalServerError):
         ask(client, metadata={"user_id": "simulate:overloaded"})
 
 
-def test_an_unknown_fault_is_refused(client: anthropic.Anthropic) -> None:
+def test_an_unknown_fault_is_refused(client):
     """A misspelt fault does not pass for a healthy call, and those that there are are told."""
     with pytest.raises(anthropic.BadRequestError, match="overloaded"):
         simulate(client, "overlaoded")
 
 
-def test_rates_befall_calls_that_ask_for_nothing() -> None:
+def test_rates_befall_calls_that_ask_for_nothing():
     """With a rate of one, every call fails in that way."""
     with running(Behaviour(server_error_rate=1)) as server, connected(server) as client:
         for _ in range(3):
@@ -542,7 +533,7 @@ def test_rates_befall_calls_that_ask_for_nothing() -> None:
 # The log, and changes while running
 
 
-def test_control_changes_a_running_server(server: RunningServer, client: anthropic.Anthropic) -> None:
+def test_control_changes_a_running_server(server, client):
     """Fields changed over HTTP hold for the next call, and the settings show them."""
     status, settings, _ = post(f"{server.url}/_control", b'{"latency": 0.2, "rpm": 6}', method="PATCH")
     assert status == 200
@@ -559,14 +550,14 @@ def test_control_changes_a_running_server(server: RunningServer, client: anthrop
     ("change", "told"),
     [(b'{"latancy": 1}', "latency"), (b'{"latency": "x"}', "latency"), (b"[]", "object"), (b"{", "JSON")],
 )
-def test_control_refuses_what_it_does_not_know(server: RunningServer, change: bytes, told: str) -> None:
+def test_control_refuses_what_it_does_not_know(server, change, told):
     """A wrong change is a 400 which names the field that was meant."""
     status, body, _ = post(f"{server.url}/_control", change, method="PATCH")
     assert status == 400
     assert told in body["error"]["message"]
 
 
-def test_the_log_is_a_witness(server: RunningServer, client: anthropic.Anthropic) -> None:
+def test_the_log_is_a_witness(server, client):
     """Every call is in the log with its time, status, model, user and tokens, and no key is."""
     before = time.time()
     message = ask(client, metadata={"user_id": "job-1"})
@@ -582,7 +573,7 @@ def test_the_log_is_a_witness(server: RunningServer, client: anthropic.Anthropic
     assert KEY not in json.dumps(server.calls())
 
 
-def test_the_log_can_be_read_and_cleared_over_http(server: RunningServer, client: anthropic.Anthropic) -> None:
+def test_the_log_can_be_read_and_cleared_over_http(server, client):
     """The log over HTTP is the log, its summary leaves out the calls, and cleared it is empty."""
     ask(client)
     wait_until(lambda: server.summary()["total"] == 1, "the API has noticed", DEADLINE_S)
@@ -595,7 +586,7 @@ def test_the_log_can_be_read_and_cleared_over_http(server: RunningServer, client
     assert post(url, b"", method="GET")[1]["calls"] == []
 
 
-def test_a_client_that_hangs_up_is_noticed(server: RunningServer, client: anthropic.Anthropic) -> None:
+def test_a_client_that_hangs_up_is_noticed(server, client):
     """A stream that its caller closes is produced no further, and the log says when."""
     server.control(tokens_per_second=100, output_tokens=1_000)
     stream = ask(client, max_tokens=1_000, stream=True)
@@ -608,7 +599,7 @@ def test_a_client_that_hangs_up_is_noticed(server: RunningServer, client: anthro
     wait_until(lambda: server.summary()["in_flight"] == 0, "the API has noticed", DEADLINE_S)
 
 
-def test_connections_are_kept_alive(server: RunningServer) -> None:
+def test_connections_are_kept_alive(server):
     """Many calls fit on one connection, refusals among them."""
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=DEADLINE_S)
     sockets = set()

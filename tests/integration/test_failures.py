@@ -1,13 +1,11 @@
 """What a job gets for each failure of its call: a real worker, a real broker, and HTTP that really fails."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from broker_kit.waiting import wait_until
@@ -22,11 +20,6 @@ from celery_app.routing import DEADLINE_AT
 from demo.simulator import running
 from tasks import create_message, stream_message
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -83,7 +76,7 @@ SLOWING = {"521", "522", "523", "529", "drop", "reset", "drop_mid_stream"}
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def shared(valkey, tmp_path_factory):
     """One worker for all tests, which gives up early."""
     with valkey.client(12) as redis:
         redis.flushdb()
@@ -103,7 +96,7 @@ def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-def up(shared: Rig) -> Rig:
+def up(shared):
     """The same, fresh for each test."""
     drop_jobs(redis_client(shared.app))
     return fresh(shared, headers=True, rpm=None)
@@ -154,7 +147,7 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def ended(shared: Rig) -> dict[str, Ended]:
+def ended(shared):
     """A job for each row, all of them at once."""
     results = {
         model: submit(shared, fault, streaming=model.startswith("stream-"), model=model)
@@ -183,7 +176,7 @@ def slowed_models(up: Rig) -> set[str]:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_what_passes_is_tried_again_and_then_dead_lettered(ended: dict[str, Ended], row: str) -> None:
+def test_what_passes_is_tried_again_and_then_dead_lettered(ended, row):
     """The job is called as often as its lane says, fails with the last error, and is kept with it as a dead letter."""
     _, kind, words = ROWS[row]
     found = ended[row]
@@ -195,14 +188,14 @@ def test_what_passes_is_tried_again_and_then_dead_lettered(ended: dict[str, Ende
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_an_api_that_is_overloaded_or_down_slows_everybody_down(ended: dict[str, Ended], row: str) -> None:
+def test_an_api_that_is_overloaded_or_down_slows_everybody_down(ended, row):
     """A gateway that does not reach the API is as a connection that is lost; any other failure is one job's own."""
     assert ended[row].slowed is (ROWS[row][0] in SLOWING)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("status", [302, 307, 400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 501, 505])
-def test_what_lasts_fails_at_once(up: Rig, status: int, streaming: bool) -> None:
+def test_what_lasts_fails_at_once(up, status, streaming):
     """What no repetition mends is called once, reported with its real status; a dead letter, if it is the account's."""
     error = error_of(submit(up, str(status), streaming=streaming))
 
@@ -220,7 +213,7 @@ BEHIND = ("done_behind", "usage_behind", "null_behind", "reset_behind", "open_be
 
 
 @pytest.mark.parametrize("fault", BEHIND)
-def test_a_complete_stream_is_paid_for_once(up: Rig, fault: str) -> None:
+def test_a_complete_stream_is_paid_for_once(up, fault):
     """Whatever comes behind message_stop, or does not end, the message is there, at once and after one call."""
     begun = time.monotonic()
     stream = up.client.stream(**params(fault=fault))
@@ -244,7 +237,7 @@ def teach_limits(up: Rig) -> None:
     up.api.clear()
 
 
-def test_a_429_closes_the_budget_for_everybody_and_costs_no_attempt(up: Rig) -> None:
+def test_a_429_closes_the_budget_for_everybody_and_costs_no_attempt(up):
     """The job comes again when the API said, as often as it takes; no other lane's job is called in between."""
     teach_limits(up)
     fault = "429;retry-after=1"
@@ -263,7 +256,7 @@ def test_a_429_closes_the_budget_for_everybody_and_costs_no_attempt(up: Rig) -> 
 
 
 @pytest.mark.parametrize(("fault", "headers"), [("429", False), (f"429;retry-after={NO_TIME}", True)])
-def test_a_429_that_does_not_say_when_costs_no_attempt_either(up: Rig, fault: str, headers: bool) -> None:
+def test_a_429_that_does_not_say_when_costs_no_attempt_either(up, fault, headers):
     """A gateway strips the header or writes nonsense into it; the budget finds the pace."""
     teach_limits(up)
     up.api.control(headers=headers)
@@ -276,7 +269,7 @@ def test_a_429_that_does_not_say_when_costs_no_attempt_either(up: Rig, fault: st
     assert 0.1 <= second - first < 0.1 + LATE
 
 
-def test_a_rate_limit_within_a_stream_costs_no_attempt(up: Rig) -> None:
+def test_a_rate_limit_within_a_stream_costs_no_attempt(up):
     """It arrives with status 200, and is a 429 all the same."""
     teach_limits(up)
     fault = "stream_rate_limited"
@@ -287,7 +280,7 @@ def test_a_rate_limit_within_a_stream_costs_no_attempt(up: Rig) -> None:
     assert up.client.cancel(limited)
 
 
-def test_a_503_is_tried_again_when_it_says(up: Rig) -> None:
+def test_a_503_is_tried_again_when_it_says(up):
     """The API's retry-after outweighs a shorter backoff; an attempt is spent."""
     fault = "503;retry-after=1"
     error_of(submit(up, fault))
@@ -297,7 +290,7 @@ def test_a_503_is_tried_again_when_it_says(up: Rig) -> None:
 
 
 @pytest.mark.parametrize("fault", ["429;retry-after=40", "429;retry-after=1e308", "503;retry-after=999999999"])
-def test_a_job_that_would_return_after_its_deadline_fails_at_once(up: Rig, fault: str) -> None:
+def test_a_job_that_would_return_after_its_deadline_fails_at_once(up, fault):
     """Nobody waits in vain, and the reason is the API's."""
     error = error_of(submit(up, fault))
 
@@ -308,7 +301,7 @@ def test_a_job_that_would_return_after_its_deadline_fails_at_once(up: Rig, fault
 
 
 @pytest.mark.parametrize("seconds", ["1e308", "inf", "999999999"])
-def test_a_job_without_a_deadline_waits_an_hour_at_most(up: Rig, seconds: str) -> None:
+def test_a_job_without_a_deadline_waits_an_hour_at_most(up, seconds):
     """A gateway's nonsense sends no job away for years, and none fails of it."""
     result = submit(up, f"429;retry-after={seconds}", lane="batch")
     wait_until(lambda: result.state == "RETRY", "it is back in its lane")
@@ -318,7 +311,7 @@ def test_a_job_without_a_deadline_waits_an_hour_at_most(up: Rig, seconds: str) -
     assert up.client.cancel(result)
 
 
-def test_a_deadline_that_passes_while_it_waits_for_the_budget(up: Rig) -> None:
+def test_a_deadline_that_passes_while_it_waits_for_the_budget(up):
     """The job fails as soon as that is certain, without a call."""
     closing = submit(up, "429;retry-after=30", lane="batch")
     wait_until(lambda: closing.state == "RETRY", "the budget is closed")

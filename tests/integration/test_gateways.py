@@ -1,17 +1,17 @@
 """Gateways that are nearly right: real HTTP from a raw server, a real worker, a real broker."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import socketserver
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from celery import Celery
 from client_rig import IN_TIME_S, web_app
 from worker_process import worker
 
@@ -22,14 +22,6 @@ from tasks import create_message
 from tasks.loop import close_loop
 from tasks.warmup import ready
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from celery import Celery
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -216,7 +208,7 @@ class Rig:
 
 
 @pytest.fixture(scope="module")
-def up(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def up(valkey, tmp_path_factory):
     """One worker for all tests, which gives up early."""
     with valkey.client(13) as redis:
         redis.flushdb()
@@ -262,7 +254,7 @@ def read(events: list[dict[str, Any]]) -> str:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_text_is_a_text(up: Rig, name: str) -> None:
+def test_a_text_is_a_text(up, name):
     """Asked for as a whole or as a stream, after one call each; a stream's reader misses no part of it."""
     stream = up.client.stream(**params(name))
     events = list(stream)
@@ -278,7 +270,7 @@ def test_a_text_is_a_text(up: Rig, name: str) -> None:
 
 @pytest.mark.parametrize("name", {**FAILURES, **LASTING})
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_failure_is_one_ordinary_failure(up: Rig, name: str, streaming: bool) -> None:
+def test_a_failure_is_one_ordinary_failure(up, name, streaming):
     """Of its kind, as often as its lane says, with none of the prompt in it; and it slows nobody down."""
     _, kind, words = {**FAILURES, **LASTING}[name]
     before, redirected = calls_of(up, name), REPLIES[name].status >= 300
@@ -298,7 +290,7 @@ def test_a_failure_is_one_ordinary_failure(up: Rig, name: str, streaming: bool) 
     assert not slowed_models(up)
 
 
-def test_a_block_that_we_do_not_know_passes_both_ways(up: Rig) -> None:
+def test_a_block_that_we_do_not_know_passes_both_ways(up):
     """The API is sent what the caller wrote, whatever it is; betas go where the SDK's own method sends them."""
     block = {"type": "hologram", "light": [{"a": None}], "cache_control": {"type": "ephemeral"}}
     messages = [
@@ -312,7 +304,7 @@ def test_a_block_that_we_do_not_know_passes_both_ways(up: Rig) -> None:
     assert up.gateway.betas[-1] == "zero-2026,one-2026,two-2026"
 
 
-def test_a_fast_call_draws_on_a_budget_of_its_own(up: Rig) -> None:
+def test_a_fast_call_draws_on_a_budget_of_its_own(up):
     """Beside its model's, whole, streamed and in a batch."""
     up.client.ask(**params("opus"))
     up.client.ask(**params("opus", speed="fast"))
@@ -339,9 +331,7 @@ def test_a_fast_call_draws_on_a_budget_of_its_own(up: Rig) -> None:
         (one(b"<html>", "text/html"), ""),
     ],
 )  # fmt: skip
-def test_a_key_that_may_call_but_not_list_models_starts_a_worker(
-    models: Reply, word: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_key_that_may_call_but_not_list_models_starts_a_worker(models, word, caplog):
     """Only what is certainly a wrong key is a reason to refuse; a doubtful one is told of."""
     with gateway(models) as behind, caplog.at_level("WARNING"):
         ready(["sk-secret-0123"], behind.url, 1)
@@ -352,7 +342,7 @@ def test_a_key_that_may_call_but_not_list_models_starts_a_worker(
     assert "sk-secret" not in caplog.text
 
 
-def test_a_worker_with_a_key_that_may_not_list_models_does_its_jobs(valkey: Valkey, tmp_path: Path) -> None:
+def test_a_worker_with_a_key_that_may_not_list_models_does_its_jobs(valkey, tmp_path):
     """From its start to a result."""
     with valkey.client(15) as redis:
         redis.flushdb()

@@ -1,18 +1,13 @@
 """A worker as an operator starts it: a process of its own, with its output in a file."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from pathlib import Path
 
 #: Seconds until a worker is ready: importing Celery and the SDK on a machine that is busy with other tests.
 START_DEADLINE = 60.0
