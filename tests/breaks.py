@@ -43,7 +43,7 @@ def copy_project(folder: Path) -> None:
 def outcome(folder: Path, tests: dict[str, str]) -> str:
     """Run tests in a copy, and return what came of them in a word, and the test that failed."""
     words = " or ".join(f"({each})" for each in tests.values())
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rf", *(f"tests/{file}" for file in tests), "-k", words]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", *(f"tests/{file}" for file in tests), "-k", words]
     try:
         done = subprocess.run(
             command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True,

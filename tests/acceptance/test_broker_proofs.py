@@ -15,8 +15,6 @@ from broker_kit import kills
 from broker_kit.broker import Broker
 from broker_kit.server import Server
 from broker_kit.waiting import wait_until
-from celery import Celery
-from kombu import Exchange, Queue
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
 
@@ -88,22 +86,6 @@ def test_stock_celery_loses_jobs(broker):
     assert len(outcome.lost) > 0
 
 
-def test_a_stock_producer_is_served_in_lane_order(broker):
-    """3: 300 batch, 50 normal, 50 critical jobs at priority 9 from stock Celery start in exactly the lanes' order."""
-    app = Celery("stock", broker=broker.broker_url, set_as_current=False)
-    app.conf.task_queues = [
-        Queue(name, Exchange(name, type="direct"), name) for name in ("critical", "normal", "batch")
-    ]
-    for lane, count, options in (("batch", 300, {}), ("normal", 50, {}), ("critical", 50, {"priority": 9})):
-        for n in range(count):
-            app.send_task("kit.job", (f"{lane}-{n}",), queue=lane, ignore_result=True, **options)
-    broker.worker(slots=1)
-    names = [f"{lane}-{n}" for lane, count in (("critical", 50), ("normal", 50), ("batch", 300)) for n in range(count)]
-    broker.event_log.wait_for("end", names, IN_TIME_S)
-    assert broker.event_log.jobs("start") == names
-    app.close()
-
-
 def test_returns_are_on_time_whoever_dies(broker):
     """4: 200 jobs whose worker died after returning them start on time, ahead of fresh ones; critical does not wait."""
     first = broker.worker("first", slots=20)
@@ -148,12 +130,6 @@ def test_returns_are_on_time_whoever_dies(broker):
     assert max(late) < LATE
     # The machine that runs this has other things to do: one in twenty may be unlucky.
     assert sorted(waits)[len(waits) * 95 // 100] < CRITICAL_WAIT
-
-
-def test_racing_publishers_never_overfill_a_lane():
-    """5: proven at full size among the quick tests, in tests/integration/test_broker_capacity.py."""
-    text = (BENCHMARKS.parent / "tests" / "integration" / "test_broker_capacity.py").read_text()
-    assert "PUBLISHERS, JOBS_EACH, CAPACITY = 8, 625, 1_000" in text
 
 
 def test_throughput_is_stock_celerys(broker):

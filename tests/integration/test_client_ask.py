@@ -20,15 +20,7 @@ from client_rig import IN_TIME_S, fresh, params, rig, text_of, web_app
 from celery_app import create_app
 from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.errors import (
-    ApiError,
-    BrokerUnreachable,
-    Cancelled,
-    DeadlineExceeded,
-    InvalidRequest,
-    LaneFull,
-    UnknownLane,
-)
+from celery_app.errors import ApiError, BrokerUnreachable, Cancelled, DeadlineExceeded, InvalidRequest, UnknownLane
 from celery_app.keys import DONE_KEPT
 from celery_app.lanes import LANES
 from celery_app.settings import Settings
@@ -206,17 +198,6 @@ def test_bad_input_is_refused_before_anything_is_queued(alone, call):
     assert redis_client(alone).keys("*") == []
 
 
-def test_a_full_lane_is_said_to_be_full(broker_url):
-    """After its `submit_wait`; a web app answers 503 then."""
-    with app_with(broker_url, capacity=1, submit_wait=0.2) as app:
-        client = Client(app)
-        client.submit(**params())
-        with pytest.raises(LaneFull):
-            client.submit(**params())
-        with pytest.raises(LaneFull):
-            asyncio.run(client.aask(lane="normal", **params()))
-
-
 @pytest.mark.parametrize("call", ["submit", "ask", "stream", "submit_many", "cancel", "aask"])
 def test_a_dead_broker_is_said_to_be_dead(call):
     """Soon, and not after Celery's endless retries."""
@@ -233,18 +214,6 @@ def test_a_dead_broker_is_said_to_be_dead(call):
 
     assert time.monotonic() - begun < 10.0
     close(app)
-
-
-def test_importing_the_names_costs_a_web_process_nothing():
-    """Redis, pydantic and the SDK come with the first call."""
-    code = """
-import sys
-import celery_app
-assert {"redis", "pydantic", "anthropic"}.isdisjoint(sys.modules)
-from celery_app import aask, acancel, ask, astream, cancel, stream, stream_from, submit, submit_many
-assert {"redis", "anthropic"}.isdisjoint(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_the_names_work_on_the_processs_own_application(up):

@@ -21,7 +21,7 @@ from celery_app.broker.packet import Packet
 from celery_app.budget.terms import write_terms
 from celery_app.client import Batch, Client
 from celery_app.connection import redis_client
-from celery_app.errors import ApiError, Cancelled, InvalidItem, InvalidRequest, LaneFull, UnknownBatch, UnknownLane
+from celery_app.errors import ApiError, Cancelled, InvalidItem, LaneFull, UnknownBatch
 from celery_app.scheduler.scripts import PUBLISH_MANY
 from celery_app.settings import Settings, settings_of
 from tests.conftest import close
@@ -205,14 +205,6 @@ def test_bad_items_are_left_out_if_asked(alone):
     assert batch.counts().invalid == 2
 
 
-def test_an_unknown_lane_or_option_is_refused(alone):
-    """Before anything is queued."""
-    with pytest.raises(UnknownLane, match="batch"):
-        Client(alone).submit_many([params()], lane="bacth")
-    with pytest.raises(ValueError, match="on_invalid"):
-        Client(alone).submit_many([params()], on_invalid="ignore")  # type: ignore[arg-type]
-
-
 def test_an_empty_batch_is_complete(alone):
     """Nothing to do is done."""
     batch = Client(alone).submit_many([])
@@ -311,9 +303,3 @@ def test_a_job_is_counted_once_however_often_it_is_done(alone):
 
     assert replies == [1, 0, 0]
     assert redis.hgetall("b") == {b"done": b"1"}
-
-
-def test_the_path_of_a_bad_field_is_named(alone):
-    """Not only which item."""
-    with pytest.raises(InvalidRequest, match=r"messages\.0\.role"):
-        Client(alone).submit_many([{**params(), "messages": [{"role": "usr", "content": "hi"}]}])

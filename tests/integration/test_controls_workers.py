@@ -83,16 +83,6 @@ def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(broker):
     assert max(broker.event_log.counts("start").values()) == 1
 
 
-def test_a_pause_ends_by_itself(broker):
-    """``--for``: nothing starts before its time, and nobody has to do anything then."""
-    begun = time.monotonic()
-    told = json.loads(lanes(broker.broker_url, "pause", "batch", "--for", "6s", "--json"))
-    assert [(each["field"], each["value"]) for each in told] == [("", 1)]
-    broker.send("kit.job", "batch", 0.0)
-    broker.event_log.wait_for("end", ["batch"], IN_TIME_S)
-    assert time.monotonic() - begun > 6
-
-
 def test_a_lane_is_drained(broker):
     """The command returns when the lane is empty; then jobs are taken again, unless they are not to be."""
     for number in range(40):

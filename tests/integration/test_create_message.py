@@ -1,8 +1,6 @@
 """The task around the API call, as a web app meets it: a real worker, a real broker, HTTP."""
 
-import contextlib
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -88,31 +86,12 @@ def test_a_large_max_tokens_needs_no_stream(app):
     assert submit(app, max_tokens=60_000).get(timeout=IN_TIME_S)["type"] == "message"
 
 
-def test_a_wrong_request_is_refused_before_anything_is_queued(app, api):
-    """The caller's mistake is the caller's exception."""
-    with pytest.raises(InvalidRequest, match=r"messages\.0\.role"):
-        submit(app, messages=[{"role": "usr", "content": "hi"}])
-    with app.connection_for_read() as connection:
-        assert connection.default_channel._size("critical") == 0
-
-
 def test_a_wrong_request_sent_by_name_fails_in_the_worker(app):
     """A producer that does not have the task's code gets the same answer, as the job's result."""
     result = app.send_task("tasks.create_message", kwargs={"model": "m"}, queue="critical")
 
     with pytest.raises(InvalidRequest, match="max_tokens"):
         result.get(timeout=IN_TIME_S)
-
-
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
-def test_a_refusal_fails_at_once_with_the_apis_own_words(app, api, status):
-    """What no repetition can mend is not repeated."""
-    api.clear()
-
-    with pytest.raises(ApiError, match=rf"{status} .*Simulated {status}"):
-        simulate(app, str(status)).get(timeout=IN_TIME_S)
-
-    assert api.summary()["total"] == 1
 
 
 def test_a_spend_limit_is_no_rate_limit(app, api):
@@ -123,19 +102,6 @@ def test_a_spend_limit_is_no_rate_limit(app, api):
         simulate(app, "spend_limit").get(timeout=IN_TIME_S)
 
     assert api.summary()["total"] == 1
-
-
-@pytest.mark.parametrize("fault", ["500", "529", "unavailable", "drop", "html", "broken_json"])
-def test_a_passing_failure_is_tried_as_often_as_the_lane_says(app, api, fault):
-    """A critical job has three attempts, and fails with the last error."""
-    api.clear()
-    result = simulate(app, fault)
-
-    with pytest.raises(Exception, match=r"API|message") as caught:
-        result.get(timeout=IN_TIME_S)
-
-    assert type(caught.value).__module__ == "celery_app.errors"
-    assert api.summary()["total"] == 3
 
 
 def test_an_html_page_with_status_200_is_named_as_such(app):
@@ -165,59 +131,3 @@ def test_a_job_whose_deadline_passed_in_the_queue_is_never_called(app, api):
         result.get(timeout=IN_TIME_S)
 
     assert api.summary()["total"] == 0
-
-
-def test_a_retry_is_seen_under_the_jobs_own_id(app):
-    """Whoever waits for the result sees the state RETRY in between, and at last the outcome."""
-    result = simulate(app, "500")
-    states = set()
-    while not result.ready():
-        states.add(result.state)
-        time.sleep(0.005)
-
-    assert "RETRY" in states
-    assert isinstance(result.result, ApiError)
-
-
-def test_many_callers_each_get_their_own_answer(app):
-    """Threads that ask at the same time are never given each other's answers."""
-
-    def ask(number: int) -> bool:
-        return (
-            f"question {number}."
-            in submit(app, text=f"question {number}.").get(timeout=IN_TIME_S)["content"][0]["text"]
-        )
-
-    with ThreadPoolExecutor(16) as pool:
-        assert all(pool.map(ask, range(64)))
-
-
-def test_neither_prompt_nor_answer_nor_key_is_in_the_log(app, shared_worker):
-    """A worker's log may be read by people who must not read the conversations."""
-    submit(app).get(timeout=IN_TIME_S)
-    with pytest.raises(ApiError):
-        simulate(app, "400").get(timeout=IN_TIME_S)
-
-    log = shared_worker.output()
-    assert "succeeded" in log
-    assert "Rumpelstiltskin" not in log
-    assert "sk-test-secret" not in log
-
-
-def test_events_show_a_description_instead_of_the_prompt(app):
-    """Flower lives on these events."""
-    seen: list[dict[str, Any]] = []
-    with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"*": seen.append})
-        with receiver.consumer_context() as (listening, _, _):
-            with contextlib.suppress(TimeoutError):
-                listening.drain_events(timeout=0.5)  # which subscribes
-            result = submit(app)
-            end = time.monotonic() + IN_TIME_S
-            while not any(event["type"] == "task-succeeded" and event["uuid"] == result.id for event in seen):
-                assert time.monotonic() < end, "the job's events did not come"
-                listening.drain_events(timeout=IN_TIME_S)
-
-    received = next(event for event in seen if event["type"] == "task-received")
-    assert received["kwargs"] == "model='test-model', messages=1, max_tokens=50"
-    assert "Rumpelstiltskin" not in str(seen)

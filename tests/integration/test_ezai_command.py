@@ -31,11 +31,6 @@ def started(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, An
             process.kill()
 
 
-def finished(*options: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
-
-
 def open_stream(url: str) -> Any:
     """Begin a stream that would last for minutes."""
     params = {"model": "m", "max_tokens": 9_999, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
@@ -78,19 +73,6 @@ def test_a_taken_port_is_one_clear_line():
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
     assert port in result.stderr
-
-
-def test_a_taken_port_is_an_error_in_process():
-    """In a test, too, a taken port is told at once."""
-    with running() as server, pytest.raises(OSError, match="in use"), running(port=urlsplit(server.url).port or 0):
-        pass
-
-
-def test_wrong_values_are_told_by_name():
-    """An option out of its range is refused at the start, by name."""
-    result = finished("--latency", "-2")
-    assert result.returncode == 2
-    assert "latency" in result.stderr
 
 
 def test_it_can_end_with_its_parent():

@@ -15,7 +15,7 @@ import pytest
 from broker_kit.waiting import wait_until
 
 from demo.run import CLASSES, CLASSIFY
-from demo.simulator import ApiLimits, Behaviour, RunningServer, messages, running
+from demo.simulator import ApiLimits, Behaviour, RunningServer, running
 from demo.simulator.replies import FILLER
 
 MODEL = "claude-haiku-4-5"
@@ -107,12 +107,6 @@ def test_a_classification_is_answered_with_a_class(client, where, instruction, c
     assert {message.usage.output_tokens for message in answers[0]} == {1}
 
 
-def test_a_document_that_lists_things_is_no_instruction(client):
-    """A document's own "one of: …" does not turn its summary into a class."""
-    text = "A package.\nIts mode is one of: fast, slow."
-    assert ask(client, text, system="Summarize.").content[0].text.startswith("You said: A package.")
-
-
 def test_max_tokens_ends_an_answer(client):
     """No answer is longer than its caller allows, and the stop reason says why it ended."""
     message = ask(client, max_tokens=3)
@@ -131,15 +125,6 @@ def test_a_stream_has_the_events_of_the_real_api(client):
         "message_delta",
         "message_stop",
     ]
-
-
-def test_a_ping_is_sent(server):
-    """The ping that the SDK swallows is on the wire, after the block's start."""
-    body = {"model": MODEL, "max_tokens": 1, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
-    request = urllib.request.Request(f"{server.url}/v1/messages", json.dumps(body).encode(), {"x-api-key": KEY})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:  # noqa: S310
-        names = [line.split()[1] for line in response.read().decode().splitlines() if line.startswith("event:")]
-    assert names[:4] == ["message_start", "content_block_start", "ping", "content_block_delta"]
 
 
 def test_a_stream_is_the_same_message(client):
@@ -226,12 +211,6 @@ def test_a_key_is_needed(header):
                     ask(client)
 
 
-def test_no_key_is_refused(server):
-    """Any key is good by default, but none is not."""
-    status, body, _ = post(f"{server.url}/v1/messages", b"{}", key=None)
-    assert (status, body["error"]["type"]) == (401, "authentication_error")
-
-
 GOOD = {"model": MODEL, "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -259,35 +238,6 @@ def test_a_wrong_request_is_told_what_is_wrong(server, wrong, named):
     assert (status, body["error"]["type"]) == (400, "invalid_request_error")
     assert body["error"]["message"].startswith(named)
     assert body["request_id"] == headers["request-id"]
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
-def test_what_is_no_json_object_is_refused(server, body):
-    """Whatever is sent, the answer is a 400 and not a defect of the server."""
-    assert post(f"{server.url}/v1/messages", body)[0] == 400
-
-
-def test_unknown_things_are_not_found(server, client):
-    """A model and a path that do not exist are 404."""
-    with pytest.raises(anthropic.NotFoundError) as failed:
-        ask(client, model="unknown-model")
-    assert failed.value.type == "not_found_error"
-    with pytest.raises(urllib.error.HTTPError, match="404"), urllib.request.urlopen(f"{server.url}/v2/messages"):  # noqa: S310
-        pass
-
-
-def test_a_wrong_method_is_405(server):
-    """A method that a path does not have is refused in the API's own form."""
-    status, body, _ = post(f"{server.url}/v1/messages", b"", method="PUT")
-    assert (status, body["type"]) == (405, "error")
-
-
-def test_a_request_above_32_mb_is_413(client):
-    """A body above the API's limit is refused by name."""
-    with pytest.raises(anthropic.APIStatusError) as refused:
-        ask(client, "x" * 32 * 1024 * 1024)
-    assert refused.value.status_code == 413
-    assert refused.value.type == "request_too_large"
 
 
 # Limits
@@ -337,16 +287,6 @@ def test_success_tells_what_is_left():
             assert headers[f"anthropic-ratelimit-{kind}-{what}"]
     assert headers["anthropic-ratelimit-requests-remaining"] == "9"
     assert headers["anthropic-ratelimit-input-tokens-remaining"] == "100000"
-
-
-def test_a_gateway_can_hide_the_limits():
-    """Without headers the limits hold all the same, and no answer says anything of them."""
-    with running(Behaviour(headers=False), limits=ApiLimits(rpm=10)) as server, connected(server) as client:
-        told = [client.messages.with_raw_response.create(**GOOD).headers]
-        with pytest.raises(anthropic.RateLimitError) as refused:
-            ask(client)
-    told.append(refused.value.response.headers)
-    assert not [name for headers in told for name in headers if "ratelimit" in name or name == "retry-after"]
 
 
 def test_keys_and_models_have_their_own_limits():
@@ -413,70 +353,6 @@ def test_errors_have_their_types(client, fault, status, kind):
     assert (failed.value.status_code, failed.value.type) == (status, kind)
 
 
-def test_an_outage_is_529_for_everybody(server, client):
-    """An outage can be switched on and off while running."""
-    server.control(outage=True)
-    with pytest.raises(anthropic.InternalServerError) as failed:
-        ask(client)
-    assert failed.value.status_code == 529
-    server.control(outage=False)
-    ask(client)
-
-
-def test_a_gateways_503_is_html(client):
-    """A 503 comes with a page for people in the place of JSON."""
-    with pytest.raises(anthropic.InternalServerError) as failed:
-        simulate(client, "unavailable")
-    assert failed.value.response.headers["content-type"].startswith("text/html")
-    assert failed.value.type is None
-
-
-def test_200_can_be_html(client):
-    """The SDK gives a page as a string, which is no message."""
-    assert isinstance(simulate(client, "html"), str)
-
-
-def test_200_can_be_broken_json(client):
-    """The JSON of a whole message, and of an event, can be cut in half."""
-    with pytest.raises(json.JSONDecodeError):
-        simulate(client, "broken_json")
-    with pytest.raises(json.JSONDecodeError):
-        list(simulate(client, "broken_json", stream=True))
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_connection_can_drop(server, client, streaming):
-    """The connection closes without an answer, and the log says that there was none."""
-    with pytest.raises(anthropic.APIConnectionError):
-        simulate(client, "drop", stream=streaming)
-    wait_until(lambda: server.summary()["statuses"] == {"no_answer": 1}, "the API has noticed", DEADLINE_S)
-    assert server.calls()[0]["status"] is None
-    assert server.calls()[0]["closed_by_client"] is None
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_connection_can_drop_in_the_middle(client, streaming):
-    """The connection closes when half of the answer has been sent."""
-    with pytest.raises((httpx2.RemoteProtocolError, anthropic.APIConnectionError)):
-        list(simulate(client, "drop_mid_stream", stream=streaming))
-
-
-def test_a_stream_can_end_too_early(server, client):
-    """A truncated stream ends in good order after half of its tokens, without message_stop."""
-    server.control(output_tokens=10)
-    kinds = [event.type for event in simulate(client, "truncated", stream=True)]
-    assert kinds.count("content_block_delta") == 5
-    assert kinds[-1] == "content_block_delta"
-
-
-def test_a_stream_can_be_overloaded_in_the_middle(client):
-    """The overload comes as an event of a stream that began with 200."""
-    seen = []
-    with pytest.raises(anthropic.APIStatusError) as failed:
-        seen.extend(event.type for event in simulate(client, "stream_overloaded", stream=True))
-    assert (failed.value.status_code, failed.value.type) == (200, "overloaded_error")
-
-
 def test_a_call_can_hang(server, client):
     """A call that is never answered ends by the caller's timeout, and the log knows who hung up."""
     with pytest.raises(anthropic.APITimeoutError):
@@ -484,17 +360,6 @@ def test_a_call_can_hang(server, client):
     wait_until(lambda: server.summary()["in_flight"] == 0, "the API has noticed", DEADLINE_S)
     call = server.calls()[0]
     assert 0.1 < call["closed_by_client"] - call["arrived"] < DEADLINE_S
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_drip_outlives_the_read_timeout(server, client, streaming, monkeypatch):
-    """An answer that comes byte by byte takes longer than the timeout, and none of its reads does."""
-    monkeypatch.setattr(messages, "DRIP_INTERVAL_S", 0.002)
-    server.control(output_tokens=1)
-    begun = time.monotonic()
-    answer = simulate(client.with_options(timeout=0.4), "drip", stream=streaming)
-    assert list(answer) if streaming else answer.content
-    assert time.monotonic() - begun > 0.6
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
@@ -508,12 +373,6 @@ def test_stopping_ends_what_goes_on(fault):
         with client:
             error = call.exception(DEADLINE_S)
     assert isinstance(error, anthropic.APIConnectionError | httpx2.RemoteProtocolError)
-
-
-def test_a_fault_can_be_asked_for_by_user_id(client):
-    """A caller that cannot set headers names its fault in the metadata."""
-    with pytest.raises(anthropic.InternalServerError):
-        ask(client, metadata={"user_id": "simulate:overloaded"})
 
 
 def test_an_unknown_fault_is_refused(client):

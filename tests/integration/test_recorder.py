@@ -130,17 +130,6 @@ def test_slots_expire_and_totals_stay(lanes_app):
         assert all(0 < seconds <= SLOTS_KEPT for seconds in remaining.values())
 
 
-def test_every_key_has_the_brokers_prefix(lanes_app):
-    """With a global key prefix nothing is written beside it."""
-    lanes_app.conf.broker_transport_options = {"global_keyprefix": "shop:"}
-    with recorder_of(lanes_app) as recorder:
-        recorder(event("called", seconds=0.1))
-        recorder.flush_all()
-        keys = redis_client(lanes_app).keys("*")
-    assert keys
-    assert all(key.startswith(b"shop:lanes:metrics:") for key in keys)
-
-
 def test_a_flush_is_one_round_trip(lanes_app):
     """However much was counted, Redis reads one request."""
     with recorder_of(lanes_app) as recorder:

@@ -161,12 +161,6 @@ class TestRoom:
             wait(scheduler, 0.5)
         assert found[0] == "large"
 
-    def test_every_lane_but_critical_leaves_its_floor(self, scheduler):
-        """Of ten at once batch takes half, normal three quarters, critical all."""
-        for lane, number in ((BATCH, 4), (NORMAL, 7), (CRITICAL, 9)):
-            put(scheduler, budget(lane.name, 600), lane, *(f"{lane.name}-{n}" for n in range(20)))
-            assert len(scheduler.names()) == number
-
     @pytest.mark.parametrize("tokens", [-100_000, 10**400, -math.inf, math.nan])
     def test_a_cost_that_makes_no_sense_gives_the_budget_nothing(self, scheduler, tokens):
         """Nor does it take from it: a foreign producer's header may say anything."""
@@ -238,10 +232,6 @@ class TestShares:
             put(scheduler, FREE, BATCH, f"b{n}", age=60)
         served = self.served(scheduler, 200)
         assert served["batch"] == pytest.approx(10, abs=1)
-
-    def test_a_lane_that_has_not_waited_gets_no_share(self, scheduler):
-        """Minutes are fine for batch, until its head has waited for half of one."""
-        assert self.race(scheduler, NORMAL, BATCH, age=29)["batch"] == 0
 
     @pytest.mark.parametrize("lane", [NORMAL, BATCH])
     def test_nobody_goes_before_critical(self, scheduler, lane):
@@ -325,14 +315,6 @@ class TestTenants:
         )
         order = self.served(scheduler, 240)
         assert sum(name.startswith("l") for name in order) == pytest.approx(40, abs=2)
-
-    def test_nobody_saves_up(self, scheduler):
-        """A tenant that comes back after a while of nothing takes turns from then on."""
-        put(scheduler, FREE, BATCH, *(f"a-{n}" for n in range(300)), tenant="a")
-        put(scheduler, FREE, BATCH, "b-first", tenant="b")
-        self.served(scheduler, 200)
-        put(scheduler, FREE, BATCH, *(f"b-{n}" for n in range(100)), tenant="b")
-        assert sum(name.startswith("b") for name in self.served(scheduler, 100)) == pytest.approx(50, abs=1)
 
     def test_a_model_that_was_held_back_gives_nobody_more_than_his_turns(self, scheduler):
         """The lane's time does not go back to where a waiting tenant's turn stood: who is new starts at the present."""

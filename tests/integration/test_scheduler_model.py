@@ -10,7 +10,7 @@ from scheduler_model.moves import MOST, MOVES, make, random_move
 from scheduler_model.world import World
 
 
-def _rule(name: str, numbers: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _rule(name: str, numbers: int):  # type: ignore[no-untyped-def]
     @rule(numbers=st.lists(st.integers(0, MOST - 1), min_size=numbers, max_size=numbers))
     def move(self: Machine, numbers: list[int]) -> None:
         make(self.world, name, numbers)

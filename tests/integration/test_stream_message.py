@@ -89,16 +89,6 @@ def test_thinking_and_tools_come_through_as_what_they_are(up):
     assert tools.message["stop_reason"] == "tool_use"
 
 
-def test_the_text_of_the_events_is_the_text_of_the_message(up):
-    """A page that adds up the deltas shows what the result says."""
-    up.api.control(tokens_per_second=200)
-    stream = up.client.stream(**params())
-    text = text_of(stream)
-
-    assert stream.message is not None
-    assert text == stream.message["content"][0]["text"]
-
-
 def test_tokens_arrive_while_others_are_still_to_come(up):
     """A stream that is delivered at its end is none."""
     up.api.control(tokens_per_second=20, output_tokens=20)
@@ -184,14 +174,6 @@ def test_readers_that_leave_and_resume_miss_nothing(up):
         assert last.message is not None
         assert f"question {number}" in last.message["content"][0]["text"]
         assert text_of(events) == last.message["content"][0]["text"]
-
-
-def test_a_late_reader_gets_the_whole_of_a_finished_stream(up):
-    """As long as the stream is kept."""
-    stream = up.client.stream(**params())
-    events = list(stream)
-
-    assert list(up.client.stream_from(stream.task_id)) == events
 
 
 def test_a_stream_is_gone_after_a_while(up):

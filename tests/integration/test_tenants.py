@@ -57,13 +57,6 @@ def submit_for(client: Client, tenant: str, number: int) -> dict[str, str]:
     return {client.submit(lane="batch", tenant=tenant, **params(f"{n}")).id: tenant for n in range(number)}
 
 
-def test_a_tenant_does_not_wait_behind_all_of_another_ones_jobs(client, scripts):
-    """Of two tenants each gets every other turn, however much one has queued before."""
-    jobs = {**submit_for(client, "noisy", 30), **submit_for(client, "quiet", 5)}
-
-    assert served(scripts, jobs, 10).count("quiet") == 5
-
-
 def test_a_tenant_that_was_idle_has_saved_nothing_up(client, scripts):
     """Who comes late takes turns from then on; the turns that were not wanted are not made up for."""
     early = submit_for(client, "early", 40)

@@ -112,14 +112,6 @@ def test_the_first_job_is_as_fast_as_the_next(tmp_path, broker_url, api):
     assert first < median(others) + 0.3
 
 
-def test_a_worker_stops_cleanly(tmp_path, broker_url, api):
-    """SIGTERM ends an idle worker with exit code 0."""
-    env = {"CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "good", "EZAI_BASE_URL": api.url}
-    with worker(tmp_path, **env) as idle:
-        assert idle.stop() == 0
-        assert "Traceback" not in idle.output()
-
-
 def test_importing_the_packages_costs_a_web_process_little():
     """Neither the SDK nor Redis' client comes along, and the second import of many stays far below the SDK's own."""
     script = (

@@ -2,20 +2,13 @@ from typing import Any
 
 import pytest
 
-from demo.findings import note_arrivals, sentence, summary, waits_ms, while_queued
+from demo.findings import note_arrivals, sentence, waits_ms, while_queued
 from demo.run import Job
 
 
 def call(user_id: str | None, arrived: float, status: int = 200) -> dict[str, Any]:
     """A call in the simulator's log."""
     return {"user_id": user_id, "arrived": arrived, "status": status}
-
-
-def test_percentiles_are_waits_that_occurred():
-    """Nearest rank: each figure is one of the values, the worst is the worst."""
-    assert summary(range(1, 101)) == {"p50": 50, "p95": 95, "p99": 99, "max": 100}
-    assert summary([7.0]) == {"p50": 7.0, "p95": 7.0, "p99": 7.0, "max": 7.0}
-    assert summary([]) == {"p50": None, "p95": None, "p99": None, "max": None}
 
 
 def test_a_wait_ends_with_the_first_call_that_is_let_in():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from celery_app.descriptions import HIDDEN, MOST_CHARACTERS, described, description_of, store_descriptions
+from celery_app.descriptions import HIDDEN, MOST_CHARACTERS, described, description_of
 from tasks import LaneTask
 
 SAID = "Rumpelstiltskin"
@@ -89,13 +89,6 @@ def test_who_is_described(app):
     assert described(app, "own.ordinary", (SAID,), {}, in_lane=True) is None
     assert described(app, "elsewhere", (SAID,), {}, in_lane=False) is None
     assert described(app, "elsewhere", (SAID,), {}, in_lane=True) == ("()", "#1=<str, 15 characters>")
-
-
-def test_a_backend_is_told_once(app):
-    """However many tasks ask for it."""
-    backend = store_descriptions(app.backend)
-    stored = backend.store_result
-    assert store_descriptions(backend).store_result is stored
 
 
 def test_a_task_that_foresees_errors_of_its_own_foresees_ours_too(app):

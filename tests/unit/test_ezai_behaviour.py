@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from demo.simulator import ApiLimits, Behaviour, InvalidChange, Simulator
@@ -13,13 +11,6 @@ def test_faults_are_as_frequent_as_their_rates():
     assert draws.count("overloaded") == pytest.approx(2_000, rel=0.2)
     assert draws.count("server_error") == pytest.approx(1_000, rel=0.2)
     assert draws.count(None) == pytest.approx(7_000, rel=0.1)
-
-
-def test_only_streams_break_in_the_middle():
-    """A fault in the middle of a stream never befalls a call that does not stream."""
-    behaviour = Behaviour(drop_mid_stream_rate=1)
-    assert behaviour.fault(streaming=True) == "drop_mid_stream"
-    assert behaviour.fault(streaming=False) is None
 
 
 @pytest.mark.parametrize(
@@ -53,12 +44,6 @@ def test_limits_change_by_pattern_and_for_all_others():
     simulator.change({"limits": {"*haiku*": {"in_flight": 2}}})
     assert simulator.limits == {"*": ApiLimits(rpm=60, itpm=1_000), "*haiku*": ApiLimits(rpm=6, in_flight=2)}
     assert simulator.behaviour == Behaviour(latency=0.5, jitter=0.1)
-
-
-def test_settings_can_be_shown_as_json():
-    """What is shown has each field that can be changed."""
-    shown = json.loads(json.dumps(Simulator(Behaviour(latency=0.5), {"*haiku*": ApiLimits(rpm=60)}).settings()))
-    assert (shown["behaviour"]["latency"], shown["limits"]["*haiku*"]["rpm"]) == (0.5, 60)
 
 
 def test_calls_come_in_order_of_arrival():

@@ -204,8 +204,3 @@ begun.wait()
 def test_a_process_ends_although_an_entry_hangs():
     """It is waited for, but not for ever."""
     assert run(HANGING) == ""
-
-
-def test_what_wakes_no_entry_has_no_thread():
-    """A web process that only submits jobs pays for none."""
-    assert run("import threading, celery_app, tasks, celery_app.heartbeat; print(threading.active_count())") == "1"

@@ -8,7 +8,7 @@ from celery_app import LANES, create_app, install
 from celery_app.errors import UnknownLane
 from celery_app.lanes import BATCH, CRITICAL, NORMAL
 from celery_app.routing import DEADLINE_AT, SUBMITTED_AT, stamped
-from celery_app.settings import Settings, settings_of
+from celery_app.settings import Settings
 from tasks import LaneTask
 
 #: A project with a queue, routes, a serializer and workers of its own.
@@ -45,11 +45,6 @@ def test_a_job_gets_the_priority_of_its_lane(app, lane):
 
     assert options["priority"] == lane.priority
     assert options["queue"].name == lane.name
-
-
-def test_an_explicit_priority_stays(app):
-    """A caller may order jobs within a lane."""
-    assert route(app, queue="batch", priority=9)["priority"] == 9
 
 
 def test_a_lane_has_an_exchange_and_a_key_of_its_own(app):
@@ -109,22 +104,6 @@ class TestProject:
         assert route(app, "proj.report")["priority"] == BATCH.priority
         assert "priority" not in route(app, "proj.mail")
 
-    def test_its_queues_are_known_beside_the_lanes(self, app):
-        """A plain worker of the project serves what it served before; the lanes are served where -Q names them."""
-        queues = app.amqp.queues
-
-        assert set(queues) == {"emails"}
-        assert all(lane in queues and queues[lane].name == lane for lane in ("critical", "normal", "batch"))
-        assert set(queues) == {"emails"}
-        assert list(queues.consume_from) == ["emails"]
-        queues.select(["emails", "critical"])
-        assert set(queues.consume_from) == {"emails", "critical"}
-
-    @pytest.mark.parametrize("name", ["reports", "batch-emails", "normal_mail", "celery"])
-    def test_other_queues_are_made_as_celery_makes_them(self, app, name):
-        """A queue that is declared nowhere is none of our business, unless it looks like a lane."""
-        assert route(app, queue=name)["queue"].name == name
-
     @pytest.mark.parametrize("name", ["critcal", "criticall", "Batch", "bacth", "normla", "batchs"])
     def test_a_misspelt_lane_is_refused(self, app, name):
         """Celery would make a queue that nobody ever serves."""
@@ -135,16 +114,6 @@ class TestProject:
         """However much its name looks like a lane's, the project has said that there is one."""
         assert route(app, "proj.nightly")["queue"].name == "batches"
         assert route(app, queue="batches")["queue"].name == "batches"
-
-    def test_its_configuration_stays_as_it_is(self):
-        """Installing changes no key of the configuration, neither at once nor with the first use."""
-        bare, project = (Celery("proj", set_as_current=False, fixups=[]) for _ in range(2))
-        for each in (bare, project):
-            each.conf.update(CONFIGURATION)
-        install(project, Settings())
-        route(project, queue="critical")
-
-        assert dict(project.conf) == dict(bare.conf)
 
     def test_installing_too_late_is_refused(self):
         """An application that has declared its queues already would keep the old ones."""
@@ -189,16 +158,3 @@ def test_a_lane_task_is_the_projects_task_too():
     assert ours() == ("in context", 1)
     assert isinstance(shared, ProjectTask)
     assert isinstance(shared, LaneTask)
-
-
-def test_the_configuration_may_change_and_be_read_again():
-    """A second config_from_object keeps the lanes, and what is asked for afterwards is derived from it."""
-    project = Celery("proj", set_as_current=False, fixups=[])
-    project.config_from_object({"broker_url": "redis://localhost:1/0"})
-    install(project)
-    assert settings_of(project).broker_url == "redis://localhost:1/0"
-    project.config_from_object({"broker_url": "redis://localhost:2/0"})
-
-    assert route(project, queue="critical")["queue"].name == "critical"
-    assert settings_of(project).broker_url == "redis://localhost:2/0"
-    assert project.amqp.lane_connection().port == 2

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import re
@@ -26,17 +25,6 @@ def test_an_empty_environment_gives_the_documented_defaults():
     assert settings.broker_url == settings.result_backend == DEFAULT_BROKER_URL
     assert settings.lanes == LANES
     assert settings.api_key(CRITICAL) is None
-
-
-def test_a_variable_overrides_one_field_of_one_lane(monkeypatch):
-    """LANES_<LANE>_<FIELD> changes that field and nothing else, even where the field's name has an underscore."""
-    monkeypatch.setenv("LANES_BATCH_SUBMIT_WAIT", "1.5")
-    monkeypatch.setenv("LANES_CRITICAL_DEADLINE", "none")
-
-    settings = Settings.from_environment()
-
-    assert settings.lane("batch") == dataclasses.replace(BATCH, submit_wait=1.5)
-    assert settings.lane("critical") == dataclasses.replace(CRITICAL, deadline=None)
 
 
 def test_a_lanes_own_key_wins_over_the_common_one(monkeypatch):

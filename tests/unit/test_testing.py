@@ -147,15 +147,6 @@ def test_each_way_to_ask_is_answered_as_the_test_says(lanes):
     assert [job.lane for job in lanes.jobs()] == ["critical", "normal", "normal", "batch", "normal"]
 
 
-@pytest.mark.filterwarnings("ignore::celery.exceptions.AlwaysEagerIgnored")
-def test_a_job_that_is_sent_by_name_is_answered(project):
-    """As a service without our package would send it."""
-    with in_process() as lanes:
-        lanes.answer("Paris.")
-        result = project.send_task("tasks.create_message", kwargs=CALL, queue="critical")
-        assert text_of(result.get()) == "Paris."
-
-
 def test_a_stream_comes_in_deltas_and_adds_up(lanes):
     """The events are those of the API; with thoughts, tools and text they add up to the message."""
     content = [

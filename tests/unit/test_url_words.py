@@ -1,7 +1,7 @@
 import pytest
 
 from celery_app.addresses import broker_address
-from celery_app.broker_urls import shown, understood, verified
+from celery_app.broker_urls import shown, understood
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,3 @@ def test_no_password_is_shown(url):
     """Whichever of several URLs has the password, people do not see it."""
     assert "hidden" not in shown(url)
     assert "**" in shown(url)
-
-
-@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
-def test_who_says_nothing_gets_a_verified_certificate(scheme):
-    """TLS is verified, unless the URL speaks of certificates itself."""
-    assert verified(f"{scheme}://a/0")
-    assert not verified(f"{scheme}://a/0?ssl_cert_reqs=none")
-    assert not verified("redis://a/0")
