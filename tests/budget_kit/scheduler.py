@@ -69,7 +69,7 @@ class Scheduler:
         headers[DEADLINE_AT] = None if left is None else now + left
         text = json.dumps({"headers": {"id": name}}).encode()
         packet = Packet(name, text, lane.priority, headers, "", 0.0)
-        PUBLISH.run(self.client, (), ("", lane.name, -1, "", 0, "", 0, "", "", *packet.arguments()))
+        PUBLISH.run(self.client, (), packet.submission("", lane.name))
         return name
 
     def know(self, budget: Budget, lane: Lane) -> None:

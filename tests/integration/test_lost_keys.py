@@ -1,12 +1,13 @@
 """One key that is gone, evicted or deleted by hand, loses no job and is made up for."""
 
 import pytest
-from broker_kit.script_client import LANES as NAMES, SEPARATOR, STEPS, ScriptClient
+from broker_kit.script_client import LANES as NAMES, ScriptClient
 from budget_kit.scheduler import REQUEST, Scheduler
 
+from celery_app.broker.lane_stats import lane_stats
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, LANES
-from celery_app.scheduler.scripts import PRESENT, STATS
+from celery_app.scheduler.scripts import PRESENT
 from celery_app.settings import Limits
 
 FREE = Budget("key:m", "m", Limits(rpm=1_000_000), LANES, sharers=NAMES)
@@ -14,8 +15,8 @@ FREE = Budget("key:m", "m", Limits(rpm=1_000_000), LANES, sharers=NAMES)
 
 def counted(scheduler: Scheduler) -> tuple[int, int]:
     """Return how many jobs batch has queued and in hand."""
-    ((queued, _, held, _, _),) = STATS.run(scheduler.client, (), ("", SEPARATOR, STEPS, "batch"))
-    return queued, held
+    stats = lane_stats(scheduler.client, [BATCH])["batch"]
+    return stats.depth, stats.in_flight
 
 
 def sign(scheduler: Scheduler) -> None:

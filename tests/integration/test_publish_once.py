@@ -26,7 +26,6 @@ from celery_app.broker.packet import packet_of
 from celery_app.client import Client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LaneFull, MaybeQueued
 from celery_app.job_headers import PUBLISH_HEADER
-from celery_app.keys import PUBLISHED_KEPT
 from celery_app.publishing import SUBMIT_WITHIN
 from celery_app.results import backend_of
 from celery_app.scheduler.scripts import PUBLISH
@@ -310,8 +309,8 @@ def test_a_token_costs_little(redis):
         with redis.pipeline(transaction=False) as pipe:
             pipe.script_load(PUBLISH.source)
             for n in range(5_000):
-                submission = ("", "batch", 100_000, f"{n:016}" if token else "", PUBLISHED_KEPT, "", 0, "", "")
-                pipe.evalsha(PUBLISH.sha, 0, *submission, *packet._replace(id=f"t{n}").arguments())
+                own = packet._replace(id=f"t{n}")
+                pipe.evalsha(PUBLISH.sha, 0, *own.submission("", "batch", 100_000, token=f"{n:016}" if token else ""))
             pipe.execute()
         return float(redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
 
