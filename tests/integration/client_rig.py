@@ -1,6 +1,6 @@
 """A web app's side of the lanes, with a worker and a simulated API behind them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,18 +44,40 @@ class Rig:
 
 @contextmanager
 def rig(
-    valkey: Valkey, db: int, tmp_path: Path, behaviour: Behaviour | None = None, slots: int = 8, **settings: str
+    valkey: Valkey,
+    db: int,
+    tmp_path: Path,
+    behaviour: Behaviour | None = None,
+    slots: int = 8,
+    *,
+    options: Sequence[str] = (),
+    app: str = "celery_app",
+    ready: bool = True,
+    **settings: str,
 ) -> Iterator[Rig]:
-    """Run a worker on an empty database of its own; `settings` are variables of its environment."""
+    """Run a worker for all lanes on an empty database of its own.
+
+    Args:
+        valkey: with the database `db`.
+        db: its number.
+        tmp_path: for its log.
+        behaviour: of the API.
+        slots: of the worker.
+        options: of the worker, too.
+        app: whose worker it is.
+        ready: whether to wait until it says so.
+        settings: variables of its environment; ``{api}`` in one stands for the API's URL.
+    """
     with valkey.client(db) as redis:
         redis.flushdb()
-    broker = valkey.url(db)
-    app = web_app(broker)
+    web = web_app(valkey.url(db))
     with running(behaviour) as api:
-        env = {"CELERY_BROKER_URL": broker, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url, **settings}
-        with worker(tmp_path, "-c", str(slots), **env) as started:
-            yield Rig(app, Client(app), api, started, env)
-    close(app)
+        env = {"CELERY_BROKER_URL": valkey.url(db), "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": "{api}", **settings}
+        env = {name: value.replace("{api}", api.url) for name, value in env.items()}
+        words = ("-Q", "critical,normal,batch", "-c", str(slots), *options)
+        with worker(tmp_path, *words, app=app, ready=ready, **env) as started:
+            yield Rig(web, Client(web), api, started, env)
+    close(web)
 
 
 def web_app(broker: str) -> Celery:

@@ -1,25 +1,20 @@
 """A project's own task around its own SDK call, in its own worker: it gets what a `create_message` gets."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, the_dead, web_app
-from worker_process import worker
+from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, rig, the_dead
 
 from celery_app import dead_letters
 from celery_app.broker.packet import cost_header
 from celery_app.budget import Cost
-from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, Cancelled, NotAMessage
 from celery_app.routing import COST, MODEL
 from celery_app.scheduler.scripts import EXTEND
-from demo.simulator import running
 from tasks import LaneTask
-from tests.conftest import close
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -38,26 +33,16 @@ TEXT = "Rumpelstiltskin is the patient's name"
 @pytest.fixture(scope="module")
 def shared(valkey, tmp_path_factory):
     """The project's worker, for all tests; the lanes' own API is down."""
-    with valkey.client(13) as redis:
-        redis.flushdb()
-    app = web_app(valkey.url(13))
-    with running() as api:
-        env = {
-            "CELERY_BROKER_URL": valkey.url(13),
-            "EZAI_API_KEY": "sk-test",
-            "EZAI_BASE_URL": NOWHERE,
-            "EZAI_RPM": "6000",
-            "EZAI_LIMITS": json.dumps({"scarce": {"rpm": 120}}),
-            "LANES_CRITICAL_ATTEMPTS": str(ATTEMPTS),
-            "OWN_KEY": OWN_KEY,
-            "OWN_URL": api.url,
-            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
-        }
-        with worker(
-            tmp_path_factory.mktemp("worker"), "-Q", "critical,normal,batch", "-c", "4", app="own_tasks", **env
-        ) as started:
-            yield Rig(app, Client(app), api, started, env)
-    close(app)
+    env = {
+        "EZAI_BASE_URL": NOWHERE,
+        "EZAI_RPM": "6000",
+        "EZAI_LIMITS": json.dumps({"scarce": {"rpm": 120}}),
+        "LANES_CRITICAL_ATTEMPTS": str(ATTEMPTS),
+        "OWN_KEY": OWN_KEY,
+        "OWN_URL": "{api}",
+    }
+    with rig(valkey, 13, tmp_path_factory.mktemp("worker"), slots=4, app="own_tasks", **env) as up:
+        yield up
 
 
 @pytest.fixture

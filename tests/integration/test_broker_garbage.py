@@ -126,7 +126,7 @@ def test_garbage_goes_to_the_dead_letters(broker, worker, kind):
     broker.send("kit.job", kind, queue="normal", ignore_result=True)
     wait_until(
         lambda: broker.client.zcard("lanes:dead") == before + 1,
-        f"{kind} is dead-lettered; log:\n{worker.text()[-3000:]}",
+        f"{kind} is dead-lettered; log:\n{worker.output()[-3000:]}",
         IN_TIME_S,
     )
     broker.event_log.wait_for("end", [kind], IN_TIME_S)
@@ -237,8 +237,8 @@ def test_all_slots_are_usable_after_garbage(broker, worker):
 def test_no_prompt_reaches_the_log(broker, worker):
     """Nothing of any job's text is in the worker's log, not even of those that could not be read."""
     assert broker.client.zcard("lanes:dead") > 0
-    assert TEXT not in worker.text()
-    assert base64.b64encode(TEXT.encode())[:20].decode() not in worker.text()
+    assert TEXT not in worker.output()
+    assert base64.b64encode(TEXT.encode())[:20].decode() not in worker.output()
 
 
 def test_an_unknown_tasks_caller_is_told(broker, worker):

@@ -59,7 +59,7 @@ def usable(broker, worker, request):
     finally:
         broker.event_log.open_gate(name)
     broker.event_log.wait_for("end", jobs, IN_TIME_S)
-    wait_until(lambda: broker.in_flight() == 0, f"nothing is claimed any more; {worker.text()[-2000:]}", IN_TIME_S)
+    wait_until(lambda: broker.in_flight() == 0, f"nothing is claimed any more; {worker.output()[-2000:]}", IN_TIME_S)
     assert worker.process.poll() is None
 
 
@@ -275,8 +275,8 @@ def test_a_worker_outlives_a_server_that_refuses_to_write(valkey, tmp_path):
         control.config_set("min-replicas-to-write", 1)
         worker = broker.starting("w")
         for name in ("at its start", "connecting again"):
-            said = worker.text().count("NOREPLICAS")
-            wait_until(lambda said=said: worker.text().count("NOREPLICAS") > said + 1, f"refused {name}", TO_START)
+            said = worker.output().count("NOREPLICAS")
+            wait_until(lambda said=said: worker.output().count("NOREPLICAS") > said + 1, f"refused {name}", TO_START)
             control.config_set("min-replicas-to-write", 0)
             broker.send("kit.job", name, ignore_result=True)
             broker.event_log.wait_for("end", [name], IN_TIME_S)
@@ -300,4 +300,4 @@ def test_a_worker_outlives_a_broker_that_restarts_again_and_again(valkey, tmp_pa
             server.start()
             sent += jobs
         broker.event_log.wait_for("end", sent, IN_TIME_S)
-        assert [worker.process.poll() for worker in workers] == [None, None], workers[0].text()[-2000:]
+        assert [worker.process.poll() for worker in workers] == [None, None], workers[0].output()[-2000:]

@@ -44,7 +44,7 @@ def all_slots_work(broker: Broker, worker: Worker, name: str) -> None:
     finally:
         broker.event_log.open_gate(name)
     broker.event_log.wait_for("end", jobs, IN_TIME_S)
-    wait_until(lambda: broker.in_flight() == 0, f"all are acked; {worker.text()[-2000:]}", IN_TIME_S)
+    wait_until(lambda: broker.in_flight() == 0, f"all are acked; {worker.output()[-2000:]}", IN_TIME_S)
 
 
 def test_the_pool_is_prefork(broker, worker):

@@ -43,7 +43,7 @@ def test_sigterm_finishes_what_is_under_way(broker: Broker, conf: dict[str, Any]
     worker = broker.worker(slots=SLOTS, conf=conf)
     jobs = flight(broker)
     worker.send(signal.SIGTERM)
-    wait_until(lambda: "shutdown" in worker.text(), "the worker stops claiming", IN_TIME_S)
+    wait_until(lambda: "shutdown" in worker.output(), "the worker stops claiming", IN_TIME_S)
     broker.send("kit.job", "late", task_id="late", ignore_result=True)
     broker.event_log.open_gate("flight")
     assert worker.process.wait(IN_TIME_S) == 0
@@ -88,7 +88,7 @@ def test_sigquit_loses_nothing(broker: Broker, conf: dict[str, Any]) -> None:
     worker = broker.worker(slots=SLOTS, conf=conf)
     jobs = flight(broker)
     worker.send(signal.SIGQUIT)
-    wait_until(lambda: "shutdown" in worker.text().lower(), "the worker stops", IN_TIME_S)
+    wait_until(lambda: "shutdown" in worker.output().lower(), "the worker stops", IN_TIME_S)
     try:
         worker.process.wait(3)  # processes are killed at once, threads are waited for
     except Exception:  # noqa: BLE001 - it waits for its threads

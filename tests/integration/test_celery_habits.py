@@ -58,9 +58,8 @@ def app(valkey):
 @contextmanager
 def workers(app: Celery, tmp_path: Path, *arguments: str, ready: bool = True, **env: str) -> Iterator[Worker]:
     """Run a worker of the project `habits` beside a simulated API."""
-    path = {"PYTHONPATH": os.pathsep.join((HERE, ROOT)), "CELERY_BROKER_URL": app.conf.broker_write_url}
     with running(Behaviour(latency=0.0)) as api:
-        env = {**path, "EZAI_API_KEY": "k", "EZAI_BASE_URL": api.url, **env}
+        env = {"CELERY_BROKER_URL": app.conf.broker_write_url, "EZAI_API_KEY": "k", "EZAI_BASE_URL": api.url, **env}
         with worker(tmp_path, *arguments, app="habits", ready=ready, **env) as started:
             yield started
 

@@ -5,7 +5,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -308,14 +307,9 @@ def test_terminate_kills_no_process_of_a_pool(valkey, tmp_path):
 @pytest.fixture(scope="module")
 def deadly(valkey, tmp_path_factory):
     """A worker on processes, some of whose jobs kill theirs."""
-    with valkey.client(13) as redis, running(Behaviour()) as api:
-        redis.flushdb()
-        env = {"CELERY_BROKER_URL": valkey.url(13), "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url}
-        app, here = web_app(valkey.url(13)), str(Path(__file__).parent)
-        folder = tmp_path_factory.mktemp("deadly")
-        with worker_process(folder, "-c", "3", "-P", "prefork", app="killers", PYTHONPATH=here, **env) as started:
-            yield Rig(app, Client(app), api, started, env)
-        close(app)
+    folder = tmp_path_factory.mktemp("deadly")
+    with rig(valkey, 13, folder, slots=3, options=("-P", "prefork"), app="killers") as up:
+        yield up
 
 
 def killer(text: str = "deadly") -> dict[str, Any]:

@@ -9,17 +9,13 @@ from typing import Any
 
 import pytest
 from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, text_of, the_dead, web_app
-from worker_process import worker
+from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, text_of, the_dead
 
 from celery_app import dead_letters
-from celery_app.client import Client
 from celery_app.connection import redis_client
-from celery_app.errors import ApiError, ApiUnreachable, DeadlineExceeded, LanesError, NotAMessage
+from celery_app.errors import ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, LanesError, NotAMessage
 from celery_app.routing import DEADLINE_AT
-from demo.simulator import running
 from tasks import create_message, stream_message
-from tests.conftest import close
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -78,21 +74,13 @@ SLOWING = {"521", "522", "523", "529", "drop", "reset", "drop_mid_stream"}
 @pytest.fixture(scope="module")
 def shared(valkey, tmp_path_factory):
     """One worker for all tests, which gives up early."""
-    with valkey.client(12) as redis:
-        redis.flushdb()
-    broker = valkey.url(12)
-    app = web_app(broker)
-    with running() as api:
-        env = {
-            "CELERY_BROKER_URL": broker,
-            "EZAI_API_KEY": "sk-test",
-            "EZAI_BASE_URL": api.url,
-            "EZAI_LIMITS": json.dumps({model: {"concurrency": 100} for model in ROWS}),
-            "LANES_CRITICAL_ATTEMPTS": str(ATTEMPTS),
-        }
-        with worker(tmp_path_factory.mktemp("worker"), "-c", "8", **env) as started:
-            yield Rig(app, Client(app), api, started, env)
-    close(app)
+    env = {
+        "EZAI_LIMITS": json.dumps({model: {"concurrency": 100} for model in ROWS}),
+        "LANES_CRITICAL_ATTEMPTS": str(ATTEMPTS),
+        "LANES_NORMAL_CALL_TIMEOUT": "1",
+    }
+    with rig(valkey, 12, tmp_path_factory.mktemp("worker"), **env) as up:
+        yield up
 
 
 @pytest.fixture
@@ -323,3 +311,28 @@ def test_a_deadline_that_passes_while_it_waits_for_the_budget(up):
     assert time.time() - begun < 2.0
     assert up.api.summary()["total"] == 1
     assert up.client.cancel(closing)
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_call_ends_at_its_deadline_however_the_server_stalls(up, fault):
+    """A server that answers a byte at a time cannot keep a slot: the whole call has one deadline."""
+    result = submit(up, fault, lane="normal")
+    wait_until(lambda: isinstance(result.info, CallTimeout), "the first attempt has ended")
+    assert up.client.cancel(result)
+
+
+def test_a_spend_limit_is_no_rate_limit(up):
+    """A 429 that no waiting helps against fails at once."""
+    assert " 429 " in str(error_of(submit(up, "spend_limit")))
+    assert up.api.summary()["total"] == 1
+
+
+def test_a_large_max_tokens_needs_no_stream(up):
+    """The SDK would refuse it without a timeout; the lane's is given."""
+    assert up.client.submit(**params(max_tokens=60_000)).get(timeout=IN_TIME_S)["type"] == "message"
+
+
+def test_a_wrong_request_sent_by_name_fails_in_the_worker(up):
+    """A producer that does not have the task's code gets the same answer, as the job's result."""
+    result = up.app.send_task("tasks.create_message", kwargs={"model": "m"}, queue="critical")
+    assert "max_tokens" in str(error_of(result))

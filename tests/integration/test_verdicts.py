@@ -1,26 +1,21 @@
 """What one refusal says of whom: of its job, of the model's budget, or of the account. Real workers, real HTTP."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx2
 import pytest
 from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, the_dead, web_app
-from worker_process import worker
+from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, the_dead
 
 from celery_app import dead_letters
-from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.errors import AccountRefused, ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, PromptTooLarge
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.routing import DEADLINE_AT
-from demo.simulator import running
 from tasks import create_message, stream_message
 from tasks.failures import failure_of
-from tests.conftest import close
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -38,24 +33,10 @@ WAYS = ("create", "stream", "admit")
 @pytest.fixture(scope="module")
 def shared(valkey, tmp_path_factory):
     """One worker, of a project that has tasks of its own beside the lanes'."""
-    with valkey.client(14) as redis:
-        redis.flushdb()
-    app = web_app(valkey.url(14))
-    with running() as api:
-        env = {
-            "CELERY_BROKER_URL": valkey.url(14),
-            "EZAI_API_KEY": KEY,
-            "EZAI_BASE_URL": api.url,
-            "LANES_BATCH_CALL_TIMEOUT": str(CALL_TIMEOUT),
-            "LANES_NORMAL_ATTEMPTS": "2",
-            "OWN_KEY": KEY,
-            "OWN_URL": api.url,
-            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
-        }
-        queues = ("-Q", "critical,normal,batch", "-c", "8")
-        with worker(tmp_path_factory.mktemp("worker"), *queues, app="own_tasks", **env) as started:
-            yield Rig(app, Client(app), api, started, env)
-    close(app)
+    env = {"LANES_BATCH_CALL_TIMEOUT": str(CALL_TIMEOUT), "LANES_NORMAL_ATTEMPTS": "2"}
+    own = {"OWN_KEY": KEY, "OWN_URL": "{api}", "EZAI_API_KEY": KEY}
+    with rig(valkey, 14, tmp_path_factory.mktemp("worker"), app="own_tasks", **env, **own) as up:
+        yield up
 
 
 @pytest.fixture

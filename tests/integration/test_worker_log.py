@@ -9,18 +9,15 @@ import pytest
 from broker_kit.records import ids_in
 from broker_kit.script_client import Held, ScriptClient
 from broker_kit.waiting import wait_until
-from client_rig import Rig, fresh, params, web_app
+from client_rig import Rig, fresh, params, rig
 from worker_process import worker
 
 from celery_app.bounded_log import BoundedLog
 from celery_app.budget.terms import write_terms
-from celery_app.client import Client
 from celery_app.connection import redis_client
 from celery_app.routing import DEADLINE_AT
 from celery_app.settings import settings_of
-from demo.simulator import running
 from tasks import create_message
-from tests.conftest import close
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -32,22 +29,12 @@ SAID = "Rumpelstiltskin"
 @pytest.fixture(scope="module")
 def shared(valkey, tmp_path_factory):
     """A worker that was given no log level."""
-    with valkey.client(DB) as redis:
-        redis.flushdb()
-    app = web_app(valkey.url(DB))
-    with running() as api:
-        env = {
-            "CELERY_BROKER_URL": valkey.url(DB),
-            "EZAI_API_KEY": "sk-test",
-            "EZAI_BASE_URL": api.url,
-            "LANES_CRITICAL_ATTEMPTS": "2",
-        }
-        # The last level counts: what `celery worker` has where nobody says anything.
-        arguments = ("-l", "WARNING", "-Q", "critical,normal,batch", "-c", "8")
-        with worker(tmp_path_factory.mktemp("worker"), *arguments, ready=False, **env) as started:
-            wait_until(lambda: redis_client(app).zcard("lanes:workers:critical"), "the worker's sign of life", 60.0)
-            yield Rig(app, Client(app), api, started, env)
-    close(app)
+    folder = tmp_path_factory.mktemp("worker")
+    # The last level counts: what `celery worker` has where nobody says anything.
+    silent = {"options": ("-l", "WARNING"), "ready": False}
+    with rig(valkey, DB, folder, **silent, LANES_CRITICAL_ATTEMPTS="2") as up:
+        wait_until(lambda: redis_client(up.app).zcard("lanes:workers:critical"), "the worker's sign of life", 60.0)
+        yield up
 
 
 @pytest.fixture
