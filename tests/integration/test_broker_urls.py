@@ -22,17 +22,17 @@ from broker_forms import (
     PASSWORD,
     SECRETS,
     SENTINEL_PASSWORD,
-    Server,
     certificate,
     data_server,
     sentinels,
     tls_front,
 )
+from broker_kit.server import Server
 from broker_kit.waiting import wait_until
 from celery import Celery
 from client_rig import params, text_of
 from kombu import Connection
-from redis import exceptions
+from redis import Redis, exceptions
 from worker_process import Worker, worker
 
 from celery_app import create_app, install
@@ -496,10 +496,9 @@ def test_a_master_fails_over(how, tmp_path, monkeypatch):
 def fail_over(how: str, master: Server, url: str) -> None:
     """Have Sentinel name the other server as the master."""
     if how == "killed":
-        master.process.kill()
+        master.kill()
         return
-    port = int(url.partition(";")[0].rpartition(":")[2])
-    with closing(Server(port, master.process).client()) as sentinel:
+    with closing(Redis.from_url(url.partition(";")[0].replace("sentinel://", "redis://"))) as sentinel:
         assert sentinel.execute_command("SENTINEL FAILOVER", MASTER) in {b"OK", True}
 
 

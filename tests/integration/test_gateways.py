@@ -80,25 +80,14 @@ def byte_by_byte(body: bytes) -> Reply:
     return Reply(tuple(bytes([byte]) for byte in body))
 
 
-NULL_INDEX = [
-    {**HELLO, "index": None, "delta": delta} for delta in (None, {**HELLO["delta"], "text": None}, HELLO["delta"])
-]
 GZIP = (("content-encoding", "gzip"),)
 
-#: What ends as text, however it was called.
+#: What ends as text, however HTTP has it come; what a body may be, tests/unit/test_incoming.py and test_assembly.py say.
 TEXTS: dict[str, Reply] = {
     "plain message": one(MESSAGE, JSON),
-    "message without type": one({name: value for name, value in MESSAGE.items() if name != "type"}, JSON),
     "message as a stream": one(MESSAGE, SSE),
-    "no block start": one(sse(START, HELLO, STOP)),
-    "no message start": one(sse(HELLO, STOP)),
-    "null index, delta and text": one(sse(START, *NULL_INDEX, STOP)),
     "no content type": one(sse(START, HELLO, STOP), ""),
-    "carriage returns": one(sse(START, HELLO, STOP).replace(b"\n", b"\r")),
-    "mark and comments": one(b"\xef\xbb\xbf: hi\r\n\r\nevent: x\r\n\r\n" + sse(START, HELLO, STOP)),
     "byte by byte": byte_by_byte(sse(START, HELLO, STOP)),
-    "null usage": one(sse({**START, "message": {**MESSAGE, "content": None, "usage": None}}, HELLO, STOP)),
-    "usage of words": one({**MESSAGE, "usage": {"input_tokens": "many", "output_tokens": -5}}, JSON),
     "compressed": one(gzip.compress(sse(START, HELLO, STOP)), headers=GZIP),
     "done without stop": one(sse(START, HELLO) + b"data: [DONE]\n\n"),
 }
@@ -106,35 +95,14 @@ TEXTS: dict[str, Reply] = {
 #: What ends as one failure that passes, or lasts; whole or streamed.
 FAILURES: dict[str, tuple[Reply, type[LanesError], str]] = {
     "overloaded event": (one(sse(START, HELLO, OVERLOADED)), ApiError, "529 overloaded_error: Overloaded"),
-    "overloaded json": (one(OVERLOADED, JSON), ApiError, "529 overloaded_error"),
     "error of words": (one(sse(START, {"type": "error", "error": SAID})), ApiError, "500 error"),
-    "error of nothing": (one(b"event: error\ndata: boom\n\n"), ApiError, "500 error"),
-    "error in a list": (one({"error": [SAID]}, JSON), ApiError, "500 error"),
-    "error without type": (one({"error": {"message": SAID, "code": 503}}, SSE), ApiError, "503 error"),
     "page": (one(b"<html>log in</html>", "text/html"), NotAMessage, "text/html"),
-    "page as a stream": (one(b"<html>log in</html>"), NotAMessage, SSE),
     "nothing": (one(b""), NotAMessage, SSE),
-    "another api": (one({"object": "chat.completion", "choices": []}, JSON), NotAMessage, JSON),
-    "another api's stream": (
-        one(sse({"object": "chat.completion.chunk"}) + b"data: [DONE]\n\n"),
-        NotAMessage,
-        "no message",
-    ),
     "cut short": (one(sse(START, HELLO)), ApiUnreachable, "ended before its message"),
-    "text of numbers": (
-        one(sse(START, {**HELLO, "delta": {"type": "text_delta", "text": 5}})),
-        NotAMessage,
-        "no message",
-    ),
     "not compressed": (one(sse(START, HELLO, STOP), headers=GZIP), ApiUnreachable, "not encoded as it says"),
     "redirection to nowhere": (one(b"", status=307, headers=(("location", "ftp://x/"),)), ApiUnreachable, "ftp"),
 }
 LASTING: dict[str, tuple[Reply, type[LanesError], str]] = {
-    "refusal event": (
-        one(sse({"type": "error", "error": {"type": "invalid_request_error", "message": "bad tool"}})),
-        ApiError,
-        "400 invalid_request_error: bad tool",
-    ),
     "refusal json": (one({"error": {"type": "not_found_error"}}, JSON), ApiError, "404 not_found_error"),
     "redirections": (one(b"", status=307, headers=(("location", "/v1/messages"),)), ApiUnreachable, "redirect"),
 }
