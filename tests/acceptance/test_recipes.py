@@ -27,7 +27,7 @@ from acceptance.recipe_rig import (
     without_worker,
 )
 from asgiref.testing import ApplicationCommunicator
-from broker_kit.waiting import wait_until
+from broker_kit.waiting import in_time, wait_until
 from celery.exceptions import ChordError
 from django.test import RequestFactory
 
@@ -278,7 +278,7 @@ def test_cancel_button(up):
         wait_until(lambda: up.api.summary()["in_flight"] == 8, "all slots are busy", IN_TIME_S)
         for task_id in reversed(ids):
             assert http.request("DELETE", f"/reports/{task_id}").json() == {"state": "REVOKED"}
-        wait_until(lambda: up.api.summary()["in_flight"] == 0, "no call goes on", 10.0)
+        wait_until(lambda: up.api.summary()["in_flight"] == 0, "no call goes on", in_time(2.0))
         assert [up.app.AsyncResult(task_id).state for task_id in ids] == ["REVOKED"] * 9
         again = http.request("DELETE", f"/reports/{ids[0]}")
         assert (again.status, again.json()) == (409, {"error": "it has ended already"})

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from anthropic.types import Message
-from broker_kit.waiting import wait_until
+from broker_kit.waiting import in_time, wait_until
 from celery import Celery
 from client_rig import IN_TIME_S, fresh, params, rig, text_of, web_app
 
@@ -174,7 +174,7 @@ def test_ask_waits_for_its_deadline_and_no_longer(broker_url):
             begun = time.monotonic()
             with pytest.raises(DeadlineExceeded):
                 asked()
-            assert 1.1 < time.monotonic() - begun < IN_TIME_S
+            assert 1.1 < time.monotonic() - begun < in_time(2.5)
 
         assert len(redis_client(app).keys("lanes:cancel:*")) == 2
 
@@ -212,7 +212,7 @@ def test_a_dead_broker_is_said_to_be_dead(call):
     with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1:1"):
         calls.get(call, lambda: getattr(client, call)(**params()))()
 
-    assert time.monotonic() - begun < 10.0
+    assert time.monotonic() - begun < in_time(3.0)
     close(app)
 
 

@@ -82,7 +82,7 @@ def byte_by_byte(body: bytes) -> Reply:
 
 GZIP = (("content-encoding", "gzip"),)
 
-#: What ends as text, however HTTP has it come; what a body may be, tests/unit/test_incoming.py and test_assembly.py say.
+#: What ends as text, however HTTP has it come; what a body may be, tests/unit/test_incoming.py says.
 TEXTS: dict[str, Reply] = {
     "plain message": one(MESSAGE, JSON),
     "message as a stream": one(MESSAGE, SSE),
