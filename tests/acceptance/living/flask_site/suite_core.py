@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from celery.result import AsyncResult
-from processes_of_celery import JOB_DEADLINE, Process, command, process, until
+from processes_of_celery import JOB_DEADLINE, Process, until
 
 HERE = Path(__file__).parent
 
@@ -77,11 +77,3 @@ def test_two_applications_of_one_process(worker: Process) -> None:
     two.extensions["celery"].conf.task_always_eager = True
     assert two.extensions["celery"].tasks["example.tasks.add"].delay(1, 2).get(JOB_DEADLINE) == 3
     assert one.extensions["celery"].tasks["example.tasks.add"].delay(1, 2).get(JOB_DEADLINE) == 3
-
-
-def test_commands(worker: Process, folder: Path) -> None:
-    """`celery -A make_celery …` as documented; beat starts."""
-    assert "site@flask: OK" in command("make_celery", "inspect", "ping", "-d", "site@flask", cwd=HERE)
-    arguments = ("beat", "--loglevel", "INFO", "-s", str(folder / "schedule"), "--pidfile=")
-    with process("make_celery", *arguments, log=folder / "beat.log", cwd=HERE, ready="beat: Starting"):
-        pass
