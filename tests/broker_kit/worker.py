@@ -44,9 +44,9 @@ class WorkerProcess:
         """Return what it has printed so far."""
         return self.log.read_text(errors="replace")
 
-    def wait_until_it_says(self, text: str) -> None:
+    def wait_until_it_says(self, text: str, seconds: float = TO_START) -> None:
         """Wait for a piece of output; fail with all of it when the worker ends before."""
-        wait_until(lambda: self.check() and text in self.output(), f"{text!r} is said in {self.log}", TO_START)
+        wait_until(lambda: self.check() and text in self.output(), f"{text!r} is said in {self.log}", seconds)
 
     def check(self) -> bool:
         """Return True; fail with all of its output if it has ended."""
