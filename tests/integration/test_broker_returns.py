@@ -142,6 +142,6 @@ def test_a_stock_producer_is_served_in_lane_order(broker, worker):
                 app.send_task("kit.job", (f"{lane}-{n}",), queue=lane, producer=producer, ignore_result=True, **options)
     broker.worker("stock", slots=1)
     names = [f"{lane}-{n}" for lane, count in (("critical", 50), ("normal", 50), ("batch", 300)) for n in range(count)]
-    broker.event_log.wait_for("end", names, IN_TIME_S)
+    broker.event_log.wait_for("end", names, 3 * IN_TIME_S)
     assert [job for job in broker.event_log.jobs("start") if job in set(names)] == names
     app.close()

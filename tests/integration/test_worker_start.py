@@ -113,15 +113,16 @@ def test_the_first_job_is_as_fast_as_the_next(tmp_path, broker_url, api):
 
 
 def test_importing_the_packages_costs_a_web_process_little():
-    """Neither the SDK nor Redis' client comes along, and the second import of many stays far below the SDK's own."""
+    """Neither the SDK nor Redis' client comes along, and all that comes takes less than half of what the SDK takes."""
     script = (
         "import sys, time; start = time.perf_counter(); import celery_app, tasks; took = time.perf_counter() - start\n"
-        "print(took, *(name for name in ('anthropic', 'httpx2', 'flower', 'redis') if name in sys.modules))"
+        "unwanted = [name for name in ('anthropic', 'httpx2', 'flower', 'redis') if name in sys.modules]\n"
+        "start = time.perf_counter(); import anthropic; print(took / (time.perf_counter() - start), *unwanted)"
     )
     runs = [
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in range(3)
     ]
-    times, unwanted = zip(*((run.stdout.split()[0], run.stdout.split()[1:]) for run in runs), strict=True)
+    ratios, unwanted = zip(*((run.stdout.split()[0], run.stdout.split()[1:]) for run in runs), strict=True)
 
     assert unwanted == ([], [], [])
-    assert min(map(float, times)) < 0.35 * 3  # three times the target, for a machine that is busy with other tests
+    assert min(map(float, ratios)) < 0.5
