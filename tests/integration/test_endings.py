@@ -169,6 +169,8 @@ def test_what_follows_a_cancelled_job_does_not_run(up):
 
     with pytest.raises(Cancelled):
         last.get(timeout=IN_TIME_S)
+    # Who knows the last one's id alone: a handle looks at the steps before, too.
+    wait_until(lambda: up.app.AsyncResult(last.id).state == "REVOKED", "the last step has ended")
     up.api.control(latency=0.0)
     assert up.client.ask(**params()).type == "message"
     wait_until(lambda: up.api.summary()["total"] == 2, "the cancelled call and the question, and no other")
