@@ -27,6 +27,7 @@ from celery_app.broker.claims import (
     delivery_of,
 )
 from celery_app.broker.delivery import Delivery
+from celery_app.broker.lane_queue import LaneQueue
 from celery_app.broker.lease import Leases
 from celery_app.broker.returns import requeue
 from celery_app.client.cancelling import mark
@@ -104,7 +105,7 @@ def message_of(name: str, note: str = "") -> dict[str, Any]:
 def take_in_from(app: Any, lane: str) -> None:
     """Take in what stock producers have left in a lane's lists, as a worker does."""
     with app.connection_for_read() as connection:
-        connection.default_channel._take_in_lane(lane)
+        LaneQueue(connection.default_channel, lane).take_in()
 
 
 LINE = "lanes:line:batch:0::"
@@ -518,7 +519,7 @@ def test_jobs_of_a_stock_worker_come_back_after_the_projects_own_timeout(lanes_a
         for age, found in ((7_190, []), (7_210, ["stock"])):
             client.zadd("unacked_index", {tag: time.time() - age})
             channel.qos.restore_visible(interval=1)
-            channel._take_in_lane("normal")
+            LaneQueue(channel, "normal").take_in()
             assert ScriptClient(client).names() == found
 
 
