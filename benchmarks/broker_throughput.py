@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from broker_kit.bench import bench_broker, main
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 from celery import Celery
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def jobs_per_s(broker: Broker, app: str, pool: str, jobs: int, slots: int) -> fl
     options = {"app": APPS[app], "slots": slots, "conf": {**CONF, "worker_pool": pool}, "queues": "batch"}
     worker = broker.worker(f"{app}-{pool}-{time.monotonic_ns()}", **options)
     start = broker.event_log.read("ready")[-1].at
-    eventually(lambda: is_empty(broker, app), IN_TIME_S, "the lane is empty")
+    wait_until(lambda: is_empty(broker, app), "the lane is empty", IN_TIME_S)
     seconds = time.time() - start
     worker.stop()
     return jobs / seconds

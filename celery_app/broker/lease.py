@@ -130,6 +130,12 @@ class Leases:
         """
         return self._let_go(tag, token, DEAD_LETTER, (self.prefix, tag, token, reason, retries, int(told)))
 
+    def extend(self, held: Mapping[str, str], reap_after: float) -> list[str]:
+        """Give a sign of life for jobs, tag -> token, and reap what others abandoned; return the tags that are lost."""
+        pairs = [part for pair in held.items() for part in pair]
+        lost: list[bytes] = EXTEND.run(self.client, (), (self.prefix, round(reap_after * 1000), *pairs))
+        return [tag.decode() for tag in lost]
+
     def reap_after(self) -> float:
         """Return the age in seconds from which other workers' leases count as expired; 0: leave them alone."""
         return LEASE if time.monotonic() >= self._trusted_from else 0.0
@@ -233,12 +239,10 @@ class Leases:
         with self._lock:
             held = dict(self._held)
         if held:
-            pairs = [part for pair in held.items() for part in pair]
-            reap_after = round(self.reap_after() * 1000)
             with self._noticing_loss():
-                lost = EXTEND.run(self.client, (), (self.prefix, reap_after, *pairs))
-            for name in lost:
-                self._lost(name.decode(), held[name.decode()])
+                lost = self.extend(held, self.reap_after())
+            for tag in lost:
+                self._lost(tag, held[tag])
         return bool(self._held)
 
     def _lost(self, tag: str, token: str) -> None:

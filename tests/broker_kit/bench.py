@@ -1,20 +1,16 @@
 """What every benchmark of the broker does: a broker of its own, a line for people, or one JSON object."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from broker_kit.broker import Broker
 from broker_kit.server import Server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 @contextmanager

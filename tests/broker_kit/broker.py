@@ -1,10 +1,9 @@
 """What one proof needs of a broker: a database, another one for the event log, an application, workers."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 from pydantic import SecretStr
 from redis import Redis
@@ -15,9 +14,6 @@ from broker_kit.worker import Worker
 from celery_app import LANES, create_app
 from celery_app.settings import Settings
 from tests.conftest import close_backend, close_pool
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _disconnect(app: Any) -> None:

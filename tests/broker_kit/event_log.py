@@ -1,18 +1,13 @@
 """What jobs did, in the order in which they did it: one Redis list that they append to and the tests read."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from redis import Redis
 
-from broker_kit.waiting import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from broker_kit.waiting import wait_until
 
 LOG_KEY = "event_log"
 
@@ -82,7 +77,7 @@ class EventLog:
     def wait_for(self, event: str, jobs: Iterable[object], seconds: float) -> list[Event]:
         """Return the lines of an event once it has happened to all of `jobs`."""
         wanted = {str(job) for job in jobs}
-        eventually(lambda: wanted <= set(self.jobs(event)), seconds, f"{event} of {sorted(wanted)[:5]}…")
+        wait_until(lambda: wanted <= set(self.jobs(event)), f"{event} of {sorted(wanted)[:5]}…", seconds)
         return self.read(event)
 
     def open_gate(self, gate: str) -> None:
@@ -91,4 +86,4 @@ class EventLog:
 
     def wait_at_gate(self, gate: str, seconds: float) -> None:
         """Wait until a gate is open; for jobs that must be under way until the test says so."""
-        eventually(lambda: self.client.exists(f"gate:{gate}"), seconds, f"gate {gate} opens")
+        wait_until(lambda: self.client.exists(f"gate:{gate}"), f"gate {gate} opens", seconds)

@@ -1,7 +1,5 @@
 """The project with lanes, whose leases last two seconds: for tests that cannot wait for fifteen."""
 
-from __future__ import annotations
-
 from broker_kit.project import app
 from celery_app.broker import lease
 

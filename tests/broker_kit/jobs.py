@@ -1,7 +1,5 @@
 """The tasks that the tests' workers run; each writes into the event log when it starts and when it ends."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,21 +1,15 @@
 """A fleet of workers under load whose members are killed again and again, and what became of the jobs."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from broker_kit.waiting import eventually
+from broker_kit.broker import Broker
+from broker_kit.waiting import wait_until
 from broker_kit.worker import Worker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from broker_kit.broker import Broker
 
 #: Jobs queued while the killing goes on: no worker may ever be idle.
 BACKLOG = 2_000
@@ -159,7 +153,7 @@ def _wait_for_the_end(broker: Broker, plan: Plan, published: int) -> None:
             done, since = now, time.monotonic()
         time.sleep(0.1)
     if done == published:
-        eventually(lambda: broker.in_flight() == 0, plan.patience, "every job is acked")
+        wait_until(lambda: broker.in_flight() == 0, "every job is acked", plan.patience)
 
 
 def _report(broker: Broker, published: int, killed: dict[str, float]) -> KillsReport:

@@ -1,7 +1,5 @@
 """A project with lanes on its own Celery application; ``celery -A broker_kit.project`` runs its workers."""
 
-from __future__ import annotations
-
 import json
 import os
 

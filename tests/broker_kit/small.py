@@ -1,7 +1,5 @@
 """The project with lanes, where a job of more than 10 kB is too large."""
 
-from __future__ import annotations
-
 from broker_kit.project import app
 from celery_app.broker import packet
 

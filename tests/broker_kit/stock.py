@@ -1,7 +1,5 @@
 """The same jobs on stock Celery, configured as its documentation advises: what the lanes are measured against."""
 
-from __future__ import annotations
-
 import json
 import os
 

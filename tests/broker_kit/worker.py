@@ -1,6 +1,4 @@
-"""A worker as an operator starts it: ``celery -A … worker`` in a process of its own."""
-
-from __future__ import annotations
+"""A worker as an operator starts it: ``celery -A … worker`` in a process of its own, with its output in a file."""
 
 import json
 import os
@@ -8,24 +6,89 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from broker_kit.event_log import EventLog
-from broker_kit.waiting import eventually
+from broker_kit.waiting import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+TESTS = Path(__file__).parents[1]
 
-KIT = Path(__file__).parents[1]
+#: Where a worker finds the tests' projects, and the packages as they are here.
+PATHS = os.pathsep.join(map(str, (TESTS, TESTS / "integration", TESTS.parent)))
 
 #: Seconds that a worker may take to start, and to stop once it has nothing to do, on a busy machine.
 TO_START, TO_STOP = 60.0, 60.0
 
 
-class Worker:
-    """One worker; a context manager that leaves no process behind."""
+class WorkerProcess:
+    """A running ``celery worker``, which leads a group of processes; a context manager that leaves none behind."""
+
+    def __init__(self, folder: Path, app: str, *arguments: str, **env: str) -> None:
+        """Start it, with these variables besides those that configure neither Celery nor the lanes."""
+        self.log = folder / f"worker-{time.monotonic_ns()}.log"
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", *arguments]
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("EZAI_", "LANES_", "CELERY_"))
+        }
+        paths = filter(None, [env.pop("PYTHONPATH", ""), PATHS, os.environ.get("PYTHONPATH", "")])
+        env = {**kept, **env, "PYTHONPATH": os.pathsep.join(paths)}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def output(self) -> str:
+        """Return what it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_until_it_says(self, text: str, seconds: float = TO_START) -> None:
+        """Wait for a piece of output; fail with all of it when the worker ends before."""
+        wait_until(lambda: self.check() and text in self.output(), f"{text!r} is said in {self.log}", seconds)
+
+    def check(self) -> bool:
+        """Return True; fail with all of its output if it has ended."""
+        assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.output()}"
+        return True
+
+    def send(self, signal_number: int) -> None:
+        """Send a signal to the worker's main process."""
+        self.process.send_signal(signal_number)
+
+    def kill(self) -> None:
+        """End it and the processes of its pool at once, as an operating system out of memory does."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(TO_STOP)
+
+    def stop(self, signal_number: int = signal.SIGTERM, seconds: float = TO_STOP) -> int:
+        """Ask it to end and return its exit code."""
+        self.send(signal_number)
+        return self.process.wait(seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing running."""
+        self.kill()
+
+
+@contextmanager
+def worker(
+    folder: Path, *arguments: str, app: str = "celery_app", ready: bool = True, **env: str
+) -> Iterator[WorkerProcess]:
+    """Run ``celery -A app worker …`` with these variables besides the environment, until the block ends."""
+    with WorkerProcess(folder, app, "-l", "INFO", *arguments, **env) as started:
+        if ready:
+            started.wait_until_it_says(" ready.")
+        yield started
+
+
+class Worker(WorkerProcess):
+    """One of the project `broker_kit.project`, which tells in the event log that it is ready."""
 
     def __init__(
         self,
@@ -44,29 +107,12 @@ class Worker:
     ) -> None:
         """Start it; `wait_until_ready` when it has to be there."""
         self.name = f"{name}@kit"
-        self.log = folder / f"{name}.log"
         self.event_log = EventLog(event_log_url)
         self._started = time.time()
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            app,
-            "worker",
-            "-n",
-            self.name,
-            "-c",
-            str(slots),
-            "-l",
-            loglevel,
-        ]
         # A worker for lanes asks the command line for its pool; a project's setting is for its own queues.
         pool = (conf or {}).get("worker_pool")
-        command += ["-P", pool] if pool else []
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(KIT), os.environ.get("PYTHONPATH", "")])),
+        arguments = ["-n", self.name, "-c", str(slots), "-l", loglevel, *(["-P", pool] if pool else [])]
+        variables = {
             "CELERY_BROKER_URL": broker_url,
             "EZAI_API_KEY": "test-key",
             "EZAI_BASE_URL": "http://127.0.0.1:9",
@@ -74,45 +120,15 @@ class Worker:
             "KIT_CONF": json.dumps(conf or {}),
             **(env or {}),
         }
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, *(["-Q", queues] if queues else []), *options],
-                cwd=folder,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        super().__init__(folder, app, *arguments, *(["-Q", queues] if queues else []), *options, **variables)
 
     def wait_until_ready(self) -> Self:
         """Return once it consumes."""
-        eventually(self._is_ready, TO_START, f"{self.name} is ready; its log: {self.log}")
+        wait_until(lambda: self.check() and self._is_ready(), f"{self.name} is ready; its log: {self.log}", TO_START)
         return self
 
     def _is_ready(self) -> bool:
-        if self.process.poll() is not None:
-            raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.text()}")
         return any(line.worker == self.name and line.at > self._started for line in self.event_log.read("ready"))
-
-    def text(self) -> str:
-        """Return its log."""
-        return self.log.read_text(errors="replace")
-
-    def send(self, signal_number: int) -> None:
-        """Send a signal to the worker's main process."""
-        self.process.send_signal(signal_number)
-
-    def kill(self) -> None:
-        """End it and the processes of its pool at once, as an operating system out of memory does."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(TO_STOP)
-
-    def stop(self, signal_number: int = signal.SIGTERM, seconds: float = TO_STOP) -> int:
-        """Ask it to end and return its exit code."""
-        self.send(signal_number)
-        return self.process.wait(seconds)
 
     def __enter__(self) -> Self:
         try:
@@ -120,7 +136,3 @@ class Worker:
         except BaseException:
             self.kill()
             raise
-
-    def __exit__(self, *_: object) -> None:
-        """Leave nothing running."""
-        self.kill()

@@ -5,15 +5,11 @@ This client changes one line of each script on its way to the server, the one th
 minutes of a budget pass in a second, and the same way each time.
 """
 
-from __future__ import annotations
-
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from redis import Redis
 from redis.exceptions import NoScriptError
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _ASKING = "redis.call('TIME')"
 _KEY = "test:clock"

@@ -4,28 +4,20 @@ Only time is not real. Events are taken from a heap in the order of their times,
 settlement is the real script on a real server.
 """
 
-from __future__ import annotations
-
 import heapq
 import random
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
 
+from broker_kit.script_client import Held
+
+from budget_kit.clock import ClockedRedis
 from budget_kit.scheduler import Scheduler
-from celery_app.lanes import LANES
-from demo.simulator.limits import Account, ratelimit_headers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from broker_kit.script_client import Held
-
-    from budget_kit.clock import ClockedRedis
-    from celery_app.budget import Budget, Cost, Usage
-    from celery_app.lanes import Lane
-    from demo.simulator.limits import ApiLimits
+from celery_app.budget import Budget, Cost, Usage
+from celery_app.lanes import LANES, Lane
+from demo.simulator.limits import Account, ApiLimits, ratelimit_headers
 
 # Seconds: on the way to the API; and until a refusal, which costs it nothing, is back.
 TRIP_S = 0.005

@@ -1,26 +1,18 @@
 """Lanes with jobs of known costs, which go in and come out by the scheduler's own scripts."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from broker_kit.script_client import LANES as NAMES, ScriptClient
+from broker_kit.script_client import LANES as NAMES, Held, ScriptClient
 
 from budget_kit.clock import ClockedRedis
 from celery_app.broker.packet import Packet, cost_header
-from celery_app.budget import CallEnd, Cost
-from celery_app.lanes import LANES
+from celery_app.budget import Budget, CallEnd, CallOutcome, Cost, Usage
+from celery_app.lanes import LANES, Lane
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
 from celery_app.scheduler.scripts import PUBLISH
-
-if TYPE_CHECKING:
-    from broker_kit.script_client import Held
-
-    from celery_app.budget import Budget, CallOutcome, Usage
-    from celery_app.lanes import Lane
 
 #: Lua has no infinity for a number of milliseconds.
 _LONGEST_MS = 3_600_000
@@ -77,7 +69,7 @@ class Scheduler:
         headers[DEADLINE_AT] = None if left is None else now + left
         text = json.dumps({"headers": {"id": name}}).encode()
         packet = Packet(name, text, lane.priority, headers, "", 0.0)
-        PUBLISH.run(self.client, (), ("", lane.name, -1, "", 0, "", 0, "", "", *packet.arguments()))
+        PUBLISH.run(self.client, (), packet.submission("", lane.name))
         return name
 
     def know(self, budget: Budget, lane: Lane) -> None:

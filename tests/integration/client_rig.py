@@ -1,30 +1,23 @@
 """A web app's side of the lanes, with a worker and a simulated API behind them."""
 
-from __future__ import annotations
-
-import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from broker_kit.waiting import wait_until
+from celery import Celery
 from pydantic import SecretStr
 from worker_process import Worker, worker
 
 from celery_app import LANES, create_app, dead_letters
 from celery_app.client import Client
 from celery_app.connection import redis_client
+from celery_app.dead_letters import DeadLetter
 from celery_app.settings import Settings
 from demo.simulator import Behaviour, RunningServer, running
-from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-
-    from celery import Celery
-
-    from celery_app.dead_letters import DeadLetter
-    from tests.conftest import Valkey
+from tests.conftest import Valkey, close
 
 #: Seconds that any wait here may take; the slowest wait for two backoffs.
 IN_TIME_S = 30.0
@@ -51,18 +44,40 @@ class Rig:
 
 @contextmanager
 def rig(
-    valkey: Valkey, db: int, tmp_path: Path, behaviour: Behaviour | None = None, slots: int = 8, **settings: str
+    valkey: Valkey,
+    db: int,
+    tmp_path: Path,
+    behaviour: Behaviour | None = None,
+    slots: int = 8,
+    *,
+    options: Sequence[str] = (),
+    app: str = "celery_app",
+    ready: bool = True,
+    **settings: str,
 ) -> Iterator[Rig]:
-    """Run a worker on an empty database of its own; `settings` are variables of its environment."""
+    """Run a worker for all lanes on an empty database of its own.
+
+    Args:
+        valkey: with the database `db`.
+        db: its number.
+        tmp_path: for its log.
+        behaviour: of the API.
+        slots: of the worker.
+        options: of the worker, too.
+        app: whose worker it is.
+        ready: whether to wait until it says so.
+        settings: variables of its environment; ``{api}`` in one stands for the API's URL.
+    """
     with valkey.client(db) as redis:
         redis.flushdb()
-    broker = valkey.url(db)
-    app = web_app(broker)
+    web = web_app(valkey.url(db))
     with running(behaviour) as api:
-        env = {"CELERY_BROKER_URL": broker, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": api.url, **settings}
-        with worker(tmp_path, "-c", str(slots), **env) as started:
-            yield Rig(app, Client(app), api, started, env)
-    close(app)
+        env = {"CELERY_BROKER_URL": valkey.url(db), "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": "{api}", **settings}
+        env = {name: value.replace("{api}", api.url) for name, value in env.items()}
+        words = ("-Q", "critical,normal,batch", "-c", str(slots), *options)
+        with worker(tmp_path, *words, app=app, ready=ready, **env) as started:
+            yield Rig(web, Client(web), api, started, env)
+    close(web)
 
 
 def web_app(broker: str) -> Celery:
@@ -123,11 +138,3 @@ def text_of(events: Iterable[dict[str, Any]]) -> str:
         elif event["type"] == "content_block_delta":
             text += event["delta"].get("text", "")
     return text
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = IN_TIME_S) -> None:
-    """Wait for a condition, and fail if it does not come."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.01)

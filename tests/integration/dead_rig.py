@@ -1,28 +1,18 @@
 """A worker whose jobs die soon, and an API that is down while a test says so."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, the_dead, web_app
-from worker_process import worker
+from celery.result import AsyncResult
+from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, the_dead
 
-from celery_app.client import Client
 from celery_app.connection import redis_client
+from celery_app.dead_letters import DeadLetter
 from celery_app.errors import ApiError
-from demo.simulator import running
-from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from celery.result import AsyncResult
-
-    from celery_app.dead_letters import DeadLetter
-    from tests.conftest import Valkey
+from tests.conftest import Valkey
 
 #: Attempts of a job: one repetition shows that there is one, and costs half a second at most.
 ATTEMPTS = 2
@@ -34,23 +24,9 @@ KEY = "sk-canary-0123"
 @contextmanager
 def dead_rig(valkey: Valkey, tmp_path: Path, *options: str, db: int = 13) -> Iterator[Rig]:
     """Run the worker of ``dead_tasks`` on an empty database, with these options."""
-    broker = valkey.url(db)
-    with valkey.client(db) as redis:
-        redis.flushdb()
-    app = web_app(broker)
-    with running() as api:
-        env = {
-            "CELERY_BROKER_URL": broker,
-            "EZAI_API_KEY": KEY,
-            "EZAI_BASE_URL": api.url,
-            "LANES_CRITICAL_ATTEMPTS": str(ATTEMPTS),
-            "LANES_BATCH_ATTEMPTS": str(ATTEMPTS),
-            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
-        }
-        options = ("-Q", "critical,normal,batch", "-c", "8", *options)
-        with worker(tmp_path, *options, app="dead_tasks", **env) as started:
-            yield Rig(app, Client(app), api, started, env)
-    close(app)
+    attempts = {f"LANES_{lane}_ATTEMPTS": str(ATTEMPTS) for lane in ("CRITICAL", "BATCH")}
+    with rig(valkey, db, tmp_path, options=options, app="dead_tasks", EZAI_API_KEY=KEY, **attempts) as up:
+        yield up
 
 
 def down(rig: Rig) -> Rig:

@@ -1,7 +1,5 @@
 """A project whose tasks fail for good while Redis says so; ``celery -A dead_tasks`` runs its workers."""
 
-from __future__ import annotations
-
 import os
 
 from celery import Celery

@@ -1,7 +1,5 @@
 """A project that uses Celery by habit; ``celery -A habits`` runs its workers and its beat."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -4,8 +4,6 @@ Its own jobs are pickled, and nothing else is to be accepted. A routing key of o
 lane.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any

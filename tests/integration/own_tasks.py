@@ -1,7 +1,5 @@
 """A project with tasks of its own around SDK calls of its own; ``celery -A own_tasks`` runs its workers."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -1,7 +1,5 @@
 """A project whose tasks get prompts for arguments; ``celery -A private_tasks`` runs its workers."""
 
-from __future__ import annotations
-
 import os
 import time
 from typing import Any

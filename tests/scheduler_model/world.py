@@ -1,7 +1,5 @@
 """The scheduler's world: each move does one thing, and checks what it may have changed and what must always hold."""
 
-from __future__ import annotations
-
 from broker_kit.script_client import ScriptClient
 
 from celery_app.scheduler.scripts import CANCEL, DROP_DEAD, REPLAY, REQUEUE

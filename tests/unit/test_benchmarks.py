@@ -1,7 +1,5 @@
 """The benchmarks as somebody finds them who wants to run one: nothing else runs them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +25,7 @@ for node in ast.walk(ast.parse(open(sys.argv[1]).read())):
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
-def test_what_a_benchmark_imports_is_there(path: Path) -> None:
+def test_what_a_benchmark_imports_is_there(path):
     """A name that has changed elsewhere has changed here."""
     folders = [str(path.parent), str(ROOT / "tests"), str(ROOT)]
     program = f"import sys; sys.path[:0] = {folders}\n{IMPORTS}"
