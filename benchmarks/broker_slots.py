@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_broker, main, percentiles
-from broker_kit.waiting import wait_until
+from kit.bench import bench_broker, main, percentiles
+from kit.waiting import wait_until
 
 if TYPE_CHECKING:
     import argparse
 
-APPS = {True: "broker_kit.stock", False: "broker_kit.project"}
+APPS = {True: "kit.stock", False: "kit.project"}
 #: Events cost the same with either broker.
 NO_EVENTS = {"worker_send_task_events": False}
 SLOTS = 20

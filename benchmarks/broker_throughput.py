@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_broker, main
-from broker_kit.waiting import wait_until
 from celery import Celery
+from kit.bench import bench_broker, main
+from kit.waiting import wait_until
 
 if TYPE_CHECKING:
     import argparse
 
-    from broker_kit.broker import Broker
+    from kit.broker import Broker
 
-APPS = {"stock": "broker_kit.stock", "lanes": "broker_kit.project"}
+APPS = {"stock": "kit.stock", "lanes": "kit.project"}
 
 #: Events cost the same with either broker, and would hide the difference.
 CONF = {"worker_send_task_events": False, "task_send_sent_event": False}

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import main
-from broker_kit.broker import Broker
-from broker_kit.server import Server
-from broker_kit.waiting import eventually
+from kit.bench import main
+from kit.broker import Broker
+from kit.server import Server
+from kit.waiting import eventually
 from redis import Redis
 from rig import Rig
 
@@ -37,7 +37,7 @@ KNOWN = {"EZAI_RPM": "1000000"}
 ANOTHER = 1.5
 
 #: The deployment is a tenth of a real one: killed after 3 s instead of 30, calls of up to 6 s instead of 60, leases of
-#: 2 s instead of 15 (``broker_kit.hasty``).
+#: 2 s instead of 15 (``kit.hasty``).
 GRACE, SHORT, LONG, LONG_EVERY = 3.0, (0.05, 1.0), 6.0, 20
 FLEET, SLOTS, ROUNDS, AT_ONCE = 4, 10, 3, 80
 
@@ -134,11 +134,11 @@ def _deploy() -> dict[str, Any]:
 
 
 def _roll(broker: Broker) -> dict[str, Any]:
-    fleet = broker.workers(*(f"w0-{n}" for n in range(FLEET)), slots=SLOTS, app="broker_kit.hasty", queues="batch")
+    fleet = broker.workers(*(f"w0-{n}" for n in range(FLEET)), slots=SLOTS, app="kit.hasty", queues="batch")
     load, killed = _Load(broker), 0
     for number in range(1, ROUNDS + 1):
         for n in range(FLEET):
-            successor = broker.starting(f"w{number}-{n}", slots=SLOTS, app="broker_kit.hasty", queues="batch")
+            successor = broker.starting(f"w{number}-{n}", slots=SLOTS, app="kit.hasty", queues="batch")
             eventually(lambda s=successor: load.keep_up() and s._is_ready(), IN_TIME_S, "ready")  # noqa: SLF001
             fleet[n].send(signal.SIGTERM)
             give_up_at = time.monotonic() + GRACE

@@ -19,6 +19,7 @@ from django.conf import settings as django_settings
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.test.utils import override_settings
+from kit.worker import WorkerProcess, worker
 from pydantic import SecretStr
 from redis.exceptions import ConnectionError as NoConnection
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -28,7 +29,6 @@ from celery_app.connection import redis_client
 from celery_app.settings import Settings
 from demo.simulator import RunningServer, running
 from tests.conftest import Valkey, close
-from tests.integration.worker_process import Worker, worker
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "examples" / "recipes"
@@ -57,7 +57,7 @@ class Rig:
 
     app: Celery
     api: RunningServer
-    worker: Worker
+    worker: WorkerProcess
     env: dict[str, str]
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker_kit import kills
-from broker_kit.broker import Broker
-from broker_kit.server import Server
-from broker_kit.waiting import wait_until
+from kit import kills
+from kit.broker import Broker
+from kit.server import Server
+from kit.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
 
@@ -24,7 +24,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BACK_WITHIN = 20.0
 KILLS = kills.Plan(jobs=30_000, kills=60)
 BROKER_KILLS = kills.Plan(jobs=10_000, kills=15, broker_kills=5)
-STOCK_KILLS = kills.Plan(jobs=10_000, kills=25, app="broker_kit.stock", patience=15.0)
+STOCK_KILLS = kills.Plan(jobs=10_000, kills=25, app="kit.stock", patience=15.0)
 
 #: Jobs that return, the range of their due times in s, how late each may be, what a critical job may wait meanwhile.
 RETURNS, DUE, LATE, CRITICAL_WAIT = 200, (0.5, 20.0), 0.3, 0.05

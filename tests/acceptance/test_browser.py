@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
 from example_sites import IN_TIME_S, Site, whole_site
+from kit.waiting import wait_until
 
 from demo.simulator.replies import filler
 

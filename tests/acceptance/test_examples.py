@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
 from example_sites import EXAMPLES, IN_TIME_S, SERVERS, Site, web_process, whole_site
+from kit.waiting import wait_until
 
 #: In every text that these tests send; simulated answers repeat it.
 SECRET = "zebrafish"  # noqa: S105 - the prompt is what has to stay secret

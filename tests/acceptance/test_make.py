@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from broker_kit.waiting import wait_until
-from processes import running
+from kit.processes import running
+from kit.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 #: Seconds until everything runs, and until everything is gone, on a loaded CI machine.

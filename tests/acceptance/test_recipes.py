@@ -27,9 +27,9 @@ from acceptance.recipe_rig import (
     without_worker,
 )
 from asgiref.testing import ApplicationCommunicator
-from broker_kit.waiting import in_time, wait_until
 from celery.exceptions import ChordError
 from django.test import RequestFactory
+from kit.waiting import in_time, wait_until
 
 from celery_app import Batch, cancel, get_queue_stats, submit
 from celery_app.connection import redis_client

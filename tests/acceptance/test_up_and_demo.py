@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from broker_kit.waiting import wait_until
-from processes import running
+from kit.processes import running
+from kit.waiting import wait_until
 
 from demo.simulator import running as simulator
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
-from processes import running
+from kit.processes import running
+from kit.waiting import wait_until
 
 from demo.simulator import running as simulator
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-from client_rig import IN_TIME_S, params, wait_until, web_app
+from kit.client_rig import IN_TIME_S, params, wait_until, web_app
+from kit.worker import WorkerProcess, worker
 from watching import events, flower, log, traces
-from worker_process import Worker, worker
 
 from celery_app.client import Client
 from celery_app.connection import redis_client
@@ -80,7 +80,7 @@ class Seen:
     app: Celery
     client: Client
     api: RunningServer
-    worker: Worker
+    worker: WorkerProcess
     port: int
     folder: Path
     spans: InMemorySpanExporter

@@ -1,8 +1,8 @@
 """What tests run the scheduler's scripts on: the empty broker, and lanes there whose clock stands still."""
 
 import pytest
-from budget_kit.clock import ClockedRedis
-from budget_kit.scheduler import Scheduler
+from kit.clock import ClockedRedis
+from kit.scheduler import Scheduler
 
 
 @pytest.fixture

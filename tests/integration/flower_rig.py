@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from processes import until
+from kit.processes import until
 
 from demo.ports import free_port
 

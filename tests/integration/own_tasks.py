@@ -7,7 +7,7 @@ from typing import Any
 
 from anthropic import Anthropic
 from celery import Celery
-from client_rig import params
+from kit.client_rig import params
 
 from celery_app import install
 from celery_app.connection import redis_client

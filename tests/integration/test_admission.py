@@ -5,10 +5,10 @@ import time
 from typing import Any
 
 import pytest
-from broker_kit.records import queued
-from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, web_app
-from worker_process import worker
+from kit.client_rig import IN_TIME_S, Rig, fresh, params, rig, web_app
+from kit.records import queued
+from kit.waiting import wait_until
+from kit.worker import worker
 
 from celery_app import create_app
 from celery_app.client import Client

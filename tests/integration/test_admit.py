@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, rig, the_dead
+from kit.client_rig import IN_TIME_S, Rig, drop_jobs, fresh, rig, the_dead
+from kit.waiting import wait_until
 
 from celery_app import dead_letters
 from celery_app.broker.packet import cost_header

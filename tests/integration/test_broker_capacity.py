@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker_kit import records
-from broker_kit.broker import Broker
-from broker_kit.waiting import wait_until
 from celery import chain, chord, group
-from client_rig import params
+from kit import records
+from kit.broker import Broker
+from kit.client_rig import params
+from kit.waiting import wait_until
 
 from celery_app.broker.packet import LARGE, MAX_MESSAGE_BYTES
 from celery_app.client import Client
@@ -60,7 +60,7 @@ def publishers(broker: Broker) -> list[subprocess.Popen[str]]:
         "LANES_NORMAL_CAPACITY": str(CAPACITY),
         "LANES_NORMAL_SUBMIT_WAIT": "0.001",
     }
-    command = [sys.executable, "-m", "broker_kit.publisher", "normal", str(JOBS_EACH)]
+    command = [sys.executable, "-m", "kit.publisher", "normal", str(JOBS_EACH)]
     return [
         subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(PUBLISHERS)

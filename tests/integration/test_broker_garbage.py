@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from broker_kit import records
-from broker_kit.broker import Broker
-from broker_kit.waiting import wait_until
+from kit import records
+from kit.broker import Broker
+from kit.waiting import wait_until
 
 IN_TIME_S = 20.0
 TEXT = "the-prompt-that-nobody-may-read"
@@ -26,7 +26,7 @@ def broker(valkey, tmp_path_factory):
 @pytest.fixture(scope="module")
 def worker(broker):
     """One worker that has to survive it all; it refuses what is larger than 10 kB."""
-    return broker.worker(slots=SLOTS, app="broker_kit.small", loglevel="INFO")
+    return broker.worker(slots=SLOTS, app="kit.small", loglevel="INFO")
 
 
 def message(tag: str, **changes: Any) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 from typing import Any
 
 import pytest
-from broker_kit import kills
-from broker_kit.broker import Broker
-from broker_kit.script_client import MAX_DEATHS
-from broker_kit.server import Server
-from broker_kit.waiting import wait_until
+from kit import kills
+from kit.broker import Broker
+from kit.script_client import MAX_DEATHS
+from kit.server import Server
+from kit.waiting import wait_until
 
 #: The long run's numbers are in tests/acceptance/test_broker_proofs.py; here leases last 2 s instead of 15.
-PLAN = kills.Plan(jobs=1_500, kills=3, pause=(0.5, 1.0), slots=10, app="broker_kit.hasty", patience=15.0)
+PLAN = kills.Plan(jobs=1_500, kills=3, pause=(0.5, 1.0), slots=10, app="kit.hasty", patience=15.0)
 
 IN_TIME_S = 60.0
 SLOTS = 8
@@ -98,4 +98,4 @@ def test_killers_alone_are_dead_lettered(broker):
 
 def start(broker: Broker, name: str) -> Any:
     """Start a worker whose leases last 2 s; it may be killed before it says that it is ready."""
-    return broker.starting(name, slots=SLOTS, app="broker_kit.hasty", queues="batch")
+    return broker.starting(name, slots=SLOTS, app="kit.hasty", queues="batch")

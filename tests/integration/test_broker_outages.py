@@ -3,14 +3,13 @@ import threading
 from typing import Any
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.server import Server
-from broker_kit.waiting import wait_until
-from broker_kit.worker import TO_START
-from client_rig import params, web_app
+from kit.broker import Broker
+from kit.client_rig import params, web_app
+from kit.server import Server
+from kit.waiting import wait_until
+from kit.worker import TO_START, worker as worker_process
 from kombu.exceptions import OperationalError
 from redis import RedisError
-from worker_process import worker as worker_process
 
 from celery_app.client import Client
 from celery_app.metrics.stats import get_queue_stats

@@ -4,9 +4,9 @@ import subprocess
 import time
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.waiting import wait_until
-from broker_kit.worker import Worker
+from kit.broker import Broker
+from kit.waiting import wait_until
+from kit.worker import Worker
 
 IN_TIME_S = 30.0
 SLOTS = 3
@@ -98,7 +98,7 @@ def test_a_process_of_the_pool_ends_without_work(broker, worker):
 def test_a_killed_workers_jobs_come_back(tmp_path, valkey, conf):
     """Jobs of a worker killed as a whole are back when its leases expire, ahead of what came later."""
     with Broker(tmp_path, valkey.url(10)) as broker:
-        killed, other = broker.workers("killed", "other", slots=SLOTS, conf=conf, app="broker_kit.hasty")
+        killed, other = broker.workers("killed", "other", slots=SLOTS, conf=conf, app="kit.hasty")
         jobs = [f"flight-{n}" for n in range(2 * SLOTS)]
         for job in jobs:
             broker.send("kit.gated", job, "flight", ignore_result=True)

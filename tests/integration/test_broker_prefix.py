@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.script_client import ScriptClient
-from broker_kit.waiting import wait_until
+from kit.broker import Broker
+from kit.script_client import ScriptClient
+from kit.waiting import wait_until
 
 from celery_app.errors import LaneFull
 
@@ -24,7 +24,7 @@ def broker(valkey, tmp_path_factory):
 @pytest.fixture(scope="module")
 def worker(broker):
     """A worker that uses the prefix, with mingle and gossip, as by default."""
-    return broker.worker(slots=SLOTS, app="broker_kit.hasty", conf={"broker_transport_options": OPTIONS}, options=())
+    return broker.worker(slots=SLOTS, app="kit.hasty", conf={"broker_transport_options": OPTIONS}, options=())
 
 
 def test_jobs_are_done(broker, worker):
@@ -97,7 +97,7 @@ def test_a_killed_workers_job_comes_back(broker, worker):
     broker.send("kit.gated", "orphan", "orphan", ignore_result=True)
     broker.event_log.wait_for("start", ["orphan"], IN_TIME_S)
     worker.kill()
-    broker.worker("heir", slots=SLOTS, app="broker_kit.hasty", conf={"broker_transport_options": OPTIONS})
+    broker.worker("heir", slots=SLOTS, app="kit.hasty", conf={"broker_transport_options": OPTIONS})
     broker.event_log.open_gate("orphan")
     broker.event_log.wait_for("end", ["orphan"], IN_TIME_S)
 

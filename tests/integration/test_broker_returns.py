@@ -1,9 +1,9 @@
 import time
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.waiting import wait_until
 from celery import Celery
+from kit.broker import Broker
+from kit.waiting import wait_until
 from kombu import Exchange, Queue
 
 from celery_app.broker.claiming import MOST_AT_ONCE

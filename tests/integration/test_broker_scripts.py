@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from broker_kit.script_client import MAX_DEATHS, Held, ScriptClient
-from broker_kit.waiting import wait_until
 from hypothesis import HealthCheck, given, settings, strategies as st
+from kit.script_client import MAX_DEATHS, Held, ScriptClient
+from kit.waiting import wait_until
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 

@@ -4,8 +4,8 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.waiting import wait_until
+from kit.broker import Broker
+from kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from broker_forms import (
+from celery import Celery
+from kit.broker_forms import (
     DEADLINE_S,
     MASTER,
     PASSWORD,
@@ -27,13 +28,12 @@ from broker_forms import (
     sentinels,
     tls_front,
 )
-from broker_kit.server import Server
-from broker_kit.waiting import in_time, wait_until
-from celery import Celery
-from client_rig import params, text_of
+from kit.client_rig import params, text_of
+from kit.server import Server
+from kit.waiting import in_time, wait_until
+from kit.worker import WorkerProcess, worker
 from kombu import Connection
 from redis import Redis, exceptions
-from worker_process import Worker, worker
 
 from celery_app import create_app, install
 from celery_app.client import Client
@@ -389,7 +389,7 @@ def purge(app: Any, folder: Path, name: str, **env: str) -> None:
     assert "Purged 2 messages" in said(celery(folder, "purge", "-f", "-Q", "normal,batch", app=name, **env))
 
 
-def no_password_in(started: Worker) -> None:
+def no_password_in(started: WorkerProcess) -> None:
     """A worker's banner and its lines show no password."""
     output = started.output()
     assert "transport:" in output

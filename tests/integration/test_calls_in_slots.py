@@ -5,9 +5,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from broker_kit.script_client import Held
-from budget_kit.clock import START_S, ClockedRedis
-from budget_kit.scheduler import REQUEST, Scheduler
+from kit.clock import START_S, ClockedRedis
+from kit.scheduler import REQUEST, Scheduler
+from kit.script_client import Held
 
 from celery_app.budget import Budget, Reservation
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane

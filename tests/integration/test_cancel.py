@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, Rig, fresh, params, rig
+from kit.client_rig import IN_TIME_S, Rig, fresh, params, rig
+from kit.waiting import wait_until
 
 from celery_app.connection import redis_client
 from celery_app.errors import Cancelled

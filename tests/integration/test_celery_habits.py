@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker_kit import records
-from broker_kit.waiting import in_time, wait_until
 from celery import Celery, chain
 from celery.result import AsyncResult
-from client_rig import IN_TIME_S, params, web_app
+from kit import records
+from kit.client_rig import IN_TIME_S, params, web_app
+from kit.waiting import in_time, wait_until
+from kit.worker import WorkerProcess, worker
 from kombu import Queue
-from worker_process import Worker, worker
 
 from celery_app import create_app
 from celery_app.client import Client
@@ -56,7 +56,7 @@ def app(valkey):
 
 
 @contextmanager
-def workers(app: Celery, tmp_path: Path, *arguments: str, ready: bool = True, **env: str) -> Iterator[Worker]:
+def workers(app: Celery, tmp_path: Path, *arguments: str, ready: bool = True, **env: str) -> Iterator[WorkerProcess]:
     """Run a worker of the project `habits` beside a simulated API."""
     with running(Behaviour(latency=0.0)) as api:
         env = {"CELERY_BROKER_URL": app.conf.broker_write_url, "EZAI_API_KEY": "k", "EZAI_BASE_URL": api.url, **env}

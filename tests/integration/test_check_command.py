@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from broker_kit.server import Server
-from worker_process import worker
+from kit.server import Server
+from kit.worker import worker
 
 from demo.simulator import running
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from anthropic.types import Message
-from broker_kit.waiting import in_time, wait_until
 from celery import Celery
-from client_rig import IN_TIME_S, fresh, params, rig, text_of, web_app
+from kit.client_rig import IN_TIME_S, fresh, params, rig, text_of, web_app
+from kit.waiting import in_time, wait_until
 
 from celery_app import create_app
 from celery_app.client import Client

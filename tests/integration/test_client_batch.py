@@ -11,10 +11,10 @@ import time
 from typing import Any
 
 import pytest
-from broker_kit.records import facts, queued
-from broker_kit.script_client import ScriptClient
-from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, fresh, params, rig, web_app
+from kit.client_rig import IN_TIME_S, fresh, params, rig, web_app
+from kit.records import facts, queued
+from kit.script_client import ScriptClient
+from kit.waiting import wait_until
 
 from celery_app import LANES, create_app
 from celery_app.broker.packet import Packet

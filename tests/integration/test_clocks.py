@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from broker_kit.script_client import ScriptClient
-from client_rig import params
+from kit.client_rig import params
+from kit.script_client import ScriptClient
 
 from celery_app.budget.terms import write_terms
 from celery_app.connection import redis_client

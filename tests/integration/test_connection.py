@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 import pytest
-from broker_forms import PASSWORD
-from broker_kit.server import Server
+from kit.broker_forms import PASSWORD
+from kit.server import Server
 
 from celery_app import create_app
 from celery_app.client import Client

@@ -4,9 +4,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
-from budget_kit.clock import ClockedRedis
-from budget_kit.scheduler import Scheduler
 from hypothesis import example, given, strategies as st
+from kit.client_rig import params
+from kit.clock import ClockedRedis
+from kit.scheduler import Scheduler
 
 from celery_app import controls
 from celery_app.budget import Budget, Cost, budget_for
@@ -19,7 +20,6 @@ from celery_app.metrics.in_force import in_force
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.scheduler.scripts import CONTROL
 from celery_app.settings import Limits, Settings
-from tests.integration.client_rig import params
 
 #: By whom all is done here.
 ANN = "ann@web1"

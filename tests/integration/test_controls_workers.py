@@ -8,11 +8,11 @@ import time
 from typing import Any
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.waiting import wait_until
 from celery import chain
-from client_rig import IN_TIME_S, fresh, params, rig
-from worker_process import worker
+from kit.broker import Broker
+from kit.client_rig import IN_TIME_S, fresh, params, rig
+from kit.waiting import wait_until
+from kit.worker import worker
 
 from celery_app import controls
 from celery_app.metrics.stats import get_queue_stats

@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, Rig, params, the_dead
-from dead_rig import ATTEMPTS, KEY, dead_rig, died, down, up_again
+from kit.client_rig import IN_TIME_S, Rig, params, the_dead
+from kit.dead_rig import ATTEMPTS, KEY, dead_rig, died, down, up_again
+from kit.waiting import wait_until
 
 from celery_app import dead_letters
 from celery_app.cli import output

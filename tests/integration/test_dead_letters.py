@@ -3,9 +3,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from broker_kit.records import facts, ids_in, queued
-from broker_kit.script_client import MAX_DEATHS, ScriptClient
-from broker_kit.waiting import wait_until
+from kit.records import facts, ids_in, queued
+from kit.script_client import MAX_DEATHS, ScriptClient
+from kit.waiting import wait_until
 from redis import Redis
 
 from celery_app import LANES, create_app, dead_letters

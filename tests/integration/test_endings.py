@@ -8,15 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from broker_kit.records import ids_in
-from broker_kit.script_client import ScriptClient
-from broker_kit.server import Server
-from broker_kit.waiting import in_time, wait_until
 from celery import chain, chord, group
 from celery.exceptions import ChordError
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, web_app
 from killers import KILLER
-from worker_process import worker as worker_process
+from kit.client_rig import IN_TIME_S, Rig, fresh, params, rig, web_app
+from kit.records import ids_in
+from kit.script_client import ScriptClient
+from kit.server import Server
+from kit.waiting import in_time, wait_until
+from kit.worker import worker as worker_process
 
 from celery_app import dead_letters
 from celery_app.broker.lease import Leases
@@ -301,7 +301,7 @@ def test_terminate_kills_no_process_of_a_pool(valkey, tmp_path):
                 result.get(timeout=IN_TIME_S)
             api.control(latency=0.0)
             assert client.ask(**params()).type == "message"
-            assert "Worker exited" not in started.output()
+            assert "WorkerProcess exited" not in started.output()
             assert "Terminated" not in started.output()
         close(app)
 

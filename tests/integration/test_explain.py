@@ -1,7 +1,7 @@
 """Why a job waits, and for how long: what is told is what happens."""
 
 import pytest
-from budget_kit.scheduler import Scheduler
+from kit.scheduler import Scheduler
 from redis import Redis
 
 from celery_app.budget import Budget

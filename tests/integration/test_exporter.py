@@ -10,9 +10,9 @@ import urllib.request
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
-from budget_kit.scheduler import Scheduler
-from client_rig import params, rig
+from kit.client_rig import params, rig
+from kit.scheduler import Scheduler
+from kit.waiting import wait_until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr

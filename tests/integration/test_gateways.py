@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from client_rig import IN_TIME_S, web_app
-from worker_process import worker
+from kit.client_rig import IN_TIME_S, web_app
+from kit.worker import worker
 
 from celery_app.client import Client
 from celery_app.connection import redis_client

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
-from processes import running
+from kit.processes import running
+from kit.waiting import wait_until
 
 from demo.errors import ChildEnded
 from demo.processes import SIGNALS, ProcessGroup, interruptible, stop

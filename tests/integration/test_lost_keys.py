@@ -1,8 +1,8 @@
 """One key that is gone, evicted or deleted by hand, loses no job and is made up for."""
 
 import pytest
-from broker_kit.script_client import LANES as NAMES, ScriptClient
-from budget_kit.scheduler import REQUEST, Scheduler
+from kit.scheduler import REQUEST, Scheduler
+from kit.script_client import LANES as NAMES, ScriptClient
 
 from celery_app.broker.lane_stats import lane_stats
 from celery_app.budget import Budget

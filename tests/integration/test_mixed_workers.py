@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from worker_process import START_DEADLINE, worker
+from kit.worker import TO_START, worker
 
 from tests.conftest import Valkey, close
 
@@ -95,7 +95,7 @@ def test_what_a_worker_in_python_is_told_holds(tmp_path, env):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=START_DEADLINE,
+        timeout=TO_START,
     )
     assert done.stdout.split() == ["celery.concurrency.solo", "3"], done.stderr
 
@@ -105,6 +105,6 @@ def test_a_worker_of_two_brokers_is_refused(tmp_path, env):
     conf = '{"broker_read_url": "redis://127.0.0.1:1/0"}'
     arguments = ("-Q", "critical,own", "-c", "2")
     with worker(tmp_path, *arguments, app="mixed", ready=False, **env, MIXED_CONF=conf) as refusing:
-        assert refusing.process.wait(START_DEADLINE) == 1
+        assert refusing.process.wait(TO_START) == 1
         assert "broker_read_url leads elsewhere" in refusing.output()
         assert "give own a worker of their own" in refusing.output()

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from worker_process import worker
+from kit.worker import worker
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")

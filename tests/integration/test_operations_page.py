@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.server import Server
-from broker_kit.waiting import eventually
-from client_rig import IN_TIME_S, Rig, params, the_dead, web_app
+from kit.client_rig import IN_TIME_S, Rig, params, the_dead, web_app
+from kit.server import Server
+from kit.waiting import eventually
+from kit.worker import worker
 from redis import Redis
-from worker_process import worker
 
 from celery_app.client import Client
 from celery_app.errors import ApiError

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.backlog import fill
-from broker_kit.broker import Broker
-from client_rig import params
+from kit.backlog import fill
+from kit.broker import Broker
+from kit.client_rig import params
 
 from celery_app import controls
 from celery_app.budget import budget_for

@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
-from client_rig import params
+from kit.client_rig import params
+from kit.waiting import wait_until
+from kit.worker import worker
 from pydantic import SecretStr
-from worker_process import worker
 
 from celery_app import LANES, create_app
 from celery_app.client import Client

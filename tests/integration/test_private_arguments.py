@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
 from celery import Celery, _state, chain, chord, group
-from client_rig import IN_TIME_S
+from kit.client_rig import IN_TIME_S
+from kit.waiting import wait_until
+from kit.worker import WorkerProcess, worker
 from kombu.exceptions import OperationalError
-from worker_process import Worker, worker
 
 from tests.conftest import close
 
@@ -64,7 +64,9 @@ class Listener:
 class Place:
     """A project's web process, its worker at DEBUG, and who listens."""
 
-    def __init__(self, app: Celery, started: Worker, listener: Listener, env: dict[str, str], broker: str) -> None:
+    def __init__(
+        self, app: Celery, started: WorkerProcess, listener: Listener, env: dict[str, str], broker: str
+    ) -> None:
         self.app, self.worker, self.listener, self.env, self.broker = app, started, listener, env, broker
 
 

@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from broker_kit import records
-from broker_kit.server import Server
-from broker_kit.waiting import in_time, wait_until
 from celery import chord, group
-from client_rig import params
+from kit import records
+from kit.client_rig import params
+from kit.server import Server
+from kit.waiting import in_time, wait_until
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 from redis import Redis

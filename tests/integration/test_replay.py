@@ -4,11 +4,11 @@ import time
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
 from celery import chain, chord
 from celery.exceptions import ChordError
-from client_rig import IN_TIME_S, Rig, params, text_of, the_dead, web_app
-from dead_rig import ATTEMPTS, dead_rig, died, down, up_again
+from kit.client_rig import IN_TIME_S, Rig, params, text_of, the_dead, web_app
+from kit.dead_rig import ATTEMPTS, dead_rig, died, down, up_again
+from kit.waiting import wait_until
 
 from celery_app import dead_letters
 from celery_app.connection import redis_client

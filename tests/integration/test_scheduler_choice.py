@@ -6,9 +6,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from broker_kit.script_client import ScriptClient
-from budget_kit.clock import START_S
-from budget_kit.scheduler import Scheduler
+from kit.clock import START_S
+from kit.scheduler import Scheduler
+from kit.script_client import ScriptClient
 
 from celery_app.broker.packet import cost_header
 from celery_app.budget import Budget, Cost

@@ -7,9 +7,9 @@ from itertools import product
 from typing import Any
 
 import pytest
-from broker_kit.script_client import ScriptClient
-from budget_kit.clock import ClockedRedis
-from budget_kit.scheduler import REQUEST, Scheduler
+from kit.clock import ClockedRedis
+from kit.scheduler import REQUEST, Scheduler
+from kit.script_client import ScriptClient
 from redis import Redis
 
 from celery_app.budget import Budget

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from budget_kit.clock import ClockedRedis
-from budget_kit.scheduler import REQUEST, Scheduler
+from kit.clock import ClockedRedis
+from kit.scheduler import REQUEST, Scheduler
 
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import uvicorn
-from broker_kit.waiting import in_time, wait_until
 from celery.states import REVOKED
-from client_rig import IN_TIME_S, fresh, params, rig, text_of
+from kit.client_rig import IN_TIME_S, fresh, params, rig, text_of
+from kit.waiting import in_time, wait_until
 from waitress.server import create_server
 
 from celery_app.client.event_stream import EventStream
@@ -227,7 +227,7 @@ def test_an_error_is_the_last_event(up):
 
 def test_a_reader_hears_nothing_of_where_the_broker_is(dead_port):
     """Nobody listens there; the error says to try again."""
-    from client_rig import web_app
+    from kit.client_rig import web_app
 
     app = web_app(f"redis://127.0.0.1:{dead_port}/0")
     for texts in (EventStream(app, "some-id", cancel_on_close=True).sse(),):

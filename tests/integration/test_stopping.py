@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.script_client import MAX_DEATHS
-from broker_kit.waiting import eventually
-from client_rig import params, rig, wait_until
+from kit.broker import Broker
+from kit.client_rig import params, rig, wait_until
+from kit.script_client import MAX_DEATHS
+from kit.waiting import eventually
 
 from celery_app.connection import redis_client
 from celery_app.keys import LEAVING
@@ -151,13 +151,13 @@ def test_a_deployment_that_kills_buries_nobody(broker: Broker, pool: str) -> Non
     """Workers that are told to stop and killed half a second later, again and again: their job is done in the end."""
     broker.send("kit.gated", "long", "never", task_id="long", ignore_result=True)
     for n in range(MAX_DEATHS + 3):
-        worker = broker.worker(f"w{n}", slots=1, conf=conf_of(pool), app="broker_kit.hasty")
+        worker = broker.worker(f"w{n}", slots=1, conf=conf_of(pool), app="kit.hasty")
         eventually(lambda n=n: len(broker.event_log.jobs("start")) > n, IN_TIME_S, "the job runs")
         worker.send(signal.SIGTERM)
         eventually(lambda n=n: len(broker.client.keys("lanes:leaving:*")) > n, IN_TIME_S, "it says that it stops")
         worker.kill()
     broker.event_log.open_gate("never")
-    broker.worker("last", slots=1, conf=conf_of(pool), app="broker_kit.hasty")
+    broker.worker("last", slots=1, conf=conf_of(pool), app="kit.hasty")
     broker.event_log.wait_for("end", ["long"], IN_TIME_S)
     assert broker.scripts().dead() == []
 

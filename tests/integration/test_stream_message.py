@@ -10,9 +10,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, fresh, params, rig, text_of, web_app
-from worker_process import worker
+from kit.client_rig import IN_TIME_S, fresh, params, rig, text_of, web_app
+from kit.waiting import wait_until
+from kit.worker import worker
 
 from celery_app.client import Client
 from celery_app.connection import redis_client

@@ -3,8 +3,8 @@
 import time
 
 import pytest
-from broker_kit.script_client import ScriptClient
-from client_rig import IN_TIME_S, params, web_app
+from kit.client_rig import IN_TIME_S, params, web_app
+from kit.script_client import ScriptClient
 
 from celery_app import create_app
 from celery_app.budget.terms import write_terms, write_weights

@@ -12,8 +12,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from broker_kit.waiting import eventually
-from client_rig import IN_TIME_S, drop_jobs, fresh, params, rig
+from kit.client_rig import IN_TIME_S, drop_jobs, fresh, params, rig
+from kit.waiting import eventually
 from screen import DOWN, UP, OnScreen
 
 from celery_app import controls
@@ -23,7 +23,7 @@ from celery_app.metrics.stats import get_queue_stats
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from client_rig import Rig
+    from kit.client_rig import Rig
 
     from tests.conftest import Valkey
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import chord
-from client_rig import IN_TIME_S, params, wait_until, web_app
+from kit.client_rig import IN_TIME_S, params, wait_until, web_app
+from kit.worker import worker
 from opentelemetry import trace
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from worker_process import worker
 
 from celery_app import controls
 from celery_app.client import Client

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from broker_kit.waiting import in_time
-from client_rig import params, web_app
+from kit.client_rig import params, web_app
+from kit.waiting import in_time
 
 from celery_app import create_app, stream_from
 from celery_app.client import Client, doubt

@@ -6,8 +6,8 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
-from broker_kit.waiting import wait_until
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, the_dead
+from kit.client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, the_dead
+from kit.waiting import wait_until
 
 from celery_app import dead_letters
 from celery_app.connection import redis_client

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import pytest
-from client_rig import Rig, drop_jobs, fresh, params, rig, wait_until
+from kit.client_rig import Rig, drop_jobs, fresh, params, rig, wait_until
 
 from celery_app import controls
 from celery_app.cli.why import _job, _lanes

@@ -6,11 +6,11 @@ import time
 from typing import Any
 
 import pytest
-from broker_kit.records import ids_in
-from broker_kit.script_client import Held, ScriptClient
-from broker_kit.waiting import wait_until
-from client_rig import Rig, fresh, params, rig
-from worker_process import worker
+from kit.client_rig import Rig, fresh, params, rig
+from kit.records import ids_in
+from kit.script_client import Held, ScriptClient
+from kit.waiting import wait_until
+from kit.worker import worker
 
 from celery_app.bounded_log import BoundedLog
 from celery_app.budget.terms import write_terms

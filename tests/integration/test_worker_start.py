@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from kit.worker import worker
 from pydantic import SecretStr
-from worker_process import worker
 
 from celery_app import LANES, create_app
 from celery_app.settings import Settings

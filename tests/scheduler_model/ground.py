@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker_kit.script_client import Held, ScriptClient
-from budget_kit.clock import START_S, ClockedRedis
+from kit.clock import START_S, ClockedRedis
+from kit.script_client import Held, ScriptClient
 from redis import Redis
 
 from celery_app.budget import Budget, budget_for

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from broker_kit.script_client import LANES as NAMES
+from kit.script_client import LANES as NAMES
 from redis import Redis
 
 from celery_app.broker.packet import Packet, cost_header

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from broker_kit.script_client import Held, ScriptClient
+from kit.script_client import Held, ScriptClient
 
 from celery_app.budget import CallOutcome
 from celery_app.budget.call_end import CallEnd

@@ -1,6 +1,6 @@
 """The scheduler's world: each move does one thing, and checks what it may have changed and what must always hold."""
 
-from broker_kit.script_client import ScriptClient
+from kit.script_client import ScriptClient
 
 from celery_app.scheduler.scripts import CANCEL, DROP_DEAD, REPLAY, REQUEUE
 from scheduler_model.ground import Worker, task_id_of

@@ -1,4 +1,4 @@
-"""One of several publishers that race for the places in a lane: ``python -m broker_kit.publisher LANE JOBS``."""
+"""One of several publishers that race for the places in a lane: ``python -m kit.publisher LANE JOBS``."""
 
 import json
 import sys

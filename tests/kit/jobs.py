@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery, signals
 from celery.exceptions import Reject
 
-from broker_kit.event_log import EventLog
+from kit.event_log import EventLog
 
 #: Seconds that a job waits at a gate at most.
 AT_GATE = 60.0

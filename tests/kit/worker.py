@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from broker_kit.event_log import EventLog
-from broker_kit.waiting import wait_until
+from kit.event_log import EventLog
+from kit.waiting import wait_until
 
 TESTS = Path(__file__).parents[1]
 
@@ -88,7 +88,7 @@ def worker(
 
 
 class Worker(WorkerProcess):
-    """One of the project `broker_kit.project`, which tells in the event log that it is ready."""
+    """One of the project `kit.project`, which tells in the event log that it is ready."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Worker(WorkerProcess):
         *,
         broker_url: str,
         event_log_url: str,
-        app: str = "broker_kit.project",
+        app: str = "kit.project",
         queues: str | None = "critical,normal,batch",
         slots: int = 4,
         conf: Mapping[str, Any] | None = None,

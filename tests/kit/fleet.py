@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
-from broker_kit.script_client import Held
-
-from budget_kit.clock import ClockedRedis
-from budget_kit.scheduler import Scheduler
 from celery_app.budget import Budget, Cost, Usage
 from celery_app.lanes import LANES, Lane
 from demo.simulator.limits import Account, ApiLimits, ratelimit_headers
+from kit.clock import ClockedRedis
+from kit.scheduler import Scheduler
+from kit.script_client import Held
 
 # Seconds: on the way to the API; and until a refusal, which costs it nothing, is back.
 TRIP_S = 0.005

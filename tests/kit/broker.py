@@ -8,11 +8,11 @@ from typing import Any, Self
 from pydantic import SecretStr
 from redis import Redis
 
-from broker_kit.event_log import EventLog
-from broker_kit.script_client import ScriptClient
-from broker_kit.worker import Worker
 from celery_app import LANES, create_app
 from celery_app.settings import Settings
+from kit.event_log import EventLog
+from kit.script_client import ScriptClient
+from kit.worker import Worker
 from tests.conftest import close_backend, close_pool
 
 

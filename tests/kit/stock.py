@@ -6,7 +6,7 @@ import os
 from celery import Celery
 from kombu import Exchange, Queue
 
-from broker_kit.jobs import put_jobs_on
+from kit.jobs import put_jobs_on
 
 app = Celery("kit", broker=os.environ.get("CELERY_BROKER_URL"), set_as_current=False)
 app.conf.update(

@@ -1,4 +1,4 @@
-"""A project with lanes on its own Celery application; ``celery -A broker_kit.project`` runs its workers."""
+"""A project with lanes on its own Celery application; ``celery -A kit.project`` runs its workers."""
 
 import json
 import os
@@ -6,8 +6,8 @@ import os
 from celery import Celery
 from kombu import Queue
 
-from broker_kit.jobs import put_jobs_on
 from celery_app import install
+from kit.jobs import put_jobs_on
 from tasks import LaneTask
 
 app = Celery("kit", set_as_current=False)

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker_kit.waiting import wait_until
 from celery import Celery
 from pydantic import SecretStr
-from worker_process import Worker, worker
 
 from celery_app import LANES, create_app, dead_letters
 from celery_app.client import Client
@@ -17,6 +15,8 @@ from celery_app.connection import redis_client
 from celery_app.dead_letters import DeadLetter
 from celery_app.settings import Settings
 from demo.simulator import Behaviour, RunningServer, running
+from kit.waiting import wait_until
+from kit.worker import WorkerProcess, worker
 from tests.conftest import Valkey, close
 
 #: Seconds that any wait here may take; the slowest wait for two backoffs.
@@ -38,7 +38,7 @@ class Rig:
     app: Celery
     client: Client
     api: RunningServer
-    worker: Worker
+    worker: WorkerProcess
     env: dict[str, str]
 
 

@@ -13,7 +13,7 @@ from celery_app.scheduler.scripts import PUBLISH_MANY
 from celery_app.settings import Limits
 
 if TYPE_CHECKING:
-    from broker_kit.broker import Broker
+    from kit.broker import Broker
 
 CHUNK = 1_000
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from broker_kit.waiting import wait_until
+from kit.waiting import wait_until
 
 LOG_KEY = "event_log"
 

@@ -5,14 +5,13 @@ import json
 import time
 from typing import Any
 
-from broker_kit.script_client import LANES as NAMES, Held, ScriptClient
-
-from budget_kit.clock import ClockedRedis
 from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget import Budget, CallEnd, CallOutcome, Cost, Usage
 from celery_app.lanes import LANES, Lane
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
 from celery_app.scheduler.scripts import PUBLISH
+from kit.clock import ClockedRedis
+from kit.script_client import LANES as NAMES, Held, ScriptClient
 
 #: Lua has no infinity for a number of milliseconds.
 _LONGEST_MS = 3_600_000

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from broker_kit.server import Server
-
 from demo.ports import LOCALHOST
+from kit.server import Server
 
 # Servers on this machine answer well within this.
 DEADLINE_S = 20.0

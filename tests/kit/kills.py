@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from broker_kit.broker import Broker
-from broker_kit.waiting import wait_until
-from broker_kit.worker import Worker
+from kit.broker import Broker
+from kit.waiting import wait_until
+from kit.worker import Worker
 
 #: Jobs queued while the killing goes on: no worker may ever be idle.
 BACKLOG = 2_000
@@ -37,7 +37,7 @@ class Plan:
     fleet: int = 3
     slots: int = 20
     seconds: tuple[float, float] = (0.005, 0.05)
-    app: str = "broker_kit.project"
+    app: str = "kit.project"
     patience: float = 25.0
     broker_kills: int = 0
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from celery.result import AsyncResult
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, the_dead
 
 from celery_app.connection import redis_client
 from celery_app.dead_letters import DeadLetter
 from celery_app.errors import ApiError
+from kit.client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, the_dead
 from tests.conftest import Valkey
 
 #: Attempts of a job: one repetition shows that there is one, and costs half a second at most.

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from broker_kit.broker import Broker
-from broker_kit.server import Server
+from kit.broker import Broker
+from kit.server import Server
 
 
 @contextmanager
