@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from kit.broker import Broker
-from kit.waiting import eventually
+from kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,4 +136,4 @@ def test_each_takes_over_from_a_dead_one_of_the_other(broker: Broker, before: Pa
         heir: Any = started(broker, f"heir-of-{name}", other).wait_until_ready()
         assert done_by(broker, [held]) == {heir.name}
         heir.stop()
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "nothing is held")
+    wait_until(lambda: broker.in_flight() == 0, "nothing is held", IN_TIME_S)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-from kit.client_rig import IN_TIME_S, params, wait_until, web_app
+from kit.client_rig import IN_TIME_S, params, web_app
+from kit.waiting import wait_until
 from kit.worker import WorkerProcess, worker
 from watching import events, flower, log, traces
 

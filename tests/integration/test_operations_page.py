@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kit.client_rig import IN_TIME_S, Rig, params, the_dead, web_app
 from kit.server import Server
-from kit.waiting import eventually
+from kit.waiting import wait_until
 from kit.worker import worker
 from redis import Redis
 
@@ -128,7 +128,7 @@ def run_until_it_works(line: list[str], says: str, env: dict[str, str], log: Pat
     with log.open("wb") as output:
         process = subprocess.Popen(line, env=env, stdout=output, stderr=output, cwd=ROOT)
     try:
-        eventually(lambda: says in log.read_text() or process.poll() is not None, DEADLINE_S, f"{line} says {says}")
+        wait_until(lambda: says in log.read_text() or process.poll() is not None, f"{line} says {says}", DEADLINE_S)
         assert process.poll() is None, f"{line}: {log.read_text()}"
         process.send_signal(signal.SIGTERM)
         process.wait(DEADLINE_S)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import chord
-from kit.client_rig import IN_TIME_S, params, wait_until, web_app
+from kit.client_rig import IN_TIME_S, params, web_app
+from kit.waiting import wait_until
 from kit.worker import worker
 from opentelemetry import trace
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
