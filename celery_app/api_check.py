@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from anthropic import Anthropic, APIConnectionError, APIStatusError
 
-from celery_app.broker_urls import shown
 from celery_app.checks import Finding
+from celery_app.connections.urls import shown
 from celery_app.settings import settings_of
 from tasks.clients import unlogged
 

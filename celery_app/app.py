@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery, _state, signals
 
 from celery_app.composition import compose_tasks
+from celery_app.configuration.showing import show_urls
 from celery_app.lanes import NORMAL
 from celery_app.messaging import LaneAMQP, beside_lanes
-from celery_app.results import BACKENDS, LANE_BACKENDS, LaneResults
-from celery_app.showing import show_urls
-from celery_app.worker import look_after_workers
+from celery_app.results.backend import BACKENDS, LANE_BACKENDS, LaneResults
+from celery_app.worker.start import look_after_workers
 
 if TYPE_CHECKING:
     from celery_app.settings import Settings

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from packaging.requirements import Requirement
 from redis.exceptions import RedisError
 
-from celery_app.broker_urls import shown
-from celery_app.connection import broker_errors, heartbeat_client, shown_url
+from celery_app.connections.redis_client import broker_errors, heartbeat_client, shown_url
+from celery_app.connections.urls import shown
 from celery_app.errors import InvalidSettings, LanesError
 from celery_app.metrics.look import look
 from celery_app.metrics.reasons import lane_reasons

@@ -18,8 +18,8 @@ from celery.exceptions import Retry, TaskPredicate
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from celery_app.away import say_away
 from celery_app.errors import Cancelled
+from celery_app.process.away import say_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping

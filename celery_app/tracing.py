@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from celery_app.away import say_away
+from celery_app.process.away import say_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping

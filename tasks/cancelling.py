@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from celery_app.away import say_away
-from celery_app.connection import heartbeat_client, key_prefix, redis_client
-from celery_app.forks import begin_in_each_process
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.connections.redis_client import heartbeat_client, key_prefix, redis_client
 from celery_app.keys import CANCEL
+from celery_app.process.away import say_away
+from celery_app.process.forks import begin_in_each_process
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 from celery_app.stand_in import stand_in
 from celery_app.stopping.told import gives_back, when_giving_back
 

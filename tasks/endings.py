@@ -16,7 +16,7 @@ from celery_app.broker.claims import claim_of
 from celery_app.broker.returns import dead_letter, requeue
 from celery_app.errors import Buried, Cancelled, LanesError
 from celery_app.metrics.events import JobEvent, Kind, emit
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 from celery_app.stand_in import stand_in
 from tasks.cancelling import is_marked
 from tasks.log_lines import say_cancelled, say_failed

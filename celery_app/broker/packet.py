@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kombu.utils.json import dumps
 
 from celery_app.errors import JobTooLarge
-from celery_app.identity import LONGEST_KEPT
-from celery_app.job_headers import BATCH_HEADER, PUBLISH_HEADER
+from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
+from celery_app.jobs.identity import LONGEST_KEPT
 from celery_app.keys import PUBLISHED_KEPT, STREAM_KEPT_QUEUED
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
 

@@ -12,9 +12,9 @@ from kombu.transport.redis import PublishBatch
 
 from celery_app.broker.packet import NO_CAPACITY, Packet, packet_of
 from celery_app.errors import LaneDraining, LaneFull
+from celery_app.jobs.publishing import Publishing, publishing_now
+from celery_app.jobs.room import WaitForRoom
 from celery_app.keys import STREAM, STREAM_TASK, UPLOAD, UPLOAD_KEPT
-from celery_app.publishing import Publishing, publishing_now
-from celery_app.room import WaitForRoom
 from celery_app.scheduler.scripts import PUBLISH
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 from celery.worker.request import Request
 
 from celery_app.broker.claims import CANCELLED, queue_of
-from celery_app.descriptions import HIDDEN, described
+from celery_app.jobs.descriptions import HIDDEN, described
 
 #: Names of the tasks whose arguments this process must not show.
 _hiding: set[str] = set()

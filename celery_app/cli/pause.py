@@ -11,7 +11,7 @@ import click
 from celery_app import controls
 from celery_app.cli.durations import seconds
 from celery_app.cli.output import app_of
-from celery_app.control import duration
+from celery_app.controls.control import duration
 
 
 @click.command()

@@ -7,11 +7,11 @@ from typing import Any
 
 from flower.app import Flower
 
-from celery_app.broker_urls import MASTER
+from celery_app.configuration.overriding import override
+from celery_app.connections.urls import MASTER
 from celery_app.flower.lane_column import recognise, show_lanes
 from celery_app.flower.pages import add_pages
 from celery_app.flower.protection import protect
-from celery_app.overriding import override
 
 
 class _NoArguments(logging.Filter):

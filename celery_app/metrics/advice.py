@@ -9,7 +9,7 @@ from celery_app.metrics.histogram import quantile
 from celery_app.metrics.reasons import Reason, lane_reasons
 from celery_app.metrics.shortage import DIMENSIONS
 from celery_app.metrics.slots import TARGETS
-from celery_app.worker import DEFAULT_CONCURRENCY
+from celery_app.worker.start import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
     from celery_app.budget.levels import Budgets, BudgetState, Level

@@ -25,7 +25,7 @@ from redis.exceptions import ConnectionError as NoConnection
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from celery_app import LANES, create_app
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.settings import Settings
 from demo.simulator import RunningServer, running
 from tests.conftest import Valkey, close

@@ -32,7 +32,7 @@ from django.test import RequestFactory
 from kit.waiting import in_time, wait_until
 
 from celery_app import Batch, cancel, get_queue_stats, submit
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import InvalidItem, UnknownBatch
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
@@ -456,7 +456,7 @@ def test_traces(up):
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from celery_app import app, cancel
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from tasks import create_message
 from traces import trace_to
 params = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}

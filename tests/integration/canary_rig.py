@@ -21,7 +21,7 @@ from kit.worker import WorkerProcess, worker
 from watching import events, flower, log, traces
 
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import LanesError
 from demo.ports import free_port
 from demo.simulator import RunningServer, running

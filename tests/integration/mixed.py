@@ -14,7 +14,7 @@ from celery.exceptions import Reject
 from kombu import Exchange, Queue
 
 from celery_app import install
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from tasks import LaneTask
 
 app = Celery("mixed", set_as_current=False)

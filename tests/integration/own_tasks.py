@@ -10,7 +10,7 @@ from celery import Celery
 from kit.client_rig import params
 
 from celery_app import install
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from tasks import LaneTask
 
 app = Celery("own_tasks", set_as_current=False)

@@ -8,7 +8,7 @@ from celery import Celery
 from celery.exceptions import Reject
 
 from celery_app import install
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from tasks import LaneTask
 
 app = Celery("private_tasks", set_as_current=False, broker=os.environ.get("CELERY_BROKER_URL"))

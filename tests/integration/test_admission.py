@@ -12,7 +12,7 @@ from kit.worker import worker
 
 from celery_app import create_app
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import ApiError, Cancelled, DeadlineExceeded
 from celery_app.lanes import CRITICAL
 from demo.simulator import ApiLimits, running

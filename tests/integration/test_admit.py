@@ -10,7 +10,7 @@ from kit.waiting import wait_until
 from celery_app import dead_letters
 from celery_app.broker.packet import cost_header
 from celery_app.budget import Cost
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, Cancelled, NotAMessage
 from celery_app.routing import COST, MODEL
 from celery_app.scheduler.scripts import EXTEND

@@ -13,7 +13,7 @@ from redis import RedisError
 
 from celery_app.client import Client
 from celery_app.metrics.stats import get_queue_stats
-from celery_app.result_retry import LAST_TRIES
+from celery_app.results.retry import LAST_TRIES
 from demo.simulator import Behaviour, running
 from tests.conftest import close
 

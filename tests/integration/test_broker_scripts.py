@@ -31,7 +31,7 @@ from celery_app.broker.lane_queue import LaneQueue
 from celery_app.broker.lease import Leases
 from celery_app.broker.returns import requeue
 from celery_app.client.cancelling import mark
-from celery_app.job_headers import BATCH_HEADER
+from celery_app.jobs.headers import BATCH_HEADER
 from celery_app.keys import PUBLISHED_KEPT
 from celery_app.routing import MODEL, SUBMITTED_AT
 from celery_app.scheduler.scripts import TAKE_ENDED

@@ -38,9 +38,9 @@ from redis import Redis, exceptions
 from celery_app import create_app, install
 from celery_app.client import Client
 from celery_app.client.async_connection import connected
-from celery_app.connection import broker_errors, redis_client
+from celery_app.connections.redis_client import broker_errors, redis_client
 from celery_app.errors import BrokerUnreachable, InvalidSettings
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 from demo.ports import LOCALHOST, free_port
 from demo.simulator import Behaviour, running
 from tests.conftest import close

@@ -7,7 +7,7 @@ import pytest
 from kit.client_rig import IN_TIME_S, Rig, fresh, params, rig
 from kit.waiting import wait_until
 
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import Cancelled
 
 #: Seconds within which the API is let go, with a quarter for a machine that is busy with other tests.

@@ -25,7 +25,7 @@ from kombu import Queue
 
 from celery_app import create_app
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import LaneFull, WouldBlock
 from celery_app.lanes import LANES
 from celery_app.settings import Settings

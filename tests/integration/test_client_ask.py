@@ -19,7 +19,7 @@ from kit.waiting import in_time, wait_until
 
 from celery_app import create_app
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import ApiError, BrokerUnreachable, Cancelled, DeadlineExceeded, InvalidRequest, UnknownLane
 from celery_app.keys import DONE_KEPT
 from celery_app.lanes import LANES

@@ -20,7 +20,7 @@ from celery_app import LANES, create_app
 from celery_app.broker.packet import Packet
 from celery_app.budget.terms import write_terms
 from celery_app.client import Batch, Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import ApiError, Cancelled, InvalidItem, LaneFull, UnknownBatch
 from celery_app.scheduler.scripts import PUBLISH_MANY
 from celery_app.settings import Settings, settings_of

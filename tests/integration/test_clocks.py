@@ -9,7 +9,7 @@ from kit.client_rig import params
 from kit.script_client import ScriptClient
 
 from celery_app.budget.terms import write_terms
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.settings import settings_of
 from tasks import create_message
 

@@ -11,9 +11,9 @@ from kit.server import Server
 
 from celery_app import create_app
 from celery_app.client import Client
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.errors import BrokerRefused, BrokerUnreachable
-from celery_app.publishing import REPLY_TIMEOUT
+from celery_app.jobs.publishing import REPLY_TIMEOUT
 from celery_app.settings import Settings
 
 # Servers on this machine answer well within this.
@@ -58,7 +58,7 @@ def test_a_fork_does_not_share_its_parents_connection(valkey):
     program = f"""
 import os
 from celery_app import create_app
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.settings import Settings
 
 client = redis_client(create_app(Settings(broker_url={valkey.url(3)!r}, result_backend={valkey.url(3)!r})))

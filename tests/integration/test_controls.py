@@ -13,7 +13,7 @@ from celery_app import controls
 from celery_app.budget import Budget, Cost, budget_for
 from celery_app.budget.variant import split_model
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import InvalidControl, LaneDraining, LaneFull
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
 from celery_app.metrics.in_force import in_force

@@ -21,9 +21,9 @@ from kit.worker import worker as worker_process
 from celery_app import dead_letters
 from celery_app.broker.lease import Leases
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import Cancelled, DeadlineExceeded, KilledItsWorker
-from celery_app.job_headers import BATCH_HEADER
+from celery_app.jobs.headers import BATCH_HEADER
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.scheduler.scripts import DONE_ENDED, TAKE_ENDED
 from demo.simulator import Behaviour, running

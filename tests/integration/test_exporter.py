@@ -20,7 +20,7 @@ from redis.connection import Connection
 
 from celery_app import create_app
 from celery_app.budget import Budget, CallEnd
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import LanesError
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
 from celery_app.metrics.events import JobEvent
@@ -354,7 +354,7 @@ def test_a_port_that_is_taken_is_one_line(broker_url, dead_port):
 def test_nothing_else_imports_prometheus():
     """A web process, a worker and the other commands do without."""
     code = (
-        "import sys, json, celery_app, tasks, celery_app.worker, celery_app.cli.status, celery_app.metrics.look;"
+        "import sys, json, celery_app, tasks, celery_app.worker.start, celery_app.cli.status, celery_app.metrics.look;"
         "print(json.dumps([name for name in sys.modules if name.startswith('prometheus_client')]))"
     )
     result = subprocess.run(

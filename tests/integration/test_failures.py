@@ -12,7 +12,7 @@ from kit.client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, text_o
 from kit.waiting import in_time, wait_until
 
 from celery_app import dead_letters
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, LanesError, NotAMessage
 from celery_app.routing import DEADLINE_AT
 from tasks import create_message, stream_message

@@ -16,7 +16,7 @@ from kit.client_rig import IN_TIME_S, web_app
 from kit.worker import worker
 
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import ApiError, ApiUnreachable, LanesError, NotAMessage
 from tasks import create_message
 from tasks.loop import close_loop

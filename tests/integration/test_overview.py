@@ -14,7 +14,7 @@ from kit.client_rig import params
 from celery_app import controls
 from celery_app.budget import budget_for
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.metrics.events import JobEvent
 from celery_app.metrics.overview import CALLS_FLOOR, Overview
 from celery_app.metrics.recorder import Recorder

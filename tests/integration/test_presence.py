@@ -13,11 +13,11 @@ from pydantic import SecretStr
 
 from celery_app import LANES, create_app
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import DeadlineExceeded
 from celery_app.metrics.stats import get_queue_stats
-from celery_app.presence import why_silent
 from celery_app.settings import Settings
+from celery_app.worker.presence import why_silent
 from tests.conftest import close
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.

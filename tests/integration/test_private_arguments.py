@@ -205,7 +205,7 @@ def test_a_stored_result_has_the_description(place, jobs):
 
 def test_inspect_shows_the_description(place):
     """``celery inspect active``, ``reserved`` and ``query_task`` tell of a running job, and ``scheduled`` of none."""
-    from celery_app.connection import redis_client
+    from celery_app.connections.redis_client import redis_client
 
     redis_client(place.app).delete("let go")
     job = place.app.tasks["private.hold"].apply_async((TEXT,), queue="critical")

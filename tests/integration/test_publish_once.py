@@ -25,9 +25,9 @@ from celery_app import LANES, create_app
 from celery_app.broker.packet import packet_of
 from celery_app.client import Client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LaneFull, MaybeQueued
-from celery_app.job_headers import PUBLISH_HEADER
-from celery_app.publishing import SUBMIT_WITHIN
-from celery_app.results import backend_of
+from celery_app.jobs.headers import PUBLISH_HEADER
+from celery_app.jobs.publishing import SUBMIT_WITHIN
+from celery_app.results.backend import backend_of
 from celery_app.scheduler.scripts import PUBLISH
 from celery_app.settings import Settings
 from tasks import create_message

@@ -11,7 +11,7 @@ from kit.script_client import ScriptClient
 from redis.connection import Connection
 
 from celery_app.broker.lane_stats import lane_stats
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
 from celery_app.metrics.events import JobEvent
 from celery_app.metrics.histogram import RESOLUTION

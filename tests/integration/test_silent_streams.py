@@ -17,7 +17,7 @@ from kit.waiting import in_time, wait_until
 from waitress.server import create_server
 
 from celery_app.client.event_stream import EventStream
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from demo.ports import free_port
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from celery_app.budget import CallEnd, Cost, budget_for
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.settings import settings_of
 

@@ -13,7 +13,7 @@ from kit.client_rig import params, rig
 from kit.script_client import MAX_DEATHS
 from kit.waiting import wait_until
 
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.keys import LEAVING
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from kit.waiting import wait_until
 from kit.worker import worker
 
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import ApiError, InvalidRequest, StreamExpired
 from celery_app.keys import STREAM_KEPT, STREAM_KEPT_RUNNING
 from celery_app.routing import DEADLINE_AT

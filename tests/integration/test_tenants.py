@@ -9,9 +9,9 @@ from kit.script_client import ScriptClient
 from celery_app import create_app
 from celery_app.budget.terms import write_terms, write_weights
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import InvalidRequest
-from celery_app.identity import LONGEST_KEPT
+from celery_app.jobs.identity import LONGEST_KEPT
 from celery_app.settings import Settings, settings_of
 from tasks import create_message
 from tests.conftest import close

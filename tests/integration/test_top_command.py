@@ -17,7 +17,7 @@ from kit.waiting import wait_until
 from screen import DOWN, UP, OnScreen
 
 from celery_app import controls
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.metrics.stats import get_queue_stats
 
 if TYPE_CHECKING:

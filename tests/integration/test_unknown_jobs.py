@@ -13,7 +13,7 @@ from kit.waiting import in_time
 from celery_app import create_app, stream_from
 from celery_app.client import Client, doubt
 from celery_app.client.doubt import UNKNOWN_FOR
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import DeadlineExceeded, LaneFull, UnknownJob
 from celery_app.keys import STREAM_KEPT_RUNNING
 from tasks import create_message, stream_message

@@ -10,7 +10,7 @@ from kit.client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, the_de
 from kit.waiting import wait_until
 
 from celery_app import dead_letters
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import AccountRefused, ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, PromptTooLarge
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.routing import DEADLINE_AT

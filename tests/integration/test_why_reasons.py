@@ -10,7 +10,7 @@ from kit.client_rig import Rig, drop_jobs, fresh, params, rig, wait_until
 
 from celery_app import controls
 from celery_app.cli.why import _job, _lanes
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.metrics.reasons import Kind
 
 if TYPE_CHECKING:

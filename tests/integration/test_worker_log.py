@@ -12,9 +12,9 @@ from kit.script_client import Held, ScriptClient
 from kit.waiting import wait_until
 from kit.worker import worker
 
-from celery_app.bounded_log import BoundedLog
 from celery_app.budget.terms import write_terms
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
+from celery_app.process.bounded_log import BoundedLog
 from celery_app.routing import DEADLINE_AT
 from celery_app.settings import settings_of
 from tasks import create_message

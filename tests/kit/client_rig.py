@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from celery_app import LANES, create_app, dead_letters
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.dead_letters import DeadLetter
 from celery_app.settings import Settings
 from demo.simulator import Behaviour, RunningServer, running

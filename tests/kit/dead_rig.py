@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery.result import AsyncResult
 
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.dead_letters import DeadLetter
 from celery_app.errors import ApiError
 from kit.client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, the_dead

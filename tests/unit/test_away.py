@@ -1,4 +1,4 @@
-from celery_app.away import MOST_LINES, say_away
+from celery_app.process.away import MOST_LINES, say_away
 
 
 def test_an_outage_is_a_few_lines(caplog):

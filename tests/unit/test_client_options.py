@@ -11,8 +11,8 @@ from anthropic.resources.messages import Messages
 from celery import Task
 
 from celery_app import aask, ask, astream, create_app, stream, submit, submit_many
-from celery_app.call_options import _KNOWN
 from celery_app.errors import InvalidItem, InvalidRequest
+from celery_app.jobs.options import _KNOWN
 from celery_app.testing import in_process
 from tasks import create_message
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from celery_app import LANES
+from celery_app.configuration.variables import paths
 from celery_app.settings import Settings
-from celery_app.variables import paths
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()

@@ -365,7 +365,7 @@ def test_a_project_without_a_result_backend_is_known(backend):
 
 def test_a_result_backend_is_not_looked_for():
     """Deriving settings imports no backend, of whatever kind."""
-    from celery_app.given import Given, Value
+    from celery_app.configuration.given import Given, Value
 
     for backend in ("django-db", "db+postgresql://h/d", "no.such.module:Backend", object):
         settings = Settings.from_given(Given({("celery", "result_backend"): Value(backend, "it")}, []))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from celery_app.descriptions import HIDDEN, MOST_CHARACTERS, described, description_of
+from celery_app.jobs.descriptions import HIDDEN, MOST_CHARACTERS, described, description_of
 from tasks import LaneTask
 
 SAID = "Rumpelstiltskin"

@@ -12,7 +12,7 @@ from celery.app.amqp import AMQP, Queues
 from kombu import Queue
 
 from celery_app import create_app, install
-from celery_app.descriptions import described
+from celery_app.jobs.descriptions import described
 from celery_app.settings import Settings, settings_of
 from tasks import LaneTask
 

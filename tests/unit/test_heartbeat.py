@@ -12,8 +12,8 @@ import pytest
 from redis import RedisError
 
 from celery_app import create_app
-from celery_app.connection import heartbeat_client
-from celery_app.heartbeat import Entry, Heartbeat
+from celery_app.connections.redis_client import heartbeat_client
+from celery_app.process.heartbeat import Entry, Heartbeat
 from celery_app.settings import Settings
 
 #: Seconds that only a hang takes.
@@ -163,7 +163,7 @@ def test_a_heartbeat_that_has_stopped_runs_nothing(heartbeat):
 
 FORKING = """
 import os, sys, threading, time
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 
 of_parent, of_child = [], threading.Event()
 parents = Entry("count", 0.0001, lambda: of_parent.append(os.getpid()) or True)
@@ -193,7 +193,7 @@ def test_a_fork_has_a_heartbeat_of_its_own():
 
 HANGING = """
 import threading
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 
 begun = threading.Event()
 HEARTBEAT.wake(Entry("hang", 0.0, lambda: begun.set() or threading.Event().wait()))

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
+from celery_app.configuration.variables import paths
 from celery_app.errors import InvalidSettings
 from celery_app.lanes import BATCH, CRITICAL, LANES
 from celery_app.settings import DEFAULT_BROKER_URL, Limits, Settings
-from celery_app.variables import paths
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from celery import Celery, _state
 
 from celery_app import install
 from celery_app.errors import UnsupportedTask
-from celery_app.task_limits import limited_tasks
+from celery_app.jobs.limits import limited_tasks
 from celery_app.testing import in_process
 from tasks import LaneTask, create_message
 

@@ -1,7 +1,7 @@
 import pytest
 
-from celery_app.addresses import broker_address
-from celery_app.broker_urls import shown, understood
+from celery_app.connections.addresses import broker_address
+from celery_app.connections.urls import shown, understood
 
 
 @pytest.mark.parametrize(

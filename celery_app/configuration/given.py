@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from celery_app.configuration.variables import NULLABLE, LaneFields, Path, closest, is_ours, nearest, paths
 from celery_app.lanes import LANES
-from celery_app.variables import NULLABLE, LaneFields, Path, closest, is_ours, nearest, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

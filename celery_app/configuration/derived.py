@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from celery.utils.collections import DictAttribute
 
-from celery_app.given import Given, from_configuration, from_environment
+from celery_app.configuration.given import Given, from_configuration, from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

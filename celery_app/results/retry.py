@@ -16,7 +16,7 @@ from kombu.exceptions import EncodeError
 from redis.exceptions import OutOfMemoryError
 
 from celery_app.broker.verdict import hold_end
-from celery_app.overriding import override
+from celery_app.configuration.overriding import override
 from celery_app.stopping.told import cold_shutdown, warm_shutdown
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from kombu.transport import TRANSPORT_ALIASES
 
-from celery_app.broker_urls import SENTINEL
+from celery_app.connections.urls import SENTINEL
 
 DEFAULT_BROKER_URL = "redis://localhost:6379/0"
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app.backends import by_url
 
-from celery_app.addresses import NO_BACKEND
+from celery_app.connections.addresses import NO_BACKEND
 from celery_app.stand_in import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CLASSES = "celery_app.result_backends"
+_CLASSES = "celery_app.results.backends"
 
 #: Scheme -> backend: forms of a URL that our documentation shows and Celery does not know.
 BACKENDS = {
@@ -76,7 +76,7 @@ class LaneResults:
     def make(self, url: str | None) -> Any:
         """Make a backend at a Redis; None: at the lanes' broker."""
         if url is None:
-            from celery_app.result_backends import BrokerBackend  # brings redis-py along
+            from celery_app.results.backends import BrokerBackend  # brings redis-py along
 
             return BrokerBackend(self._app)
         backend, url = by_url(url, SimpleNamespace(override_backends=LANE_BACKENDS))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery_app.broker_urls import MASTER, SENTINEL, verified
+from celery_app.connections.urls import MASTER, SENTINEL, verified
 from celery_app.errors import InvalidSettings
-from celery_app.publishing import REPLY_TIMEOUT
+from celery_app.jobs.publishing import REPLY_TIMEOUT
 
 if TYPE_CHECKING:
     from celery_app.broker.connection import LaneConnection

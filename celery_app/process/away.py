@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from celery_app.bounded_log import BoundedLog
+from celery_app.process.bounded_log import BoundedLog
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from celery_app.broker_urls import shown
+from celery_app.connections.urls import shown
 from celery_app.errors import BrokerRefused, BrokerUnreachable, MaybeQueued
-from celery_app.heartbeat import REPLY_TIMEOUT
+from celery_app.jobs.publishing import PublishUncertain
 from celery_app.keys import STREAM
-from celery_app.publishing import PublishUncertain
+from celery_app.process.heartbeat import REPLY_TIMEOUT
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def redis_client(app: Any) -> Redis:
 
 
 def heartbeat_client(app: Any) -> Redis:
-    """Return a client as `redis_client` does, for the entries of `celery_app.heartbeat`: it is sooner out of patience.
+    """Return a client as `redis_client` does, for the heartbeat's entries: it is sooner out of patience.
 
     A worker is given long to answer, and a project may have set any timeout.
     """

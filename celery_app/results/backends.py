@@ -8,10 +8,10 @@ from typing import Any
 from celery.backends import redis as celery_redis
 from kombu.utils.url import parse_ssl_cert_reqs
 
-from celery_app.broker_urls import MASTER, understood
-from celery_app.connection import connection_pool, shown_url
-from celery_app.lane_connection import CONNECT_TIMEOUT, WORKER_REPLY_TIMEOUT, hasty_sentinels
-from celery_app.publishing import REPLY_TIMEOUT
+from celery_app.connections.lane_connection import CONNECT_TIMEOUT, WORKER_REPLY_TIMEOUT, hasty_sentinels
+from celery_app.connections.redis_client import connection_pool, shown_url
+from celery_app.connections.urls import MASTER, understood
+from celery_app.jobs.publishing import REPLY_TIMEOUT
 
 #: Celery subscribes to a result before it publishes the job, and tries each of these once more by itself.
 RETRY_POLICY = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}

@@ -12,29 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from celery_app.budget.budget import ANY_MODEL
 from celery_app.budget.variant import fits
-from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.control import Control, controls_of
-from celery_app.control_fields import FIELDS, LONGEST_NAME, check_field, check_lane, checked, named
+from celery_app.configuration.variables import closest
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
+from celery_app.controls.control import Control, controls_of
+from celery_app.controls.fields import FIELDS, LONGEST_NAME, check_field, check_lane, checked, named
 from celery_app.errors import InvalidControl
 from celery_app.keys import CONTROLS, TERMS
 from celery_app.scheduler.scripts import CONTROL
 from celery_app.settings import settings_of
-from celery_app.variables import closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-
-__all__ = [
-    "FIELDS",
-    "drain",
-    "fill_again",
-    "pause",
-    "read_controls",
-    "reset_limits",
-    "resume",
-    "set_limits",
-]
 
 _MS_PER_S, _US_PER_S = 1_000, 1_000_000
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from celery.app.utils import filter_hidden_settings
 
-from celery_app.broker_urls import SENTINEL, SEPARATOR, shown, understood
+from celery_app.connections.urls import SENTINEL, SEPARATOR, shown, understood
 
 _MASK = "*" * 8
 
 
 def show_urls(app: Any) -> None:
     """Have an application's configuration show URLs that Celery itself cannot read; all else is as Celery shows it."""
-    app.on_after_configure.connect(_on_configured, weak=False, dispatch_uid="celery_app.showing")
+    app.on_after_configure.connect(_on_configured, weak=False, dispatch_uid="celery_app.configuration.showing")
 
 
 def _on_configured(source: Any, **_: Any) -> None:

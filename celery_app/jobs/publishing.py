@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery_app.announcement import Announcement
+    from celery_app.jobs.announcement import Announcement
 
 #: Seconds that the broker may take to answer a command: a web request that finds it mute has 3 s to say so. A worker
 #: has more patience, see `celery_app.messaging`.

@@ -1,7 +1,7 @@
 """The one background thread of a process: what has to be done again and again, however busy the process is.
 
 Each entry is due at its own time, and they run one after the other. So none may wait for long: an entry talks to the
-broker only, by `celery_app.connection.heartbeat_client`, which waits for an answer for `REPLY_TIMEOUT` and no longer.
+broker only, by `heartbeat_client`, which waits for an answer for `REPLY_TIMEOUT` and no longer.
 That is for how long a broken connection holds up the others; a server that is mute is so to all of them. What waits for
 anything else, as a project's own code or its result backend, is handed to a thread of its own.
 """
@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from celery_app.forks import begin_in_each_process
+from celery_app.process.forks import begin_in_each_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable

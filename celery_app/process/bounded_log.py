@@ -7,8 +7,8 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from celery_app.forks import begin_in_each_process
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.process.forks import begin_in_each_process
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

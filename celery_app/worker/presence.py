@@ -12,9 +12,9 @@ from celery.concurrency.solo import TaskPool as SoloPool
 
 from celery_app.broker.lane_stats import lane_stats
 from celery_app.broker.rules import LANE_NAMES
-from celery_app.connection import heartbeat_client, key_prefix, redis_client
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.connections.redis_client import heartbeat_client, key_prefix, redis_client
 from celery_app.keys import WORKERS
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 from celery_app.scheduler.scripts import PRESENT, SERVING
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in

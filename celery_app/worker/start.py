@@ -15,11 +15,11 @@ from celery.concurrency import get_implementation
 from click.core import ParameterSource
 
 from celery_app.broker.rules import LANE_NAMES
-from celery_app.broker_urls import SENTINEL, joined, verified
+from celery_app.configuration.overriding import override
+from celery_app.connections.lane_connection import hasty_sentinels
+from celery_app.connections.urls import SENTINEL, joined, verified
 from celery_app.errors import UnsupportedWorker
-from celery_app.lane_connection import hasty_sentinels
-from celery_app.overriding import override
-from celery_app.task_limits import limited_tasks
+from celery_app.jobs.limits import limited_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,11 +51,11 @@ def look_after_workers(app: Any) -> None:
     """Check and prepare every worker of this application that serves a lane, before it starts."""
     app.steps["worker"].add(LaneWorker)
     app.steps["worker"].add("celery_app.stopping.stopper:Stopper")
-    app.steps["worker"].add("celery_app.presence:Presence")  # by name: it brings redis-py along
+    app.steps["worker"].add("celery_app.worker.presence:Presence")  # by name: it brings redis-py along
     # By name: the core imports no task.
     app.steps["worker"].add("tasks.warmup:WarmUp")
     app.steps["worker"].add("tasks.ended:EndedJobs")
-    app.steps["consumer"].add("celery_app.remote_limits:RemoteLimits")
+    app.steps["consumer"].add("celery_app.worker.remote_limits:RemoteLimits")
 
 
 def lanes_of(worker: Any) -> list[str]:
@@ -161,7 +161,7 @@ def _pool_name(pool: Any) -> str:
 def _prepare_process(app: Any, slots: int) -> None:
     """Make this process one that serves lanes: its connections, its results, its figures."""
     from celery_app.metrics.startup import record  # these bring redis-py along
-    from celery_app.result_retry import keep_results
+    from celery_app.results.retry import keep_results
 
     app.amqp.rules.serving = True
     _ready_connections(app, slots)

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from celery_app.configuration.variables import LaneFields, Limits, Seconds, closest
 from celery_app.errors import InvalidControl
 from celery_app.lanes import LANES
-from celery_app.variables import LaneFields, Limits, Seconds, closest
 
 
 class _TenantFields(BaseModel):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from celery_app.addresses import DEFAULT_BASE_URL, api_root, broker_address
+from celery_app.connections.addresses import DEFAULT_BASE_URL, api_root, broker_address
 from celery_app.lanes import LANES, Lane
 
 if TYPE_CHECKING:

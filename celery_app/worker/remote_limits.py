@@ -12,8 +12,8 @@ from celery import bootsteps
 from celery.worker.control import Panel
 
 from celery_app.broker.rules import LANE_NAMES
-from celery_app.remote_revocations import revocations
-from celery_app.task_limits import RATE_REASON, TIME_REASON
+from celery_app.jobs.limits import RATE_REASON, TIME_REASON
+from celery_app.worker.remote_revocations import revocations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
