@@ -38,7 +38,7 @@ class Working(Ground):
             for theirs, said in other.held:
                 if theirs.tag == held.tag and before.claim == theirs.token:
                     late = self.client.now - said
-                    assert late >= LEASE_MS / 1000, f"{held.tag}: {by.scripts.process} got it after {late} s"
+                    assert late >= LEASE_MS / 1000, f"{held.tag}: {by.scripts.leases.process} got it after {late} s"
 
     def extend(self, which: int) -> None:
         """A worker gives a sign of life, and drops what it hears that it has lost."""

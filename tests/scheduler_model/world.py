@@ -41,7 +41,7 @@ class World(Publishing, Working):
         if (tag := self._any(which, "dead")) is None:
             return
         scripts = ScriptClient(self.client)
-        token = f"{scripts.process}:0"
+        token = f"{scripts.leases.process}:0"
         fresh = "ended" not in self.seen.jobs[tag].places
         (word,) = REPLAY.run(self.client, (), ("", token, "none", 60, 60, 0, tag))
         assert word in ({b"done", b"named"} if fresh else {b"untold"}), (tag, word)
