@@ -33,4 +33,5 @@ def test_a_worker_has_one_thread_for_all_that_is_done_again_and_again(lanes_app,
     env = {"PYTHONPATH": path, "CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "k"}
     with worker(tmp_path, "-Q", "critical", "-c", "2", app="looking", **env):
         seen = lanes_app.send_task("threads", queue="critical").get(timeout=IN_TIME_S)
-    assert seen == ["lanes-calls", "lanes-heartbeat"]  # the first is the event loop of the calls
+    # The first is the event loop of the calls, the last sleeps until the worker is told to stop.
+    assert seen == ["lanes-calls", "lanes-heartbeat", "lanes-stopper"]

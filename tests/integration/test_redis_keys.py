@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -134,6 +135,8 @@ def test_the_table_has_every_key_with_its_type_and_lifetime(valkey, tmp_path):
         live(up, redis)
         miss_a_place(valkey.url(DB))
         lose_a_call(redis)
+        up.worker.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: redis.keys("lanes:leaving:*"), "it says that it stops")
         left = {name.decode(): (redis.type(name).decode(), redis.ttl(name)) for name in redis.scan_iter("lanes:*")}
         left = {name: (kind, seconds) for name, (kind, seconds) in left.items() if kind != "none" and seconds != GONE}
 
