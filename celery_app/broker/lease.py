@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a claim lasts without a sign of life. Short, because a person waits for a critical job; long against
-#: the pauses of a busy process, because a lease that expires early has the job done twice.
+#: Seconds that a claim lasts without a sign of life: short, as a person may wait; long against a busy process's pauses.
 LEASE = 15.0
 
 #: Seconds between two signs of life, and between two reapings of what others abandoned: five may fail before a lease
@@ -70,6 +69,8 @@ class Leases:
         #: Jobs that are about to be acked, by tag and token: they are not returned.
         self.done: set[tuple[str, str]] = set()
         self._suspects: set[str] = set()
+        #: Jobs of which the broker is being told at this moment how they ended.
+        self._ending: set[str] = set()
         self._unacked: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
         #: What their calls have used, where the budget could not be told.
         self.debts = Debts(client)
@@ -124,10 +125,7 @@ class Leases:
         return self._let_go(tag, token, REQUEUE, (self.prefix, tag, token, *options, *noted))
 
     def dead_letter(self, tag: str, token: str, reason: str, retries: int = -1, *, told: bool = False) -> bool:
-        """Put a job among the dead letters; arguments and result as with `requeue`.
-
-        Unless whoever waits for it has been `told`, any worker does so.
-        """
+        """Put a job among the dead letters; as `requeue`. Unless who waits has been `told`, any worker does so."""
         return self._let_go(tag, token, DEAD_LETTER, (self.prefix, tag, token, reason, retries, int(told)))
 
     def extend(self, held: Mapping[str, str], reap_after: float) -> list[str]:
@@ -160,17 +158,15 @@ class Leases:
         self.requeue_all(list(self._held.items()))
 
     def holds(self, tag: str) -> bool:
-        """Say whether a job is held by this process."""
-        return tag in self._held
+        """Say whether a job is held by this process, and its end has not been told."""
+        return tag in self._held or tag in self._ending
 
     def _let_go(self, tag: str, token: str, script: Script, arguments: tuple[Any, ...]) -> bool:
         """Run a script that ends a claim; where the broker is away, have the heartbeat repeat it until it stands.
 
-        Repeating is safe: a token is good for one claim.
-
-        Returns:
-            Whether the job was still held, as far as is known.
+        Repeating is safe: a token is good for one claim. Returns whether the job was still held, as far as is known.
         """
+        self._ending.add(tag)
         was_held = self._release(tag, token)
         try:
             self.debts.pay(tag, token)
@@ -187,6 +183,8 @@ class Leases:
             self._wake(self._extending)
             self._wake(self._acking)
             return True
+        finally:
+            self._ending.discard(tag)
 
     def _release(self, tag: str, token: str) -> bool:
         """Keep a claim's lease alive no longer, but that of a later claim of the same job; return whether it was."""

@@ -115,7 +115,7 @@ def test_who_was_told_to_stop_died_of_no_job(broker: Broker) -> None:
         dying = broker.scripts()
         (held,) = wait_until(lambda dying=dying: dying.claim(lease_ms=1), "the job is back", IN_TIME_S)
         assert (held.job.tries, held.job.suspect) == (0, False)
-        broker.client.set(LEAVING.of("", dying.process), "", ex=60)
+        broker.client.set(LEAVING.of("", dying.leases.process), "", ex=60)
     assert broker.scripts().dead() == []
 
 
