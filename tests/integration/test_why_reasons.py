@@ -51,7 +51,8 @@ def short_of(up: Rig, text: str = "hello", **limits: int) -> str:
     """Have some jobs take what there is of a limit, and one more."""
     controls.set_limits(up.app, limits, model="m", new=True)
     jobs = [submit(up, text=text) for _ in range(4)]
-    wait_until(lambda: _job(up.app, jobs[-1], COMMAND)["waiting_for"], "the budget is short")
+    reasons = lambda: _job(up.app, jobs[-1], COMMAND)["waiting_for"]  # noqa: E731
+    wait_until(lambda: any(each["kind"] == "budget" for each in reasons()), "the budget is short, not only the slots")
     return jobs[-1]
 
 
