@@ -44,6 +44,16 @@ ELSEWHERE = (
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Say in one line what a broker refuses that is full, read-only or wants other permissions."""
+        try:
+            return super().invoke(ctx)
+        except Exception as exc:
+            redis = sys.modules.get("redis")
+            if redis is None or not isinstance(exc, redis.ResponseError):
+                raise
+            raise click.ClickException(f"the broker refuses a command: {exc}") from exc
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         return sorted(COMMANDS)

@@ -7,6 +7,7 @@ and the configuration, field by field, until it is taken away again.
 from __future__ import annotations
 
 import getpass
+import math
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 
 _MS_PER_S, _US_PER_S = 1_000, 1_000_000
+
+#: Seconds, a year: a pause that is to last for longer has no end.
+LONGEST_PAUSE_S = 365 * 86_400
 
 
 def pause(
@@ -48,7 +52,7 @@ def pause(
     check_lane(lane)
     if model:
         _check_pattern(app, model, new=new)
-    if for_s is not None and not 0 < for_s < float("inf"):
+    if for_s is not None and not 0 < for_s <= LONGEST_PAUSE_S:
         raise InvalidControl(problem=f"a pause lasts for some seconds, not {for_s!r}")
     _change(app, [(f"pause|{lane}|{model}", 1)], by, for_s or 0)
 
@@ -168,7 +172,7 @@ def _key(kind: str, name: str, field: str) -> str:
 def _change(app: Any, changes: list[tuple[str, float | None]], by: str | None, lasts_s: float = 0) -> None:
     if not changes:
         return
-    lasts = round(lasts_s * _MS_PER_S)
+    lasts = math.ceil(lasts_s * _MS_PER_S)  # a moment, too, is not for good
     parts = [part for name, value in changes for part in (name, "" if value is None else value, lasts)]
     with broker_errors(app):
         _, changed = CONTROL.run(redis_client(app), (), [key_prefix(app), (by or _whoever())[:LONGEST_NAME], *parts])

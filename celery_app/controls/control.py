@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,10 +63,8 @@ class Control:
 
 def controls_of(fields: Mapping[Any, Any], now: float) -> list[Control]:
     """Read the hash; now: seconds since the epoch, by Redis' clock."""
-    found = [
-        _control(name.decode().split("|", 2), json.loads(text), now) for name, text in fields.items() if b"|" in name
-    ]
-    live = (each for each in found if each.kind in KINDS and (each.left_s is None or each.left_s > 0))
+    found = (_control(name, text, now) for name, text in fields.items())
+    live = (each for each in found if each is not None and (each.left_s is None or each.left_s > 0))
     return sorted(live, key=lambda each: (KINDS.index(each.kind), each.name, each.field))
 
 
@@ -79,13 +78,20 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < _LONG else f"{seconds / _S_PER_MIN:.0f} min"
 
 
-def _control(place: list[str], known: Any, now: float) -> Control:
-    kind, one, other = place
-    kind, name, field = {
-        "pause": ("pause", one, other),
-        "drain": ("drain", one, ""),
-        "weight": ("tenant", other, "weight"),
-    }.get(kind, (kind, other, one))
+def _control(place: bytes, text: bytes, now: float) -> Control | None:
+    """Read one; None: somebody else's, or a newer version's, which the scripts pass over, too."""
+    with suppress(ValueError, KeyError, TypeError, OverflowError):
+        kind, one, other = place.decode().split("|", 2)
+        kind, name, field = {
+            "pause": ("pause", one, other),
+            "drain": ("drain", one, ""),
+            "weight": ("tenant", other, "weight"),
+        }.get(kind, (kind, other, one))
+        return _known(kind, name, field, json.loads(text), now) if kind in KINDS else None
+    return None
+
+
+def _known(kind: str, name: str, field: str, known: Any, now: float) -> Control:
     left = known["till"] / _MS_PER_S - now if known["till"] else None
     value = None if kind == "model" and not known["value"] else known["value"]
     return Control(kind, name, field, value, known["by"], max(0.0, now - known["at"] / _MS_PER_S), left)

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from celery_app.configuration.variables import LaneFields, Limits, Seconds, closest
+from celery_app.configuration.variables import LaneFields, Limits, Weight, closest
 from celery_app.errors import InvalidControl
 from celery_app.lanes import LANES
 
 
 class _TenantFields(BaseModel):
-    weight: Seconds
+    weight: Weight
 
 
 #: Fields that can be set, of the models that a pattern names, of a lane, and of a tenant.
@@ -27,6 +27,12 @@ _SHAPES: Final[dict[str, type[BaseModel]]] = {"model": Limits, "lane": LaneField
 #: Characters of a pattern, of a tenant's name and of who it was, at most.
 LONGEST_NAME = 200
 
+#: More than anybody can be allowed of anything.
+_MOST = 1e12
+
+#: Halves of a character, which no UTF-8 has.
+_SURROGATES = range(0xD800, 0xE000)
+
 #: In the hash, for "no limit".
 _NO_LIMIT = 0
 
@@ -39,7 +45,7 @@ def named(model: str | None, lane: str | None, tenant: str | None) -> tuple[str,
     kind, name = named[0]
     if kind == "lane":
         check_lane(name)
-    if not 0 < len(name) <= LONGEST_NAME:
+    if not 0 < len(name) <= LONGEST_NAME or any(ord(char) in _SURROGATES for char in name):
         raise InvalidControl(problem=f"the name of a {kind} has 1 to {LONGEST_NAME} characters")
     return kind, name
 
@@ -71,4 +77,6 @@ def checked(kind: str, field: str, value: Any) -> float:
         raise InvalidControl(problem=f"{field}: {said[:1].lower()}{said[1:]}, not {value!r}") from None
     if number is None:
         raise InvalidControl(problem=f"{field}: a {kind} needs one; `lanes limits reset` takes away what was set")
+    if number > _MOST:
+        raise InvalidControl(problem=f"{field}: more than {_MOST:,.0f} makes no sense")
     return number

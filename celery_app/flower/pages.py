@@ -11,6 +11,7 @@ from flower.api.tasks import GetQueueLengths, TaskResult
 from flower.app import rewrite_handler
 from flower.views import BaseHandler
 from flower.views.broker import BrokerView
+from redis.exceptions import RedisError
 from tornado.escape import json_decode
 from tornado.web import HTTPError, StaticFileHandler, authenticated, url
 
@@ -117,6 +118,8 @@ class LanesChange(_LanesHandler):
             self._refuse(503, str(exc))
         except LanesError as exc:
             self._refuse(400, str(exc))
+        except RedisError as exc:
+            self._refuse(503, f"the broker refuses it: {exc}")
         except TimeoutError:
             self._refuse(503, f"{SILENT}: look whether it is done")
         else:

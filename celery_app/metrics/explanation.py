@@ -76,9 +76,10 @@ def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason],
         client = redis_client(app)
         shut_fields, controls, (now, _), *rest = run_together(client, (RECALL,), fill)
         call_s = [_call_s(lane) for lane in activities(names, rest).values()]
-        rows = EXPLAIN.run(client, (), explain_arguments(prefix, lanes, task_id, call_s))
+        # Without an id the script tells of the lanes' heads.
+        rows = EXPLAIN.run(client, (), explain_arguments(prefix, lanes, task_id, call_s)) if task_id else []
         if not rows:
-            state = backend_of(app).get_state(task_id)
+            state = backend_of(app).get_state(task_id) if task_id else PENDING
             known = "ended" if state in READY_STATES else "unknown" if state == PENDING else state.lower()
             return (
                 Explanation(state=known, lane=None, position=None, of=None, waiting_for=None, expected_s=None),
