@@ -67,7 +67,9 @@ def test_whatever_ends_it_the_lanes_are_open_again(lanes_app, client, broker_url
 def test_a_broker_that_goes_away_leaves_them_closed_and_it_says_how_to_open_them(tmp_path):
     """Who drains learns that nothing has opened the lanes, and by which command to."""
     with Server(tmp_path, durable=False) as server, server.client() as client:
-        app = create_app(Settings(broker_url=server.url, result_backend=server.url, api_keys={"batch": SecretStr("test-key")}))
+        app = create_app(
+            Settings(broker_url=server.url, result_backend=server.url, api_keys={"batch": SecretStr("test-key")})
+        )
         app.send_task("some.task", queue="batch")
         close(app)
         with drain(server.url, "batch") as process:
