@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from celery_app import controls
 from celery_app.broker.lane_stats import lane_stats
-from celery_app.cli.output import app_of
+from celery_app.cli.output import app_of, command_of
 from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
+from celery_app.controls.fields import check_lane
+from celery_app.errors import LanesError
 from celery_app.lanes import LANES
 from celery_app.settings import settings_of
 
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks.
 _LOOK_EVERY = 0.5
+
+#: Signals that end the wait; Ctrl-C is the first.
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -33,24 +39,54 @@ def drain(ctx: click.Context, lanes: tuple[str, ...], keep: bool, reopen: bool) 
     Jobs that follow one in hand, such as the next step of a chain, still go in. Ctrl-C opens the lanes again.
     """
     app, names = app_of(ctx), lanes or tuple(lane.name for lane in LANES)
+    for name in names:
+        check_lane(name)  # all before the first is closed
     if reopen:
         _open(app, names)
         return
-    # A script in the background starts its commands with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in names:
-        controls.drain(app, name)
+    # A script in the background starts its commands with SIGINT ignored, and `nohup` with SIGHUP: that one is meant.
+    for each in _ENDS:
+        if each == signal.SIGINT or signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, _end)
     try:
+        for name in names:
+            controls.drain(app, name)
         _wait(app, names)
-    except KeyboardInterrupt:
-        click.echo(
-            "Not empty yet; the lanes stay closed." if keep else "Not empty yet; the lanes are open again.", err=True
-        )
-        ctx.exit(130)
-    finally:
-        if not keep:
-            _open(app, names)
+    except _Ended as end:
+        _leave(ctx, names, keep)
+        with suppress(OSError):  # the terminal may be gone
+            click.echo(f"Not empty yet; the lanes {'stay closed' if keep else 'are open again'}.", err=True)
+        ctx.exit(128 + end.number)
+    except BaseException:
+        _leave(ctx, names, keep)
+        raise
+    _leave(ctx, names, keep)
     click.echo(f"{', '.join(names)}: empty")
+
+
+class _Ended(BaseException):
+    """A signal that ends us."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _end(number: int, _frame: object) -> None:
+    raise _Ended(number)
+
+
+def _leave(ctx: click.Context, names: Iterable[str], keep: bool) -> None:
+    """Open the lanes again, undisturbed by a second signal; the broker answers, or is given up, within seconds."""
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)
+    if keep:
+        return
+    try:
+        _open(ctx.obj.app, names)
+    except LanesError:
+        undo = f"{command_of(ctx)} lanes drain {' '.join(names)} --open"
+        click.echo(f"What is closed stays closed. When the broker is back, open it by: {undo}", err=True)
+        raise
 
 
 def _open(app: Any, names: Iterable[str]) -> None:
