@@ -9,8 +9,10 @@
 --
 -- While it waits, other tenants' jobs come that have their turns before it: so the wait is reckoned again, with those.
 
--- Jobs of a lane's model that are read to know what they cost on average; tenants that are counted.
+-- Jobs of a lane's model that are read to know what they cost on average, and tenants that are counted, at most; and of all
+-- lanes and models together, of each at least one: Redis does nothing else meanwhile.
 local MOST_READ = 16
+local MOST_READ_OF_ALL = 3 * MOST_READ
 
 -- What is left of a budget at least, and of slots, for a lane that others are before.
 local LEAST_LEFT = 0.05
@@ -32,16 +34,29 @@ local function read_some(line, most)
   return jobs
 end
 
+-- What of this is one head's part; `share_reads` sets it.
+local most_read = MOST_READ
+
+local function share_reads(lanes)
+  local heads = 0
+  for _, lane in ipairs(lanes) do
+    for _ in pairs(lane.heads) do
+      heads = heads + 1
+    end
+  end
+  most_read = math.min(MOST_READ, math.max(1, math.floor(MOST_READ_OF_ALL / heads)))
+end
+
 -- What a job of a head's lane and model costs on average.
 local function usual(head)
   if head.usual then
     return head.usual
   end
-  local tenants = redis.call('ZRANGE', tenants_key(head.lane.name, head.model), 0, MOST_READ - 1)
+  local tenants = redis.call('ZRANGE', tenants_key(head.lane.name, head.model), 0, most_read - 1)
   local sum, jobs = {requests = 0, input_tokens = 0, output_tokens = 0}, 0
   for _, tenant in ipairs(tenants) do
     local line = line_key({lane = head.lane.name, model = head.model, tenant = tenant})
-    for _, job in ipairs(read_some(line, math.ceil(MOST_READ / #tenants))) do
+    for _, job in ipairs(read_some(line, math.ceil(most_read / #tenants))) do
       jobs = jobs + 1
       for dimension, cost in pairs(cost_of(head.budget, job) or {}) do
         sum[dimension] = sum[dimension] + cost
@@ -223,6 +238,7 @@ end
 
 -- For a job and the head of its lane and model: its place from 1, and µs until it leaves; -1: nobody knows.
 local function forecast(lanes, head, job, waiters, lengths)
+  share_reads(lanes)
   local lane, busy, wait = head.lane, busy_beside(lanes, head.lane), 0
   local by_budget = jobs_before(lane, job, turn_takers(lane, function(other)
     return shares_budget(head, other)
