@@ -36,7 +36,7 @@ _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def drain(ctx: click.Context, lanes: tuple[str, ...], keep: bool, reopen: bool) -> None:
     """Work LANEs (by default all) off: whoever submits to them gets `LaneDraining`; return when they are empty.
 
-    Jobs that follow one in hand, such as the next step of a chain, still go in. Ctrl-C opens the lanes again.
+    Jobs that follow one in hand, such as a chain's next step, still go in. Ctrl-C or SIGTERM opens the lanes again.
     """
     app, names = app_of(ctx), lanes or tuple(lane.name for lane in LANES)
     for name in names:
@@ -44,23 +44,18 @@ def drain(ctx: click.Context, lanes: tuple[str, ...], keep: bool, reopen: bool) 
     if reopen:
         _open(app, names)
         return
-    # A script in the background starts its commands with SIGINT ignored, and `nohup` with SIGHUP: that one is meant.
-    for each in _ENDS:
-        if each == signal.SIGINT or signal.getsignal(each) != signal.SIG_IGN:
-            signal.signal(each, _end)
     try:
-        for name in names:
-            controls.drain(app, name)
-        _wait(app, names)
+        _end_by_signals()
+        try:
+            for name in names:
+                controls.drain(app, name)
+            _wait(app, names)
+        finally:
+            _leave(ctx, names, keep)
     except _Ended as end:
-        _leave(ctx, names, keep)
         with suppress(OSError):  # the terminal may be gone
             click.echo(f"Not empty yet; the lanes {'stay closed' if keep else 'are open again'}.", err=True)
         ctx.exit(128 + end.number)
-    except BaseException:
-        _leave(ctx, names, keep)
-        raise
-    _leave(ctx, names, keep)
     click.echo(f"{', '.join(names)}: empty")
 
 
@@ -71,16 +66,34 @@ class _Ended(BaseException):
         self.number = number
 
 
+def _end_by_signals() -> None:
+    """A script in the background starts its commands with SIGINT ignored; `nohup` ignores SIGHUP, and means it."""
+    for each in _ENDS:
+        if each == signal.SIGINT or signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, _end)
+
+
+def _ignore_ends() -> None:
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)
+
+
 def _end(number: int, _frame: object) -> None:
+    """End once: a second signal would end the opening."""
+    _ignore_ends()
     raise _Ended(number)
 
 
 def _leave(ctx: click.Context, names: Iterable[str], keep: bool) -> None:
-    """Open the lanes again, undisturbed by a second signal; the broker answers, or is given up, within seconds."""
-    for each in _ENDS:
-        signal.signal(each, signal.SIG_IGN)
-    if keep:
-        return
+    """Open the lanes again, whatever signal comes meanwhile; the broker answers, or is given up, within seconds."""
+    try:
+        _ignore_ends()
+    finally:
+        if not keep:
+            _open_or_say(ctx, names)
+
+
+def _open_or_say(ctx: click.Context, names: Iterable[str]) -> None:
     try:
         _open(ctx.obj.app, names)
     except LanesError:
