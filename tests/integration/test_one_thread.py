@@ -1,6 +1,8 @@
 """A worker's threads, as a job sees them."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 from kit.worker import worker
@@ -35,3 +37,30 @@ def test_a_worker_has_one_thread_for_all_that_is_done_again_and_again(lanes_app,
         seen = lanes_app.send_task("threads", queue="critical").get(timeout=IN_TIME_S)
     # The first is the event loop of the calls, the last sleeps until the worker is told to stop.
     assert seen == ["lanes-calls", "lanes-heartbeat", "lanes-stopper"]
+
+
+IN_PROCESS = """
+import threading
+from celery.contrib.testing.worker import start_worker
+from celery_app import create_app
+
+app, done = create_app(), threading.Event()
+for _ in range(2):
+    with start_worker(app, pool="threads", queues="critical", perform_ping_check=False, shutdown_timeout=30) as worker:
+        worker.lanes_stopper._wishes.put(lambda: 1 / 0)
+        worker.lanes_stopper._wishes.put(done.set)
+        assert done.wait(30), "one wish that fails ends the others"
+        (stopper,) = [thread for thread in threading.enumerate() if thread.name == "lanes-stopper"]
+    stopper.join(30)
+    assert not stopper.is_alive()
+    done.clear()
+"""
+
+
+def test_a_worker_in_a_process_leaves_no_stopper_behind(broker_url):
+    """Its thread lives through a wish that fails, and ends with the worker."""
+    env = {**os.environ, "CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "k"}
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_PROCESS], env=env, timeout=120, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
