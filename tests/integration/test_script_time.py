@@ -126,7 +126,7 @@ def test_counting_a_lanes_jobs_costs_the_same_however_many_lines_it_has(client):
 
 
 def test_a_forecast_reads_few_jobs_of_many_models(client):
-    """Of each model that goes before a job some of its own are read to know what they cost: of many models, few each."""
+    """Some jobs of each model are read to know what it costs: of many models, few each."""
     scheduler, reads = Scheduler(client), []
     for models in (1, 12):
         for lane, model, _ in product(LANES, range(models), range(20)):
