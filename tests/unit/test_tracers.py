@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from celery_app import tracing
 from celery_app.traced import Traced
@@ -44,3 +45,45 @@ def test_a_provider_that_is_not_installed_touches_no_job(caplog: pytest.LogCaptu
 
     assert (headers, properties) == ({"id": "j"}, {})
     assert sum("no job is traced" in line for line in caplog.messages) == 1
+
+
+class Broken(SpanProcessor):
+    """One whose exporter is gone."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Fail, as the SDK lets it."""
+        raise OSError(span.name)
+
+
+@pytest.fixture
+def broken_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider of the process whose processor fails at each end."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Broken())
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+
+
+@pytest.mark.usefixtures("broken_processor")
+def test_a_processor_that_fails_fails_no_job() -> None:
+    """The job goes on, and so does its trace."""
+    headers, properties = dict[str, str](), dict[str, Any]()
+    tracing.claimed(JOB, headers, properties, 5)
+    with tracing.reserved(JOB, Request(), is_first=True) as leaves:
+        leaves()
+    with tracing.reserved(JOB, Request(), is_first=False):
+        pass
+    tracing.ended(JOB, Request(), 0.0, "cancelled")
+
+    assert "traceparent" in headers
+    assert list(properties) == ["lanes_claimed_at"]
+
+
+@pytest.mark.usefixtures("broken_processor")
+def test_a_processor_that_fails_hides_no_error() -> None:
+    """What the call raises arrives as it is, with nothing of the tracer's behind it."""
+    error = LookupError("of the call")
+    with pytest.raises(LookupError) as caught, tracing.reserved(JOB, Request(), is_first=True):
+        raise error
+
+    assert caught.value is error
+    assert error.__context__ is None
