@@ -46,12 +46,9 @@ def published() -> Iterator[Mapping[str, str]]:
     before = context.get_current()
     try:
         yield _carried()
-    finally:
-        if context.get_current() is not before:
-            # Celery's instrumentation hears of a job that was published, never of one for which there was no room:
-            # its span would be open, and the parent of all that follows.
-            trace.get_current_span().end()
-            context.attach(before)
+    except BaseException:
+        _leave_leaked(before)
+        raise
 
 
 def claimed(job: Traced, headers: MutableMapping[str, Any], properties: MutableMapping[str, Any], queued: int) -> None:
@@ -87,6 +84,22 @@ def reserved(job: Traced, request: Any, *, is_first: bool) -> Iterator[Callable[
     finally:
         _end(span, "ended")
         context.detach(token)
+
+
+def _leave_leaked(before: Context) -> None:
+    """End the span of a job that was not published.
+
+    Celery's instrumentation hears of a job that was, never of one for which there was no room: its span would be open,
+    and the parent of all that follows. Where the span is that of before, a project's handler attached something else.
+    """
+    leaked = trace.get_current_span()
+    if leaked is trace.get_current_span(before):
+        return
+    try:
+        leaked.end()
+    except Exception as exc:  # noqa: BLE001 - a project's processor may raise anything
+        say_away("a span was not told", exc)
+    context.attach(before)
 
 
 def _begun(job: Traced, request: Any, is_first: bool) -> tuple[Span, Context] | None:

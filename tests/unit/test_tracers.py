@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from celery_app import tracing
@@ -87,3 +88,40 @@ def test_a_processor_that_fails_hides_no_error() -> None:
 
     assert caught.value is error
     assert error.__context__ is None
+
+
+def test_baggage_of_a_projects_own_handler_ends_no_span() -> None:
+    """A request's span goes on after it published a job, or could not, though a handler attached something to it."""
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("web")
+    with tracer.start_as_current_span("POST") as span:
+        with tracing.published():
+            context.attach(baggage.set_baggage("user", "u"))
+        with suppress(LookupError), tracing.published():
+            context.attach(baggage.set_baggage("user", "v"))
+            raise LookupError
+
+        assert span.is_recording()
+        assert trace.get_current_span() is span
+        assert baggage.get_baggage("user") == "v"
+
+
+def test_a_processor_that_fails_hides_no_refusal() -> None:
+    """The producer's span of a job that was refused ends: whoever published hears the refusal, below their own span."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    tracer = provider.get_tracer("web")
+    provider.add_span_processor(Broken())
+    own = trace.NonRecordingSpan(trace.INVALID_SPAN_CONTEXT)
+    error, refused = LookupError("no room"), tracer.start_span("apply_async")
+
+    def publish() -> None:
+        with tracing.published():
+            context.attach(trace.set_span_in_context(refused))
+            raise error
+
+    with trace.use_span(own, record_exception=False):
+        with pytest.raises(LookupError) as caught:
+            publish()
+
+        assert caught.value is error
+        assert not refused.is_recording()
+        assert trace.get_current_span() is own
