@@ -175,7 +175,9 @@ class Result(TaskResult):
     def _is_private(self, task_id: str) -> bool:
         seen = self.application.events.state.tasks.get(task_id)
         if seen is None or seen.name is None:
-            return bool(getattr(self.capp, "has_only_lanes", False))
+            return True  # it may be a lane's
         task = self.capp.tasks.get(seen.name)
+        if seen.lane is None and task is None:
+            return bool(getattr(self.capp, "has_only_lanes", False))
         shows = bool(getattr(task, "resultrepr_maxsize", 0))
         return not (shows and (seen.lane is None or getattr(task, "in_lanes", False)))
