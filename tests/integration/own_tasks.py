@@ -11,9 +11,10 @@ from kit.client_rig import params
 
 from celery_app import install
 from celery_app.connections.redis_client import redis_client
-from tasks import LaneTask
+from tasks import LaneTask, create_message
 
 app = Celery("own_tasks", set_as_current=False)
+app.conf.result_backend = os.environ.get("CELERY_BROKER_URL")
 install(app)
 
 
@@ -67,3 +68,17 @@ def nested(self: LaneTask, fault: str | None = None) -> str:
     """Make a call within the block of another."""
     with self.admit(model="m"):
         return str(call(self, fault, "inner"))
+
+
+@app.task(bind=True, name="own.plain")
+def plain(self: Any) -> Any:
+    """Call the lanes' task as a function, in a task that is in no lane."""
+    redis_client(self.app).incr("began")
+    return create_message(**params())
+
+
+@app.task(bind=True, base=LaneTask, name="own.waits")
+def waits(self: LaneTask) -> Any:
+    """Leave a mark, and wait for the budget."""
+    redis_client(self.app).incr("began")
+    return call(self, None)
