@@ -114,6 +114,8 @@ def line_of(command: str, letter: str) -> list[str]:
         words[words.index("--port") + 1] = port
     elif "exporter" in words:
         words += ["--port", port]
+    elif "worker" in words:
+        words += ["-l", "info"]  # it says that it is ready at that level alone
     return [sys.executable, *(["-m", "celery"] if words[0] == "celery" else []), *words[1:]]
 
 
