@@ -192,7 +192,7 @@ def test_what_follows_a_job_is_in_the_trace(up: Rig) -> None:
         parts = [task.s(**params()).set(queue="normal") for _ in range(2)]
         chord(parts, body, app=up.app).delay().get(timeout=IN_TIME_S)
 
-    spans = up.traced(submit, 13 if up.instrumented else 8)
+    spans = up.traced(submit, 14 if up.instrumented else 8)
 
     (part,) = set(up.way("normal", ""))
     joined = up.way("batch", "", task="traced.join", above=part.removesuffix(" > "))[0].removesuffix(" > ")
