@@ -50,4 +50,4 @@ def test_what_may_be_a_lanes_is_not_told(project: Any, seen: dict[str, Any] | No
         state.tasks["id"] = SeenTask("id", **seen)
     page = Result.__new__(Result)
     page.application = SimpleNamespace(events=SimpleNamespace(state=state), capp=project)
-    assert page._is_private("id") is is_private  # noqa: SLF001 - the rest is Flower's
+    assert page._is_private("id") is is_private
