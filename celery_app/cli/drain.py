@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -44,53 +44,38 @@ def drain(ctx: click.Context, lanes: tuple[str, ...], keep: bool, reopen: bool) 
     if reopen:
         _open(app, names)
         return
-    try:
-        _end_by_signals()
+    with _Ends() as ends:
         try:
             for name in names:
                 controls.drain(app, name)
-            _wait(app, names)
+            is_empty = _wait(app, names, ends)
         finally:
-            _leave(ctx, names, keep)
-    except _Ended as end:
+            if not keep:
+                _open_or_say(ctx, names)
+    if not is_empty:
         with suppress(OSError):  # the terminal may be gone
             click.echo(f"Not empty yet; the lanes {'stay closed' if keep else 'are open again'}.", err=True)
-        ctx.exit(128 + end.number)
+        ctx.exit(128 + ends.number)
     click.echo(f"{', '.join(names)}: empty")
 
 
-class _Ended(BaseException):
-    """A signal that ends us."""
+class _Ends:
+    """Takes note of the signal that ends us; an exception of a handler's can be lost wherever it comes."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    number = 0
 
+    def __enter__(self) -> Self:
+        # A script in the background starts its commands with SIGINT ignored; `nohup` ignores SIGHUP, and means it.
+        heard = [each for each in _ENDS if each == signal.SIGINT or signal.getsignal(each) != signal.SIG_IGN]
+        self._before = {each: signal.signal(each, self._note) for each in heard}
+        return self
 
-def _end_by_signals() -> None:
-    """A script in the background starts its commands with SIGINT ignored; `nohup` ignores SIGHUP, and means it."""
-    for each in _ENDS:
-        if each == signal.SIGINT or signal.getsignal(each) != signal.SIG_IGN:
-            signal.signal(each, _end)
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
 
-
-def _ignore_ends() -> None:
-    for each in _ENDS:
-        signal.signal(each, signal.SIG_IGN)
-
-
-def _end(number: int, _frame: object) -> None:
-    """End once: a second signal would end the opening."""
-    _ignore_ends()
-    raise _Ended(number)
-
-
-def _leave(ctx: click.Context, names: Iterable[str], keep: bool) -> None:
-    """Open the lanes again, whatever signal comes meanwhile; the broker answers, or is given up, within seconds."""
-    try:
-        _ignore_ends()
-    finally:
-        if not keep:
-            _open_or_say(ctx, names)
+    def _note(self, number: int, _frame: object) -> None:
+        self.number = self.number or number
 
 
 def _open_or_say(ctx: click.Context, names: Iterable[str]) -> None:
@@ -114,12 +99,13 @@ def _left(app: Any, names: Iterable[str]) -> int:
     return sum(place.depth + place.returning + place.in_flight for place in places)
 
 
-def _wait(app: Any, names: Iterable[str]) -> None:
-    """Show how many jobs are left, until there is none."""
+def _wait(app: Any, names: Iterable[str], ends: _Ends) -> bool:
+    """Show how many jobs are left, until there is none, or a signal ends us; return whether there is none."""
     most = left = _left(app, names)
     with click.progressbar(length=most, label="jobs worked off", show_pos=True) as bar:
-        while left:
+        while left and not ends.number:
             time.sleep(_LOOK_EVERY)
             now = _left(app, names)
             bar.update(max(0, left - now))
             left = now
+    return not left

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.worker import state
 
@@ -19,6 +19,9 @@ from celery_app.broker.claims import claim_of, is_delivery, queue_of
 from celery_app.broker.holders import holder_of
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.stopping import told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +35,12 @@ END_WITHIN = 10.0
 _LOOK_EVERY = 0.02
 
 
-def give_back(worker: Any) -> None:
-    """Return all jobs of lanes that a worker has; then end it, unless slots have something to do that is not ours."""
+def give_back(worker: Any) -> bool:
+    """Return all jobs of lanes that a worker has, once slots have nothing to do but lanes' jobs.
+
+    Returns:
+        Whether slots are still at work, for nothing: their jobs have been taken from them.
+    """
     told.give_back()
     requests = lane_requests()
     if has_processes(worker.pool):
@@ -45,8 +52,7 @@ def give_back(worker: Any) -> None:
     # Only now: the main thread may hold a log handler's lock, and waits for the slots.
     logger.warning("shutdown at once: jobs of lanes that ran here are back at their places: %d", len(requests))
     _wait_for(_only_lanes, float("inf"))
-    if lane_requests():
-        end_process()
+    return bool(lane_requests())
 
 
 def lane_requests() -> list[Any]:
@@ -68,11 +74,16 @@ def end_process() -> None:
     os._exit(os.EX_OK)
 
 
-def end_anyway() -> None:
-    """End this process once it has had no jobs but lanes' for so long; nothing here takes a lock, or asks a server."""
+def end_anyway(is_over: Callable[[], bool]) -> None:
+    """End this process once it has had no jobs but lanes' for so long, unless its worker stops by itself.
+
+    Nothing here takes a lock, or asks a server.
+    """
     give_up_at = time.monotonic() + END_WITHIN
     while time.monotonic() < give_up_at:
         time.sleep(_LOOK_EVERY)
+        if is_over():
+            return
         if not _only_lanes():
             give_up_at = time.monotonic() + END_WITHIN
     os._exit(os.EX_OK)

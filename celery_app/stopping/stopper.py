@@ -15,7 +15,7 @@ from celery.worker import state
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.stopping import told
 from celery_app.stopping.children import FINISH, GIVE_BACK, Children
-from celery_app.stopping.giving_back import end_anyway, give_back, has_processes
+from celery_app.stopping.giving_back import end_anyway, end_process, give_back, has_processes
 from celery_app.stopping.leaving import say_leaving
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Stopper(bootsteps.StartStopStep):
         self._wishes: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._worker = worker
         self._told_at: float | None = None
+        self._over = False
         self._children = Children()  # before the pool forks
         worker.lanes_stopper = self
 
@@ -51,6 +52,9 @@ class Stopper(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         """Hear from now on."""
+        told.begin()
+        # A worker in a thread is a guest of somebody's process, such as a test's, which is not to be ended.
+        self._is_guest = threading.current_thread() is not threading.main_thread()
         threading.Thread(target=self._act, name="lanes-stopper", daemon=True).start()
         signals.worker_shutting_down.connect(self._heard)
         self._soft_shutdown, worker.wait_for_soft_shutdown = worker.wait_for_soft_shutdown, self._wait
@@ -64,8 +68,10 @@ class Stopper(bootsteps.StartStopStep):
     def give_back(self) -> None:
         """Give back what runs; in a signal handler, too."""
         self.let_children_end()
-        start_new_thread(end_anyway, ())  # takes no lock, as a Thread would; whatever hangs from now on, it ends
-        self._wishes.put(lambda: give_back(self._worker))
+        if not self._is_guest:
+            # Takes no lock, as a Thread would; whatever hangs from now on, it ends.
+            start_new_thread(end_anyway, (lambda: self._over,))
+        self._wishes.put(self._give_back)
 
     def let_children_end(self) -> None:
         """Have a pool's processes end at SIGTERM, whatever they do."""
@@ -86,7 +92,12 @@ class Stopper(bootsteps.StartStopStep):
         told.stop()
         self._wishes.put(say_leaving)
 
+    def _give_back(self) -> None:
+        if give_back(self._worker) and not self._is_guest:
+            end_process()
+
     def _stopped(self) -> None:
+        self._over = True
         self._wishes.put(None)
         if self._on_stopped:
             self._on_stopped()
