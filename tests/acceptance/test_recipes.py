@@ -155,11 +155,11 @@ def test_errors_django(up, valkey, caplog):
     assert handler.process_exception(None, ValueError()) is None
     with pytest.raises(UnknownBatch) as caught:
         Batch.load("nonsense")
-    assert handler.process_exception(RequestFactory().get("/batches/nonsense"), caught.value).status_code == 404
-    assert "UnknownBatch: There is no batch 'nonsense'" in caplog.text
     views = {"ask": "submit_and_fetch.submit", "events": "stream_django.events"}
     body = urlencode({"question": "x"})
     with django_site(middleware, **views) as site:
+        assert handler.process_exception(RequestFactory().get("/batches/nonsense"), caught.value).status_code == 404
+        assert "UnknownBatch: There is no batch 'nonsense'" in caplog.text
         with without_worker(valkey.url(13), capacity=1, submit_wait=0.1):
             submit("normal", **REQUEST)
             assert statuses(site, "/ask", body) == (503, "5", "LaneFull")
