@@ -1,29 +1,24 @@
-"""MessagesHandler: POST /v1/messages, answered whole or as a stream, well or broken; and what all handlers share."""
+"""MessagesHandler: POST /v1/messages, answered whole or as a stream, well or broken."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import random
 import socket
 import struct
 import time
-from itertools import count
-from typing import TYPE_CHECKING, Any, cast
-
-from tornado.web import RequestHandler
+from typing import TYPE_CHECKING, cast
 
 from demo.simulator.faults import BEHIND, HTML_TYPE, JSON_TYPE, SimulatedError, page, rate_limited, refusal
+from demo.simulator.handler import ApiHandler
 from demo.simulator.limits import ratelimit_headers
 from demo.simulator.prompts import Prompt, prompt
 from demo.simulator.replies import Events, Reply, reply
 
 if TYPE_CHECKING:
-    from tornado.http1connection import HTTP1Connection
-
     from demo.simulator.limits import Account
-    from demo.simulator.simulator import LoggedCall, Simulator
+    from demo.simulator.simulator import LoggedCall
 
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 # A request without `x-simulate` can carry its fault here: SDK users cannot always set headers.
@@ -34,49 +29,6 @@ DRIP_INTERVAL_S = 0.05
 BEHIND_AFTER_S = 0.01
 # SO_LINGER on, for 0 s: the kernel resets the connection instead of closing it.
 LINGER_NOT = struct.pack("ii", 1, 0)
-
-
-_numbers = count(1)
-
-
-class ApiHandler(RequestHandler):
-    """A path of the API: every answer has a request-id, every refusal the API's own error body."""
-
-    def initialize(self, simulator: Simulator) -> None:
-        """Take the state that all handlers of a server share."""
-        self.simulator = simulator
-
-    def set_default_headers(self) -> None:
-        """Give the answer its id."""
-        self.request_id = f"req_sim{next(_numbers):020}"
-        self.set_header("request-id", self.request_id)
-
-    def compute_etag(self) -> None:
-        """Leave out the hash that tornado would compute of each answer."""
-
-    def reply(self, value: Any) -> None:
-        """Answer 200 with JSON."""
-        self.set_header("Content-Type", JSON_TYPE)
-        self.finish(json.dumps(value))
-
-    def authenticate(self) -> str:
-        """Give the API key of the request, or raise 401: it is missing or not among those accepted."""
-        headers = self.request.headers
-        key = headers.get("x-api-key") or headers.get("Authorization", "").removeprefix("Bearer ")
-        if not key or (self.simulator.keys and key not in self.simulator.keys):
-            raise SimulatedError(401, "invalid x-api-key" if key else "x-api-key header is required")
-        return key
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Put an error into the API's form, whether it is the API's or one of tornado's own, such as 405."""
-        error = kwargs.get("exc_info", (None, None))[1]
-        self.refuse(error if isinstance(error, SimulatedError) else SimulatedError(status_code, self._reason))
-
-    def refuse(self, error: SimulatedError) -> None:
-        """Answer with an error of the API."""
-        self.set_status(error.status_code)
-        self.set_header("Content-Type", error.content_type)
-        self.finish(error.body(self.request_id))
 
 
 class MessagesHandler(ApiHandler):
@@ -149,7 +101,7 @@ class MessagesHandler(ApiHandler):
             case "hang":
                 await asyncio.get_running_loop().create_future()  # until the client hangs up
             case "drop":
-                self._connection.close()
+                self.connection.close()
             case "reset" if not stream:
                 self._reset()
             case "html":
@@ -173,12 +125,12 @@ class MessagesHandler(ApiHandler):
             return
         if events.head:
             # Otherwise a small event waits for the acknowledgement of the one before: 40 ms.
-            self._connection.stream.set_nodelay(True)
+            self.connection.stream.set_nodelay(True)
             self.write(events.head)
             await self.flush()
             await self._send_tokens(events.deltas)
         if fault == "drop_mid_stream":
-            self._connection.close()
+            self.connection.close()
         elif fault == "reset":
             self._reset()
         elif fault in BEHIND and self.call.stream:
@@ -189,7 +141,7 @@ class MessagesHandler(ApiHandler):
     async def _send_tokens(self, deltas: list[bytes]) -> None:
         pace = self.simulator.behaviour.tokens_per_second
         if not pace:
-            self._connection.write(b"".join(deltas))
+            self.connection.write(b"".join(deltas))
             self._produced(len(deltas))
             return
         loop = asyncio.get_running_loop()
@@ -197,7 +149,7 @@ class MessagesHandler(ApiHandler):
         for number, delta in enumerate(deltas, 1):
             # From the beginning, not from the token before: delays must not add up.
             await asyncio.sleep(max(0.0, begun + number / pace - loop.time()))
-            self._connection.write(delta)
+            self.connection.write(delta)
             self._produced(1)
 
     async def _send_behind(self, tail: bytes, fault: str) -> None:
@@ -213,14 +165,9 @@ class MessagesHandler(ApiHandler):
         else:
             self.finish(BEHIND[fault])
 
-    @property
-    def _connection(self) -> HTTP1Connection:
-        """The connection of the call; its `close` is a fault as the client sees it."""
-        return cast("HTTP1Connection", self.request.connection)
-
     def _reset(self) -> None:
-        self._connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
-        self._connection.close()
+        self.connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+        self.connection.close()
 
     def _produced(self, tokens: int) -> None:
         self.call.output_tokens += tokens

@@ -15,8 +15,9 @@ from tornado.web import Application
 
 from demo.simulator.behaviour import Behaviour, InvalidChange
 from demo.simulator.faults import SimulatedError
+from demo.simulator.handler import ApiHandler
 from demo.simulator.limits import ApiLimits, LimitTable
-from demo.simulator.messages import ApiHandler, MessagesHandler
+from demo.simulator.messages import MessagesHandler
 from demo.simulator.simulator import Simulator
 
 if TYPE_CHECKING:
