@@ -13,6 +13,7 @@ from demo.simulator.faults import JSON_TYPE, SimulatedError
 if TYPE_CHECKING:
     from tornado.http1connection import HTTP1Connection
 
+    from demo.simulator.batch_desk import BatchDesk
     from demo.simulator.simulator import Simulator
 
 _numbers = count(1)
@@ -21,9 +22,9 @@ _numbers = count(1)
 class ApiHandler(RequestHandler):
     """A path of the API: every answer has a request-id, every refusal the API's own error body."""
 
-    def initialize(self, simulator: Simulator) -> None:
+    def initialize(self, simulator: Simulator, desk: BatchDesk) -> None:
         """Take the state that all handlers of a server share."""
-        self.simulator = simulator
+        self.simulator, self.desk = simulator, desk
 
     def set_default_headers(self) -> None:
         """Give the answer its id."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from demo.simulator.simulator import LoggedCall
 
 STREAM_TYPE = "text/event-stream; charset=utf-8"
-# A request without `x-simulate` can carry its fault here: SDK users cannot always set headers.
-USER_ID_PREFIX = "simulate:"
 # Seconds between the bytes of a dripping answer: below any read timeout in use, so that it outlives each of them.
 DRIP_INTERVAL_S = 0.05
 # Seconds between a complete message and what comes behind it.
@@ -87,11 +85,8 @@ class MessagesHandler(ApiHandler):
 
     def _fault(self, asked: Prompt) -> str | None:
         """Give what is to go wrong: what the request asks for, or what befalls it."""
-        if "x-simulate" in self.request.headers:
-            return self.request.headers["x-simulate"]
-        if asked.user_id is not None and asked.user_id.startswith(USER_ID_PREFIX):
-            return asked.user_id.removeprefix(USER_ID_PREFIX)
-        return self.simulator.behaviour.fault(streaming=asked.stream)
+        named = self.request.headers.get("x-simulate", asked.fault)
+        return self.simulator.behaviour.fault(streaming=asked.stream) if named is None else named
 
     async def _answer(self, answer: Reply, fault: str | None) -> None:
         stream = self.call.stream

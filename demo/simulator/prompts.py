@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,8 @@ SAID_CHARS = 60
 # How a prompt asks for one of some classes: "… one word out of: web, data, other."
 CLASSES = re.compile(r"\bone (?:word )?(?:out )?of(?: these(?: \w+)?)?: *([^.\n]+)", re.IGNORECASE)
 UNKNOWN_MODEL = "unknown-"  # models that do not exist, for testing 404
+# A request without `x-simulate` can carry its fault here: SDK users cannot always set headers.
+USER_ID_PREFIX = "simulate:"
 CHARS_PER_TOKEN = 4  # Anthropic's rule of thumb for English text
 # An image of 1092 x 1092 pixels (platform.claude.com, vision: width x height / 750).
 IMAGE_CHARS = 1_590 * CHARS_PER_TOKEN
@@ -54,18 +57,32 @@ class Prompt(NamedTuple):
     tool: Json | None  # that must be used, None for an answer in text
     classes: tuple[str, ...]  # of which the answer is to be one; none for an answer in its own words
 
+    @property
+    def fault(self) -> str | None:
+        """What the request asks to go wrong."""
+        asked = (self.user_id or "").partition(USER_ID_PREFIX)
+        return asked[2] if asked[1] and not asked[0] else None
+
 
 def prompt(body: bytes) -> Prompt:
     """Read a request, or raise the real API's 400, 404 or 413; nothing is checked that the answer does not need."""
     if len(body) > MAX_BODY_BYTES:
         raise SimulatedError(413, "Request exceeds the maximum size")
+    with legible():
+        return prompt_of(json.loads(body))
+
+
+@contextmanager
+def legible() -> Iterator[None]:
+    """Turn what goes wrong in reading a request into a 400."""
     try:
-        return _read(json.loads(body))
+        yield
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise SimulatedError(400, f"The request cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _read(params: Json) -> Prompt:
+def prompt_of(params: Json) -> Prompt:
+    """Read the fields of a request; what is wrong with them is a SimulatedError, or for `legible` to tell."""
     for field in ("model", "max_tokens", "messages"):
         if not params.get(field):
             raise SimulatedError(400, f"{field}: Field required")

@@ -84,7 +84,7 @@ class Reply(NamedTuple):
         return {**self.envelope, "usage": {**self.envelope["usage"], "output_tokens": output_tokens}}
 
 
-def reply(prompt: Prompt, usage: PromptUsage, wanted: int) -> Reply:
+def reply(prompt: Prompt, usage: PromptUsage, wanted: int, tier: str = "standard") -> Reply:
     """Answer a prompt of some tokens with so many as are wanted, if max_tokens allows them.
 
     The prompt's beginning is in the answer, so that mixed-up answers are noticed; one that names classes gets one.
@@ -111,7 +111,7 @@ def reply(prompt: Prompt, usage: PromptUsage, wanted: int) -> Reply:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {**usage._asdict(), "service_tier": "standard"},
+        "usage": {**usage._asdict(), "service_tier": tier},
     }
     return Reply(envelope, prompt.thinking, block, pieces, stop_reason)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
+from demo.simulator.batch_desk import BatchDesk
+from demo.simulator.batches import BatchesHandler, BatchHandler, CancelHandler, ResultsHandler
 from demo.simulator.behaviour import Behaviour, InvalidChange
 from demo.simulator.faults import SimulatedError
 from demo.simulator.handler import ApiHandler
@@ -28,8 +30,8 @@ T = TypeVar("T")
 ADDRESS = "127.0.0.1"  # a simulated API is nobody else's business
 BACKLOG = 1_024  # callers that connect in the same instant, as the threads of several workers do
 IN_TIME_S = 10.0  # starting and stopping take milliseconds; a machine that needs longer is broken
-# Above the API's own 32 MB, so that a body that is too large gets its 413 instead of a closed connection.
-MAX_BUFFER_BYTES = 64 * 1024 * 1024
+# Above the 256 MB of a batch, so that a body that is too large gets its 413 instead of a closed connection.
+MAX_BUFFER_BYTES = 288 * 1024 * 1024
 
 
 class ModelsHandler(ApiHandler):
@@ -57,6 +59,14 @@ class ControlHandler(ApiHandler):
         self.get()
 
 
+class BatchesLookHandler(ApiHandler):
+    """All batches of all keys, and the calls to their API."""
+
+    def get(self) -> None:
+        """Show them."""
+        self.reply(self.desk.look())
+
+
 class CallsHandler(ApiHandler):
     """The log of calls."""
 
@@ -72,8 +82,17 @@ class CallsHandler(ApiHandler):
         self.set_status(204)
 
 
-API = {"/v1/messages": MessagesHandler, "/v1/models": ModelsHandler}
-OPERATORS = {"/_control": ControlHandler, "/_calls": CallsHandler}
+HANDLERS: dict[str, type[ApiHandler]] = {
+    "/v1/messages": MessagesHandler,
+    "/v1/messages/batches": BatchesHandler,
+    "/v1/messages/batches/([^/]+)": BatchHandler,
+    "/v1/messages/batches/([^/]+)/cancel": CancelHandler,
+    "/v1/messages/batches/([^/]+)/results": ResultsHandler,
+    "/v1/models": ModelsHandler,
+    "/_batches": BatchesLookHandler,
+    "/_calls": CallsHandler,
+    "/_control": ControlHandler,
+}
 
 
 class RunningServer:
@@ -81,7 +100,7 @@ class RunningServer:
 
     def __init__(self, simulator: Simulator, port: int) -> None:
         """Take the port; what connects from now on is answered once `serve` runs."""
-        self._simulator, self._stopping = simulator, asyncio.Event()
+        self._simulator, self._stopping, self._desk = simulator, asyncio.Event(), BatchDesk(simulator)
         # Not tornado's bind_sockets: it leaves the socket open when the port is taken (6.6).
         self._socket = socket.create_server((ADDRESS, port), backlog=BACKLOG)
         self._socket.setblocking(False)
@@ -90,7 +109,8 @@ class RunningServer:
 
     async def serve(self) -> None:
         """Answer until it is told to stop; then close every connection, open streams included."""
-        handlers = [(path, handler, {"simulator": self._simulator}) for path, handler in (API | OPERATORS).items()]
+        shared = {"simulator": self._simulator, "desk": self._desk}
+        handlers = [(path, handler, shared) for path, handler in HANDLERS.items()]
         # Without tornado's log: the log of calls is /_calls.
         application = Application(handlers, log_function=lambda _: None)
         http = HTTPServer(application, max_buffer_size=MAX_BUFFER_BYTES)
@@ -116,6 +136,10 @@ class RunningServer:
     def summary(self) -> dict[str, Any]:
         """Give counts per status, and of the calls that go on."""
         return self._do(self._simulator.log.summary)
+
+    def batches(self) -> dict[str, Any]:
+        """Give `batches`, each as the API tells of it and its `waiting` requests, and counts of the `calls`."""
+        return self._do(self._desk.look)
 
     def clear(self) -> None:
         """Forget the calls."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 LIMIT_FIELDS = frozenset(field.name for field in fields(ApiLimits))
+BATCHES = ""  # in the place of a pattern: what the batches API has used
 CALLS_KEPT = 100_000  # a long benchmark; about 40 MB
 
 
@@ -94,10 +95,26 @@ class Simulator:
 
     def account(self, key: str, model: str) -> Account:
         """Give the account of a key for a model; models of one pattern share one."""
-        pattern = pattern_of(model, self.limits)
+        return self._account(key, pattern_of(model, self.limits))
+
+    def batch_account(self, key: str) -> Account:
+        """Give the account of a key for calls to the batches API."""
+        return self._account(key, BATCHES)
+
+    def _account(self, key: str, pattern: str) -> Account:
         if (key, pattern) not in self._accounts:
-            self._accounts[key, pattern] = Account(self.limits.get(pattern, ApiLimits()), time.monotonic())
+            self._accounts[key, pattern] = Account(self._limits_of(pattern), time.monotonic())
         return self._accounts[key, pattern]
+
+    @property
+    def limits_of_all(self) -> ApiLimits:
+        """The limits of models that no pattern names; those of batches are among them."""
+        return self.limits.get(ANY_MODEL, ApiLimits())
+
+    def _limits_of(self, pattern: str) -> ApiLimits:
+        return (
+            ApiLimits(rpm=self.limits_of_all.batch_rpm) if pattern == BATCHES else self.limits.get(pattern, ApiLimits())
+        )
 
     def settings(self) -> dict[str, Any]:
         """Give what can be changed."""
@@ -119,4 +136,4 @@ class Simulator:
             raise InvalidChange("limits: an object of fields by model pattern") from error
         self.behaviour, self.limits = changed(self.behaviour, rest), limits
         for (_, pattern), account in self._accounts.items():
-            account.reshape(limits.get(pattern, ApiLimits()), time.monotonic())
+            account.reshape(self._limits_of(pattern), time.monotonic())
