@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ class Batch:
             if early > SHORTEST_NAP_S or number % CHUNK == 0:
                 await asyncio.sleep(max(0.0, early))
             try:
-                message = self._answer(self._waiting[custom_id])
+                message = self._answer(custom_id)
             except SimulatedError as error:
                 self._settle(custom_id, "errored", f',"error":{error.body(f"req_{self.id}_{custom_id}").decode()}')
             else:
@@ -108,9 +109,9 @@ class Batch:
         if self._waiting:
             await loop.create_future()
 
-    def _answer(self, params: Json) -> str | None:
+    def _answer(self, custom_id: str) -> str | None:
         """Give the message as JSON, None if the request hangs, or raise what is wrong with it."""
-        simulator = self._simulator
+        simulator, params = self._simulator, self._waiting[custom_id]
         with legible():
             asked = prompt_of(params)
         if asked.stream:
@@ -123,10 +124,14 @@ class Batch:
             raise SimulatedError(500, "Simulated 500")
         if fault and (refused := refusal(fault, params, self.key, streaming=False)):
             raise SimulatedError(refused.status_code, refused.message, code=refused.code)
-        cache = simulator.caches[self.key]
-        usage, prefixes = cache.measure(params)
-        cache.remember(prefixes)
-        return reply(asked, usage, simulator.behaviour.output_tokens, tier="batch").whole().tail.decode()
+        cache, now = simulator.caches[self.key], time.monotonic()
+        with legible():
+            measured = cache.measure(params, now)
+        cache.remember(measured.kept, now)
+        answer = reply(asked, measured.usage, simulator.behaviour.output_tokens, tier="batch")
+        simulator.charge(self.key, asked.model, measured.usage, len(answer.pieces), kind="batch")
+        simulator.bill.answered(measured.digest, custom_id)
+        return answer.whole().tail.decode()
 
     def _settle(self, custom_id: str, kind: str, rest: str) -> None:
         del self._waiting[custom_id]

@@ -35,6 +35,8 @@ class Behaviour:
     Attributes:
         latency: seconds until the first byte of an answer (of a whole answer, when not streaming), mean.
         jitter: seconds by which a latency may differ from its mean, either way, uniformly.
+        prompt_tokens_per_second: pace at which a prompt is read on top of that, but for what is in a cache; 0
+            reads all tokens at once.
         tokens_per_second: pace of each stream; 0 sends all tokens at once.
         output_tokens: tokens of an answer; never more than the call's max_tokens.
         headers: send anthropic-ratelimit-* and retry-after; False is a gateway that strips them (hidden limits).
@@ -57,6 +59,7 @@ class Behaviour:
 
     latency: float = 0.0
     jitter: float = 0.0
+    prompt_tokens_per_second: float = 0.0
     tokens_per_second: float = 0.0
     output_tokens: int = 16  # enough for a stream to have a middle, few enough for a test to be quick
     headers: bool = True
@@ -95,6 +98,11 @@ class Behaviour:
         if random.random() < self.batch_failures:
             return random.choice(BATCH_FAULTS)
         return "drop_mid_stream" if streaming and random.random() < self.drop_mid_stream_rate else None
+
+    def first_byte(self, prompt_tokens: int) -> float:
+        """Give the seconds until the first byte of an answer to so many tokens that are in no cache."""
+        reading = prompt_tokens / self.prompt_tokens_per_second if self.prompt_tokens_per_second else 0.0
+        return max(0.0, self.latency + random.uniform(-self.jitter, self.jitter)) + reading
 
     def lasts(self, seconds: float) -> float:
         """Give how long it really takes until a batch or a prompt cache is so many seconds older."""

@@ -126,7 +126,7 @@ class Account:
             self.buckets["output-tokens"].take(output_tokens, now)
 
 
-def pattern_of(model: str, table: LimitTable) -> str:
+def pattern_of(model: str, table: Mapping[str, object]) -> str:
     """Give the first pattern, in the table's order, that fits a model; ANY_MODEL comes last wherever it stands."""
     return next((each for each in table if each != ANY_MODEL and fnmatchcase(model, each)), ANY_MODEL)
 

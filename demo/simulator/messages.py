@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import socket
 import struct
 import time
 from typing import TYPE_CHECKING, cast
 
-from demo.simulator.faults import BEHIND, HTML_TYPE, JSON_TYPE, SimulatedError, page, rate_limited, refusal
+from demo.simulator.bill import shown
+from demo.simulator.faults import (
+    BEHIND,
+    HTML_TYPE,
+    JSON_TYPE,
+    UNANSWERED,
+    WHOLE,
+    SimulatedError,
+    page,
+    rate_limited,
+    refusal,
+)
 from demo.simulator.handler import ApiHandler
 from demo.simulator.limits import ratelimit_headers
-from demo.simulator.prompts import Prompt, prompt
+from demo.simulator.prompts import Prompt, legible, prompt
 from demo.simulator.replies import Events, Reply, reply
 
 if TYPE_CHECKING:
@@ -61,7 +71,7 @@ class MessagesHandler(ApiHandler):
     async def _serve(self) -> None:
         key, call = self.authenticate(), self.call
         # So that calls of different keys can be told apart in the log.
-        call.key = key[-4:] if len(key) > 4 else "…"
+        call.key = shown(key)
         asked = prompt(self.request.body)
         call.model, call.user_id, call.stream = asked.model, asked.user_id, asked.stream
         call.fault = self._fault(asked)
@@ -69,19 +79,27 @@ class MessagesHandler(ApiHandler):
             raise refused
         account = self.account = self.simulator.account(key, asked.model)
         cache = self.simulator.caches[key]
-        usage, prefixes = cache.measure(asked.params)
+        with legible():
+            measured = cache.measure(asked.params, time.monotonic())
+        usage = measured.usage
         denial = account.admit(usage.counted, time.monotonic())
         if denial is not None:
             raise rate_limited(denial.limit, max(1, math.ceil(denial.wait)))
-        cache.remember(prefixes)
-        call.input_tokens = usage.counted
+        call.input_tokens, call.cache_read_tokens = usage.counted, usage.cache_read_input_tokens
         account.in_flight += 1
+        answer = reply(asked, usage, self.simulator.behaviour.output_tokens)
         try:
-            behaviour = self.simulator.behaviour
-            await asyncio.sleep(max(0.0, behaviour.latency + random.uniform(-behaviour.jitter, behaviour.jitter)))
-            await self._answer(reply(asked, usage, behaviour.output_tokens), call.fault)
+            await asyncio.sleep(self.simulator.behaviour.first_byte(usage.counted))
+            # Not earlier: of several that come at the same time each one writes.
+            if call.fault not in UNANSWERED:
+                cache.remember(measured.kept, time.monotonic())
+            await self._answer(answer, call.fault)
         finally:
             account.in_flight -= 1
+            if call.status == 200 and call.output_tokens:
+                self.simulator.charge(key, asked.model, usage, call.output_tokens, kind="live")
+                if call.fault in WHOLE and call.output_tokens == len(answer.pieces):
+                    self.simulator.bill.answered(measured.digest)
 
     def _fault(self, asked: Prompt) -> str | None:
         """Give what is to go wrong: what the request asks for, or what befalls it."""

@@ -11,7 +11,8 @@ from zlib import crc32
 from demo.simulator.faults import MID_STREAM, STREAM_ERRORS
 
 if TYPE_CHECKING:
-    from demo.simulator.prompts import Prompt, PromptUsage
+    from demo.simulator.caches import PromptUsage
+    from demo.simulator.prompts import Prompt
 
 Json = dict[str, Any]
 
@@ -111,7 +112,7 @@ def reply(prompt: Prompt, usage: PromptUsage, wanted: int, tier: str = "standard
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {**usage._asdict(), "service_tier": tier},
+        "usage": {**usage.reported(), "service_tier": tier},
     }
     return Reply(envelope, prompt.thinking, block, pieces, stop_reason)
 

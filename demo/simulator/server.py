@@ -16,6 +16,7 @@ from tornado.web import Application
 from demo.simulator.batch_desk import BatchDesk
 from demo.simulator.batches import BatchesHandler, BatchHandler, CancelHandler, ResultsHandler
 from demo.simulator.behaviour import Behaviour, InvalidChange
+from demo.simulator.bill import PRICES, PriceTable
 from demo.simulator.faults import SimulatedError
 from demo.simulator.handler import ApiHandler
 from demo.simulator.limits import ApiLimits, LimitTable
@@ -44,7 +45,7 @@ class ModelsHandler(ApiHandler):
 
 
 class ControlHandler(ApiHandler):
-    """Behaviour and limits, to look at and to change while running."""
+    """Behaviour, limits and prices, to look at and to change while running."""
 
     def get(self) -> None:
         """Show them."""
@@ -65,6 +66,19 @@ class BatchesLookHandler(ApiHandler):
     def get(self) -> None:
         """Show them."""
         self.reply(self.desk.look())
+
+
+class BillHandler(ApiHandler):
+    """What the answers cost."""
+
+    def get(self) -> None:
+        """Show the bill, and with `?answers=1` how often each prompt and custom id was answered."""
+        self.reply(self.simulator.bill.look(answers=self.get_query_argument("answers", "0") not in {"", "0"}))
+
+    def delete(self) -> None:
+        """Forget it."""
+        self.simulator.bill.clear()
+        self.set_status(204)
 
 
 class CallsHandler(ApiHandler):
@@ -90,6 +104,7 @@ HANDLERS: dict[str, type[ApiHandler]] = {
     "/v1/messages/batches/([^/]+)/results": ResultsHandler,
     "/v1/models": ModelsHandler,
     "/_batches": BatchesLookHandler,
+    "/_bill": BillHandler,
     "/_calls": CallsHandler,
     "/_control": ControlHandler,
 }
@@ -141,8 +156,12 @@ class RunningServer:
         """Give `batches`, each as the API tells of it and its `waiting` requests, and counts of the `calls`."""
         return self._do(self._desk.look)
 
+    def bill(self, *, answers: bool = False) -> dict[str, Any]:
+        """Give what the answers cost, and how many there were, as GET /_bill does; `answers` adds each one's number."""
+        return self._do(lambda: self._simulator.bill.look(answers=answers))
+
     def clear(self) -> None:
-        """Forget the calls."""
+        """Forget the calls; the bill stays."""
         self._do(self._simulator.log.clear)
 
     def _do(self, function: Callable[[], T]) -> T:
@@ -160,6 +179,7 @@ def running(
     *,
     limits: ApiLimits | LimitTable | None = None,
     keys: Iterable[str] = (),
+    prices: PriceTable = PRICES,
     port: int = 0,
 ) -> Iterator[RunningServer]:
     """Run a simulated API in a thread, for as long as the block lasts; raise OSError if the port is taken.
@@ -168,9 +188,10 @@ def running(
         behaviour: how it answers; None answers everything at once and well.
         limits: of each key, for all models or for each model pattern; None is no limit.
         keys: API keys to accept; none means that any key is good.
+        prices: of each model pattern.
         port: 0 takes a free one.
     """
-    server = RunningServer(Simulator(behaviour or Behaviour(), limits or ApiLimits(), keys), port)
+    server = RunningServer(Simulator(behaviour or Behaviour(), limits or ApiLimits(), keys, prices), port)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), name="ezai-simulator", daemon=True)
     thread.start()
     try:
