@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
@@ -20,16 +21,16 @@ Json = dict[str, Any]
 
 LIFETIME_S = 24 * 3600.0  # "which is 24 hours after creation"
 RESULTS = ("succeeded", "errored", "canceled", "expired")
-# Requests answered at a stretch: about 5 ms, for which all streams wait.
-CHUNK = 50
+CHUNK = 10  # requests answered at a stretch: about a millisecond, for which all streams wait
+SETTLED_AT_ONCE = 1_000  # requests without an answer, likewise
 SHORTEST_NAP_S = 0.005  # of a batch that has a pace; what is due sooner is answered at once
 
 
 class Batch:
     """A batch of one key. Its requests are answered in no order; all results are known at once, when it has ended."""
 
-    def __init__(self, simulator: Simulator, key: str, number: int, requests: dict[str, Json]) -> None:
-        """Take the requests, by custom ids, and answer them from now on; `number` counts the batches of the server."""
+    def __init__(self, simulator: Simulator, key: str, number: int, requests: dict[str, str]) -> None:
+        """Take the requests, as JSON by custom ids, and answer them; `number` counts the batches of the server."""
         self.id, self.key, self.size = f"msgbatch_sim{number:020}", key, len(requests)
         self.lines: list[bytes] = []  # of the results
         self.ended_at: datetime | None = None
@@ -83,7 +84,9 @@ class Batch:
                 await self._answer_all(order)
         except TimeoutError:
             kind = "canceled" if self._cancel_initiated_at else "expired"
-            for custom_id in tuple(self._waiting):
+            for number, custom_id in enumerate(tuple(self._waiting)):
+                if number % SETTLED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
                 self._settle(custom_id, kind, "")
         self.ended_at = _now()
 
@@ -111,7 +114,7 @@ class Batch:
 
     def _answer(self, custom_id: str) -> str | None:
         """Give the message as JSON, None if the request hangs, or raise what is wrong with it."""
-        simulator, params = self._simulator, self._waiting[custom_id]
+        simulator, params = self._simulator, json.loads(self._waiting[custom_id])["params"]
         with legible():
             asked = prompt_of(params)
         if asked.stream:

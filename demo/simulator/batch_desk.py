@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import time
 from collections import Counter
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from demo.simulator.batch import Batch
+from demo.simulator.batch_requests import read_requests
 from demo.simulator.faults import SimulatedError, rate_limited
 from demo.simulator.prompts import legible
 
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-# "100,000 Message requests or 256 MB in size, whichever is reached first" (platform.claude.com, batch processing).
-MAX_REQUESTS, MAX_BYTES = 100_000, 256 * 1024 * 1024
-CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+MAX_BYTES = 256 * 1024 * 1024  # "100,000 Message requests or 256 MB in size" (platform.claude.com, batch processing)
 MAX_LISTED = 1_000  # batches of a page
 QUEUE_FULL_S = 10  # when to come again, as nobody knows when a batch will have ended
 
@@ -46,12 +43,12 @@ class BatchDesk:
         if denial := account.admit(0, time.monotonic()):
             raise rate_limited(denial.limit, max(1, math.ceil(denial.wait)))
 
-    def create(self, key: str, body: bytes) -> Batch:
+    async def create(self, key: str, body: bytes) -> Batch:
         """Take a batch in, or raise 400, 413, or 429 when the key has too much waiting."""
         if len(body) > MAX_BYTES:
             raise SimulatedError(413, "Request exceeds the maximum size")
         with legible():
-            requests = _requests(json.loads(body))
+            requests = await read_requests(body)
         queue = self._simulator.limits_of_all.batch_queue
         if queue and len(requests) + sum(each.waiting for each in self._of(key)) > queue:
             raise rate_limited("requests waiting in batches", QUEUE_FULL_S)
@@ -85,21 +82,3 @@ class BatchDesk:
 
     def _of(self, key: str) -> list[Batch]:
         return [batch for batch in self._batches.values() if batch.key == key]
-
-
-def _requests(body: Json) -> dict[str, Json]:
-    """Give the params by custom id, or raise 400. The params are looked at when it is their turn, as the API does."""
-    requests = body["requests"]
-    if not 1 <= len(requests) <= MAX_REQUESTS:
-        raise SimulatedError(400, f"requests: has to have from 1 to {MAX_REQUESTS} items")
-    found: dict[str, Json] = {}
-    for number, request in enumerate(requests):
-        custom_id, params = request["custom_id"], request["params"]
-        if not CUSTOM_ID.fullmatch(custom_id):
-            raise SimulatedError(400, f"requests.{number}.custom_id: has to match ^{CUSTOM_ID.pattern}$")
-        if custom_id in found:
-            raise SimulatedError(400, f"requests.{number}.custom_id: {custom_id} is there twice")
-        if not isinstance(params, dict):
-            raise SimulatedError(400, f"requests.{number}.params: has to be an object")
-        found[custom_id] = params
-    return found

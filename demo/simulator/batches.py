@@ -59,9 +59,9 @@ class BatchesHandler(BatchesApiHandler):
 
     verbs: ClassVar = {"POST": "create", "GET": "list"}
 
-    def post(self) -> None:
+    async def post(self) -> None:
         """Create one."""
-        self.reply(self.told(self.desk.create(self.key, self.request.body)))
+        self.reply(self.told(await self.desk.create(self.key, self.request.body)))
 
     def get(self) -> None:
         """List them by pages."""

@@ -78,9 +78,11 @@ class Bill:
     def charge(self, row: tuple[str, str, str], price: Price, usage: PromptUsage, output_tokens: int) -> None:
         """Charge what an answer cost: its prompt, and the tokens that were produced of it."""
         live = price.nanodollars(usage, output_tokens)
+        due = round(live * price.batch) if row[1] == "batch" else live
         tokens = {**usage._asdict(), "output_tokens": output_tokens}
-        self._rows[row].update({name: tokens[name] for name in PRICED})
-        self._rows[row].update(calls=1, live=live, due=round(live * price.batch) if row[1] == "batch" else live)
+        sums = self._rows[row]
+        for name, number in (("calls", 1), ("live", live), ("due", due), *((name, tokens[name]) for name in PRICED)):
+            sums[name] += number
 
     def answered(self, digest: bytes, custom_id: str | None = None) -> None:
         """Count a whole answer to a prompt, in a batch to a custom id, too."""
