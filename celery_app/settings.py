@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from typing import TYPE_CHECKING, Any, Self
+from zoneinfo import ZoneInfo
 
 from celery.app.base import PendingConfiguration
 from pydantic import SecretStr, ValidationError
@@ -20,6 +21,7 @@ from celery_app.lanes import LANES, Lane
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from celery_app.configuration.prices import Price
     from celery_app.configuration.variables import Path
 
 __all__ = ["DEFAULT_BASE_URL", "DEFAULT_BROKER_URL", "Limits", "Settings", "has_lanes", "settings_of"]
@@ -36,6 +38,9 @@ class Settings:
         base_url: root of the Messages API, without ``/v1``.
         limits: of every key, for models that no pattern in `model_limits` matches.
         model_limits: model pattern (fnmatch) -> limits, in the order given.
+        prices: model pattern (fnmatch) -> dollars per million tokens, in the order given; empty: nothing is counted.
+        time_zone: where a day of spending begins.
+        usd_webhook: address that is told when most of a cap is spent, or None.
         lanes: most important first.
         tenant_weights: tenant -> how much of a lane it gets, where others want some, too; 1 for one that is not named.
         has_own_broker: whether somebody named a broker; otherwise `broker_url` is our default.
@@ -48,6 +53,9 @@ class Settings:
     base_url: str = DEFAULT_BASE_URL
     limits: Limits = dataclasses.field(default_factory=Limits)
     model_limits: Mapping[str, Limits] = dataclasses.field(default_factory=dict)
+    prices: Mapping[str, Price] = dataclasses.field(default_factory=dict)
+    time_zone: ZoneInfo = dataclasses.field(default_factory=lambda: ZoneInfo("UTC"))
+    usd_webhook: SecretStr | None = None
     lanes: tuple[Lane, ...] = LANES
     tenant_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     has_own_broker: bool = False
@@ -96,6 +104,9 @@ class Settings:
             base_url=ezai.base_url,
             limits=Limits(rpm=ezai.rpm, itpm=ezai.itpm, otpm=ezai.otpm, concurrency=ezai.concurrency),
             model_limits=ezai.limits,
+            prices=ezai.prices,
+            time_zone=ezai.time_zone,
+            usd_webhook=ezai.usd_webhook,
             lanes=tuple(getattr(fields.lanes, lane.name).applied_to(lane) for lane in LANES),
             tenant_weights=fields.lanes.tenant_weights,
             has_own_broker=fields.celery.broker_url is not None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from celery_app.budget.call_end import CallEnd
 from celery_app.budget.headers import RateLimits
 from celery_app.budget.reservation import Reservation, Settlement
-from celery_app.budget.variant import MARK, split_model
+from celery_app.budget.variant import MARK, pattern_of_variant, split_model
 from celery_app.scheduler.scripts import RESERVE, SETTLE
 from celery_app.settings import Limits
 
@@ -182,7 +182,7 @@ def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> 
     family, limits = _family_of(settings, base)
     mixed, pattern = family == ANY_MODEL, family if family in settings.model_limits else ""
     if variant:
-        own = _pattern_of(settings, base, variant)
+        own = pattern_of_variant(settings.model_limits, base, variant)
         pattern = own or pattern
         family, limits = (f"{family}{MARK}{variant}", limits) if own is None else (own, settings.model_limits[own])
         mixed = family.partition(MARK)[0] == ANY_MODEL
@@ -198,15 +198,6 @@ def _family_of(settings: Settings, model: str) -> tuple[str, Limits]:
     shared = ANY_MODEL if settings.limits != Limits() or not model else model
     family = next((pattern for pattern in settings.model_limits if fnmatchcase(model, pattern)), shared)
     return family, settings.model_limits.get(family, settings.limits)
-
-
-def _pattern_of(settings: Settings, model: str, variant: str) -> str | None:
-    """Return the first pattern that names the variant and fits the model, None if there is none."""
-    for pattern in settings.model_limits:
-        model_pattern, mark, variant_pattern = pattern.rpartition(MARK)
-        if mark and fnmatchcase(variant, variant_pattern) and fnmatchcase(model, model_pattern):
-            return pattern
-    return None
 
 
 def _cost_args(cost: Cost) -> _Args:

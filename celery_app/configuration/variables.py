@@ -8,9 +8,11 @@ import json
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from celery_app.configuration.prices import Price, webhook, zone_of
 from celery_app.connections.addresses import DEFAULT_BASE_URL, api_root, broker_address
 from celery_app.lanes import LANES, Lane
 
@@ -47,6 +49,11 @@ def _api_key(key: SecretStr) -> SecretStr:
     if not text or not text.isascii() or any(c.isspace() for c in text):
         raise ValueError("an API key has no blanks and only ASCII characters")
     return key
+
+
+def _webhook(url: SecretStr) -> SecretStr:
+    webhook(url.get_secret_value())
+    return url
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -96,12 +103,19 @@ class LaneFields(BaseModel):
 class EzaiFields(Limits):
     """``EZAI_…``: the API, and what every key may use for models that no pattern in `limits` matches."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
     api_key: ApiKey | None = None
     api_key_critical: ApiKey | None = None
     api_key_normal: ApiKey | None = None
     api_key_batch: ApiKey | None = None
     base_url: Annotated[str, AfterValidator(api_root)] = DEFAULT_BASE_URL
     limits: Annotated[dict[str, Limits], BeforeValidator(_json)] = Field(default_factory=dict)
+    prices: Annotated[dict[str, Price], BeforeValidator(_json)] = Field(default_factory=dict)
+    # Where a day begins.
+    time_zone: Annotated[ZoneInfo, BeforeValidator(zone_of)] = ZoneInfo("UTC")
+    # Who is told that most of a cap is spent. Its address is a secret to many services.
+    usd_webhook: Annotated[SecretStr, AfterValidator(_webhook)] | None = None
 
 
 class CeleryFields(BaseModel):
