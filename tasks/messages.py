@@ -54,8 +54,10 @@ class MessageTask(LaneTask):
 
     def _stated(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         from celery_app.budget import cost_of, metered_model
+        from celery_app.budget.prices import priced
 
-        return {MODEL: metered_model(kwargs), COST: cost_header(cost_of(kwargs))}
+        model = metered_model(kwargs)
+        return {MODEL: model, COST: cost_header(priced(settings_of(self.app), model, cost_of(kwargs)))}
 
     def describe(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Return model, number of messages and max_tokens."""

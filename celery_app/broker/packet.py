@@ -144,16 +144,16 @@ def packet_of(message: Mapping[str, Any], step: int, *, bounded: bool = True) ->
 
 
 def cost_header(cost: Cost) -> list[int]:
-    """Return a cost as a header of a job."""
+    """Return a cost as a header of a job; money comes last, where there is a price."""
     output, most = (UNKNOWN if tokens is None else tokens for tokens in (cost.output_tokens, cost.max_tokens))
-    return [cost.requests, cost.input_tokens, cost.characters, output, most, int(not cost.cached)]
+    known = [cost.requests, cost.input_tokens, cost.characters, output, most, int(not cost.cached)]
+    return [*known, cost.usd] if cost.usd else known
 
 
 def cost_arguments(header: Any) -> list[float]:
     """Return the cost in a header as the scripts take it; one that makes no sense reserves nothing."""
-    if type(header) is list and len(header) == len(_NO_COST) and all(map(_is_amount, header)):
-        return header
-    return list(_NO_COST)
+    tokens = header[: len(_NO_COST)] if type(header) is list else []
+    return tokens if len(tokens) == len(_NO_COST) and all(map(_is_amount, tokens)) else list(_NO_COST)
 
 
 def _is_amount(part: Any) -> bool:

@@ -62,10 +62,10 @@ def estimated_usd(price: Price, cost: Cost, per_character: float, output_tokens:
 
 def used_usd(price: Price, usage: Usage) -> int:
     """Return nanodollars that a call has cost that was not part of a message batch."""
-    hour, written = usage.cache_write_1h_tokens, usage.cache_write_tokens
-    plain = usage.input_tokens - written
-    dollars = plain * price.input + usage.output_tokens * price.output + usage.cache_read_tokens * price.cache_read
-    return round((dollars + (written - hour) * price.cache_write + hour * price.cache_write_1h) * _PER_TOKEN)
+    read, written, hour = max(0, usage.cache_read), max(0, usage.cache_created), usage.cache_hour
+    dollars = (usage.input_tokens - written) * price.input + usage.output_tokens * price.output
+    cached = (written - hour) * price.cache_write + hour * price.cache_write_1h + read * price.cache_read
+    return round((dollars + cached) * _PER_TOKEN)
 
 
 def in_batch(price: Price, usd: int) -> int:

@@ -18,17 +18,19 @@ class Usage:
     Attributes:
         input_tokens: of the prompt, cache creation included, cache reads not (platform.claude.com, rate limits).
         output_tokens: produced.
-        cache_write_tokens: of `input_tokens`, written to the cache.
-        cache_write_1h_tokens: of these, for an hour.
-        cache_read_tokens: of the prompt, read from the cache.
+        usd: money that the call has cost, in nanodollars; None: no price is known.
+        cache_read: of the prompt, read from the API's cache; -1: the answer does not say.
+        cache_created: of the prompt, put there; -1: the answer does not say.
+        cache_hour: of these, for an hour.
         in_batch: whether the API says that it answered the call in a message batch.
     """
 
     input_tokens: int
     output_tokens: int
-    cache_write_tokens: int = 0
-    cache_write_1h_tokens: int = 0
-    cache_read_tokens: int = 0
+    usd: int | None = None
+    cache_read: int = -1
+    cache_created: int = -1
+    cache_hour: int = 0
     in_batch: bool = False
 
     @classmethod
@@ -40,11 +42,17 @@ class Usage:
         tokens = _tokens(usage, "input_tokens"), _tokens(usage, "output_tokens")
         if None in tokens:
             return None
-        created, read = (_tokens(usage, f"cache_{what}_input_tokens") or 0 for what in ("creation", "read"))
+        read, created = (_tokens(usage, f"cache_{how}_input_tokens") for how in ("read", "creation"))
         kinds = usage.get("cache_creation")
-        hour = (_tokens(kinds, "ephemeral_1h_input_tokens") or 0) if isinstance(kinds, Mapping) else 0
-        in_batch = usage.get("service_tier") == "batch"
-        return cls((tokens[0] or 0) + created, tokens[1] or 0, created, min(hour, created), read, in_batch)
+        hour = _tokens(kinds, "ephemeral_1h_input_tokens") if isinstance(kinds, Mapping) else None
+        return cls(
+            (tokens[0] or 0) + (created or 0),
+            tokens[1] or 0,
+            cache_read=-1 if read is None else read,
+            cache_created=-1 if created is None else created,
+            cache_hour=min(hour or 0, created or 0),
+            in_batch=usage.get("service_tier") == "batch",
+        )
 
 
 def _tokens(usage: Mapping[str, Any], field: str) -> int | None:

@@ -14,10 +14,12 @@ from kombu.utils.json import dumps
 
 from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget.cost import cost_of
+from celery_app.budget.prices import priced
 from celery_app.budget.variant import metered_model
 from celery_app.client.sending import CREATE_TASK, task_of
 from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT
+from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +52,7 @@ class Envelope:
         Raises:
             kombu.exceptions.OperationalError: if no broker answers; redis-py's errors, too.
         """
-        self._batch_id, self._lane = batch_id, lane
+        self._batch_id, self._lane, self._settings = batch_id, lane, settings_of(app)
         self._compression = app.conf.task_compression
         with app.amqp.lane_connection() as connection:
             channel = connection.channel()  # kombu tries for ever to get its default one
@@ -87,7 +89,8 @@ class Envelope:
             _DEADLINE: repr(deadline),
         }
         text = "".join([values.get(part, part) for part in self._parts]).encode()
-        headers = {**self._headers, "id": own, MODEL: model, COST: cost_header(cost_of(params)), SUBMITTED_AT: now}
+        cost = cost_header(priced(self._settings, model, cost_of(params)))
+        headers = {**self._headers, "id": own, MODEL: model, COST: cost, SUBMITTED_AT: now}
         headers.update(names or {})
         if self._lane.deadline is not None:
             headers[DEADLINE_AT] = deadline
