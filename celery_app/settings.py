@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from typing import TYPE_CHECKING, Any, Self
-from zoneinfo import ZoneInfo
 
 from celery.app.base import PendingConfiguration
 from pydantic import SecretStr, ValidationError
@@ -39,7 +38,7 @@ class Settings:
         limits: of every key, for models that no pattern in `model_limits` matches.
         model_limits: model pattern (fnmatch) -> limits, in the order given.
         prices: model pattern (fnmatch) -> dollars per million tokens, in the order given; empty: nothing is counted.
-        time_zone: where a day of spending begins.
+        time_zone: where days end at midnight.
         usd_webhook: address that is told when most of a cap is spent, or None.
         lanes: most important first.
         tenant_weights: tenant -> how much of a lane it gets, where others want some, too; 1 for one that is not named.
@@ -54,7 +53,7 @@ class Settings:
     limits: Limits = dataclasses.field(default_factory=Limits)
     model_limits: Mapping[str, Limits] = dataclasses.field(default_factory=dict)
     prices: Mapping[str, Price] = dataclasses.field(default_factory=dict)
-    time_zone: ZoneInfo = dataclasses.field(default_factory=lambda: ZoneInfo("UTC"))
+    time_zone: str = "UTC"
     usd_webhook: SecretStr | None = None
     lanes: tuple[Lane, ...] = LANES
     tenant_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -105,7 +104,7 @@ class Settings:
             limits=Limits(rpm=ezai.rpm, itpm=ezai.itpm, otpm=ezai.otpm, concurrency=ezai.concurrency),
             model_limits=ezai.limits,
             prices=ezai.prices,
-            time_zone=ezai.time_zone,
+            time_zone=fields.lanes.time_zone,
             usd_webhook=ezai.usd_webhook,
             lanes=tuple(getattr(fields.lanes, lane.name).applied_to(lane) for lane in LANES),
             tenant_weights=fields.lanes.tenant_weights,

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo
 
 #: Days before and after today of which a script is told: this machine's clock may be wrong, and what a call has cost
 #: is told later where Redis is away.
 _BEFORE, _AFTER = 2, 4
 
 
-def days_around(zone: ZoneInfo, now: float) -> tuple[tuple[int, str], ...]:
+def days_around(zone: str, now: float) -> tuple[tuple[int, str], ...]:
     """Return the days around a moment: when each begins, in seconds since the epoch, and its date.
 
     A script takes the last one that has begun by its own clock. Days are not all of 24 hours: where a zone changes to
     summer time, one has 23.
 
     Args:
-        zone: where midnight is.
+        zone: where midnight is, as ``Europe/Berlin``.
         now: seconds since the epoch.
     """
-    return _around(zone, datetime.fromtimestamp(now, zone).date())
+    return _around(zone, _date_at(zone, now))
 
 
-def day_at(zone: ZoneInfo, now: float) -> date:
-    """Return the date of a moment, seconds since the epoch."""
-    return datetime.fromtimestamp(now, zone).date()
+def _date_at(zone: str, now: float) -> date:
+    return datetime.fromtimestamp(now, ZoneInfo(zone)).date()
 
 
 @lru_cache(maxsize=8)
-def _around(zone: ZoneInfo, today: date) -> tuple[tuple[int, str], ...]:
+def _around(zone: str, today: date) -> tuple[tuple[int, str], ...]:
     days = (today + timedelta(days=each) for each in range(-_BEFORE, _AFTER + 1))
-    return tuple((int(datetime.combine(day, time.min, zone).timestamp()), day.isoformat()) for day in days)
+    return tuple((int(datetime.combine(day, time.min, ZoneInfo(zone)).timestamp()), day.isoformat()) for day in days)

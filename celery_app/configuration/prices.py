@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -50,20 +49,6 @@ class Price(BaseModel):
         if isinstance(filled["cache_write"], int | float):
             filled.setdefault("cache_write_1h", filled["cache_write"] * _WRITE_1H / _WRITE)
         return filled
-
-
-def zone_of(name: object) -> object:
-    """Return the zone of a name such as ``Europe/Berlin``.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not isinstance(name, str):
-        return name
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown, no name at all, or the name of a folder
-        raise ValueError("is no time zone, as UTC and Europe/Berlin are") from None
 
 
 def webhook(url: str) -> str:

@@ -8,11 +8,11 @@ import json
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from celery_app.configuration.prices import Price, webhook, zone_of
+from celery_app.configuration.prices import Price, webhook
 from celery_app.connections.addresses import DEFAULT_BASE_URL, api_root, broker_address
 from celery_app.lanes import LANES, Lane
 
@@ -49,6 +49,13 @@ def _api_key(key: SecretStr) -> SecretStr:
     if not text or not text.isascii() or any(c.isspace() for c in text):
         raise ValueError("an API key has no blanks and only ASCII characters")
     return key
+
+
+def _time_zone(name: str) -> str:
+    try:
+        return ZoneInfo(name).key
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(f"no time zone is called {name!r}, as Europe/Berlin is") from None
 
 
 def _webhook(url: SecretStr) -> SecretStr:
@@ -103,8 +110,6 @@ class LaneFields(BaseModel):
 class EzaiFields(Limits):
     """``EZAI_…``: the API, and what every key may use for models that no pattern in `limits` matches."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
     api_key: ApiKey | None = None
     api_key_critical: ApiKey | None = None
     api_key_normal: ApiKey | None = None
@@ -112,8 +117,6 @@ class EzaiFields(Limits):
     base_url: Annotated[str, AfterValidator(api_root)] = DEFAULT_BASE_URL
     limits: Annotated[dict[str, Limits], BeforeValidator(_json)] = Field(default_factory=dict)
     prices: Annotated[dict[str, Price], BeforeValidator(_json)] = Field(default_factory=dict)
-    # Where a day begins.
-    time_zone: Annotated[ZoneInfo, BeforeValidator(zone_of)] = ZoneInfo("UTC")
     # Who is told that most of a cap is spent. Its address is a secret to many services.
     usd_webhook: Annotated[SecretStr, AfterValidator(_webhook)] | None = None
 
@@ -135,6 +138,8 @@ class LanesFields(BaseModel):
     batch: LaneFields = Field(default_factory=LaneFields)
     # Tenant -> how much more than another's its jobs count; one that is not named has 1.
     tenant_weights: Annotated[dict[str, Weight], BeforeValidator(_json)] = Field(default_factory=dict)
+    # Where days end at midnight.
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
 
 
 class Fields(BaseModel):
@@ -156,7 +161,8 @@ def paths() -> Mapping[str, Path]:
     for lane in LANES:
         for field in LaneFields.model_fields:
             found[f"LANES_{lane.name.upper()}_{field.upper()}"] = ("lanes", lane.name, field)
-    found["LANES_TENANT_WEIGHTS"] = ("lanes", "tenant_weights")
+    for field in ("tenant_weights", "time_zone"):
+        found[f"LANES_{field.upper()}"] = ("lanes", field)
     return found
 
 
