@@ -12,11 +12,13 @@ import redis
 from celery_app.broker.claims import claim_of
 from celery_app.broker.returns import settle_later
 from celery_app.budget import Budget, CallEnd, CallOutcome, Settlement, Usage
+from celery_app.budget.bill import Payer, bill_of
 from celery_app.budget.budget import ANY_MODEL, NO_JOB
 from celery_app.errors import NotAMessage
 from celery_app.keys import ENDED_KEPT
 from celery_app.metrics.events import JobEvent, emit
 from celery_app.process.away import say_away
+from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
     from celery_app.broker.lease import Leases
@@ -35,11 +37,13 @@ class Call:
         reason: why the API refused it, in words that anybody may read.
         settlement: what came of settling it; None before that, and where Redis is away.
         ends_job: whether its job ends with its answer: settling decides then whether it was cancelled before.
+        shipped: whether it was part of a message batch of the API's, and so cheaper.
     """
 
     reason = ""
     settlement: Settlement | None = None
     ends_job = False
+    shipped = False
 
     def __init__(
         self, budget: Budget, client: redis.Redis, ticket: str, job: Job, leases: Leases | None = None
@@ -92,28 +96,42 @@ class Call:
         """Replace the estimate in the budget; where Redis is away that is done before the job ends."""
         took = time.monotonic() - self._begun  # before Redis is asked, which may be away
         ends = self._ends()
-        end = CallEnd(self.usage, self.headers, self.outcome, self.reason, self._job.refused_at)
+        usage, bill = self._bill()
+        end = CallEnd(usage, self.headers, self.outcome, self.reason, self._job.refused_at)
         try:
-            self.settlement = self._budget.settle(self._client, self._ticket, end, ends=ends or NO_JOB)
+            self.settlement = self._budget.settle(self._client, self._ticket, end, ends=ends or NO_JOB, bill=bill)
             if ends is not None:
                 self._job.attempt.may_end = not self.settlement.cancelled
             say_settled(self._budget, self)
         except redis.RedisError as exc:
             say_away("a call could not be settled with the budget", exc)
-            settle_later(self._job.app, self._claim, self._budget.settling(self._ticket, end))
+            settle_later(self._job.app, self._claim, self._budget.settling(self._ticket, end, bill=bill))
         if self._leases is not None:
             self._leases.ack(*self._claim)
         self._tell_observers(took)
 
-    def _tell_observers(self, took: float) -> None:
+    def _bill(self) -> tuple[Usage | None, str]:
+        """Return the usage with its price, and the bill; none for a call that was not made, or that the API refused."""
+        settings = settings_of(self._job.app)
+        if not settings.prices or self.outcome not in {"answered", "failed"} or self._status:
+            return self.usage, ""
+        payer = Payer(self._job.lane.name, self._budget.model, self._job.tenant, self._job.batch or "")
+        return bill_of(settings, payer, self.usage, time.time(), shipped=self.shipped)
+
+    @property
+    def _status(self) -> int:
+        """The API's status for a call that it refused; 0: it did not refuse it, or said none."""
         status, _, _ = self.reason.partition(" ")
+        return int(status) if status.isdecimal() else 0
+
+    def _tell_observers(self, took: float) -> None:
         event = JobEvent(
             kind="settled",
             lane=self._job.lane.name,
             task=self._job.task,
             seconds=took,
             outcome=self.outcome,
-            status=int(status) if status.isdecimal() else 0,
+            status=self._status,
             tokens=(self.usage.input_tokens, self.usage.output_tokens) if self.usage else None,
         )
         emit(event)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celery_app.budget.call_end import CallEnd
 from celery_app.budget.headers import RateLimits
-from celery_app.budget.reservation import Reservation, Settlement
+from celery_app.budget.reservation import Reservation, Settlement, Warned
 from celery_app.budget.variant import MARK, pattern_of_variant, split_model
 from celery_app.scheduler.scripts import RESERVE, SETTLE
 from celery_app.settings import Limits
@@ -117,7 +117,13 @@ class Budget:
         )
 
     def settle(
-        self, client: Redis, ticket: str, end: CallEnd | None = None, *, ends: tuple[str, str, int] = NO_JOB
+        self,
+        client: Redis,
+        ticket: str,
+        end: CallEnd | None = None,
+        *,
+        ends: tuple[str, str, int] = NO_JOB,
+        bill: str = "",
     ) -> Settlement:
         """Replace a call's estimated cost by the real one, and learn from its answer.
 
@@ -126,15 +132,22 @@ class Budget:
             ticket: of the admission.
             end: what came of the call; None: it was answered, and no more is known.
             ends: of a job that ends with this answer, its id, its batch's id, and the seconds for which that is known.
+            bill: what it has cost and whom, as `celery_app.budget.bill.bill_of` has it; empty: nobody counts that.
 
         Raises:
             redis.exceptions.RedisError: if Redis is away; see `celery_app.broker.debts`.
         """
-        return Settlement(*map(bool, SETTLE.run(client, (), self.settling(ticket, end or CallEnd(), ends))))
+        known, own, shut, opened, cancelled, *warnings = SETTLE.run(
+            client, (), self.settling(ticket, end or CallEnd(), ends, bill)
+        )
+        told = tuple(Warned.of(each) for each in (warnings[0] if warnings else ()))
+        return Settlement(bool(known), bool(own), bool(shut), bool(opened), bool(cancelled), told)
 
-    def settling(self, ticket: str, end: CallEnd, ends: tuple[str, str, int] = NO_JOB) -> _Args:
+    def settling(self, ticket: str, end: CallEnd, ends: tuple[str, str, int] = NO_JOB, bill: str = "") -> _Args:
         """Return the arguments of the script by which `settle` settles a call."""
-        return (self.prefix, self.terms, ticket, *end.arguments(self._variant), *ends)
+        usd = end.usage.usd if end.usage is not None else None
+        cost = (_UNKNOWN if usd is None else usd, *((bill,) if bill else ()))
+        return (self.prefix, self.terms, ticket, *end.arguments(self._variant), *ends, *cost)
 
     @staticmethod
     def sent_at(ticket: str) -> int:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 _BEFORE, _AFTER = 2, 4
 
 
-def days_around(zone: str, now: float) -> tuple[tuple[int, str], ...]:
+def days_around(zone: str, now: float, before: int = _BEFORE) -> tuple[tuple[int, str], ...]:
     """Return the days around a moment: when each begins, in seconds since the epoch, and its date.
 
     A script takes the last one that has begun by its own clock. Days are not all of 24 hours: where a zone changes to
@@ -20,15 +20,12 @@ def days_around(zone: str, now: float) -> tuple[tuple[int, str], ...]:
     Args:
         zone: where midnight is, as ``Europe/Berlin``.
         now: seconds since the epoch.
+        before: days before today.
     """
-    return _around(zone, _date_at(zone, now))
-
-
-def _date_at(zone: str, now: float) -> date:
-    return datetime.fromtimestamp(now, ZoneInfo(zone)).date()
+    return _around(zone, datetime.fromtimestamp(now, ZoneInfo(zone)).date(), before)
 
 
 @lru_cache(maxsize=8)
-def _around(zone: str, today: date) -> tuple[tuple[int, str], ...]:
-    days = (today + timedelta(days=each) for each in range(-_BEFORE, _AFTER + 1))
+def _around(zone: str, today: date, before: int) -> tuple[tuple[int, str], ...]:
+    days = (today + timedelta(days=each) for each in range(-before, _AFTER + 1))
     return tuple((int(datetime.combine(day, time.min, ZoneInfo(zone)).timestamp()), day.isoformat()) for day in days)

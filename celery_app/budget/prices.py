@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from celery_app.configuration.prices import Price
     from celery_app.settings import Settings
 
-NANO = 1_000_000_000
-
 #: Nanodollars per token, of a dollar per million tokens.
-_PER_TOKEN = 1_000
+PER_TOKEN = 1_000
 
 #: Tokens of a character, and of an answer without a bound, before anything is known of the model
 #: (scheduler/scripts/lib/model.lua).
@@ -57,7 +55,7 @@ def estimated_usd(price: Price, cost: Cost, per_character: float, output_tokens:
     """Return nanodollars of a call by the tokens of a character and of its answer."""
     prompt = max(price.input, price.cache_write) if cost.cached else price.input
     tokens = cost.input_tokens + cost.characters * per_character
-    return round((tokens * prompt + output_tokens * price.output) * _PER_TOKEN) * cost.requests
+    return round((tokens * prompt + output_tokens * price.output) * PER_TOKEN) * cost.requests
 
 
 def used_usd(price: Price, usage: Usage) -> int:
@@ -65,7 +63,7 @@ def used_usd(price: Price, usage: Usage) -> int:
     read, written, hour = max(0, usage.cache_read), max(0, usage.cache_created), usage.cache_hour
     dollars = (usage.input_tokens - written) * price.input + usage.output_tokens * price.output
     cached = (written - hour) * price.cache_write + hour * price.cache_write_1h + read * price.cache_read
-    return round((dollars + cached) * _PER_TOKEN)
+    return round((dollars + cached) * PER_TOKEN)
 
 
 def in_batch(price: Price, usd: int) -> int:

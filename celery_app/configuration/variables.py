@@ -26,6 +26,9 @@ Path = tuple[str, ...]
 #: EZAI_TEAM_URL (0.62) is somebody else's.
 NEAR = 0.65
 
+#: In a dollar: money is counted in whole ones, as a token costs some hundred or more of them.
+NANODOLLARS = 10**9
+
 #: Kubernetes tells every pod of each Service: of one named ``lanes`` or ``ezai-gateway``, too.
 _OF_A_SERVICE = re.compile(
     r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)", re.IGNORECASE

@@ -16,12 +16,15 @@
 -- ARGV[15] integer: µs since the epoch at which the job's last call left that was limited or overloaded; 0: none was
 -- ARGV[16] string: id of the job if it ends with this answer, else ''; ARGV[17] string: id of its batch; ARGV[18] integer:
 --   seconds for which is remembered that it has ended
+-- ARGV[19] integer: nanodollars that the call has cost; -1: not known
+-- ARGV[20] JSON: its bill, as in lib/spent.lua; absent where there are no prices
 --
 -- The budgets that the API has shut are in a hash for all to see: "lane|family" -> "0 or 1 (the account is refused)", µs since
 -- the epoch at which that is over by the server's own clock, and why, with a space between.
 --
 -- Returns numbers, each 1 or 0: whether the ticket was open; whether a refusal is a verdict on this job alone; whether the
--- budget was shut by this; whether it was opened; whether the job was cancelled, and so does not end with its answer.
+-- budget was shut by this; whether it was opened; whether the job was cancelled, and so does not end with its answer. With a bill
+-- the caps that are nearly used up since.
 
 -- "Rounded to the nearest thousand" (platform.claude.com, rate limits): there may be this much more.
 local ROUNDED = {requests = 0, input_tokens = 500, output_tokens = 500}
@@ -182,6 +185,7 @@ if not begun and not end_call() then
   remember(state)
   return {0, 0, shut and 1 or 0, 0, is_cancelled() and 1 or 0}
 end
+local warnings = ARGV[20] and not begun and note_spent(ARGV[20], tonumber(ARGV[19]), ticket) or nil
 local own = is_own()
 local told = learn_limits()
 budget.buckets = buckets_of(state, budget.terms)
@@ -207,4 +211,4 @@ save_budget(budget)
 if opened or more or budget.terms.calls > 0 then
   tell_waiting()
 end
-return {1, own and 1 or 0, shut and 1 or 0, opened and 1 or 0, is_cancelled() and 1 or 0}
+return {1, own and 1 or 0, shut and 1 or 0, opened and 1 or 0, is_cancelled() and 1 or 0, warnings}
