@@ -186,7 +186,7 @@ DONE = Key("done:<id>", "list", DONE_KEPT)
 #: (`STREAM_KEPT_RUNNING`), and shorter still once it has ended (`STREAM_KEPT`).
 STREAM = Key("stream:<id>", "stream", STREAM_KEPT_QUEUED)
 #: What is known of a batch: how many jobs it has, "queued", "placed", "done", "failed", "cancelled"; in nanodollars
-#: what its calls have cost, and what they may: "usd", "saved", "usd_cap".
+#: what its calls have cost, spared and may cost: "usd", "saved", "lanes_cap".
 BATCH_COUNTS = Key("batch:<batch>", "hash", BATCH_KEPT)
 #: A bit for each job of a batch that was counted.
 BATCH_SEEN = Key("batch:<batch>:seen", "string", BATCH_KEPT)

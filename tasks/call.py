@@ -19,6 +19,7 @@ from celery_app.keys import ENDED_KEPT
 from celery_app.metrics.events import JobEvent, emit
 from celery_app.process.away import say_away
 from celery_app.settings import settings_of
+from tasks.spending import say_nearly_spent
 
 if TYPE_CHECKING:
     from celery_app.broker.lease import Leases
@@ -103,6 +104,8 @@ class Call:
             if ends is not None:
                 self._job.attempt.may_end = not self.settlement.cancelled
             say_settled(self._budget, self)
+            for warned in self.settlement.warnings:
+                say_nearly_spent(settings_of(self._job.app), warned)
         except redis.RedisError as exc:
             say_away("a call could not be settled with the budget", exc)
             settle_later(self._job.app, self._claim, self._budget.settling(self._ticket, end, bill=bill))

@@ -171,7 +171,7 @@ def test_the_call_that_uses_up_four_fifths_of_a_cap_is_told_so(till, cap):
 
 def test_a_batch_with_a_cap_is_warned_of_once(till):
     """It has no day."""
-    till.scheduler.raw.hset("lanes:batch:b", "usd_cap", 2 * USD)
+    till.scheduler.raw.hset("lanes:batch:b", "lanes_cap", 2 * USD)
     warnings = [till.pay(batch="b").warnings for _ in range(3)]
     assert warnings == [(), (("batch|b", 2 * USD, 2 * USD, ""),), ()]
 

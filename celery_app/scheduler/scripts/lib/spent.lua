@@ -77,7 +77,7 @@ local function bill_batch(warnings, bill, usd)
   if bill.saved > 0 then
     redis.call('HINCRBY', batch, 'saved', string.format('%.0f', bill.saved))
   end
-  warn(warnings, 'batch|' .. bill.batch, tonumber(redis.call('HGET', batch, 'usd_cap') or ''), spent, usd, '')
+  warn(warnings, 'batch|' .. bill.batch, tonumber(redis.call('HGET', batch, 'lanes_cap') or ''), spent, usd, '')
 end
 
 -- Write down what a call has cost. text: JSON: lane, model, tenant, batch; saved; unpriced (1: the model has no price); rates

@@ -1,0 +1,174 @@
+"""What a real worker's calls have cost, and who is told of it."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from kit.client_rig import IN_TIME_S, Rig, fresh, params, rig
+from kit.waiting import wait_until
+
+from celery_app.budget import Usage
+from celery_app.budget.prices import used_usd
+from celery_app.configuration.prices import Price
+from celery_app.connections.redis_client import redis_client
+from celery_app.metrics.spent import Amounts, Spent, spent_by_day, spent_by_hour
+
+PRICES = {"cheap": {"in": 1, "out": 5}, "dear*": {"in": 15, "out": 75, "cache_read": 1.5}}
+
+
+class Hook:
+    """A webhook of this test's own.
+
+    Attributes:
+        url: where it is.
+        told: what it was told; the first message it refuses.
+        paths: that were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.tries = 0
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """Serve it."""
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.tries += 1
+                if hook.tries > 1:
+                    hook.told.append(json.loads(body))
+                self.send_response(204 if hook.tries > 1 else 503)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        with HTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}/secret-path"
+            server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def hook():
+    """A webhook."""
+    return Hook()
+
+
+@pytest.fixture(scope="module")
+def shared(valkey, tmp_path_factory, hook):
+    """A worker with prices, and a webhook."""
+    with hook.running() as url:
+        env = {"EZAI_PRICES": json.dumps(PRICES), "EZAI_USD_WEBHOOK": url}
+        with rig(valkey, 11, tmp_path_factory.mktemp("worker"), slots=4, **env) as up:
+            yield up
+
+
+@pytest.fixture
+def up(shared):
+    """The same, with nothing spent."""
+    redis = redis_client(shared.app)
+    for key in (*redis.keys("lanes:spent:*"), "lanes:caps"):
+        redis.delete(key)
+    return fresh(shared)
+
+
+def spent_after(up: Rig, calls: int) -> Spent:
+    """Return what was spent today once so many calls are settled."""
+    wait_until(lambda: spent_by_day(up.app)[0].total.calls >= calls, "the calls are settled")
+    return spent_by_day(up.app)[0]
+
+
+def bill(model: str, message: dict[str, Any]) -> int:
+    """Return nanodollars of an answer, by the prices and its usage."""
+    usage = Usage.of(message)
+    assert usage is not None
+    return used_usd(Price.model_validate(next(PRICES[each] for each in PRICES if model.startswith(each[:4]))), usage)
+
+
+def test_what_is_spent_is_usage_by_price(up):
+    """By lane, by model, by tenant and by batch, to the nanodollar; the hour has it, too."""
+    up.api.control(output_tokens=40)
+    asked = [
+        ("critical", "cheap", "acme", "hi"),
+        ("normal", "dear-1", "acme", "a longer question" * 9),
+        ("normal", "cheap", None, "x"),
+        ("critical", "dear-1", "other", "y" * 99),
+    ]
+    sent = [
+        (lane, model, tenant, up.client.submit(lane, tenant=tenant, **params(text, model=model)))
+        for lane, model, tenant, text in asked
+    ]
+    usd: Counter[tuple[str, str]] = Counter()
+    for lane, model, tenant, result in sent:
+        price = bill(model, result.get(timeout=IN_TIME_S))
+        for each in (("lane", lane), ("model", model), ("tenant", tenant or "")):
+            usd[each] += price
+    batch = up.client.submit_many([params(f"item {n}", model="cheap") for n in range(3)], tenant="acme")
+    of_batch = sum(bill("cheap", result.message or {}) for result in batch.results(patience=IN_TIME_S))
+    for each in (("lane", "batch"), ("model", "cheap"), ("tenant", "acme")):
+        usd[each] += of_batch
+
+    spent = spent_after(up, 7)
+    found = {(kind, name): round(each.usd * 1e9) for kind, by in spent.by.items() for name, each in by.items()}
+    assert found == usd
+    assert round(spent.total.usd * 1e9) == sum(amount for (kind, _), amount in usd.items() if kind == "lane")
+    assert sum(hour.total.calls for hour in spent_by_hour(up.app, 2)) == 7
+    assert round(batch.counts().usd * 1e9) == of_batch
+
+
+def test_what_the_api_refuses_costs_nothing(up):
+    """Neither a bad request nor an error of the API's is billed."""
+    for fault in ("400", "500"):
+        up.client.submit("critical", **params("x", fault=fault, model="cheap")).get(timeout=IN_TIME_S, propagate=False)
+    assert spent_by_day(up.app)[0].total.usd == 0
+
+
+def test_the_webhook_is_called_once_when_a_cap_is_nearly_used_up(up, hook):
+    """Again where it refuses, and with neither a prompt nor a key; the worker goes on meanwhile, and logs it once."""
+    up.api.control(output_tokens=100)
+    redis_client(up.app).hset("lanes:caps", "tenant|acme", round(3 * 100 * 5_000 * 1.1))
+    for _ in range(6):
+        up.client.submit("normal", tenant="acme", **params("Rumpelstiltskin", model="cheap")).get(timeout=IN_TIME_S)
+    wait_until(lambda: hook.told, "the webhook is told")
+    (told,) = hook.told
+    assert (told["event"], told["cap"], told["name"]) == ("usd_nearly_spent", "tenant", "acme")
+    assert 0.8 <= told["spent_usd"] / told["limit_usd"] < 1.2
+    assert hook.tries == 2
+    text = up.worker.output()
+    assert text.count("of its cap of") == 1
+    for secret in ("Rumpelstiltskin", "secret-path"):
+        assert secret not in json.dumps(told)
+        assert secret not in text
+
+
+def test_the_command_shows_what_was_spent(up):
+    """As a table, and as JSON."""
+    up.client.submit("critical", tenant="acme", **params("x", model="cheap")).get(timeout=IN_TIME_S)
+    up.client.submit("critical", tenant="acme", **params("x", model="unheard")).get(timeout=IN_TIME_S)
+    spent = spent_after(up, 2)
+
+    def run(*options: str) -> str:
+        line = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes", "spend", *options]
+        done = subprocess.run(line, env=up.env, capture_output=True, text=True, timeout=IN_TIME_S, check=True)
+        return done.stdout
+
+    told = json.loads(run("--json", "--days", "2"))
+    today, yesterday = told["windows"]
+    assert (today["window"], today["calls"], today["unpriced"]) == (spent.window, 2, {"unheard": 1})
+    assert today["by"]["tenant"] == {"acme": spent.by["tenant"]["acme"]._asdict()}
+    assert yesterday["calls"] == 0
+    table = run()
+    assert "no price in EZAI_PRICES fits unheard" in table
+    assert any(row.split()[:3] == ["tenant", "acme", "2"] for row in table.splitlines())
+    assert spent.by["model"]["unheard"] == Amounts(1, 0, 0)
