@@ -14,11 +14,16 @@ import pytest
 from kit.client_rig import IN_TIME_S, Rig, fresh, params, rig
 from kit.waiting import wait_until
 
+from celery_app import create_app
 from celery_app.budget import Usage
 from celery_app.budget.prices import used_usd
+from celery_app.client import Client
 from celery_app.configuration.prices import Price
 from celery_app.connections.redis_client import redis_client
+from celery_app.errors import InvalidSettings
 from celery_app.metrics.spent import Amounts, Spent, spent_by_day, spent_by_hour
+from celery_app.settings import Settings
+from tests.conftest import close
 
 PRICES = {"cheap": {"in": 1, "out": 5}, "dear*": {"in": 15, "out": 75, "cache_read": 1.5}}
 
@@ -89,11 +94,16 @@ def spent_after(up: Rig, calls: int) -> Spent:
     return spent_by_day(up.app)[0]
 
 
+def price_of(model: str) -> Price:
+    """Return the price of a model."""
+    return Price.model_validate(next(PRICES[each] for each in PRICES if model.startswith(each[:4])))
+
+
 def bill(model: str, message: dict[str, Any]) -> int:
     """Return nanodollars of an answer, by the prices and its usage."""
     usage = Usage.of(message)
     assert usage is not None
-    return used_usd(Price.model_validate(next(PRICES[each] for each in PRICES if model.startswith(each[:4]))), usage)
+    return used_usd(price_of(model), usage)
 
 
 def test_what_is_spent_is_usage_by_price(up):
@@ -172,3 +182,36 @@ def test_the_command_shows_what_was_spent(up):
     assert "no price in EZAI_PRICES fits unheard" in table
     assert any(row.split()[:3] == ["tenant", "acme", "2"] for row in table.splitlines())
     assert spent.by["model"]["unheard"] == Amounts(1, 0, 0)
+
+
+def test_a_dry_run_says_what_a_batch_will_cost_and_queues_nothing(up):
+    """As its model lately answered it is near the truth; half of that in message batches; and never above its most."""
+    up.api.control(output_tokens=60)
+    items = [
+        params(f"Document {n}: " + "some words of a text " * 20, model="cheap", max_tokens=4_000) for n in range(20)
+    ]
+    broker = up.env["CELERY_BROKER_URL"]
+    web = create_app(Settings(broker_url=broker, result_backend=broker, prices={"cheap": price_of("cheap")}))
+    client = Client(web)
+    first = client.submit_many(items, dry_run=True)
+    assert redis_client(up.app).hlen("lanes:jobs") == 0
+    assert up.api.summary()["total"] == 0
+    assert first.total.jobs == 20
+    list(up.client.submit_many(items).results(patience=IN_TIME_S))
+    paid = spent_after(up, 20).total.usd
+
+    known = client.submit_many([*items, params("x", model="unheard"), {"model": "m"}], dry_run=True, on_invalid="skip")
+    assert known.total == known.by_model["cheap"]
+    assert known.total.live == pytest.approx(paid, rel=0.25)
+    assert known.total.in_batches == pytest.approx(known.total.live / 2)
+    assert max(paid, known.total.live) <= first.total.at_most == known.total.at_most
+    close(web)
+    assert (known.unpriced, [each.index for each in known.invalid]) == ({"unheard": 1}, [21])
+
+
+def test_a_dry_run_without_prices_is_refused():
+    """It does not say that a batch is free."""
+    app = create_app(Settings())
+    with pytest.raises(InvalidSettings, match="EZAI_PRICES is not set"):
+        Client(app).submit_many([params("x")], dry_run=True)
+    app.close()
