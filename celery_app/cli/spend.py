@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from celery_app.cli.dollars import dollars
 from celery_app.cli.output import app_of, console, printable
 from celery_app.metrics.spent import KINDS, MOST_DAYS, MOST_HOURS, Spent, spent_by_day, spent_by_hour
 from celery_app.settings import settings_of
@@ -67,11 +68,6 @@ def _table(found: list[Spent], kinds: tuple[str, ...]) -> Any:
 
 def _cells(amounts: Amounts) -> tuple[str, str, str]:
     return f"{amounts.calls:,}", dollars(amounts.usd), dollars(amounts.saved) if amounts.saved else "-"
-
-
-def dollars(usd: float) -> str:
-    """Return an amount as people read it: cents, and of less than a dollar the parts of one that matter."""
-    return f"${usd:,.2f}" if usd >= 1 or not usd else f"${usd:.4f}"
 
 
 def _notes(found: list[Spent], *, prices: bool) -> list[str]:

@@ -51,15 +51,17 @@ class Spent(NamedTuple):
         by: ``lane``, ``model``, ``tenant`` -> name -> its part, the dearest first; the tenant ``""`` is nobody in
             particular.
         unpriced: model -> calls of it that no price of EZAI_PRICES fits.
+        caps: ``all|``, ``lane|batch``, … -> dollars that a day may cost; only of those that have a cap, of a day.
     """
 
     window: str
     total: Amounts
     by: Mapping[str, Mapping[str, Amounts]]
     unpriced: Mapping[str, int]
+    caps: Mapping[str, float]
 
     @classmethod
-    def of(cls, window: str, fields: Iterable[tuple[bytes, bytes]]) -> Spent:
+    def of(cls, window: str, fields: Iterable[tuple[bytes, bytes]], caps: Iterable[tuple[bytes, bytes]] = ()) -> Spent:
         """Read the fields of a window."""
         found: dict[str, dict[str, dict[str, int]]] = {}
         for field, number in fields:
@@ -69,7 +71,19 @@ class Spent(NamedTuple):
             found.setdefault(kind, {}).setdefault(name, {})[what] = int(number)
         by = {kind: _dearest_first(found.get(kind, {})) for kind in KINDS}
         unpriced = {name: each["unpriced"] for name, each in found.get("model", {}).items() if "unpriced" in each}
-        return cls(window, _amounts(found.get("all", {}).get("", {})), by, unpriced)
+        allowed = {cap.decode(): int(usd) / NANODOLLARS for cap, usd in caps}
+        return cls(window, _amounts(found.get("all", {}).get("", {})), by, unpriced, allowed)
+
+    def lane(self, name: str) -> Amounts:
+        """Return what a lane has spent."""
+        return self.by["lane"].get(name, Amounts())
+
+    @property
+    def caps_used(self) -> dict[str, float]:
+        """``all``, or a lane -> the part of its cap that is spent, 1 where it is used up."""
+        spent = {f"lane|{name}": each.usd for name, each in self.by["lane"].items()} | {"all|": self.total.usd}
+        used = {cap: spent.get(cap, 0.0) / usd for cap, usd in self.caps.items()}
+        return {cap.partition("|")[2] or "all": part for cap, part in used.items()}
 
 
 def spent_arguments(settings: Settings, prefix: str, days_ago: int = 0) -> list[Any]:
@@ -80,8 +94,8 @@ def spent_arguments(settings: Settings, prefix: str, days_ago: int = 0) -> list[
 
 def spent_of(reply: Any) -> Spent:
     """Read its reply."""
-    day, flat = reply
-    return Spent.of(day.decode(), zip(flat[::2], flat[1::2], strict=True))
+    day, fields, caps = reply
+    return Spent.of(day.decode(), _pairs(fields), _pairs(caps))
 
 
 def spent_by_day(app: Any, days: int = 1) -> list[Spent]:
@@ -118,6 +132,10 @@ def spent_by_hour(app: Any, hours: int = 24) -> list[Spent]:
                 pipe.hgetall(SPENT_HOUR.of(prefix, hour))
             found: list[Any] = pipe.execute()
     return [Spent.of(_named(last - ago), fields.items()) for ago, fields in enumerate(found)]
+
+
+def _pairs(flat: list[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def _named(hour: int) -> str:

@@ -8,20 +8,32 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
-from kit.client_rig import IN_TIME_S, Rig, fresh, params, rig
+from celery import Celery
+from click.testing import CliRunner
+from kit.client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig
 from kit.waiting import wait_until
+from prometheus_client import CollectorRegistry
 
 from celery_app import create_app
 from celery_app.budget import Usage
 from celery_app.budget.prices import used_usd
+from celery_app.cli.spend import spend
+from celery_app.cli.status import status
+from celery_app.cli.top import top
+from celery_app.cli.why import why
 from celery_app.client import Client
 from celery_app.configuration.prices import Price
 from celery_app.connections.redis_client import redis_client
 from celery_app.errors import InvalidSettings
+from celery_app.metrics.overview import Overview
+from celery_app.metrics.prometheus import LanesCollector
 from celery_app.metrics.spent import Amounts, Spent, spent_by_day, spent_by_hour
+from celery_app.metrics.stats import get_queue_stats
 from celery_app.settings import Settings
 from tests.conftest import close
 
@@ -83,6 +95,7 @@ def shared(valkey, tmp_path_factory, hook):
 def up(shared):
     """The same, with nothing spent."""
     redis = redis_client(shared.app)
+    drop_jobs(redis)
     for key in (*redis.keys("lanes:spent:*"), "lanes:caps"):
         redis.delete(key)
     return fresh(shared)
@@ -97,6 +110,23 @@ def spent_after(up: Rig, calls: int) -> Spent:
 def price_of(model: str) -> Price:
     """Return the price of a model."""
     return Price.model_validate(next(PRICES[each] for each in PRICES if model.startswith(each[:4])))
+
+
+@pytest.fixture(scope="module")
+def with_prices(shared):
+    """A web app's side that knows the prices; its pools are those of the other one."""
+    broker = shared.env["CELERY_BROKER_URL"]
+    prices = {pattern: price_of(pattern) for pattern in PRICES}
+    app = create_app(Settings(broker_url=broker, result_backend=broker, prices=prices))
+    yield app
+    close(app)
+
+
+def printed(app: Celery, command: click.Command, *words: str) -> str:
+    """Return what a command prints."""
+    done = CliRunner().invoke(command, words, obj=SimpleNamespace(app=app), catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
 
 
 def bill(model: str, message: dict[str, Any]) -> int:
@@ -162,37 +192,31 @@ def test_the_webhook_is_called_once_when_a_cap_is_nearly_used_up(up, hook):
         assert secret not in text
 
 
-def test_the_command_shows_what_was_spent(up):
+def test_the_command_shows_what_was_spent(up, with_prices):
     """As a table, and as JSON."""
     up.client.submit("critical", tenant="acme", **params("x", model="cheap")).get(timeout=IN_TIME_S)
     up.client.submit("critical", tenant="acme", **params("x", model="unheard")).get(timeout=IN_TIME_S)
     spent = spent_after(up, 2)
-
-    def run(*options: str) -> str:
-        line = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes", "spend", *options]
-        done = subprocess.run(line, env=up.env, capture_output=True, text=True, timeout=IN_TIME_S, check=True)
-        return done.stdout
-
-    told = json.loads(run("--json", "--days", "2"))
+    line = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes", "spend", "--json", "--days", "2"]
+    done = subprocess.run(line, env=up.env, capture_output=True, text=True, timeout=IN_TIME_S, check=True)
+    told = json.loads(done.stdout)
     today, yesterday = told["windows"]
     assert (today["window"], today["calls"], today["unpriced"]) == (spent.window, 2, {"unheard": 1})
     assert today["by"]["tenant"] == {"acme": spent.by["tenant"]["acme"]._asdict()}
     assert yesterday["calls"] == 0
-    table = run()
+    table = printed(with_prices, spend)
     assert "no price in EZAI_PRICES fits unheard" in table
     assert any(row.split()[:3] == ["tenant", "acme", "2"] for row in table.splitlines())
     assert spent.by["model"]["unheard"] == Amounts(1, 0, 0)
 
 
-def test_a_dry_run_says_what_a_batch_will_cost_and_queues_nothing(up):
+def test_a_dry_run_says_what_a_batch_will_cost_and_queues_nothing(up, with_prices):
     """As its model lately answered it is near the truth; half of that in message batches; and never above its most."""
     up.api.control(output_tokens=60)
     items = [
         params(f"Document {n}: " + "some words of a text " * 20, model="cheap", max_tokens=4_000) for n in range(20)
     ]
-    broker = up.env["CELERY_BROKER_URL"]
-    web = create_app(Settings(broker_url=broker, result_backend=broker, prices={"cheap": price_of("cheap")}))
-    client = Client(web)
+    client = Client(with_prices)
     first = client.submit_many(items, dry_run=True)
     assert redis_client(up.app).hlen("lanes:jobs") == 0
     assert up.api.summary()["total"] == 0
@@ -205,8 +229,33 @@ def test_a_dry_run_says_what_a_batch_will_cost_and_queues_nothing(up):
     assert known.total.live == pytest.approx(paid, rel=0.25)
     assert known.total.in_batches == pytest.approx(known.total.live / 2)
     assert max(paid, known.total.live) <= first.total.at_most == known.total.at_most
-    close(web)
     assert (known.unpriced, [each.index for each in known.invalid]) == ({"unheard": 1}, [21])
+
+
+def test_whoever_looks_at_the_lanes_sees_what_is_spent(up, with_prices):
+    """The function, the command for reasons, the screen and the exporter tell the same."""
+    redis_client(up.app).hset("lanes:caps", mapping={"all|": 10**9, "lane|critical": 10**8, "tenant|acme": 1})
+    up.client.submit("critical", tenant="acme", **params("x", model="dear-1")).get(timeout=IN_TIME_S)
+    usd = spent_after(up, 1).total.usd
+    assert usd > 0
+
+    stats, seen = get_queue_stats(with_prices), Overview(with_prices, "celery").look()
+    day = spent_by_day(up.app)[0].window
+    assert stats["spent"] == seen["spent"] == {"day": day, "usd": usd, "usd_saved": 0.0}
+    for lanes in (stats["lanes"], seen["lanes"]):
+        assert (lanes["critical"]["usd_today"], lanes["batch"]["usd_today"]) == (usd, 0)
+    registry = CollectorRegistry()
+    registry.register(LanesCollector(with_prices))
+    assert registry.get_sample_value("lanes_usd_today", {"lane": "critical"}) == usd
+    assert (registry.get_sample_value("lanes_usd_total", {"lane": "critical"}) or 0) >= usd
+    used = {cap: registry.get_sample_value("lanes_usd_cap_used", {"cap": cap}) for cap in ("all", "critical", "acme")}
+    assert used == {"all": pytest.approx(usd), "critical": pytest.approx(10 * usd), "acme": None}
+    assert "usd_today" not in get_queue_stats(up.app)["lanes"]["critical"]
+    told = json.loads(printed(with_prices, why, "critical", "--json"))
+    assert told["critical"]["usd_today"] == usd
+    assert f"spent ${usd:.4f} today" in printed(with_prices, why, "critical")
+    assert f"${usd:.4f}" in printed(with_prices, status)
+    assert f"spent ${usd:.4f} today" in printed(with_prices, top, "--once")
 
 
 def test_a_dry_run_without_prices_is_refused():

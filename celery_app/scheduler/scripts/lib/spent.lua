@@ -97,5 +97,7 @@ local function note_spent(text, usd, ticket)
     warn(warnings, 'tenant|' .. bill.tenant, allowed('tenant|' .. bill.tenant) or allowed('tenant|*'), sums.tenant, usd, day)
   end
   bill_batch(warnings, bill, usd)
+  redis.call('HINCRBY', key('metrics:totals'), bill.lane .. ':usd', string.format('%.0f', usd))
+  redis.call('HINCRBY', key('metrics:totals'), bill.lane .. ':usd_saved', string.format('%.0f', bill.saved))
   return warnings
 end
