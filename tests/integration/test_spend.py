@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from celery_app import create_app
 from celery_app.budget import Usage
 from celery_app.budget.prices import used_usd
+from celery_app.checks import check
 from celery_app.cli.spend import spend
 from celery_app.cli.status import status
 from celery_app.cli.top import top
@@ -208,6 +209,9 @@ def test_the_command_shows_what_was_spent(up, with_prices):
     assert "no price in EZAI_PRICES fits unheard" in table
     assert any(row.split()[:3] == ["tenant", "acme", "2"] for row in table.splitlines())
     assert spent.by["model"]["unheard"] == Amounts(1, 0, 0)
+    found = {each.words for each in check(with_prices, "celery") if each.what == "prices"}
+    assert any("none for unheard" in words for words in found)
+    assert any("for models like cheap, dear*" in words for words in found)
 
 
 def test_a_dry_run_says_what_a_batch_will_cost_and_queues_nothing(up, with_prices):
