@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -97,8 +98,9 @@ class Call:
         """Replace the estimate in the budget; where Redis is away that is done before the job ends."""
         took = time.monotonic() - self._begun  # before Redis is asked, which may be away
         ends = self._ends()
-        usage, bill = self._bill()
-        end = CallEnd(usage, self.headers, self.outcome, self.reason, self._job.refused_at)
+        end, bill = self._billed(
+            CallEnd(self.usage, self.headers, self.outcome, self.reason, self._job.refused_at), time.time()
+        )
         try:
             self.settlement = self._budget.settle(self._client, self._ticket, end, ends=ends or NO_JOB, bill=bill)
             if ends is not None:
@@ -111,30 +113,25 @@ class Call:
             settle_later(self._job.app, self._claim, self._budget.settling(self._ticket, end, bill=bill))
         if self._leases is not None:
             self._leases.ack(*self._claim)
-        self._tell_observers(took)
+        self._tell_observers(took, end.status)
 
-    def _bill(self) -> tuple[Usage | None, str]:
-        """Return the usage with its price, and the bill; none for a call that was not made, or that the API refused."""
+    def _billed(self, end: CallEnd, now: float) -> tuple[CallEnd, str]:
+        """Return the end with its price, and the bill; none for a call that was not made, or that the API refused."""
         settings = settings_of(self._job.app)
-        if not settings.prices or self.outcome not in {"answered", "failed"} or self._status:
-            return self.usage, ""
+        if not settings.prices or end.outcome not in {"answered", "failed"} or end.status:
+            return end, ""
         payer = Payer(self._job.lane.name, self._budget.model, self._job.tenant, self._job.batch or "")
-        return bill_of(settings, payer, self.usage, time.time(), shipped=self.shipped)
+        usage, bill = bill_of(settings, payer, self.usage, now, shipped=self.shipped)
+        return replace(end, usage=usage), bill
 
-    @property
-    def _status(self) -> int:
-        """The API's status for a call that it refused; 0: it did not refuse it, or said none."""
-        status, _, _ = self.reason.partition(" ")
-        return int(status) if status.isdecimal() else 0
-
-    def _tell_observers(self, took: float) -> None:
+    def _tell_observers(self, took: float, status: int) -> None:
         event = JobEvent(
             kind="settled",
             lane=self._job.lane.name,
             task=self._job.task,
             seconds=took,
             outcome=self.outcome,
-            status=self._status,
+            status=status,
             tokens=(self.usage.input_tokens, self.usage.output_tokens) if self.usage else None,
         )
         emit(event)

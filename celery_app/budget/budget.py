@@ -145,8 +145,7 @@ class Budget:
 
     def settling(self, ticket: str, end: CallEnd, ends: tuple[str, str, int] = NO_JOB, bill: str = "") -> _Args:
         """Return the arguments of the script by which `settle` settles a call."""
-        usd = end.usage.usd if end.usage is not None else None
-        cost = (_UNKNOWN if usd is None else usd, *((bill,) if bill else ()))
+        cost = (end.usd, bill) if bill else (end.usd,)
         return (self.prefix, self.terms, ticket, *end.arguments(self._variant), *ends, *cost)
 
     @staticmethod

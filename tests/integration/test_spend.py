@@ -40,6 +40,15 @@ from tests.conftest import close
 
 PRICES = {"cheap": {"in": 1, "out": 5}, "dear*": {"in": 15, "out": 75, "cache_read": 1.5}}
 
+#: The same, as the simulated API writes its bill.
+OF_THE_API = {
+    "cheap": {"input": 1, "output": 5, "cache_write": 1.25, "cache_write_1h": 2, "cache_read": 0.1},
+    "dear*": {"input": 15, "output": 75, "cache_write": 18.75, "cache_write_1h": 30, "cache_read": 1.5},
+}
+
+#: A prompt that is written to the API's cache.
+CACHED: Any = [{"type": "text", "text": "word " * 9_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+
 
 class Hook:
     """A webhook of this test's own.
@@ -138,13 +147,13 @@ def bill(model: str, message: dict[str, Any]) -> int:
 
 
 def test_what_is_spent_is_usage_by_price(up):
-    """By lane, by model, by tenant and by batch, to the nanodollar; the hour has it, too."""
-    up.api.control(output_tokens=40)
+    """By lane, by model, by tenant and by batch, to the nanodollar, and as the API's own bill has it."""
+    up.api.control(output_tokens=40, prices=OF_THE_API)
     asked = [
         ("critical", "cheap", "acme", "hi"),
         ("normal", "dear-1", "acme", "a longer question" * 9),
         ("normal", "cheap", None, "x"),
-        ("critical", "dear-1", "other", "y" * 99),
+        ("critical", "dear-1", "other", CACHED),
     ]
     sent = [
         (lane, model, tenant, up.client.submit(lane, tenant=tenant, **params(text, model=model)))
@@ -164,6 +173,7 @@ def test_what_is_spent_is_usage_by_price(up):
     found = {(kind, name): round(each.usd * 1e9) for kind, by in spent.by.items() for name, each in by.items()}
     assert found == usd
     assert round(spent.total.usd * 1e9) == sum(amount for (kind, _), amount in usd.items() if kind == "lane")
+    assert spent.total.usd == pytest.approx(up.api.bill()["dollars"], abs=1e-12)
     assert sum(hour.total.calls for hour in spent_by_hour(up.app, 2)) == 7
     assert round(batch.counts().usd * 1e9) == of_batch
 
