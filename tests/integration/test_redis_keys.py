@@ -131,7 +131,9 @@ def lose_a_call(redis: Redis) -> None:
 def test_the_table_has_every_key_with_its_type_and_lifetime(valkey, tmp_path):
     """Whatever happens to jobs, no other key is touched, each of them is, and what is to go has a time to live."""
     settings = {"EZAI_RPM": "900", "LANES_TENANT_WEIGHTS": '{"acme": 2}', "LANES_BATCH_BOOST_AFTER": "0.1"}
+    settings |= {"EZAI_PRICES": '{"*": {"in": 1, "out": 5}}'}
     with valkey.client(DB) as redis, heard_of(redis) as heard, rig(valkey, DB, tmp_path, Behaviour(), **settings) as up:
+        redis.hset("lanes:caps", "all|", 10**12)
         live(up, redis)
         miss_a_place(valkey.url(DB))
         lose_a_call(redis)
