@@ -32,7 +32,8 @@ class Shortage(NamedTuple):
     Attributes:
         lane: whose job it is.
         state: queued, scheduled, running, ended, dead; empty: the lane has none.
-        short: a dimension of the budget, ``calls``, ``overloaded``, ``closed``, ``paused``; empty: nothing but a slot.
+        short: a dimension of the budget, ``calls``, ``overloaded``, ``closed``, ``paused``, ``cap``, a limit of the
+            day (`celery_app.budget.quota.BY_DAY`); empty: nothing but a slot.
         model: that the job calls.
         wait_us: until the first of its lane and model may go.
         depth: jobs in the lane.
@@ -40,6 +41,7 @@ class Shortage(NamedTuple):
         has_worker: whether one serves the lane.
         place: the job's among those of its lane and model, from 1; 0: it is not queued.
         expected_us: until it leaves, if all goes on as it does; -1: nobody knows.
+        told: which quota is used up (`celery_app.budget.quota.Quota`); empty: none.
     """
 
     lane: str
@@ -52,13 +54,14 @@ class Shortage(NamedTuple):
     has_worker: bool
     place: int
     expected_us: int
+    told: str = ""
 
     @classmethod
     def of(cls, row: list[Any]) -> Shortage:
         """Read a row."""
-        lane, state, short, model, wait, depth, due, has_worker, place, expected = row
-        lane, state, short, model = (word.decode() for word in (lane, state, short, model))
-        return cls(lane, state, short, model, wait, depth, due, bool(has_worker), place, expected)
+        lane, state, short, model, wait, depth, due, has_worker, place, expected, told = row
+        lane, state, short, model, told = (word.decode() for word in (lane, state, short, model, told))
+        return cls(lane, state, short, model, wait, depth, due, bool(has_worker), place, expected, told)
 
     @property
     def words(self) -> str | None:

@@ -123,7 +123,7 @@ local WHERE = {queued = 'models:', scheduled = 'scheduled', held = 'leases'}
 local function number_of(lane, place)
   local number = tonumber(redis.call('HGET', COUNTS, lane .. ':' .. place) or '0')
   local where = key(WHERE[place] .. (place == 'queued' and lane or ''))
-  if number > 0 and redis.call('EXISTS', JOBS, where) < 2 then
+  if number > 0 and redis.call('EXISTS', JOBS, where) < 2 and redis.call('EXISTS', key('parked:' .. lane)) == 0 then
     redis.call('HDEL', COUNTS, lane .. ':' .. place) -- whoever deleted the jobs by hand has left their number
     return 0
   end

@@ -80,11 +80,11 @@ local function until_end(quota)
   return (quota.till - WALL) * 1000
 end
 
--- What a cap allows, in nanodollars, or nil; given: by whoever submitted the batch.
+-- What a cap allows, in nanodollars, or nil; given: where nobody has named it.
 local function limit_of(name, given)
   if limits[name] == nil then
     local set = controls().caps and controls().caps[name]
-    limits[name] = set or given or tonumber(redis.call('HGET', CAPS, name) or '') or false
+    limits[name] = set or tonumber(redis.call('HGET', CAPS, name) or '') or given or false
   end
   local limit = limits[name]
   return limit and limit >= 0 and limit or nil -- operators write -1 for none
