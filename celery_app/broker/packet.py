@@ -158,10 +158,12 @@ def cost_arguments(header: Any) -> list[float]:
 
 
 def money_arguments(headers: Mapping[str, Any]) -> list[int]:
-    """Return what a job costs and what its batch may, in nanodollars, as the scripts take it; nothing, where nobody says."""
+    """Return what a job costs and what its batch may, in nanodollars, as scripts take it; nothing if nobody says."""
     cost = headers.get(COST)
     usd = cost[len(_NO_COST)] if type(cost) is list and len(cost) == len(_NO_COST) + 1 else 0
-    money = [value if type(value) is int and 0 <= value <= _MOST_NANODOLLARS else 0 for value in (usd, headers.get(CAP))]
+    money = [
+        value if type(value) is int and 0 <= value <= _MOST_NANODOLLARS else 0 for value in (usd, headers.get(CAP))
+    ]
     return money if any(money) else []
 
 

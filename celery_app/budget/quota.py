@@ -1,4 +1,4 @@
-"""Amounts with a limit for a day, or for a batch: money, and what a model may use; ``scheduler/scripts/lib/quota.lua``."""
+"""Amounts with a limit for a day, or for a batch: money, and the API's use; ``scheduler/scripts/lib/quota.lua``."""
 
 from __future__ import annotations
 
@@ -56,19 +56,10 @@ class Quota(NamedTuple):
         return cls(kind, whose, amount, int(used), int(limit), int(till) / _MS_PER_S if till != "0" else None)
 
     def words(self, zone: str) -> str:
-        """Return it as the end of a sentence that begins with "batch waits for"; zone: where its end is told."""
-        return f"{self._name} reached: {self._amounts}, until {self._end(zone)}"
-
-    @property
-    def _name(self) -> str:
-        of = {"all": "", "model": ""}.get(self.kind, f" of {self.kind} {shown_name(self.whose)}")
-        return f"usd cap{of}" if self.amount == "usd" else f"{BY_DAY[f'{self.amount}_day']}, less what is kept,"
-
-    @property
-    def _amounts(self) -> str:
-        if self.amount == "usd":
-            return f"{self.used / NANODOLLARS:,.2f} of {self.limit / NANODOLLARS:,.2f} $"
-        return f"{self.used:,} of {self.limit:,}"
+        """Return a cap of money as a sentence; zone: in which its end is told."""
+        of = f" of {self.kind} {shown_name(self.whose)}" if self.whose else ""
+        amounts = f"{self.used / NANODOLLARS:,.2f} of {self.limit / NANODOLLARS:,.2f} $"
+        return f"usd cap{of} reached: {amounts}, until {self._end(zone)}"
 
     def _end(self, zone: str) -> str:
         if self.till is None:

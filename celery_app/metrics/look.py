@@ -92,7 +92,8 @@ def look(
         BrokerUnreachable: if no broker answers.
         InvalidSettings: if the environment is wrong.
     """
-    lanes, prefix = settings_of(app).lanes, key_prefix(app)
+    settings, prefix = settings_of(app), key_prefix(app)
+    lanes = settings.lanes
     names = [lane.name for lane in lanes]
     scripts = (SERVING, EXPLAIN, STATS, RECALL, *((DEMAND, LEVELS) if budgets else ()), TENANTS)
 
@@ -119,7 +120,7 @@ def look(
     *served, (workers, slots) = served
     parts = zip(lane_stats_of(lanes, places).items(), served, heads, strict=True)
     seen = {
-        name: LaneLook(place, serving, room, Shortage.of(head), happened[name])
+        name: LaneLook(place, serving, room, Shortage.of(head, settings.time_zone), happened[name])
         for (name, place), (serving, room), head in parts
     }
     now = seconds + micros / _US_PER_S

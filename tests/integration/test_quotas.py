@@ -1,7 +1,9 @@
 """Caps on money and limits of a day, on the real scripts: what they cover waits, and nothing else does."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from kit.clock import START_S, ClockedRedis
@@ -12,7 +14,7 @@ from celery_app.budget import Budget, Cost, Usage, budget_for
 from celery_app.budget.quota import Quota, day_ends, write_caps
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
 from celery_app.metrics.shortage import Shortage, explain_arguments
-from celery_app.scheduler.scripts import CONTROL, EXPLAIN
+from celery_app.scheduler.scripts import CANCEL, CONTROL, EXPLAIN, PURGE
 from celery_app.settings import Limits, Settings
 
 DOLLAR = 10**9
@@ -53,7 +55,7 @@ class Money(Scheduler):
         """Tell what a job is short of."""
         (row,) = EXPLAIN.run(self.client, (), explain_arguments("", LANES, name, [1.0] * len(LANES)))
         found = Shortage.of(row)
-        return found.short, Quota.of(found.told)
+        return found.short, found.quota
 
     def spent(self, name: str) -> int:
         """Return the cents that a cap counts."""
@@ -82,8 +84,6 @@ def test_a_cap_of_a_lane_pauses_it_with_the_reason_and_no_other(redis):
 
 def capped(lane: Any, dollars: float) -> Any:
     """Return a lane whose calls may cost so much in a day."""
-    from dataclasses import replace
-
     return replace(lane, usd_per_day=dollars)
 
 
@@ -201,7 +201,10 @@ def test_a_batch_at_its_cap_lets_the_others_pass_and_none_of_it_fails(redis):
         names += money.names()
     assert names == ["doc-0", "doc-1", "other"]
     short, quota = money.why("doc-5")
-    assert (short, quota.words("UTC")) == ("cap", "usd cap of batch b reached: 2.00 of 2.00 $, until somebody raises it")
+    assert (short, quota.words("UTC")) == (
+        "cap",
+        "usd cap of batch b reached: 2.00 of 2.00 $, until somebody raises it",
+    )
     assert money.scripts.places("batch") == 198
     money.set_cap("batch|b", 150)
     names = []
@@ -223,8 +226,6 @@ def test_a_cheaper_answer_lets_more_of_a_batch_go(redis):
 
 def test_a_job_that_is_set_aside_can_be_cancelled_and_purged(redis):
     """It is queued, wherever it stands."""
-    from celery_app.scheduler.scripts import CANCEL, PURGE
-
     money = Money(redis)
     for i in range(5):
         money.add(f"doc-{i}", batch=("b", DOLLAR))
@@ -250,14 +251,16 @@ def test_a_call_in_a_slot_is_stopped_by_the_cap_too(redis):
     assert budget.reserve(money.client, CRITICAL, cost(100), claim=("call-3", "p:call")).granted
 
 
-ZONES = (("Europe/Berlin", "2026-03-29", 23), ("Europe/Berlin", "2026-10-25", 25), ("America/New_York", "2026-11-01", 25))
+ZONES = (
+    ("Europe/Berlin", "2026-03-29", 23),
+    ("Europe/Berlin", "2026-10-25", 25),
+    ("America/New_York", "2026-11-01", 25),
+)
 
 
 @pytest.mark.parametrize(("zone", "day", "hours"), ZONES)
 def test_a_day_has_as_many_hours_as_its_zone_says(redis, zone, day, hours):
     """Where summer time begins or ends, a window has 23 or 25 hours, by the server's clock and no worker's."""
-    from zoneinfo import ZoneInfo
-
     begin = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone)).timestamp()
     money = Money(redis)
     money.client.now = begin - START_S + 1
@@ -306,7 +309,7 @@ def test_what_is_settled_after_midnight_belongs_to_the_day_before(redis):
 
 @pytest.mark.parametrize(("limit", "tokens"), [("rpd", 0), ("itpd", 100)])
 def test_batch_alone_leaves_of_a_day_what_its_floor_keeps(redis, limit, tokens):
-    """At once it may have half of what is left of the day's limit, and the rest as the day goes by; critical finds its part."""
+    """At once it may have half of the day's limit, and the rest as the day goes by; critical finds its part."""
     most = 100 * max(1, tokens)
     money = Money(redis, limits=Limits(rpm=1_000_000, itpm=100_000_000, **{limit: most}))
     money.client.now = until_midnight("UTC")
