@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class _TenantFields(BaseModel):
-    weight: Weight
-    usd_per_day: Dollars
+    weight: Weight | None = None
+    usd_per_day: Dollars | None = None
 
 
 class _DayFields(BaseModel):
