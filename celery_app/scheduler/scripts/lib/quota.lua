@@ -97,6 +97,9 @@ end
 -- The caps that a job's calls count for, the widest first; each: name, limit, covers: whether it pauses the job. The most important lane is
 -- covered by one of its own alone, and by what its batch may cost; the others' money is counted with it.
 local function caps_of(lane, job, terms)
+  if not has_caps(terms) and job.cap == 0 then
+    return NONE
+  end
   local found, others = {}, lane.rank > 1
   local function add(name, covers, given)
     local limit = limit_of(name, given)
