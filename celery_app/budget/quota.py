@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
+from celery_app import keys
 from celery_app.budget.levels import shown_name
 from celery_app.configuration.variables import NANODOLLARS
 from celery_app.scheduler.scripts import CAPS
@@ -94,7 +95,7 @@ def write_caps(client: Any, prefix: str, settings: Settings) -> None:
     Raises:
         redis.exceptions.RedisError: if Redis is away or full.
     """
-    seconds, _ = client.time()
-    ends = day_ends(settings.time_zone, seconds) if settings.time_zone != "UTC" else []
+    ends = [] if settings.time_zone == "UTC" else day_ends(settings.time_zone, client.time()[0])
     pairs = [part for pair in settings.caps.items() for part in pair]
-    CAPS.run(client, (), (prefix, len(ends), *ends, *pairs))
+    if ends or pairs or client.exists(keys.CAPS.of(prefix), keys.DAYS.of(prefix)):
+        CAPS.run(client, (), (prefix, len(ends), *ends, *pairs))
