@@ -6,10 +6,7 @@ local function refund(id, job)
   if job.ticket == '' or redis.call('SISMEMBER', job.budget .. ':calls', job.claim .. '|' .. id) == 0 then
     return
   end
-  local function nothing()
-    return 0
-  end
-  local ticket = read_ticket(job.ticket)
+  local ticket, nothing = read_ticket(job.ticket), function() return 0 end
   correct_quotas(ticket, nothing, let_in)
   local text = redis.call('HGET', key('terms'), job.lane .. ':' .. job.model)
   if text then
