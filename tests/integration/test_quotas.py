@@ -107,6 +107,23 @@ def test_a_raised_cap_counts_at_once_and_so_does_a_lowered_one(redis):
     assert money.names() == ["job-3", "job-4"]
 
 
+def test_a_cap_that_is_set_at_noon_knows_of_the_morning(redis):
+    """What has a price is counted, whether anything is capped or not; of a batch, too."""
+    money = Money(redis)
+    for i in range(3):
+        money.add(f"job-{i}", tenant="ann", batch=("b", 0))
+    assert len(money.names()) == 3
+    for name in ("all|", "lane|batch", "tenant|ann", "batch|b"):
+        money.set_cap(name, 3.5)
+        money.add(name, tenant="ann", batch=("b", 0))
+        assert money.names() == []
+        assert money.why(name)[1].used == 3 * DOLLAR
+        money.set_cap(name, None)
+        assert money.names() == [name]
+        for each in ("all|", "lane|batch", "tenant|ann", "batch|b"):
+            redis.hincrby(f"lanes:quota:{each}", "usd", -DOLLAR)
+
+
 def test_a_tenant_at_its_cap_lets_the_others_pass(redis):
     """However many jobs it has, and it comes back to its turn when its cap is raised."""
     money = Money(redis, tenant_usd_per_day={"ann": 2, "*": 100})

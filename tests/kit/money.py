@@ -33,7 +33,8 @@ class Money(Scheduler):
         super().__init__(ClockedRedis(redis))
         self.client.now = start
         self.settings = Settings(**{"limits": Limits(rpm=1_000_000, concurrency=1_000), **settings})
-        write_caps(self.client, "", self.settings)
+        if self.settings.caps:
+            write_caps(self.client, "", self.settings)
 
     def budget(self, model: str = "m") -> Budget:
         """Return a model's budget."""

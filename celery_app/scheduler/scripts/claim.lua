@@ -87,7 +87,7 @@ local function take(head)
     job.budget = head.budget.name
     job.ticket = reserve(head.budget, lane, job, head.cost, token .. '|' .. id)
     drop_budget(head.budget)
-    let_in_more(job)
+    let_in_more(job, head.budget.terms)
   end
   share_out(lanes, head, head.seconds)
   take_turn(head, seconds)

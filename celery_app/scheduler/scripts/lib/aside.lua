@@ -74,9 +74,9 @@ local function let_in(quota)
   note_aside(quota, not all)
 end
 
--- A job of a batch goes: more of it may follow.
-local function let_in_more(job)
-  if job.cap > 0 and quota_of('batch|' .. job.batch).aside == '1' then
+-- A job of a batch goes, and has been counted: more of it may follow.
+local function let_in_more(job, terms)
+  if job.batch ~= '' and (has_caps(terms) or job.cap > 0) and quota_of('batch|' .. job.batch).aside == '1' then
     let_in(quota_of('batch|' .. job.batch))
   end
 end

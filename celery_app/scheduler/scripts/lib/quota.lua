@@ -80,41 +80,38 @@ local function until_end(quota)
   return (quota.till - WALL) * 1000
 end
 
+local function has_caps(terms)
+  return terms.caps or controls().caps
+end
+
 -- What a cap allows, in nanodollars, or nil; given: where nobody has named it.
-local function limit_of(name, given)
+local function limit_of(terms, name, given)
   if limits[name] == nil then
     local set = controls().caps and controls().caps[name]
-    limits[name] = set or tonumber(redis.call('HGET', CAPS, name) or '') or given or false
+    limits[name] = set or terms.caps and tonumber(redis.call('HGET', CAPS, name) or '') or given or false
   end
   local limit = limits[name]
   return limit and limit >= 0 and limit or nil -- operators write -1 for none
 end
 
-local function has_caps(terms)
-  return terms.caps or controls().caps
-end
-
--- The caps that a job's calls count for, the widest first; each: name, limit, covers: whether it pauses the job. The most important lane is
--- covered by one of its own alone, and by what its batch may cost; the others' money is counted with it.
+-- What a job's calls count for, the widest first, each: name, limit (nil: none), covers: whether that pauses the job. All that has a price is
+-- counted, so that a cap that is set at noon knows of the morning. The most important lane is covered by a cap of its own alone, and by that of a batch;
+-- the others' money is counted with it.
 local function caps_of(lane, job, terms)
-  if not has_caps(terms) and job.cap == 0 then
+  if not has_caps(terms) and job.usd == 0 and job.cap == 0 then
     return NONE
   end
   local found, others = {}, lane.rank > 1
   local function add(name, covers, given)
-    local limit = limit_of(name, given)
-    found[#found + 1] = limit and {name = name, limit = limit, covers = covers} or nil
-    return limit
+    found[#found + 1] = {name = name, limit = limit_of(terms, name, given), covers = covers}
   end
-  if has_caps(terms) then
-    add('all|', others)
-    add('lane|' .. lane.name, true)
-    if job.tenant ~= '' then
-      add('tenant|' .. job.tenant, others, limit_of('tenant|*'))
-    end
+  add('all|', others)
+  add('lane|' .. lane.name, true)
+  if job.tenant ~= '' then
+    add('tenant|' .. job.tenant, others, limit_of(terms, 'tenant|*'))
   end
-  if job.cap > 0 then
-    add('batch|' .. job.batch, true, job.cap)
+  if job.batch ~= '' then
+    add('batch|' .. job.batch, true, job.cap > 0 and job.cap or nil)
   end
   return found
 end
@@ -140,8 +137,8 @@ end
 -- The cap that keeps a job back, or nil: quota, limit, and as of a pause, when that ends (ms by our clock; 0: when somebody raises it).
 local function cap_reached(lane, job, terms)
   for _, cap in ipairs(caps_of(lane, job, terms)) do
-    local quota = quota_of(cap.name)
-    if cap.covers and (quota.used.usd >= cap.limit or quota.used.usd + job.usd > cap.limit) then
+    local quota = cap.limit and cap.covers and quota_of(cap.name)
+    if quota and (quota.used.usd >= cap.limit or quota.used.usd + job.usd > cap.limit) then
       return {quota = quota, told = told_of(quota, 'usd', cap.limit),
         till = quota.till > 0 and NOW + math.ceil(until_end(quota) / 1000) or 0}
     end
