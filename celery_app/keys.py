@@ -46,6 +46,8 @@ BATCH_KEPT = 7 * 86_400
 
 #: Seconds that it is kept what was spent in an hour, and in a day: a day longer than anybody is shown.
 SPENT_HOURS_KEPT, SPENT_DAYS_KEPT = 3 * 86_400, 41 * 86_400
+#: Seconds for which is remembered what was spent, after the last change: the jobs of a batch may wait for that long.
+QUOTA_KEPT = 35 * 86_400
 
 #: Seconds that a slot of the metrics is kept, and the longest window: twice the usual one, so that a dashboard can ask
 #: for more.
@@ -172,8 +174,19 @@ BUDGET_MODEL = Key("budget:{<budget>}:model:<model>", "hash", _BUDGET_KEPT)
 SPENT_HOUR = Key("spent:hour:<hour>", "hash", SPENT_HOURS_KEPT)
 #: The same of a day, by its date.
 SPENT_DAY = Key("spent:day:<date>", "hash", SPENT_DAYS_KEPT)
+
+# Amounts with a limit for a day, or for a batch (scheduler/scripts/lib/quota.lua).
+
 #: "<kind>|<whose>" -> nanodollars that the settings allow for a day.
 CAPS = Key("caps", "hash")
+#: The ends of the next days in ms, in the time zone of the settings, if that is not UTC.
+DAYS = Key("days", "zset")
+#: What was spent of one of them, and when that ends.
+QUOTA = Key("quota:<quota>", "hash", QUOTA_KEPT)
+#: The batches of a lane with jobs that are set aside, as their batch may cost no more.
+PARKED = Key("parked:<lane>", "set")
+#: ids of these jobs, by priority step and number.
+PARKED_LINE = Key("parked:<lane>:<batch>", "zset")
 
 #: "revision", "decision", and "<kind>|…|…" -> what operators have set, JSON (scheduler/scripts/control.lua).
 CONTROLS = Key("controls", "hash")

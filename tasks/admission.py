@@ -143,7 +143,7 @@ def _account_refused(job: Job, reason: str) -> AccountRefused:
 def _shortage(answer: Reservation) -> str:
     """Say what a call waits for."""
     if answer.dimension != "closed":
-        return str(answer.dimension)
+        return str(answer.dimension)  # of a cap `lanes why` has the rest: a worker's log has no amounts of money
     reason = f" ({answer.reason})" if answer.reason else ""
     if answer.account:
         return f"the API refuses the account{reason}"

@@ -21,6 +21,7 @@ class Options(TypedDict, total=False):
     tenant: str | None
     unique: Callable[[Any], str] | None
     unique_for: float | None
+    usd: float | None
 
 
 class Batches:
@@ -52,6 +53,7 @@ class Batches:
         tenant: str | None = None,
         unique: Callable[[Any], str] | None = None,
         unique_for: float | None = None,
+        usd: float | None = None,
         dry_run: bool = False,
     ) -> Batch | DryRun:
         """Submit many calls, and return once all are queued.
@@ -72,6 +74,8 @@ class Batches:
             tenant: whose jobs they are.
             unique: returns the name of an item; one whose job is queued or runs is left out, see ``Batch.found``.
             unique_for: as in `submit`.
+            usd: dollars that all of its calls may cost. The jobs that would cost more wait, whatever their lane, until
+                somebody raises it (``lanes limits set --batch ID usd=…``); none fails. It needs prices.
             dry_run: whether to say what it will cost, live and in message batches, and to queue nothing.
 
         Raises:
@@ -86,7 +90,7 @@ class Batches:
             from celery_app.client.dry_run import dry_run as estimate
 
             return estimate(self.app, items, lane_of(self.app, lane), on_invalid)
-        names = Names(tenant, unique, unique_for)
+        names = Names(tenant, unique, unique_for, usd)
         return submit_many(self.app, items, lane_of(self.app, lane), on_invalid, progress, wait, names)
 
     def load_batch(self, batch_id: str) -> Batch:

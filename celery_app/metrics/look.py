@@ -123,15 +123,19 @@ def look(
     served, shut, fields, (seconds, micros), heads, places, *rest = answers
     *served, (workers, slots) = served
     happened = activities(names, rest)
-    seen = _seen(lane_stats_of(lanes, places), served, heads, happened)
+    shortages = [Shortage.of(head, settings.time_zone) for head in heads]
+    seen = _seen(lane_stats_of(lanes, places), served, shortages, happened)
     now = seconds + micros / _US_PER_S
     return Look(now, seen, workers, slots, controls_of(fields, now), shut, demand, levels, crowd, spent)
 
 
 def _seen(
-    places: Mapping[str, LaneStats], served: Sequence[Any], heads: Sequence[Any], happened: Mapping[str, LaneActivity]
+    places: Mapping[str, LaneStats],
+    served: Sequence[Any],
+    heads: Sequence[Shortage],
+    happened: Mapping[str, LaneActivity],
 ) -> dict[str, LaneLook]:
     return {
-        name: LaneLook(place, serving, room, Shortage.of(head), happened[name])
+        name: LaneLook(place, serving, room, head, happened[name])
         for (name, place), (serving, room), head in zip(places.items(), served, heads, strict=True)
     }

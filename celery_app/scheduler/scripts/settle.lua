@@ -31,7 +31,7 @@ local ROUNDED = {requests = 0, input_tokens = 500, output_tokens = 500}
 
 local budget = open_budget(cjson.decode(ARGV[2]))
 local state, ticket, outcome = budget.state, read_ticket(ARGV[3]), ARGV[4]
-local used = {input_tokens = tonumber(ARGV[5]), output_tokens = tonumber(ARGV[6])}
+local used = {input_tokens = tonumber(ARGV[5]), output_tokens = tonumber(ARGV[6]), usd = tonumber(ARGV[19])}
 local retry_after, reason, refused_at = tonumber(ARGV[7]), ARGV[14], tonumber(ARGV[15])
 local SHUT_BUDGETS = key('budget:shut')
 
@@ -189,7 +189,8 @@ local warnings = ARGV[20] and not begun and note_spent(ARGV[20], tonumber(ARGV[1
 local own = is_own()
 local told = learn_limits()
 budget.buckets = buckets_of(state, budget.terms)
-local more = not begun and correct(budget, ticket, really_taken)
+local freed = not begun and correct_quotas(ticket, really_taken, let_in)
+local more = not begun and correct(budget, ticket, really_taken) or freed
 heed_remaining(in_flight(budget.calls))
 for _, bucket in pairs(budget.buckets) do
   keep_bucket(state, bucket)
