@@ -27,6 +27,8 @@ class Lane:
         share: fraction of slots and budget guaranteed once the lane's head has waited `boost_after`.
         boost_after: seconds; None: the lane needs no guarantee.
         attempts: failed calls before a job fails for good; waiting for the budget is no attempt.
+        prompt_caches: whether jobs wait for the first one whose prompt begins as theirs, so that the API reads that
+            from its cache; off: nothing is gained where no prompt is marked for it.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Lane:
     share: float
     boost_after: float | None
     attempts: int
+    prompt_caches: bool = False
 
     @property
     def arguments(self) -> tuple[str, float, float, int]:

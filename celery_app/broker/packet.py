@@ -14,7 +14,7 @@ from celery_app.errors import JobTooLarge
 from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.jobs.identity import LONGEST_KEPT
 from celery_app.keys import PUBLISHED_KEPT, STREAM_KEPT_QUEUED
-from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
+from celery_app.routing import COST, DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +88,8 @@ class Packet(NamedTuple):
             _unique_name(headers),
             min(_ms(kept or 0), LONGEST_KEPT * _MS_PER_S),
         ]
-        return [text, _encode(facts)]
+        prefix = word(headers.get(PREFIX))
+        return [text, _encode([*facts, prefix] if prefix else facts)]
 
     def submission(
         self,

@@ -87,6 +87,7 @@ class LaneFields(BaseModel):
     share: Fraction | None = None
     boost_after: Annotated[Seconds | None, BeforeValidator(_none_word)] = None
     attempts: Positive | None = None
+    prompt_caches: bool | None = None
 
     def applied_to(self, lane: Lane) -> Lane:
         """Return the lane with what was set."""

@@ -41,6 +41,7 @@ REASONS = {
     "calls": "calls",
     "closed": "shut",
     "overloaded": "overloaded",
+    "prefix": "prefix",
     "paused": "paused",
 }
 SLOT, NO_WORKER, OTHER = "slot", "no_worker", "other"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from celery_app.budget.shut import Shut, shut_of
 from celery_app.controls.control import Control, pauses_of
-from celery_app.metrics.shortage import OVERLOADED, Shortage
+from celery_app.metrics.shortage import OVERLOADED, PREFIX, Shortage
 from celery_app.worker.presence import unserved
 
 if TYPE_CHECKING:
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from celery_app.metrics.look import Look
 
-Kind = Literal["paused", "account", "shut", "overloaded", "budget", "no_worker", "time", "slots", "dead", "broker"]
+Kind = Literal[
+    "paused", "account", "shut", "overloaded", "budget", "prefix", "no_worker", "time", "slots", "dead", "broker"
+]
 
 _MS_PER_S = 1_000
 
@@ -74,8 +76,8 @@ def _paused(pauses: list[Control]) -> list[Reason]:
 
 
 def _short(found: Shortage) -> list[Reason]:
-    kind: Kind = "overloaded" if found.short == OVERLOADED else "budget"
-    return [Reason(kind, found.words)] if found.words else []
+    kinds: dict[str, Kind] = {OVERLOADED: "overloaded", PREFIX: "prefix"}
+    return [Reason(kinds.get(found.short, "budget"), found.words)] if found.words else []
 
 
 def _shut(shut: list[Shut]) -> list[Reason]:

@@ -8,7 +8,7 @@ from typing import Any
 from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget import Budget, CallEnd, CallOutcome, Cost, Usage
 from celery_app.lanes import LANES, Lane
-from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
+from celery_app.routing import COST, DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT, TENANT
 from celery_app.scheduler.scripts import PUBLISH
 from kit.clock import ClockedRedis
 from kit.script_client import LANES as NAMES, Held, ScriptClient
@@ -49,6 +49,7 @@ class Scheduler:
         age: float = 0.0,
         left: float | None = None,
         tenant: str = "",
+        prefix: str = "",
     ) -> str:
         """Put a job into a lane; return its name.
 
@@ -60,11 +61,13 @@ class Scheduler:
             age: seconds since its submission.
             left: seconds until its deadline; None: it has none.
             tenant: whose it is.
+            prefix: the marked beginning of its prompt, as `prefix_of` has it; empty: its lane does not ask.
         """
         name = name or f"job-{next(self._numbers)}"
         self.know(budget, lane)
         now = time.time()  # from it, a packet makes durations
         headers = {"id": name, MODEL: budget.model, TENANT: tenant, COST: cost_header(cost), SUBMITTED_AT: now - age}
+        headers[PREFIX] = prefix
         headers[DEADLINE_AT] = None if left is None else now + left
         text = json.dumps({"headers": {"id": name}}).encode()
         packet = Packet(name, text, lane.priority, headers, "", 0.0)
@@ -109,6 +112,7 @@ class Scheduler:
         usage: Usage | None = None,
         outcome: CallOutcome = "answered",
         headers: dict[str, str] | None = None,
+        prefix: str = "",
     ) -> bool:
         """Settle a job's call; the job is still held."""
-        return budget.settle(self.client, held.job.ticket, CallEnd(usage, headers, outcome)).known
+        return budget.settle(self.client, held.job.ticket, CallEnd(usage, headers, outcome, prefix=prefix)).known
