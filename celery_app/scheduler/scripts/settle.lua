@@ -145,7 +145,8 @@ local function learn_call()
   speed_up(state, ticket.sent_at)
   state.call_us = averaged(state.call_us, math.max(0, NOW_US - ticket.sent_at))
   if used.input_tokens >= 0 and used.output_tokens >= 0 then
-    learn_model(state, ticket.characters, used.input_tokens + math.max(0, tonumber(ARGV[20] or 0)), used.output_tokens)
+    local read = math.max(0, tonumber(ARGV[20] or 0)) -- it counts for no limit, and is part of the text all the same
+    learn_model(state, ticket.characters, used.input_tokens + read, used.output_tokens)
   end
 end
 
