@@ -1,11 +1,11 @@
 """What the care for prompt caches brings, by the simulated API's own meter: the same jobs with it and without.
 
-200 jobs of 20,000 tokens are queued, for 50 slots. The API reads 20,000 tokens a second and takes 0.3 s besides; it
-keeps the beginning of a prompt from the first byte of its answer on. Times are from the lane's opening to the end of
+200 jobs of 20,000 tokens are queued, and as many slots wait. The API reads 20,000 tokens a second and takes 2 s
+besides; it keeps the beginning of a prompt from the first byte of its answer on. Times are from the lane's opening to the end of
 the last call, by the API's log. The loads:
 
-one prefix   all begin alike; 1,000,000 input tokens a minute
-five         they begin in five ways, in turns; 1,000,000 as well
+one prefix   all begin alike; 2,000,000 input tokens a minute
+five         they begin in five ways, in turns; 2,000,000 as well
 none alike   each begins in a way of its own, marked all the same; 24,000,000
 unmarked     none is marked; 24,000,000
 """
@@ -21,20 +21,20 @@ from typing import Any
 
 from rig import Rig
 
-JOBS, SLOTS = 200, 50
+JOBS, SLOTS = 200, 200
 
 #: Characters of the beginning: the simulated API takes four for a token.
 CHARACTERS = 80_000
 
 #: Of the API: seconds until the first byte, and tokens of a prompt that it reads in a second on top.
-API = ("--latency", "0.3", "--prompt-tokens-per-second", "20000")
+API = ("--latency", "2", "--prompt-tokens-per-second", "20000")
 
 DEADLINE = 300.0  # s for everything to be answered
 
 #: How many beginnings there are, whether they are marked, and how many input tokens a minute the API takes.
 LOADS = {
-    "one prefix": (1, True, 1_000_000),
-    "five": (5, True, 1_000_000),
+    "one prefix": (1, True, 2_000_000),
+    "five": (5, True, 2_000_000),
     "none alike": (JOBS, True, 24_000_000),
     "unmarked": (JOBS, False, 24_000_000),
 }
