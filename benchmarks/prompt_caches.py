@@ -1,8 +1,8 @@
 """What the care for prompt caches brings, by the simulated API's own meter: the same jobs with it and without.
 
 200 jobs of 20,000 tokens are queued, and as many slots wait. The API reads 20,000 tokens a second and takes 2 s
-besides; it keeps the beginning of a prompt from the first byte of its answer on. Times are from the lane's opening to the end of
-the last call, by the API's log. The loads:
+besides; it keeps the beginning of a prompt from the first byte of its answer on. Times are from the lane's opening to
+the end of the last call, by the API's log. The loads:
 
 one prefix   all begin alike; 2,000,000 input tokens a minute
 five         they begin in five ways, in turns; 2,000,000 as well

@@ -69,12 +69,11 @@ end
 -- Read again which jobs may go; a process with a suspect passes the others. Where no more are wanted, the question is only
 -- whether anybody else may have one: what stands behind a job that was taken is supposed to be like it.
 local function look_again(head)
-  if wanted == 0 and head.taken and not has_suspect and head.job.prefix == '' then
+  if wanted == 0 and head.taken and not has_suspect and not head.first then
     head.lane.heads[head.model] = redis.call('EXISTS', tenants_key(head.lane.name, head.model)) == 1 and head or nil
     return
   end
-  head.lane.heads[head.model] = read_head(head.lane, head.model)
-  for _, lane in ipairs(head.first and lanes or {}) do
+  for _, lane in ipairs(head.first and lanes or {head.lane}) do -- the first of a prefix has others wait, in each lane
     lane.heads[head.model] = lane.heads[head.model] and read_head(lane, head.model)
   end
   for _, lane in ipairs(has_suspect and lanes or {}) do

@@ -22,7 +22,10 @@ local known = {}
 
 -- What is known of a job's prefix, or nil for a job without one. budget: key of its budget; a key of the API is an account.
 local function prefix_at(budget, text)
-  local digest, life, characters, tokens = string.match(text or '', '^(%x+) (%d+) (%d+) (%d+)$')
+  if text == '' then
+    return nil
+  end
+  local digest, life, characters, tokens = string.match(text, '^(%x+) (%d+) (%d+) (%d+)$')
   local account = digest and string.match(budget, 'budget:{([^:]*)')
   if not account then
     return nil
@@ -41,8 +44,8 @@ end
 
 -- till, life: µs.
 local function write_prefix(prefix, word, till, life, by)
-  if word ~= prefix.word then
-    redis.call('DEL', key('passed')) -- who was passed may go, or who is behind may not
+  if prefix.word == 'warming' then
+    redis.call('DEL', key('passed')) -- who was passed may go
   end
   prefix.word, prefix.till, prefix.by = word, till, by or ''
   local text = string.format('%s %.0f %d %s', word, prefix.till, prefix.firsts, prefix.by)
@@ -92,7 +95,7 @@ end
 -- A call has been answered, or has begun to be. ticket: its; text: its job's fact, nil for none; read, created: tokens of the
 -- cache, -1 where nobody says. Returns whether others waited for that, and whether it was the first.
 local function hear_of_prefix(budget, ticket, text, outcome, read, created)
-  local prefix = (outcome == 'begun' or outcome == 'answered') and prefix_at(budget.name, text)
+  local prefix = text and (outcome == 'begun' or outcome == 'answered') and prefix_at(budget.name, text)
   local waited = prefix and prefix.word == 'warming'
   if not prefix or outcome == 'begun' and not waited then
     return false, false
