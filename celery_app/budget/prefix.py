@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from celery_app.budget.cost import CACHE_FIELD, PROMPT_FIELDS, size_of
@@ -27,19 +27,25 @@ _KEPT_MS = {"5m": 300_000, "1h": 3_600_000}
 _BESIDE_MESSAGES = ("tool_choice", "thinking")
 
 
+#: Marks that a request may have: the API refuses more.
+_MOST_MARKS = 4
+
+
 def prefix_of(params: Mapping[str, Any]) -> str:
-    """Return a request's beginning up to its last ``cache_control``, as the scheduler knows it.
+    """Return a request's beginnings, each up to one ``cache_control``, as the scheduler knows them.
 
     Args:
         params: the keyword arguments of ``create_message``, checked.
 
     Returns:
-        Digest, milliseconds that the API keeps it, characters, and tokens of what is no text, as
-        ``scheduler/scripts/lib/prefixes.lua`` has it. Empty where the API keeps nothing.
+        Of each its digest, milliseconds that the API keeps it, characters, and tokens of what is no text, the longest
+        last, as ``scheduler/scripts/lib/prefixes.lua`` has it. Empty where the API keeps nothing.
     """
-    blocks, mark = _marked(params)
-    if not blocks:
-        return ""
+    facts = (_fact(params, *each) for each in [*_beginnings(params)][-_MOST_MARKS:])
+    return ",".join(filter(None, facts))
+
+
+def _fact(params: Mapping[str, Any], blocks: _Blocks, mark: Any) -> str:
     size = size_of([blocks.get(field) for field in PROMPT_FIELDS])
     if size.characters < LEAST_CHARACTERS and not size.tokens:
         return ""
@@ -55,29 +61,27 @@ def _digest(params: Mapping[str, Any], blocks: _Blocks) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
-def _marked(params: Mapping[str, Any]) -> tuple[_Blocks, Any]:
-    """Return the parameters up to the last block that is marked, in the API's order, and its mark."""
+def _beginnings(params: Mapping[str, Any]) -> Iterator[tuple[_Blocks, Any]]:
+    """Yield the parameters up to each block that is marked, in the API's order, and its mark."""
     tools, system, messages = (_list(params.get(field)) for field in ("tools", "system", "messages"))
+    for end, mark in _marks(tools):
+        yield {"tools": tools[:end]}, mark
+    for end, mark in _marks(system):
+        yield {"tools": tools, "system": system[:end]}, mark
+    before = {"tools": tools, "system": params.get("system")}
+    for at, message in enumerate(messages):
+        content = _list(message.get("content")) if isinstance(message, Mapping) else []
+        for end, mark in _marks(content):
+            yield {**before, "messages": [*messages[:at], {**message, "content": content[:end]}]}, mark
     if params.get(CACHE_FIELD):
-        return {field: params.get(field) for field in PROMPT_FIELDS}, params[CACHE_FIELD]
-    for at in reversed(range(len(messages))):
-        content = _list(messages[at].get("content")) if isinstance(messages[at], Mapping) else []
-        end = _end(content)
-        if end:
-            last = {**messages[at], "content": content[:end]}
-            before = {"tools": tools, "system": params.get("system")}
-            return {**before, "messages": [*messages[:at], last]}, content[end - 1][CACHE_FIELD]
-    if end := _end(system):
-        return {"tools": tools, "system": system[:end]}, system[end - 1][CACHE_FIELD]
-    if end := _end(tools):
-        return {"tools": tools[:end]}, tools[end - 1][CACHE_FIELD]
-    return {}, None
+        yield {**before, "messages": messages}, params[CACHE_FIELD]
 
 
-def _end(blocks: list[Any]) -> int:
-    """Return the number of blocks up to the last that is marked; 0: none is."""
-    marked = (at for at, block in enumerate(blocks, 1) if isinstance(block, Mapping) and block.get(CACHE_FIELD))
-    return max(marked, default=0)
+def _marks(blocks: list[Any]) -> Iterator[tuple[int, Any]]:
+    """Yield the number of blocks up to each that is marked, and its mark."""
+    for end, block in enumerate(blocks, 1):
+        if isinstance(block, Mapping) and block.get(CACHE_FIELD):
+            yield end, block[CACHE_FIELD]
 
 
 def _list(value: Any) -> list[Any]:

@@ -195,6 +195,22 @@ class TestTheFirst:
         bench.put(A, "c1", "c2", lane=CRITICAL, draws_on=other)
         assert sorted(bench.names()) == ["a1", "c1"]
 
+    def test_of_two_beginnings_the_shared_one_counts(self, bench):
+        """One that each job has of its own behind it holds up nobody; what is kept of both is not reserved."""
+        longer = [f"{A},{prefix(name).replace(str(SHARED), str(SHARED + REST))}" for name in "xyz"]
+        for name, begins in zip("xyz", longer, strict=True):
+            bench.put(begins, name)
+        [first] = bench.claim()
+        assert first.name == "x"
+        bench.answer(first)
+        second, third = bench.claim()
+        assert round(float(second.job.ticket.split()[4]), -2) == REST_TOKENS
+        bench.answer(second)
+        bench.put(longer[1], "again")
+        [again] = bench.claim()
+        assert float(again.job.ticket.split()[4]) == 0
+        bench.answer(third)
+
 
 class TestOthers:
     """Whoever does not share the beginning goes on as if those that wait were not there."""

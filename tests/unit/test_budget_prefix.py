@@ -53,6 +53,7 @@ class TestWhatIsShared:
     def test_within_the_messages_it_ends_at_the_last_mark(self):
         """Of several marks; the blocks behind it are nobody's business."""
         one, two = (prefix_of(asked([text("a", MARK), text(mark=MARK), text(rest)])) for rest in ("one", "two"))
+        assert "," not in one  # the first is too short
         assert one == two
         assert one != prefix_of(asked([text("b", MARK), text(mark=MARK), text("one")]))
 
@@ -69,6 +70,16 @@ class TestWhatIsShared:
         """The model, what comes first, and for how long it is to be kept."""
         request = asked(system=[text(mark=MARK)])
         assert prefix_of(request).split()[0] != prefix_of({**request, **other}).split()[0]
+
+    def test_each_mark_has_a_beginning_of_its_own(self):
+        """Two conversations share what the system says, and not what was said since."""
+        one, two = (
+            prefix_of(asked([text(LONG + said, MARK)], system=[text(mark=MARK)])).split(",") for said in ("one", "two")
+        )
+        assert len(one) == len(two) == 2
+        assert one[0] == two[0]
+        assert one[1] != two[1]
+        assert int(one[0].split()[2]) < int(one[1].split()[2])
 
     def test_a_choice_of_tools_counts_within_the_messages_only(self):
         """So the API says of what it has kept (prompt caching, what invalidates the cache)."""

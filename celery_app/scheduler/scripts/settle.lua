@@ -206,7 +206,7 @@ if outcome == 'answered' then
     show_open()
   end
 end
-local waited, first = hear_of_prefix(budget, ticket, ARGV[19], outcome, ARGV[20], ARGV[21])
+local waited, first = hear_of_prefixes(budget, ticket, ARGV[19], outcome, ARGV[20], ARGV[21])
 state.first_us = first and averaged(state.first_us, NOW_US - ticket.sent_at) or state.first_us
 save_budget(budget)
 if opened or more or waited or budget.terms.calls > 0 then
