@@ -29,6 +29,7 @@ class Lane:
         attempts: failed calls before a job fails for good; waiting for the budget is no attempt.
         prompt_caches: whether jobs wait for the first one whose prompt begins as theirs, so that the API reads that
             from its cache; off: nothing is gained where no prompt is marked for it.
+        usd_per_day: dollars that its calls may cost in a day; None: whatever they cost.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Lane:
     boost_after: float | None
     attempts: int
     prompt_caches: bool = False
+    usd_per_day: float | None = None
 
     @property
     def arguments(self) -> tuple[str, float, float, int]:

@@ -28,6 +28,8 @@ COST = "lanes_cost"
 #: The beginning of a job's prompt that the API's cache may have, as `celery_app.budget.prefix` writes it; absent: its
 #: lane does not ask.
 PREFIX = "lanes_prefix"
+#: What the batch of a job may cost, in nanodollars; absent: whatever it costs.
+CAP = "lanes_cap"
 #: Name under which a job is to be the only one of its task, and the seconds for which that lasts after its end.
 UNIQUE, UNIQUE_FOR = "lanes_unique", "lanes_unique_for"
 

@@ -18,12 +18,14 @@ class Usage:
     Attributes:
         input_tokens: of the prompt, cache creation included, cache reads not (platform.claude.com, rate limits).
         output_tokens: produced.
+        usd: money that the call has cost, in nanodollars; None: no price is known.
         cache_read: of the prompt, read from the API's cache; -1: the answer does not say.
         cache_created: of the prompt, put there; -1: the answer does not say.
     """
 
     input_tokens: int
     output_tokens: int
+    usd: int | None = None
     cache_read: int = -1
     cache_created: int = -1
 
@@ -37,8 +39,9 @@ class Usage:
         if None in tokens:
             return None
         read, created = (_tokens(usage, f"cache_{how}_input_tokens") for how in ("read", "creation"))
-        cached = (-1 if number is None else number for number in (read, created))
-        return cls((tokens[0] or 0) + (created or 0), tokens[1] or 0, *cached)
+        read, created = (-1 if number is None else number for number in (read, created))
+        counted = (tokens[0] or 0) + max(0, created)
+        return cls(counted, tokens[1] or 0, cache_read=read, cache_created=created)
 
 
 def _tokens(usage: Mapping[str, Any], field: str) -> int | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from celery_app.budget.shut import Shut, shut_of
 from celery_app.controls.control import Control, pauses_of
-from celery_app.metrics.shortage import OVERLOADED, PREFIX, Shortage
+from celery_app.metrics.shortage import CAP, OVERLOADED, PREFIX, Shortage
 from celery_app.worker.presence import unserved
 
 if TYPE_CHECKING:
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from celery_app.metrics.look import Look
 
 Kind = Literal[
-    "paused", "account", "shut", "overloaded", "budget", "prefix", "no_worker", "time", "slots", "dead", "broker"
+    "paused", "cap", "account", "shut", "overloaded", "budget", "prefix", "no_worker", "time", "slots", "dead", "broker"
 ]
+
+#: What is short -> the kind of reason, where that is not the budget.
+_KINDS: dict[str, Kind] = {OVERLOADED: "overloaded", CAP: "cap", PREFIX: "prefix"}
 
 _MS_PER_S = 1_000
 
@@ -25,7 +28,8 @@ class Reason(NamedTuple):
     """One thing that has to happen before a job can leave.
 
     Attributes:
-        kind: ``account`` is that the API refuses it, ``shut`` its ``retry-after``, ``overloaded`` a 529 or no answer.
+        kind: ``cap`` is money, ``account`` that the API refuses it, ``shut`` its ``retry-after``, ``overloaded`` a 529
+            or no answer.
         words: as the end of a sentence that begins with "batch waits for"; or a sentence, "no worker serves batch".
     """
 
@@ -76,8 +80,8 @@ def _paused(pauses: list[Control]) -> list[Reason]:
 
 
 def _short(found: Shortage) -> list[Reason]:
-    kinds: dict[str, Kind] = {OVERLOADED: "overloaded", PREFIX: "prefix"}
-    return [Reason(kinds.get(found.short, "budget"), found.words)] if found.words else []
+    kind: Kind = _KINDS.get(found.short, "budget")
+    return [Reason(kind, found.words)] if found.words else []
 
 
 def _shut(shut: list[Shut]) -> list[Reason]:

@@ -16,7 +16,8 @@
 -- ARGV[15] integer: µs since the epoch at which the job's last call left that was limited or overloaded; 0: none was
 -- ARGV[16] string: id of the job if it ends with this answer, else ''; ARGV[17] string: id of its batch; ARGV[18] integer:
 --   seconds for which is remembered that it has ended
--- ARGV[19…21] of a job whose prompt has a prefix only: that, as in lib/prefixes.lua; tokens that the API has read from its cache,
+-- ARGV[19] integer: nanodollars that the call has cost; -1: not known
+-- ARGV[20…22] of a job whose prompt has a prefix only: that, as in lib/prefixes.lua; tokens that the API has read from its cache,
 --   and that it has put there; -1: not known
 --
 -- The budgets that the API has shut are in a hash for all to see: "lane|family" -> "0 or 1 (the account is refused)", µs since
@@ -30,7 +31,7 @@ local ROUNDED = {requests = 0, input_tokens = 500, output_tokens = 500}
 
 local budget = open_budget(cjson.decode(ARGV[2]))
 local state, ticket, outcome = budget.state, read_ticket(ARGV[3]), ARGV[4]
-local used = {input_tokens = tonumber(ARGV[5]), output_tokens = tonumber(ARGV[6])}
+local used = {input_tokens = tonumber(ARGV[5]), output_tokens = tonumber(ARGV[6]), usd = tonumber(ARGV[19])}
 local retry_after, reason, refused_at = tonumber(ARGV[7]), ARGV[14], tonumber(ARGV[15])
 local SHUT_BUDGETS = key('budget:shut')
 
@@ -145,7 +146,7 @@ local function learn_call()
   speed_up(state, ticket.sent_at)
   state.call_us = averaged(state.call_us, math.max(0, NOW_US - ticket.sent_at))
   if used.input_tokens >= 0 and used.output_tokens >= 0 then
-    local read = math.max(0, tonumber(ARGV[20] or 0)) -- it counts for no limit, and is part of the text all the same
+    local read = math.max(0, tonumber(ARGV[21] or 0)) -- it counts for no limit, and is part of the text all the same
     learn_model(state, ticket.characters, used.input_tokens + read, used.output_tokens)
   end
 end
@@ -188,7 +189,8 @@ end
 local own = is_own()
 local told = learn_limits()
 budget.buckets = buckets_of(state, budget.terms)
-local more = not begun and correct(budget, ticket, really_taken)
+local freed = not begun and correct_quotas(ticket, really_taken, let_in)
+local more = not begun and correct(budget, ticket, really_taken) or freed
 heed_remaining(in_flight(budget.calls))
 for _, bucket in pairs(budget.buckets) do
   keep_bucket(state, bucket)
@@ -206,7 +208,7 @@ if outcome == 'answered' then
     show_open()
   end
 end
-local waited, first = hear_of_prefixes(budget, ticket, ARGV[19], outcome, ARGV[20], ARGV[21])
+local waited, first = hear_of_prefixes(budget, ticket, ARGV[20], outcome, ARGV[21], ARGV[22])
 state.first_us = first and averaged(state.first_us, NOW_US - ticket.sent_at) or state.first_us
 save_budget(budget)
 if opened or more or waited or budget.terms.calls > 0 then
