@@ -83,6 +83,10 @@ class Rig:
         """Return the API's counts."""
         return self._ask("GET", "/_calls?summary=1")
 
+    def bill(self) -> dict[str, Any]:
+        """Return what the API's answers cost."""
+        return self._ask("GET", "/_bill")
+
     def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.api_url}{path}", data, method=method)  # noqa: S310 - our own loopback URL

@@ -71,7 +71,7 @@ class Call:
     def begun(self, headers: Mapping[str, str]) -> None:
         """Take the limits from the headers of an answer that will take a while."""
         try:
-            self._budget.hear(self._client, self._ticket, headers)
+            self._budget.hear(self._client, self._ticket, headers, self._job.prefix)
         except redis.RedisError as exc:
             say_away("the headers of an answer did not reach the budget", exc)
 
@@ -99,7 +99,8 @@ class Call:
         took = time.monotonic() - self._begun  # before Redis is asked, which may be away
         ends = self._ends()
         end, bill = self._billed(
-            CallEnd(self.usage, self.headers, self.outcome, self.reason, self._job.refused_at), time.time()
+            CallEnd(self.usage, self.headers, self.outcome, self.reason, self._job.refused_at, self._job.prefix),
+            time.time(),
         )
         try:
             self.settlement = self._budget.settle(self._client, self._ticket, end, ends=ends or NO_JOB, bill=bill)

@@ -43,14 +43,16 @@ class Usage:
         if None in tokens:
             return None
         read, created = (_tokens(usage, f"cache_{how}_input_tokens") for how in ("read", "creation"))
+        read, created = (-1 if number is None else number for number in (read, created))
+        counted = (tokens[0] or 0) + max(0, created)
         kinds = usage.get("cache_creation")
         hour = _tokens(kinds, "ephemeral_1h_input_tokens") if isinstance(kinds, Mapping) else None
         return cls(
-            (tokens[0] or 0) + (created or 0),
+            counted,
             tokens[1] or 0,
-            cache_read=-1 if read is None else read,
-            cache_created=-1 if created is None else created,
-            cache_hour=min(hour or 0, created or 0),
+            cache_read=read,
+            cache_created=created,
+            cache_hour=min(hour or 0, max(0, created)),
             in_batch=usage.get("service_tier") == "batch",
         )
 

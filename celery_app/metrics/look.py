@@ -123,8 +123,8 @@ def look(
     served, shut, fields, (seconds, micros), heads, places, *rest = answers
     *served, (workers, slots) = served
     happened = activities(names, rest)
-    shortages = [Shortage.of(head, settings.time_zone) for head in heads]
-    seen = _seen(lane_stats_of(lanes, places), served, shortages, happened)
+    short = [Shortage.of(head, settings.time_zone) for head in heads]
+    seen = _seen(lane_stats_of(lanes, places), served, short, happened)
     now = seconds + micros / _US_PER_S
     return Look(now, seen, workers, slots, controls_of(fields, now), shut, demand, levels, crowd, spent)
 
