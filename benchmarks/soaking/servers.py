@@ -14,10 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: As docs/operations.md has it, with a journal that is rewritten often enough for hours.
-LINES = ("appendfsync everysec", "repl-diskless-sync-delay 0", "auto-aof-rewrite-min-size 16mb")
+LINES = (
+    "appendfsync everysec",
+    "auto-aof-rewrite-min-size 16mb",
+    "min-replicas-to-write 1",
+    "repl-diskless-sync-delay 0",
+)
 
 #: Milliseconds after which a silent master is replaced: longer than it takes to restart it.
 DOWN_AFTER_MS = 3_000
+
+#: Bytes that a replica may be behind: a moment's.
+IN_STEP = 1_000_000
 
 #: Seconds for a failover, and for the replica behind it to be there again.
 TO_RECOVER = 90.0
@@ -32,13 +40,17 @@ class Pair:
         self._folder, self._stack = folder, ExitStack()
 
     def __enter__(self) -> Self:
-        for server in self.servers:
-            self._stack.enter_context(server)
-        watching = sentinels(self._folder / "sentinels", self.servers[0], 3, password=None, down_after_ms=DOWN_AFTER_MS)
-        self.watchers = self._stack.enter_context(watching)
-        nodes = ";".join(f"sentinel://127.0.0.1:{server.port}" for server in self.watchers)
-        self.url = f"{nodes}/0?master_name={MASTER}"
-        self.wait_until_well()
+        with ExitStack() as stack:
+            for server in self.servers:
+                stack.enter_context(server)
+            watching = sentinels(
+                self._folder / "sentinels", self.servers[0], 3, password=None, down_after_ms=DOWN_AFTER_MS
+            )
+            self.watchers = stack.enter_context(watching)
+            nodes = ";".join(f"sentinel://127.0.0.1:{server.port}" for server in self.watchers)
+            self.url = f"{nodes}/0?master_name={MASTER}"
+            self.wait_until_well()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,21 +76,24 @@ class Pair:
         wait_until(self._is_well, "a master and its replica are in step", TO_RECOVER)
 
     def _is_well(self) -> bool:
-        masters = set()
         with suppress(RedisError):
-            for server in self.watchers:
-                with server.client() as client:
-                    masters.add(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)[1])
-                    (replica,) = client.execute_command("SENTINEL", "REPLICAS", MASTER)
-                    if replica["flags"] != "slave" if isinstance(replica, dict) else b"slave" not in replica:
-                        return False
-            with self.client() as client:
-                found: Any = client.info("replication")
-            return len(masters) == 1 and found["role"] == "master" and _in_step(found)
+            return all(map(self._knows_all, self.watchers)) and _in_step(self.master)
         return False
 
+    def _knows_all(self, watcher: Server) -> bool:
+        """Say whether a Sentinel knows the same master as the first one, a live replica, and the other Sentinels."""
+        with watcher.client() as client:
+            master: Any = client.sentinel_master(MASTER)
+            replicas: Any = client.sentinel_slaves(MASTER)
+        live = [each for each in replicas if not (each["is_sdown"] or each["is_disconnected"])]
+        others = int(master["num-other-sentinels"])
+        return bool(live) and master["port"] == self.master.port and others == len(self.watchers) - 1
 
-def _in_step(found: dict[str, Any]) -> bool:
+
+def _in_step(master: Server) -> bool:
     """Say whether a master has one replica that is no more than a moment behind."""
+    with master.client() as client:
+        found: Any = client.info("replication")
     replica = found.get("slave0", {})
-    return replica.get("state") == "online" and found["master_repl_offset"] - replica["offset"] < 1_000_000
+    behind = found["master_repl_offset"] - replica.get("offset", 0)
+    return found["role"] == "master" and replica.get("state") == "online" and behind < IN_STEP

@@ -1,7 +1,7 @@
 """A web app's mixed traffic: ``python -m soaking.traffic --rate 10`` prints a line of JSON for whatever it does.
 
-A line has the time, what was done, the number of the job (which the API is told, too), its kind and its id. SIGTERM ends
-the sending; what is read by then is read to its end.
+A line has the time, what was done, the number of the job (which the API is told, too), and its id. SIGTERM ends the
+sending; what is read by then is read to its end.
 """
 
 from __future__ import annotations
