@@ -137,7 +137,7 @@ class Ground:
     def _start(self, name: str, *module: str) -> Child:
         theirs = {key: value for key, value in os.environ.items() if not key.startswith(("CELERY_", "EZAI_", "LANES_"))}
         path = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parents[2])))
-        ours = {name: self.pair.url for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")}
+        ours = dict.fromkeys(("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"), self.pair.url)
         ours |= {"EZAI_API_KEY": "soak", "EZAI_BASE_URL": self._api_url}
         environ = {**theirs, **ours, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
         return self._group.start(name, name, [sys.executable, "-m", *module], environ)
