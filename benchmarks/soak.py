@@ -66,11 +66,11 @@ def _be_calm(watch: Watch, seconds: float) -> None:
 
 def _wait_for_the_end(watch: Watch) -> None:
     """Return once all has ended, or nothing has for a while."""
-    left, since = len(watch.ledger.open()), time.monotonic()
+    left, since = watch.ledger.due(), time.monotonic()
     while left and time.monotonic() - since < PATIENCE:
         time.sleep(0.5)
         watch.check()
-        if (now := len(watch.ledger.open())) != left:
+        if (now := watch.ledger.due()) != left:
             left, since = now, time.monotonic()
 
 

@@ -87,6 +87,10 @@ class Ledger:
         """Return the ids of the jobs of which no end is known."""
         return list(self._open)
 
+    def due(self) -> int:
+        """Return how many of them have to end: those that were surely queued."""
+        return sum(self.jobs[self._of_id[task_id]].told == "sent" for task_id in self.open())
+
     def learn(self, task_id: str, state: str, why: str | None) -> None:
         """Take what the result backend says of an id: a state of Celery's, and the type of an error."""
         end = {"SUCCESS": "done", "REVOKED": "Cancelled", "FAILURE": why or "?"}.get(state)

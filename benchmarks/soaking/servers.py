@@ -28,7 +28,7 @@ DOWN_AFTER_MS = 3_000
 IN_STEP = 1_000_000
 
 #: Seconds for a failover, and for the replica behind it to be there again.
-TO_RECOVER = 90.0
+TO_RECOVER = 240.0
 
 
 class Pair:

@@ -42,7 +42,7 @@ class Watch:
         self._thread.join()
 
     def __str__(self) -> str:
-        return f"{len(self.ledger.jobs)} jobs, {len(self.ledger.open())} of them under way"
+        return f"{len(self.ledger.jobs)} jobs, {self.ledger.due()} of them under way"
 
     def check(self) -> None:
         """Raise what has ended the thread, or a process that nobody ended."""
