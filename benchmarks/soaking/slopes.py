@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#: Seconds after a process' start that do not count: it imports, fills its pools and its allocator.
+#: Seconds after a process' start that do not count, nor does the first half of its life: it imports, and fills its
+#: allocator and, fault by fault, its pools of connections.
 WARM_UP = 90.0
 
-#: Seconds that a process has to be seen after that to be judged, and samples that a slope is taken of at most.
-SHORTEST, MOST_SAMPLES = 60.0, 300
+#: Seconds that are looked at, at least, and samples that a slope is taken of at most.
+SHORTEST, MOST_SAMPLES = 90.0, 300
 
 
 class Bound(NamedTuple):
@@ -30,7 +31,7 @@ class Bound(NamedTuple):
 #: than `in_all`.
 BOUNDS = {
     "memory MB": Bound(per_hour=12.0, in_all=8.0),
-    "files": Bound(per_hour=4.0, in_all=4.0),
+    "files": Bound(per_hour=6.0, in_all=12.0),
     "threads": Bound(per_hour=2.0, in_all=3.0),
     "keys kept for good": Bound(per_hour=20.0, in_all=40.0),
 }
@@ -88,12 +89,14 @@ class Samples:
 
     def slopes(self) -> list[Slope]:
         """Return the slopes of all that was seen for long enough."""
-        return [
-            Slope(what, measure, statistics.median(v for _, v in warm), slope_of(warm), warm[-1][0] - warm[0][0])
-            for (what, measure), points in sorted(self._series.items())
-            if (warm := [point for point in points if point[0] >= points[0][0] + WARM_UP])
-            and warm[-1][0] - warm[0][0] >= SHORTEST
-        ]
+        found = []
+        for (what, measure), points in sorted(self._series.items()):
+            warm = points[len(points) // 2 :]
+            seconds = warm[-1][0] - warm[0][0]
+            if seconds >= SHORTEST and warm[0][0] - points[0][0] >= WARM_UP:
+                middle = statistics.median(value for _, value in warm)
+                found.append(Slope(what, measure, middle, slope_of(warm), seconds))
+        return found
 
 
 def figures_of(pid: int) -> Iterator[tuple[str, float]]:
