@@ -128,12 +128,20 @@ def _causes(exc: BaseException | None) -> Iterator[BaseException]:
 
 def _kind_of(exc: BaseException) -> type[BrokerUnreachable] | None:
     """Return what a server has that is there: another password, or no room for what is written; None: neither."""
-    from redis.exceptions import AuthenticationError, OutOfMemoryError, ReadOnlyError, ResponseError
+    from redis.exceptions import AuthenticationError
 
     if isinstance(exc, AuthenticationError):
         return BrokerRefused
-    refused = isinstance(exc, ResponseError) and any(word in str(exc) for word in _NO_WRITES)
-    return BrokerTakesNoWrites if refused or isinstance(exc, OutOfMemoryError | ReadOnlyError) else None
+    return BrokerTakesNoWrites if takes_no_writes(exc) else None
+
+
+def takes_no_writes(exc: BaseException) -> bool:
+    """Return whether a server refuses whatever is written: it is full, without its replicas, or one itself."""
+    from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+
+    if isinstance(exc, OutOfMemoryError | ReadOnlyError):
+        return True
+    return isinstance(exc, ResponseError) and any(word in str(exc) for word in _NO_WRITES)
 
 
 def _reason(exc: BaseException) -> str:

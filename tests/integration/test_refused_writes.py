@@ -4,16 +4,20 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kit.client_rig import params, web_app
+from kit.client_rig import params, text_of, web_app
 from kit.server import Server
 from kit.waiting import wait_until
+from kit.worker import worker
 from redis import Redis, ResponseError
 
 from celery_app.client import Client
 from celery_app.errors import BrokerTakesNoWrites
+from demo.simulator import Behaviour, running
+from tasks.streaming import _may_have_begun
 from tests.conftest import close
 
 # Celery's own call, on the client's side: a cancelled job's state.
@@ -94,4 +98,27 @@ def test_every_call_says_that_the_broker_takes_no_writes_and_why(server, why):
                 with pytest.raises(BrokerTakesNoWrites, match=why):
                     call(client, queued)
         assert client.cancel(queued)
+    close(app)
+
+
+def test_a_stream_that_meets_a_full_server_is_whole_once_there_is_room(server, tmp_path):
+    """Its events are kept and written then; they were lost, and their reader was told that the stream had expired."""
+    app = web_app(server.url)
+    env = {"CELERY_BROKER_URL": server.url, "EZAI_API_KEY": "sk-test"}
+    behaviour = Behaviour(tokens_per_second=20, output_tokens=20)
+    with running(behaviour) as api, worker(tmp_path, EZAI_BASE_URL=api.url, **env), server.client() as redis:
+        events = Client(app).stream(**params())
+        read = [next(events)]
+        with configured(redis, "maxmemory", 1, 0):
+            wait_until(lambda: api.summary()["statuses"].get("200"), "the answer is over")
+        read += events
+        assert text_of(read) == events.message["content"][0]["text"]
+        assert "restart" not in {event["type"] for event in read}
+    close(app)
+
+
+def test_a_stream_that_begins_while_redis_is_away_may_have_begun_before(dead_port):
+    """A job that comes again is no failure because nobody can say what was written of it."""
+    app = web_app(f"redis://127.0.0.1:{dead_port}/0")
+    assert _may_have_begun(SimpleNamespace(app=app), "a stream")
     close(app)
