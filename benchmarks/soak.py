@@ -94,7 +94,7 @@ def leftovers(ground: Ground) -> dict[str, int]:
     return places()
 
 
-def measure(minutes: float, rate: float, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(minutes: float, rate: float, logs: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Return the account of a soak."""
     began = time.time()
     with Ground(rate) as ground, Watch(ground) as watch:
@@ -108,6 +108,8 @@ def measure(minutes: float, rate: float, say: Callable[[str], None]) -> dict[str
         findings = account.pop("findings")
         findings += [f"left in the broker: {name}: {number}" for name, number in left.items()]
         findings += [str(slope) for slope in slopes if slope.grows]
+        if findings and logs:
+            ground.keep_logs(logs)
         return {
             "seconds": round(time.time() - began),
             **account,
@@ -140,11 +142,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long faults are made")
     parser.add_argument("--rate", type=float, default=10.0, help="jobs per second")
+    parser.add_argument("--logs", type=Path, help="folder for the logs of a soak that is not well")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     say = lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)  # noqa: E731
     with interruptible():
-        figures = measure(arguments.minutes, arguments.rate, say)
+        figures = measure(arguments.minutes, arguments.rate, arguments.logs, say)
     print(json.dumps(figures) if arguments.json else report(figures))
     sys.exit(not figures["well"])
 

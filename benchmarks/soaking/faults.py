@@ -40,10 +40,17 @@ def broker_killed(ground: Ground) -> None:
 
 
 def failover(ground: Ground) -> None:
-    """An operator has the Sentinels make the replica the master."""
+    """An operator has the Sentinels make the replica the master, once it has all that the master has."""
     old = ground.pair.master
-    ground.pair.ask_sentinel("FAILOVER")
-    wait_until(lambda: ground.pair.master is not old, "the replica is the master", TO_RECOVER)
+    with old.client() as client:
+        client.client_pause(int(TO_RECOVER * 1000), all=False)
+        try:
+            ground.pair.wait_until_well(behind=0)
+            ground.pair.ask_sentinel("FAILOVER")
+            wait_until(lambda: ground.pair.master is not old, "the replica is the master", TO_RECOVER)
+            wait_until(lambda: client.info("replication")["role"] == "slave", "the master is a replica", TO_RECOVER)
+        finally:
+            client.client_unpause()
 
 
 def master_lost(ground: Ground) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import time
 import urllib.request
@@ -38,7 +39,7 @@ WELL = {
 }
 
 #: Names of the workers, with their lanes and slots. A veteran lives as long as the run; the others get killed.
-VETERANS = {"critical": ("critical", 8), "veteran": ("critical,normal,batch", 20)}
+VETERANS = {"critical": ("critical", 8), "veteran": ("critical,normal,batch", 10)}
 VICTIMS = 2
 
 #: What differs from line to line of a log.
@@ -133,6 +134,12 @@ class Ground:
                     if "ERROR" in line or "CRITICAL" in line or "Error: " in line
                 )
         return found
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copy all logs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for log in self._group.directory.glob("*.log"):
+            shutil.copy(log, folder)
 
     def _said(self, child: Child) -> str:
         return child.log.read_text(errors="replace")

@@ -18,6 +18,10 @@ REASONS = frozenset(
 #: What a reader may be told of its stream, besides.
 READINGS = frozenset({"whole", "left", "overloaded_error", "api_error", "timeout_error", "cancelled"})
 
+#: The fault that may lose what a master has just said it had: replication follows a moment later. How many jobs each
+#: may lose, and for how many seconds before it a job, or its result, may have been written last.
+LOSING, MOST_LOST, WRITTEN_WITHIN = "master lost", 2, 120.0
+
 #: Seconds around a fault in which a call that was made may have been forgotten.
 AROUND = 2.0
 
@@ -126,6 +130,9 @@ class Ledger:
             if len(job.calls) > 1:
                 twice[self._why_twice(number, job, findings)] += 1
         findings += [f"{number} was called, and nobody has sent it" for number in self._early]
+        losing = sum(fault.name == LOSING for fault in self.faults)
+        if outcomes[f"lost: {LOSING}"] > MOST_LOST * losing:
+            findings.append(f"{outcomes[f'lost: {LOSING}']} jobs are lost with {losing} masters")
         told = {kind: dict(counts) for kind, counts in sorted(kinds.items())}
         return {
             "jobs": len(self.jobs),
@@ -143,6 +150,8 @@ class Ledger:
         if job.end is None:
             if job.told == "doubt":
                 return "never queued" if not job.calls else "in doubt, called"
+            if any(f.name == LOSING and f.touches(job.at, job.at + WRITTEN_WITHIN) for f in self.faults):
+                return f"lost: {LOSING}"
             findings.append(f"{number} is lost: {job}")
             return "lost"
         if job.end == "done" and job.told != "answered" and not job.calls and not number.startswith("joined"):

@@ -71,13 +71,13 @@ class Pair:
         """Return a client of the master as it is now."""
         return self.master.client()
 
-    def wait_until_well(self) -> None:
-        """Return once a replica has all that the master has, and all Sentinels agree on both."""
-        wait_until(self._is_well, "a master and its replica are in step", TO_RECOVER)
+    def wait_until_well(self, behind: int = IN_STEP) -> None:
+        """Return once a replica has all that the master has but for some bytes, and all Sentinels agree on both."""
+        wait_until(lambda: self._is_well(behind), "a master and its replica are in step", TO_RECOVER)
 
-    def _is_well(self) -> bool:
+    def _is_well(self, behind: int) -> bool:
         with suppress(RedisError):
-            return all(map(self._knows_all, self.watchers)) and _in_step(self.master)
+            return all(map(self._knows_all, self.watchers)) and _in_step(self.master, behind)
         return False
 
     def _knows_all(self, watcher: Server) -> bool:
@@ -90,10 +90,10 @@ class Pair:
         return bool(live) and master["port"] == self.master.port and others == len(self.watchers) - 1
 
 
-def _in_step(master: Server) -> bool:
-    """Say whether a master has one replica that is no more than a moment behind."""
+def _in_step(master: Server, most: int) -> bool:
+    """Say whether a master has one replica that is no more than some bytes behind."""
     with master.client() as client:
         found: Any = client.info("replication")
     replica = found.get("slave0", {})
     behind = found["master_repl_offset"] - replica.get("offset", 0)
-    return found["role"] == "master" and replica.get("state") == "online" and behind < IN_STEP
+    return found["role"] == "master" and replica.get("state") == "online" and behind <= most

@@ -31,7 +31,7 @@ class Bound(NamedTuple):
 #: than `in_all`.
 BOUNDS = {
     "memory MB": Bound(per_hour=12.0, in_all=8.0),
-    "files": Bound(per_hour=6.0, in_all=12.0),
+    "files": Bound(per_hour=6.0, in_all=20.0),
     "threads": Bound(per_hour=2.0, in_all=3.0),
     "keys kept for good": Bound(per_hour=20.0, in_all=40.0),
 }

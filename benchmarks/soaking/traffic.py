@@ -29,7 +29,7 @@ from tasks import create_message
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-THREADS, TENANTS, LANES = 32, ("acme", "bolt", "crux", None), ("normal", "batch")
+THREADS, TENANTS, LANES = 16, ("acme", "bolt", "crux", None), ("normal", "batch")
 
 #: Calls of a batch and parts of a chord, at least and at most.
 MANY, PARTS = (20, 60), (2, 5)

@@ -44,6 +44,19 @@ def test_a_lost_job_is_found(ledger):
     assert "call-2 is lost" in account["findings"][0]
 
 
+def test_a_killed_master_may_lose_a_job_or_two_and_no_more(ledger):
+    """What it has said and not replicated is gone with it; anything else that is lost is found."""
+    for n in range(2, 4):
+        ledger.hear(told("sent", f"call-{n}"))
+    ledger.faults.append(Fault("master lost", 110.0, 120.0))
+    account = ledger.audit()
+    assert (account["outcomes"], account["findings"]) == ({"done": 1, "lost: master lost": 2}, [])
+    ledger.hear(told("sent", "call-4"))
+    assert ledger.audit()["findings"] == ["3 jobs are lost with 1 masters"]
+    ledger.hear({**told("sent", "call-5"), "at": 200.0})
+    assert "call-5 is lost" in ledger.audit()["findings"][0]
+
+
 def test_a_job_in_doubt_may_never_have_been_queued(ledger):
     """Who was told that nobody knows has been told the truth; who was refused must not be called."""
     ledger.hear(told("doubt", "call-2", why="MaybeQueued"))
