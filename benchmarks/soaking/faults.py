@@ -8,10 +8,11 @@ import resource
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from kit.waiting import wait_until
+from redis import RedisError
 from soaking.ground import WELL, stop
 from soaking.ledger import Fault
 from soaking.servers import TO_RECOVER
@@ -50,7 +51,8 @@ def failover(ground: Ground) -> None:
             wait_until(lambda: ground.pair.master is not old, "the replica is the master", TO_RECOVER)
         finally:
             # Sentinel's own words wait, too. It has no replica any more, and takes no write (`LINES`).
-            client.client_unpause()
+            with suppress(RedisError):  # its servers may be gone already, at Ctrl-C
+                client.client_unpause()
 
 
 def master_lost(ground: Ground) -> None:
