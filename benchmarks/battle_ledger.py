@@ -1,0 +1,88 @@
+"""What became of each job of `battle.py`, by three witnesses: the API's log, the workers' logs and the results."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from monkeys import Kill
+
+RECEIVED = re.compile(r"^\[([^:]+:\d+:\d+,\d+): INFO/[^]]+\] Task \S+\[([\w-]+)\] received", re.MULTILINE)
+
+#: Seconds from the API's answer until a worker, on a machine that has too much to do, has had its ack: one that is
+#: killed within them could not have known better.
+ANSWER_TO_ACK = 1.0
+
+
+class Receptions:
+    """Which worker had which job when, by the workers' logs."""
+
+    def __init__(self, logs: Iterable[Path]) -> None:
+        """Read them; a log is named after its worker."""
+        self._by_job: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        for log in logs:
+            for when, task_id in RECEIVED.findall(log.read_text(errors="replace")):
+                at = datetime.strptime(when, "%Y-%m-%d %H:%M:%S,%f").timestamp()  # noqa: DTZ007 - local, as Celery logs
+                self._by_job[task_id].append((at, log.stem))
+        for receptions in self._by_job.values():
+            receptions.sort()
+
+    def worker(self, task_id: str, at: float) -> str:
+        """Return who had a job at a time."""
+        receptions = self._by_job.get(task_id, [])
+        number = bisect_right(receptions, (at, "~"))
+        return receptions[number - 1][1] if number else "?"
+
+
+class Doubles:
+    """The jobs that the API answered more than once, and why.
+
+    Attributes:
+        again: jobs whose call was begun more than once.
+        cut: calls that died with their workers.
+        reasons: of each answer that was not the last of its job.
+        gaps: seconds from the answer to the death, of those whose worker was killed before its ack.
+    """
+
+    def __init__(
+        self, calls: list[dict[str, Any]], names: dict[str, str], receptions: Receptions, kills: list[Kill]
+    ) -> None:
+        """Judge."""
+        self.reasons: Counter[str] = Counter()
+        self.gaps: list[float] = []
+        self._kills, ids = {kill.worker: kill for kill in kills}, {name: task_id for task_id, name in names.items()}
+        by_job: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for call in calls:
+            by_job[call["user_id"]].append(call)
+        self.answered = {name for name, of in by_job.items() if any(map(_answered, of))}
+        self.again = sum(len(of) > 1 for of in by_job.values())
+        self.cut = sum(call["closed_by_client"] is not None for call in calls)
+        for name, of in by_job.items():
+            for call in list(filter(_answered, of))[:-1]:
+                worker = receptions.worker(ids.get(name, ""), call["arrived"])
+                self.reasons[self._reason(worker, call["ended"])] += 1
+
+    def _reason(self, worker: str, answered: float) -> str:
+        kill = self._kills.get(worker)
+        if kill is None:
+            return f"unexplained: {worker} was never killed"
+        if kill.killed is None:
+            return f"unexplained: {worker} was told to stop ({kill.kind}) {kill.told - answered:.2f} s after the answer"
+        gap = kill.killed - answered
+        if gap < 0:
+            return f"answered by the API after its worker's death ({kill.kind})"
+        if gap > ANSWER_TO_ACK:
+            return f"unexplained: {worker} was killed ({kill.kind}) {gap:.2f} s after the answer"
+        self.gaps.append(round(gap, 4))
+        return f"killed between answer and ack ({kill.kind})"
+
+
+def _answered(call: dict[str, Any]) -> bool:
+    return call["status"] == 200 and call["closed_by_client"] is None and call["ended"] is not None
