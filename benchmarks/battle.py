@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from battle_jobs import LATENCY, PACE, Jobs
-from battle_ledger import Doubles, Receptions
+from battle_ledger import UNEXPLAINED, Doubles, Receptions
 from monkeys import SOFT, Monkeys
 from nursery import Forked
 from redis import Redis
@@ -60,9 +60,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=100, help="of workers, of all kinds; 0: only sum up")
     parser.add_argument("--minutes", type=float, default=90.0, help="for which they go on at most")
     parser.add_argument("--json", type=Path, help="file that the piece is added to")
-    parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--slots", type=int, default=16, help="of each worker")
-    parser.add_argument("--rate", type=float, default=100.0, help="jobs per second")
+    parser.add_argument("--rate", type=float, default=60.0, help="jobs per second")
     parser.add_argument("--monkeys", type=int, default=8, help="that kill at the same time")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two kills of a monkey")
     return parser.parse_args()
@@ -114,6 +114,7 @@ def piece(options: argparse.Namespace) -> dict[str, Any]:
         "cut": doubles.cut,
         "reasons": dict(doubles.reasons),
         "gaps": doubles.gaps,
+        "stories": doubles.stories,
     }
 
 
@@ -170,7 +171,7 @@ def summed(pieces: list[dict[str, Any]]) -> dict[str, Any]:
     add = lambda name: sum((Counter(each[name]) for each in pieces), Counter[str]())  # noqa: E731
     count = lambda name: sum(each[name] for each in pieces)  # noqa: E731
     ends, reasons = add("ends"), add("reasons")
-    unexplained = {reason: count for reason, count in reasons.items() if reason.startswith("unexplained")}
+    unexplained = {reason: count for reason, count in reasons.items() if reason.startswith(UNEXPLAINED)}
     return {
         "pieces": len(pieces),
         "minutes": count("seconds") / 60,

@@ -25,6 +25,9 @@ LATENCY, PACE, STREAMED, PUT_OFF, LONG = 0.05, 5, (1.0, 5.0), (5.0, 30.0), 100_0
 #: How often each lane is.
 LANES = {"critical": 0.2, "normal": 0.3, "batch": 0.5}
 
+#: Jobs that are sent at once where the machine is too slow for the rate.
+AT_ONCE = 20
+
 #: Seconds between two looks at what has ended.
 LOOK_EVERY = 1.0
 
@@ -48,7 +51,8 @@ class Jobs:
     def keep_up(self, *, sending: bool = True) -> None:
         """Send what is due, and look what has ended, if it is time."""
         now = time.monotonic()
-        while sending and len(self.names) < (now - self._begun) * self._rate:
+        due = round((now - self._begun) * self._rate) - len(self.names) if sending else 0
+        for _ in range(min(due, AT_ONCE)):
             self._send(f"battle-{len(self.names)}", random.choices(list(MIX), list(MIX.values()))[0])
         if now - self._looked >= LOOK_EVERY:
             self._looked = now

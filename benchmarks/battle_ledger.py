@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 RECEIVED = re.compile(r"^\[([^:]+:\d+:\d+,\d+): INFO/[^]]+\] Task \S+\[([\w-]+)\] received", re.MULTILINE)
 
+#: What a reason begins with that is none.
+UNEXPLAINED = "unexplained"
+
 #: Seconds from the API's answer until a worker, on a machine that has too much to do, has had its ack: one that is
 #: killed within them could not have known better.
 ANSWER_TO_ACK = 1.0
@@ -27,7 +30,8 @@ class Receptions:
     def __init__(self, logs: Iterable[Path]) -> None:
         """Read them; a log is named after its worker."""
         self._by_job: dict[str, list[tuple[float, str]]] = defaultdict(list)
-        for log in logs:
+        self._logs = {log.stem: log for log in logs}
+        for log in self._logs.values():
             for when, task_id in RECEIVED.findall(log.read_text(errors="replace")):
                 at = datetime.strptime(when, "%Y-%m-%d %H:%M:%S,%f").timestamp()  # noqa: DTZ007 - local, as Celery logs
                 self._by_job[task_id].append((at, log.stem))
@@ -40,6 +44,14 @@ class Receptions:
         number = bisect_right(receptions, (at, "~"))
         return receptions[number - 1][1] if number else "?"
 
+    def story(self, task_id: str) -> list[str]:
+        """Return all that workers have said of a job, and the last that each of them said at all."""
+        lines = []
+        for _, worker in self._by_job.get(task_id, []):
+            said = self._logs[worker].read_text(errors="replace").splitlines()
+            lines += [f"{worker}: {line}" for n, line in enumerate(said) if task_id in line or n > len(said) - 6]
+        return lines
+
 
 class Doubles:
     """The jobs that the API answered more than once, and why.
@@ -49,6 +61,7 @@ class Doubles:
         cut: calls that died with their workers.
         reasons: of each answer that was not the last of its job.
         gaps: seconds from the answer to the death, of those whose worker was killed before its ack.
+        stories: of the jobs without a good reason: their calls, and what workers have said.
     """
 
     def __init__(
@@ -57,6 +70,7 @@ class Doubles:
         """Judge."""
         self.reasons: Counter[str] = Counter()
         self.gaps: list[float] = []
+        self.stories: list[Any] = []
         self._kills, ids = {kill.worker: kill for kill in kills}, {name: task_id for task_id, name in names.items()}
         by_job: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for call in calls:
@@ -67,19 +81,24 @@ class Doubles:
         for name, of in by_job.items():
             for call in list(filter(_answered, of))[:-1]:
                 worker = receptions.worker(ids.get(name, ""), call["arrived"])
-                self.reasons[self._reason(worker, call["ended"])] += 1
+                reason = self._reason(worker, call["ended"])
+                self.reasons[reason] += 1
+                if reason.startswith(UNEXPLAINED):
+                    self.stories.append(
+                        [reason, repr(self._kills.get(worker)), of, receptions.story(ids.get(name, ""))]
+                    )
 
     def _reason(self, worker: str, answered: float) -> str:
         kill = self._kills.get(worker)
         if kill is None:
-            return f"unexplained: {worker} was never killed"
+            return f"{UNEXPLAINED}: its worker was never killed"
         if kill.killed is None:
-            return f"unexplained: {worker} was told to stop ({kill.kind}) {kill.told - answered:.2f} s after the answer"
+            return f"{UNEXPLAINED}: its worker was told to stop, and not killed ({kill.kind})"
         gap = kill.killed - answered
         if gap < 0:
             return f"answered by the API after its worker's death ({kill.kind})"
         if gap > ANSWER_TO_ACK:
-            return f"unexplained: {worker} was killed ({kill.kind}) {gap:.2f} s after the answer"
+            return f"{UNEXPLAINED}: its worker was killed more than {ANSWER_TO_ACK:g} s later ({kill.kind})"
         self.gaps.append(round(gap, 4))
         return f"killed between answer and ack ({kill.kind})"
 
