@@ -197,15 +197,15 @@ def summed(pieces: list[dict[str, Any]]) -> dict[str, Any]:
 def say(total: dict[str, Any]) -> str:
     """Return the lines for a person."""
     kills, twice, gaps = total["kills"].total(), total["reasons"].total(), total["gaps"]
-    lines = [
+    text = (
         f"{total['pieces']} pieces, {total['minutes']:.0f} minutes, {total['jobs']:,} jobs, "
-        f"{total['per_worker']:.1f}/s for each worker",
-        f"{kills} kills {dict(total['kills'])}, {total['sigkilled']} of them by SIGKILL; {total['cut']} calls cut off",
+        f"{total['per_worker']:.1f}/s for each worker\n"
+        f"{kills} kills {dict(total['kills'])}, {total['sigkilled']} by SIGKILL; {total['cut']} calls cut off\n"
         f"lost {total['lost']}, left at the broker {dict(total['dead'])}, failed {dict(total['failed'])}, "
-        f"ended without an answer {total['made_up']}, begun again {total['again']}",
-        f"done twice {twice}: {twice / max(1, kills):.3f} per kill, {twice / max(1, total['sigkilled']):.3f} per SIGKILL",
-        *(f"  {count} {reason}" for reason, count in total["reasons"].most_common()),
-    ]
+        f"ended without an answer {total['made_up']}, begun again {total['again']}\n"
+        f"done twice {twice}: {twice / max(1, kills):.3f} per kill"
+    )
+    lines = [text, *(f"  {count} {reason}" for reason, count in total["reasons"].most_common())]
     if gaps:
         lines.append(f"  killed after the answer: {gaps[len(gaps) // 2]:.3f} s median, {gaps[-1]:.3f} s at most")
     return "\n".join([*lines, *total["errors"]])

@@ -1,4 +1,4 @@
-"""The jobs of `battle.py`: sent at a steady rate, in a mix like that of celery-redis-plus's profile, each with a name."""
+"""The jobs of `battle.py`, sent at a steady rate in a mix like that of celery-redis-plus's profile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from celery_app.client.sending import CREATE_TASK, lane_of, send
-from celery_app.errors import LanesError
 from celery_app.keys import STREAM_TASK
 
 if TYPE_CHECKING:

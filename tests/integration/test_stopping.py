@@ -27,9 +27,6 @@ IN_TIME_S = 30.0
 #: Seconds after which a second signal is one: twice what `celery_app.stopping.stopper` says.
 ANOTHER = 2.0
 
-#: Seconds of a soft shutdown that nobody has to wait for: none of the jobs takes as long.
-SOFT = 20.0
-
 #: Deployments that a job lives through, each of which kills its worker: more than deaths that it would not survive.
 DEPLOYMENTS = 2 * MAX_DEATHS
 
@@ -184,28 +181,6 @@ def test_a_soft_shutdown_finishes_what_is_short(broker: Broker, pool: str, how: 
     left = untouched(broker, 10)
     assert left[:2] == jobs
     assert set(left[2:]) | set(broker.event_log.jobs("end")) == {"short", *REST}
-
-
-def test_what_arrives_with_the_signal_is_back(broker: Broker) -> None:
-    """A job that is on its way to a slot as its worker's pool is closed goes back to its place, and is no dead letter."""
-    worker = broker.worker(slots=2, app="kit.mid_line", loglevel="INFO")
-    broker.send("kit.job", "told", task_id="told", ignore_result=True)
-    worker.process.wait(IN_TIME_S)
-    assert broker.scripts().dead() == []
-    assert untouched(broker, 10) == ["told"]
-
-
-def test_a_soft_shutdown_waits_with_no_lock_held(broker: Broker) -> None:
-    """A worker that is told to stop while its main thread writes a line of its log finishes what is short all the same."""
-    worker = broker.worker(slots=2, app="kit.mid_line", conf={"worker_soft_shutdown_timeout": SOFT}, loglevel="INFO")
-    begun = time.monotonic()
-    broker.send("kit.job", "short", 2.0, task_id="short", ignore_result=True)
-    broker.event_log.wait_for("start", ["short"], IN_TIME_S)
-    broker.send("kit.job", "told", task_id="told", ignore_result=True)
-    worker.process.wait(2 * SOFT)
-    assert broker.event_log.counts("end") == {"short": 1, "told": 1}
-    assert broker.scripts().names(10) == []
-    assert time.monotonic() - begun < SOFT
 
 
 @slow
