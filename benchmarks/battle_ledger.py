@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from monkeys import SOFT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -22,6 +24,9 @@ UNEXPLAINED = "unexplained"
 #: Seconds from the API's answer until a worker, on a machine that has too much to do, has had its ack: one that is
 #: killed within them could not have known better.
 ANSWER_TO_ACK = 1.0
+
+#: Seconds for which the last bytes of an answer may be under way.
+WRITING = 0.1
 
 
 class Receptions:
@@ -92,6 +97,8 @@ class Doubles:
         kill = self._kills.get(worker)
         if kill is None:
             return f"{UNEXPLAINED}: its worker was never killed"
+        if kill.kind == "cold" and kill.told + SOFT - WRITING < answered < kill.told + SOFT + ANSWER_TO_ACK:
+            return "hung up on as the API answered (cold)"
         if kill.killed is None:
             return f"{UNEXPLAINED}: its worker was told to stop, and not killed ({kill.kind})"
         gap = kill.killed - answered
