@@ -23,7 +23,7 @@ from typing import Any
 
 from battle_jobs import LATENCY, PACE, Jobs
 from battle_ledger import UNEXPLAINED, Doubles, Receptions
-from monkeys import SOFT, Monkeys
+from monkeys import KINDS, SOFT, Monkeys
 from nursery import Forked
 from redis import Redis
 from rig import Rig
@@ -66,6 +66,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=60.0, help="jobs per second")
     parser.add_argument("--monkeys", type=int, default=8, help="that kill at the same time")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two kills of a monkey")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS), help="of kills")
     return parser.parse_args()
 
 
@@ -90,7 +91,7 @@ def piece(options: argparse.Namespace) -> dict[str, Any]:
         def start() -> Forked:
             return Forked(rig.folder, f"w{next(started)}", arguments, {**rig.environment, **KNOWN})
 
-        monkeys = Monkeys(options.workers, start, options.kills, options.pause)
+        monkeys = Monkeys(options.workers, start, options.kills, options.pause, options.kinds)
         stack.callback(monkeys.end)
         monkeys.let_loose(options.monkeys)
         begun, jobs = time.time(), Jobs(app, redis, options.rate)
@@ -108,7 +109,7 @@ def piece(options: argparse.Namespace) -> dict[str, Any]:
         "ends": dict(jobs.ends),
         "lost": [jobs.names[task_id] for task_id in jobs.open],
         "left": left,
-        "made_up": jobs.ends["SUCCESS"] - len(doubles.answered),
+        "made_up": len(jobs.done - doubles.answered),
         "kinds": dict(Counter(kill.kind for kill in monkeys.kills)),
         "sigkilled": sum(kill.killed is not None for kill in monkeys.kills),
         "errors": monkeys.errors,

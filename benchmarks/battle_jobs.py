@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from celery_app.client.sending import CREATE_TASK, lane_of, send
+from celery_app.errors import MaybeQueued
 from celery_app.keys import STREAM_TASK
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Jobs:
 
     Attributes:
         names: of the task of each id.
+        unsure: how many were sent to a broker that did not answer: nobody knows whether they are queued.
+        done: names of those that have a result.
         ends: how many ended with each state of Celery's, failures by the name of their error.
     """
 
@@ -43,6 +46,8 @@ class Jobs:
         """Send nothing yet; `rate` is in jobs per second."""
         self._app, self._redis, self._rate = app, redis, rate
         self.names: dict[str, str] = {}
+        self.unsure = 0
+        self.done: set[str] = set()
         self.ends: Counter[str] = Counter()
         self.open: dict[str, None] = {}
         self._begun = self._looked = time.monotonic()
@@ -52,7 +57,7 @@ class Jobs:
         now = time.monotonic()
         due = round((now - self._begun) * self._rate) - len(self.names) if sending else 0
         for _ in range(min(due, AT_ONCE)):
-            self._send(f"battle-{len(self.names)}", random.choices(list(MIX), list(MIX.values()))[0])
+            self._send(f"battle-{len(self.names) + self.unsure}", random.choices(list(MIX), list(MIX.values()))[0])
         if now - self._looked >= LOOK_EVERY:
             self._looked = now
             self._look()
@@ -69,7 +74,11 @@ class Jobs:
         }
         options = {"countdown": random.uniform(*PUT_OFF)} if sort == "delayed" else {}
         task = STREAM_TASK if sort == "slow" else CREATE_TASK
-        result = send(self._app, task, lane_of(self._app, lane), params, wait=60, **options)
+        try:
+            result = send(self._app, task, lane_of(self._app, lane), params, wait=60, **options)
+        except MaybeQueued:
+            self.unsure += 1
+            return
         self.names[result.id] = name
         self.open[result.id] = None
 
@@ -81,6 +90,8 @@ class Jobs:
             if meta.get("status") in {"SUCCESS", "FAILURE", "REVOKED"}:
                 del self.open[task_id]
                 self.ends[_end(meta)] += 1
+                if meta["status"] == "SUCCESS":
+                    self.done.add(self.names[task_id])
 
 
 def _end(meta: dict[str, Any]) -> str:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from monkeys import Kill
 
-RECEIVED = re.compile(r"^\[([^:]+:\d+:\d+,\d+): INFO/[^]]+\] Task \S+\[([\w-]+)\] received", re.MULTILINE)
+LINE = re.compile(r"^\[([^:]+:\d+:\d+,\d+): INFO/[^]]+\] Task \S+\[([\w-]+)\] (received|succeeded)", re.MULTILINE)
 
 #: What a reason begins with that is none.
 UNEXPLAINED = "unexplained"
 
-#: Seconds from the API's answer until a worker, on a machine that has too much to do, has had its ack: one that is
-#: killed within them could not have known better.
-ANSWER_TO_ACK = 1.0
+#: Seconds from the API's answer until a worker has made a result of it, and from there to its ack, on a machine that
+#: has far too much to do: one that is killed within them could not have known better.
+ANSWER_TO_END, END_TO_ACK = 5.0, 1.0
 
 #: Seconds for which the last bytes of an answer may be under way.
 WRITING = 0.1
@@ -35,11 +35,15 @@ class Receptions:
     def __init__(self, logs: Iterable[Path]) -> None:
         """Read them; a log is named after its worker."""
         self._by_job: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        self.ended: dict[tuple[str, str], float] = {}
         self._logs = {log.stem: log for log in logs}
         for log in self._logs.values():
-            for when, task_id in RECEIVED.findall(log.read_text(errors="replace")):
+            for when, task_id, what in LINE.findall(log.read_text(errors="replace")):
                 at = datetime.strptime(when, "%Y-%m-%d %H:%M:%S,%f").timestamp()  # noqa: DTZ007 - local, as Celery logs
-                self._by_job[task_id].append((at, log.stem))
+                if what == "received":
+                    self._by_job[task_id].append((at, log.stem))
+                else:
+                    self.ended[task_id, log.stem] = at
         for receptions in self._by_job.values():
             receptions.sort()
 
@@ -86,26 +90,27 @@ class Doubles:
         for name, of in by_job.items():
             for call in list(filter(_answered, of))[:-1]:
                 worker = receptions.worker(ids.get(name, ""), call["arrived"])
-                reason = self._reason(worker, call["ended"])
+                ended = receptions.ended.get((ids.get(name, ""), worker))
+                reason = self._reason(worker, call["ended"], ended)
                 self.reasons[reason] += 1
                 if reason.startswith(UNEXPLAINED):
                     self.stories.append(
                         [reason, repr(self._kills.get(worker)), of, receptions.story(ids.get(name, ""))]
                     )
 
-    def _reason(self, worker: str, answered: float) -> str:
+    def _reason(self, worker: str, answered: float, ended: float | None) -> str:
         kill = self._kills.get(worker)
         if kill is None:
             return f"{UNEXPLAINED}: its worker was never killed"
-        if kill.kind == "cold" and kill.told + SOFT - WRITING < answered < kill.told + SOFT + ANSWER_TO_ACK:
+        if kill.kind == "cold" and kill.told + SOFT - WRITING < answered < kill.told + SOFT + END_TO_ACK:
             return "hung up on as the API answered (cold)"
         if kill.killed is None:
             return f"{UNEXPLAINED}: its worker was told to stop, and not killed ({kill.kind})"
         gap = kill.killed - answered
         if gap < 0:
             return f"answered by the API after its worker's death ({kill.kind})"
-        if gap > ANSWER_TO_ACK:
-            return f"{UNEXPLAINED}: its worker was killed more than {ANSWER_TO_ACK:g} s later ({kill.kind})"
+        if gap > ANSWER_TO_END or (ended is not None and kill.killed - ended > END_TO_ACK):
+            return f"{UNEXPLAINED}: its worker was killed long after the answer ({kill.kind})"
         self.gaps.append(round(gap, 4))
         return f"killed between answer and ack ({kill.kind})"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nursery import Forked
 
@@ -45,7 +45,9 @@ class Kill:
 class Monkeys:
     """So many of them, each killing one worker after another, until told to stop; and the fleet that they kill."""
 
-    def __init__(self, fleet: int, start: Callable[[], Forked], kills: int, pause: float) -> None:
+    def __init__(
+        self, fleet: int, start: Callable[[], Forked], kills: int, pause: float, kinds: Sequence[str] = tuple(KINDS)
+    ) -> None:
         """Start the fleet.
 
         Args:
@@ -53,8 +55,9 @@ class Monkeys:
             start: starts one.
             kills: after which they stop.
             pause: seconds that a monkey waits between two kills, and that a worker is away, mean.
+            kinds: of the kills, as often as `KINDS` says.
         """
-        self._start, self._left, self._pause = start, kills, pause
+        self._start, self._left, self._pause, self._kinds = start, kills, pause, list(kinds)
         self._lock = threading.Lock()
         self.stopping = threading.Event()
         self.kills: list[Kill] = []
@@ -78,7 +81,8 @@ class Monkeys:
     def _run(self) -> None:
         try:
             while not self.stopping.wait(random.uniform(0.5, 1.5) * self._pause) and (victim := self._choose()):
-                self.kills.append(_kill(victim, random.choices(list(KINDS), list(KINDS.values()))[0]))
+                (kind,) = random.choices(self._kinds, [KINDS[each] for each in self._kinds])
+                self.kills.append(_kill(victim, kind))
                 time.sleep(self._pause)
                 self._replace(victim)
         except (OSError, RuntimeError) as error:
