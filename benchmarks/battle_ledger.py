@@ -25,9 +25,6 @@ UNEXPLAINED = "unexplained"
 #: has far too much to do: one that is killed within them could not have known better.
 ANSWER_TO_END, END_TO_ACK = 5.0, 1.0
 
-#: Seconds for which the last bytes of an answer may be under way.
-WRITING = 0.1
-
 
 class Receptions:
     """Which worker had which job when, by the workers' logs."""
@@ -102,8 +99,8 @@ class Doubles:
         kill = self._kills.get(worker)
         if kill is None:
             return f"{UNEXPLAINED}: its worker was never killed"
-        if kill.kind == "cold" and kill.told + SOFT - WRITING < answered < kill.told + SOFT + END_TO_ACK:
-            return "hung up on as the API answered (cold)"
+        if kill.kind == "cold" and abs(kill.told + SOFT - answered) < END_TO_ACK:
+            return "answered as the soft shutdown ended (cold)"
         if kill.killed is None:
             return f"{UNEXPLAINED}: its worker was told to stop, and not killed ({kill.kind})"
         gap = kill.killed - answered
