@@ -17,7 +17,7 @@ from celery_app.budget.bill import Payer, bill_of
 from celery_app.budget.budget import ANY_MODEL, NO_JOB
 from celery_app.errors import NotAMessage
 from celery_app.keys import ENDED_KEPT
-from celery_app.metrics.events import JobEvent, emit
+from celery_app.metrics.events import JobEvent, Kind, emit
 from celery_app.process.away import say_away
 from celery_app.settings import settings_of
 from tasks.spending import say_nearly_spent
@@ -46,6 +46,8 @@ class Call:
     settlement: Settlement | None = None
     ends_job = False
     shipped = False
+    #: The answer that its job came with, as JSON; None: a call has to be made.
+    answer: bytes | None = None
 
     def __init__(
         self, budget: Budget, client: redis.Redis, ticket: str, job: Job, leases: Leases | None = None
@@ -125,9 +127,9 @@ class Call:
         usage, bill = bill_of(settings, payer, self.usage, now, shipped=self.shipped)
         return replace(end, usage=usage), bill
 
-    def _tell_observers(self, took: float, status: int) -> None:
+    def _tell_observers(self, took: float, status: int, kind: Kind = "settled") -> None:
         event = JobEvent(
-            kind="settled",
+            kind=kind,
             lane=self._job.lane.name,
             task=self._job.task,
             seconds=took,
@@ -172,3 +174,15 @@ class FreeCall(Call):
     def sent_at(self) -> int:
         """Nobody asks."""
         return 0
+
+
+class LandedCall(FreeCall):
+    """A call that was made as part of a batch of the API's: its job is run with its answer at hand."""
+
+    def __init__(self, job: Job, answer: bytes) -> None:
+        super().__init__()
+        self._job, self.answer = job, answer
+
+    def settle(self) -> None:
+        """Owe no budget anything, and count what it used."""
+        self._tell_observers(0.0, 0, "landed")
