@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -22,10 +23,11 @@ MOST_LINES, MOST_READ = 50, 1_000_000
 
 _PATH = "/v1/messages/batches"
 
+#: Bytes that are sent at a stretch.
+_PART = 256 * 1024
+
 #: Batches on a page of the list.
 _PAGE = 100
-
-_JSON = {"Content-Type": "application/json"}
 
 #: How the SDK is asked for an answer that is read piece by piece.
 _STREAMED = {"X-Stainless-Raw-Response": "stream", "Accept": "application/binary"}
@@ -70,7 +72,10 @@ class MessageBatches:
 
     def create(self, body: IO[bytes]) -> Batch:
         """Create a batch; the body is sent as it is read."""
-        return Batch.of(self._ask("post", _PATH, SEND_SECONDS, content=body, headers=_JSON))
+        size = body.seek(0, os.SEEK_END)
+        body.seek(0)
+        headers = {"Content-Type": "application/json", "Content-Length": str(size)}
+        return Batch.of(self._ask("post", _PATH, SEND_SECONDS, content=_parts_of(body), headers=headers))
 
     def retrieve(self, batch: str) -> Batch:
         """Ask how a batch is."""
@@ -94,12 +99,12 @@ class MessageBatches:
     def results(self, batch: str) -> Iterator[list[dict[str, Any]]]:
         """Yield the results of a batch that has ended, some at a time, as they are read; in any order."""
         opened = self._on_loop(partial(self._open, f"{_PATH}/{batch}/results"))
-        lines = opened.iter_lines()
+        lines = opened.aiter_lines()
         try:
             while some := self._on_loop(partial(_next_lines, lines)):
                 yield [json.loads(line) for line in some]
         finally:
-            self._on_loop(opened.close)
+            self._on_loop(opened.aclose)
 
     async def _open(self, path: str) -> Any:
         import httpx2
@@ -123,6 +128,11 @@ class MessageBatches:
     def _on_loop(self, call: Callable[[], Any], seconds: float = CALL_SECONDS) -> Any:
         with unlogged():
             return run(call, seconds)
+
+
+async def _parts_of(body: IO[bytes]) -> AsyncIterator[bytes]:
+    while part := body.read(_PART):
+        yield part
 
 
 async def _next_lines(lines: AsyncIterator[str]) -> list[str]:

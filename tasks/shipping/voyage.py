@@ -95,7 +95,6 @@ class Voyage:
                 self._shipments.land_undone(shipment)
                 return 0.0
             self._shipments.note(shipment, sending=self._shipments.now_ms(), requests=requests)
-            body.seek(0)
             try:
                 created = self._batches.create(body)
             except Exception as exc:  # noqa: BLE001 - what is no failure of the call is raised again
