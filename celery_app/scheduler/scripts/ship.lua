@@ -37,7 +37,7 @@ local function take(id, job)
     is_full = true
     return
   end
-  redis.call('ZREM', index, id)
+  leave_waiting(id, lane, model)
   if job.deadline > 0 and job.deadline - NOW < tonumber(ARGV[10]) or size > tonumber(ARGV[9]) then
     send_live(id, job)
   elseif leave_line(id, job) or unschedule(id, job) then
@@ -60,12 +60,9 @@ for _, id in ipairs(jobs < tonumber(ARGV[8]) and ids or {}) do
   elseif job and job.ship == MAY_SHIP and job.out == 0 and job.claim == '' then
     take(id, job)
   else
-    redis.call('ZREM', index, id) -- it is gone, or goes live already
+    leave_waiting(id, lane, model) -- it is gone, or goes live already
   end
 end
-if redis.call('EXISTS', index) == 0 then
-  redis.call('SREM', may_ship_models(lane), model)
-  is_full = true
-end
+is_full = is_full or redis.call('EXISTS', index) == 0
 redis.call('HSET', shipment, 'pieces', piece, 'jobs', jobs, 'bytes', bytes, 'deadline', deadline)
 return {jobs, (is_full or jobs >= tonumber(ARGV[8])) and 0 or 1}

@@ -174,13 +174,23 @@ local function may_ship_key(lane, model)
   return key('may_ship:' .. lane .. ':' .. model)
 end
 
+-- Take a job out of those that may be shipped; returns whether others are left.
+local function leave_waiting(id, lane, model)
+  redis.call('ZREM', may_ship_key(lane, model), id)
+  local others = redis.call('EXISTS', may_ship_key(lane, model)) == 1
+  if not others then
+    redis.call('SREM', key('may_ship:' .. lane), model)
+  end
+  return others
+end
+
 -- Hash: id -> the answer that came with a shipment.
 local ANSWERS = key('answers')
 
 -- The job goes live from now on, or has ended.
 local function end_shipping(id, job)
   if job.ship == MAY_SHIP then
-    redis.call('ZREM', may_ship_key(job.lane, job.model), id)
+    leave_waiting(id, job.lane, job.model)
   elseif job.ship == ANSWERED then
     redis.call('HDEL', ANSWERS, id)
   end

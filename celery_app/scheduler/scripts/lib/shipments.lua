@@ -14,14 +14,9 @@ local HELD_FOR = 300000
 -- Sorted set: the jobs in all shipments, by the time of shipping.
 local SHIPPED_JOBS = key('shipped')
 
--- Set: the models of a lane of which jobs may be shipped.
-local function may_ship_models(lane)
-  return key('may_ship:' .. lane)
-end
-
 local function hold_for_shipping(id, job)
   redis.call('ZADD', may_ship_key(job.lane, job.model), job.number, id)
-  redis.call('SADD', may_ship_models(job.lane), job.model)
+  redis.call('SADD', key('may_ship:' .. job.lane), job.model)
   schedule(id, job, HELD_FOR)
 end
 
