@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery_app.keys import CARGO, MAY_SHIP, MAY_SHIP_MODELS, SHIPMENT, SHIPMENTS, STEERS_KEPT, TEXT, TEXTS
+from celery_app.lanes import LANES
 from celery_app.scheduler.scripts import LAND, SHIP, STEER
 
 if TYPE_CHECKING:
@@ -122,9 +123,13 @@ class Shipments:
         names = sorted(model.decode() for model in models)
         return {name: int(self._client.zcard(MAY_SHIP.of(self._prefix, self.lane.name, name))) for name in names}
 
-    def all(self) -> list[Shipment]:
-        """Return the shipments that are under way, the first one first."""
-        ids: Any = self._client.zrange(SHIPMENTS.of(self._prefix, self.lane.name), 0, -1)
+    def batches(self) -> set[str]:
+        """Return the API's batches that are known, of all lanes."""
+        return {shipment.batch for lane in LANES for shipment in self.all(lane.name)}
+
+    def all(self, lane: str = "") -> list[Shipment]:
+        """Return the shipments that are under way, of this lane or another one, the first one first."""
+        ids: Any = self._client.zrange(SHIPMENTS.of(self._prefix, lane or self.lane.name), 0, -1)
         with self._client.pipeline(transaction=False) as pipe:
             for each in ids:
                 pipe.hgetall(SHIPMENT.of(self._prefix, each.decode()))

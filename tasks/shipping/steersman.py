@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -30,6 +31,9 @@ LOOK_EVERY = 1.0
 
 #: Seconds for which jobs of a model gather before they are shipped, as long as more of them come.
 GATHERS_FOR = 20.0
+
+#: Seconds that a worker which stops waits for it; it goes on while jobs are finished.
+STOPS_WITHIN = 3.0
 
 #: Seconds until a thread that met a defect of ours goes on.
 _PAUSE = 10.0
@@ -89,21 +93,21 @@ class Steersman:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, at the next step."""
-        if self._over.is_set():
-            return
+        """End, after the step that goes on; a batch that is being created at this moment is to be noted."""
         self._over.set()
-        HEARTBEAT.end(self._signing)
-        try:
-            self._shipments.leave()
-        except redis.RedisError:
-            return  # it lapses
+        self._thread.join(STOPS_WITHIN)
 
     def _sign(self) -> bool:
         self._has_helm = self._shipments.steer(heartbeat_client(self._app))
         return True
 
     def _run(self) -> None:
+        self._ship()
+        HEARTBEAT.end(self._signing)
+        with suppress(redis.RedisError):  # it lapses
+            self._shipments.leave()
+
+    def _ship(self) -> None:
         while not self._over.wait(LOOK_EVERY):
             if not self._has_helm:
                 self._next_look.clear()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from celery_app.broker.shipments import HelmLost
+from celery_app.process.away import say_away
 from tasks.failures import failure_of
 from tasks.loop import HungUp, OutOfTime
-from tasks.refusals import ACCOUNT_WORDS
+from tasks.shipping.answers import answer_in
 from tasks.shipping.requests import number_of, requests_of
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ _PART, _SOONEST, _LATEST = 0.1, 1.0, 300.0
 
 #: Seconds until the API is asked once more that could not be.
 _AWAY = 10.0
-
-#: What a batch of the API's says of a request that it refuses as it would a call.
-_REFUSED = "invalid_request_error"
 
 #: The API's status for a batch that it does not know.
 _GONE = 404
@@ -79,9 +76,10 @@ class Voyage:
                 raise
             return self._say_away(shipment, failure.error, failure.retry_after or 0.0)
 
-    def _say_away(self, shipment: Shipment, exc: BaseException, pause: float = 0.0) -> float:
-        words = str(exc) or type(exc).__name__
-        logger.warning("%s: batch %s cannot be asked for: %s", self._lane.name, shipment.batch or "(new)", words)
+    def _say_away(self, shipment: Shipment, exc: Exception, pause: float = 0.0) -> float:
+        if self._is_given_up(shipment) or (not shipment.batch and self._is_late(shipment)):
+            return self._give_up(shipment)
+        say_away(f"{self._lane.name}: the API's batches cannot be asked for", exc)
         return self._until_promoted(shipment, max(_AWAY if pause or shipment.batch else _SOONEST, pause))
 
     def _send(self, shipment: Shipment) -> float:
@@ -107,8 +105,19 @@ class Voyage:
         try:
             self._shipments.note(shipment, batch=created.id)
         except HelmLost:
-            self._batches.cancel(created.id)  # whoever has the helm creates another
+            if not self._is_adopted(shipment, created):
+                self._batches.cancel(created.id)
             raise
+
+    def _is_adopted(self, shipment: Shipment, created: Batch) -> bool:
+        """Whether whoever has the helm by now goes on with this batch, and not with one of its own."""
+        until = time.monotonic() + 2 * APPEARS_WITHIN_MS / _MS_PER_S
+        while time.monotonic() < until:
+            known = next((each for each in self._shipments.all() if each.id == shipment.id), None)
+            if known is None or known.batch:
+                return known is not None and known.batch == created.id
+            time.sleep(LOOK_EVERY)
+        return False
 
     def _refused(self, shipment: Shipment, exc: Exception) -> float:
         """Judge why a batch was not created; where nobody knows whether it was, it is looked for."""
@@ -127,7 +136,7 @@ class Voyage:
     def _find(self, shipment: Shipment) -> float:
         """Adopt the batch of a shipment that was being created, if there is one; else create it once more."""
         since = (shipment.sending_ms - CLOCKS_DIFFER_MS) / _MS_PER_S
-        known = {each.batch for each in self._shipments.all()}
+        known = self._shipments.batches()
         found = [
             each
             for each in self._batches.since(since)
@@ -157,8 +166,7 @@ class Voyage:
         try:
             batch = self._batches.retrieve(shipment.batch)
         except Exception as exc:
-            failure = failure_of(exc, 0.0)
-            if self._is_given_up(shipment) or getattr(getattr(failure, "error", None), "status", 0) == _GONE:
+            if getattr(exc, "status_code", 0) == _GONE:
                 return self._give_up(shipment)
             raise
         if batch.ended:
@@ -179,16 +187,21 @@ class Voyage:
 
     def _bring_in(self, shipment: Shipment) -> float:
         """Read the results of a batch that has ended; what it has not done goes live."""
-        read = 0
+        read, ours = 0, 0
         for rows in self._batches.results(shipment.batch):
             read += len(rows)
-            jobs = ((number_of(shipment, row.get("custom_id")), answer_in(row)) for row in rows)
-            landed = self._shipments.land(shipment, [(number, text) for number, text in jobs if number is not None])
+            found = ((number_of(shipment, row.get("custom_id")), answer_in(row)) for row in rows)
+            jobs = [(number, text) for number, text in found if number is not None]
+            ours += len(jobs)
+            landed = self._shipments.land(shipment, jobs)
             if not self._wait_for_room(shipment, landed):
                 return LOOK_EVERY
         if read < shipment.requests:
             raise ValueError(_CUT_SHORT)  # what is missing may have been answered, and paid for
-        self._shipments.land_undone(shipment)
+        if not ours:
+            self._shipments.note(shipment, batch="")  # it was adopted, and is another program's
+        else:
+            self._shipments.land_undone(shipment)
         return 0.0
 
     def _wait_for_room(self, shipment: Shipment, landed: Landed) -> bool:
@@ -205,11 +218,9 @@ class Voyage:
         return self._shipments.now_ms() >= shipment.promoted_at_ms(self._lane)
 
     def _is_given_up(self, shipment: Shipment) -> bool:
-        """Whether a batch that was cancelled has not ended for too long: half of what is left until the deadline."""
-        if not shipment.cancelled_ms:
-            return False
-        waited = self._shipments.now_ms() - shipment.cancelled_ms
-        return waited >= self._lane.promote_before * _MS_PER_S / 2
+        """Whether a batch that should have ended has not for too long: half of what is left until the deadline."""
+        since = shipment.cancelled_ms or shipment.promoted_at_ms(self._lane)
+        return self._shipments.now_ms() - since >= self._lane.promote_before * _MS_PER_S / 2
 
     def _give_up(self, shipment: Shipment) -> float:
         undone = self._shipments.land_undone(shipment)
@@ -219,28 +230,3 @@ class Voyage:
     def _until_promoted(self, shipment: Shipment, pause: float) -> float:
         left = (shipment.promoted_at_ms(self._lane) - self._shipments.now_ms()) / _MS_PER_S
         return max(LOOK_EVERY, min(pause, left)) if left > 0 else pause
-
-
-def answer_in(row: Any) -> str:
-    """Return what a job is to be run with, by its line of the results, as JSON; empty: it goes live.
-
-    A message, or the error of a request that the API refuses as it would a call. What has failed otherwise, was
-    cancelled or has expired is nobody's fault, and a call of its own may do.
-    """
-    match row:
-        case {"result": {"type": "succeeded", "message": {"content": list()} as message}}:
-            return json.dumps(message)
-        case {"result": {"type": "errored", "error": dict() as error}} if _is_refusal(error):
-            return json.dumps(_whole(error))
-    return ""
-
-
-def _whole(error: dict[str, Any]) -> dict[str, Any]:
-    """Return an error as a call's answer has it."""
-    return error if isinstance(error.get("error"), dict) else {"type": "error", "error": error}
-
-
-def _is_refusal(error: dict[str, Any]) -> bool:
-    """Whether it is about the request, and not about the account: that is for a call to find out."""
-    inner = _whole(error)["error"]
-    return inner.get("type") == _REFUSED and not str(inner.get("message")).lower().startswith(ACCOUNT_WORDS)
