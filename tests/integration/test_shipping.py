@@ -3,12 +3,14 @@
 import time
 
 import pytest
+from celery import chord
 from celery.result import AsyncResult
 from kit.client_rig import params
 from kit.shipping_rig import SHIPPED_WITHIN, ShippingRig, shipping_rig, texts_of
 from kit.waiting import wait_until
 
-from celery_app import errors
+from celery_app import controls, errors, get_queue_stats
+from celery_app.cli.why import _lanes
 from celery_app.routing import DEADLINE_AT
 from demo.simulator import Behaviour
 
@@ -47,6 +49,7 @@ def test_jobs_that_can_wait_are_answered_by_one_batch(up):
         assert not up.redis.keys("lanes:shipment:*") + up.redis.keys("lanes:answers") + up.redis.keys("lanes:shipped")
 
 
+@pytest.mark.slow
 def test_other_lanes_and_calls_that_batches_do_not_take_are_live(up):
     """Betas, headers, short deadlines, streams and lanes that ship nothing make calls at once."""
     with up.worker():
@@ -73,6 +76,52 @@ def test_a_refused_request_fails_and_an_errored_one_goes_live(up):
         assert up.live() == 1
 
 
+@pytest.mark.slow
+def test_a_chord_of_shipped_jobs_ends_with_its_callback(up):
+    """Its header is answered by a batch, and its callback runs, which goes live: it is in another lane."""
+    task = up.app.tasks["tasks.create_message"]
+    with up.worker():
+        header = [task.si(**params(f"part {number}")).set(queue="batch") for number in range(3)]
+        whole = chord(header, task.si(**params("whole")).set(queue="normal"), app=up.app).apply_async()
+        assert texts_of([whole]) == ["You said: whole"]
+        assert up.live() == 1
+        assert sum(batch["request_counts"]["succeeded"] for batch in up.batches()) == len(header)
+
+
+@pytest.mark.slow
+def test_a_shipped_job_is_seen_and_can_be_purged(up):
+    """`lanes status`, `lanes why` and `explain` say where it is; `celery purge` drops it, and ends its batch."""
+    up.api.control(endless_batch=1)
+    with up.worker():
+        (job,) = submitted(up, "seen")
+        wait_until(lambda: up.client.explain(job)["state"] == "scheduled", "it waits to be shipped")
+        assert "a batch of the API's; it goes live in" in str(up.client.explain(job)["waiting_for"])
+        up.wait_for_batches()
+        assert up.client.explain(job)["state"] == "shipped"
+        lane = get_queue_stats(up.app)["lanes"]["batch"]
+        assert (lane["shipped"], lane["depth"], lane["returning"]) == (1, 0, 0)
+        (reason,) = _lanes(up.app, ["batch"], "lanes")["batch"]["waiting_for"]
+        assert (reason["kind"], reason["words"]) == ("shipped", "batches of the API's, 1 of its jobs")
+        with up.app.connection_for_write() as connection:
+            assert connection.default_channel.queue_purge("batch") == 1
+        wait_until(lambda: up.batches()[0]["cancel_initiated_at"], "its batch is cancelled", SHIPPED_WITHIN)
+        up.wait_until_over()
+
+
+@pytest.mark.slow
+def test_a_paused_model_is_not_shipped(up):
+    """Jobs of another one are, meanwhile; those of the paused one go once somebody resumes it."""
+    controls.pause(up.app, "batch", model="paused*", new=True)
+    with up.worker():
+        (paused,) = submitted(up, "paused", model="paused-1")
+        assert texts_of(submitted(up, "other", model="other-1")) == ["You said: other"]
+        assert len(up.batches()) == 1
+        controls.resume(up.app, "batch", model="paused*")
+        assert texts_of([paused]) == ["You said: paused"]
+        assert up.live() == 0
+
+
+@pytest.mark.slow
 def test_what_expires_goes_live(valkey, tmp_path):
     """Half of a batch that expires is answered, the other half is called for; no question is answered twice."""
     with shipping_rig(valkey, DB, tmp_path, Behaviour(expiring_batch=1, time_scale=20_000)) as rig, rig.worker():
@@ -82,6 +131,7 @@ def test_what_expires_goes_live(valkey, tmp_path):
         assert rig.live() == 5
 
 
+@pytest.mark.slow
 def test_a_batch_that_takes_too_long_is_cancelled(valkey, tmp_path):
     """After `promote_after` what is not answered goes live, and what is answered is not asked again."""
     behaviour = Behaviour(endless_batch=1)
@@ -92,6 +142,7 @@ def test_a_batch_that_takes_too_long_is_cancelled(valkey, tmp_path):
         assert rig.live() == 5
 
 
+@pytest.mark.slow
 def test_a_batch_whose_jobs_are_due_is_cancelled(valkey, tmp_path):
     """Some time before the first deadline what is not answered goes live."""
     behaviour = Behaviour(endless_batch=1)
@@ -104,6 +155,7 @@ def test_a_batch_whose_jobs_are_due_is_cancelled(valkey, tmp_path):
         assert rig.batches()[0]["cancel_initiated_at"]
 
 
+@pytest.mark.slow
 def test_a_shipped_job_can_be_cancelled(valkey, tmp_path):
     """It ends at once; a batch of which nobody wants anything any more is cancelled, too."""
     with shipping_rig(valkey, DB, tmp_path, Behaviour(endless_batch=1)) as rig, rig.worker():
