@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from celery_app.client.batch import Batch
 
 #: Parts in which the documents come, and seconds between two: a day brings them one after the other.
-PARTS, PART_EVERY = 40, 4.0
+PARTS, PART_EVERY = 60, 4.0
 
 #: Seconds between two kills, and those that a killed worker is away.
 KILL_EVERY = 20.0
