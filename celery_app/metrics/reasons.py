@@ -15,8 +15,19 @@ if TYPE_CHECKING:
     from celery_app.metrics.look import Look
 
 Kind = Literal[
-    "paused", "cap", "account", "shut", "overloaded", "budget", "prefix", "no_worker", "time", "shipped", "slots",
-    "dead", "broker"
+    "paused",
+    "cap",
+    "account",
+    "shut",
+    "overloaded",
+    "budget",
+    "prefix",
+    "no_worker",
+    "time",
+    "shipped",
+    "slots",
+    "dead",
+    "broker",
 ]
 
 #: What is short -> the kind of reason, where that is not the budget.

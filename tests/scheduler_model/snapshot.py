@@ -31,7 +31,8 @@ for i = 1, #jobs, 2 do
     redis.call('ZSCORE', 'lanes:deadlines', id) and 1 or 0,
     place and tonumber(place) == step * 1e13 + number and 1 or 0, leased or '',
     redis.call('HEXISTS', 'lanes:texts', id), redis.call('HEXISTS', 'lanes:answers', id),
-    facts[38] == 2 and redis.call('ZSCORE', 'lanes:shipment:' .. facts[39] .. ':jobs', id) and 1 or 0, tenant, batch, usd}
+    facts[38] == 2 and redis.call('ZSCORE', 'lanes:shipment:' .. facts[39] .. ':jobs', id) and 1 or 0,
+    tenant, batch, usd}
 end
 local sizes = {}
 for _, name in ipairs({'texts', 'leases', 'scheduled', 'ended', 'dead', 'shipped', 'deadlines', 'answers'}) do
