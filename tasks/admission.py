@@ -64,7 +64,7 @@ def admitted(job: Job, cost: Cost, model: str) -> Call:
     job.seconds_left()
     answer = _answer_of(job, client) if job.verdict == ANSWERED else None
     if answer is not None:
-        return LandedCall(job, answer)
+        return LandedCall(job, client, budget.prefix, answer)
     ticket = _ticket_of(job, model)
     if ticket:
         job.attempt.called = True

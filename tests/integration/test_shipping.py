@@ -122,6 +122,17 @@ def test_a_paused_model_is_not_shipped(up):
 
 
 @pytest.mark.slow
+def test_a_shipped_job_is_charged_half_of_a_call(up):
+    """With prices it is written down once what it has cost, and what was saved by it is as much."""
+    with up.worker(EZAI_PRICES='{"*": {"in": 1, "out": 5}}'):
+        assert texts_of(submitted(up, "charged")) == ["You said: charged"]
+        up.wait_until_over()
+    wait_until(lambda: up.redis.hget("lanes:metrics:totals", "batch:landed") == b"1", "it is counted")
+    due, saved = (int(up.redis.hget("lanes:metrics:totals", f"batch:{name}") or 0) for name in ("usd", "usd_saved"))
+    assert due == saved > 0
+
+
+@pytest.mark.slow
 def test_what_expires_goes_live(valkey, tmp_path):
     """Half of a batch that expires is answered, the other half is called for; no question is answered twice."""
     with shipping_rig(valkey, DB, tmp_path, Behaviour(expiring_batch=1, time_scale=20_000)) as rig, rig.worker():
