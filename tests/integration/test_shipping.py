@@ -127,7 +127,7 @@ def test_a_shipped_job_is_charged_half_of_a_call(up):
     with up.worker(EZAI_PRICES='{"*": {"in": 1, "out": 5}}'):
         assert texts_of(submitted(up, "charged")) == ["You said: charged"]
         up.wait_until_over()
-    wait_until(lambda: up.redis.hget("lanes:metrics:totals", "batch:landed") == b"1", "it is counted")
+        wait_until(lambda: up.redis.hget("lanes:metrics:totals", "batch:landed") == b"1", "it is counted")
     due, saved = (int(up.redis.hget("lanes:metrics:totals", f"batch:{name}") or 0) for name in ("usd", "usd_saved"))
     assert due == saved > 0
 
