@@ -72,22 +72,23 @@ class Rig:
 
     def control(self, **changes: Any) -> None:
         """Change the API's behaviour or limits."""
-        self._ask("PATCH", "/_control", changes)
+        self.ask("PATCH", "/_control", changes)
 
     def calls(self) -> list[dict[str, Any]]:
         """Return the API's log, in the order of arrival."""
-        calls: list[dict[str, Any]] = self._ask("GET", "/_calls")["calls"]
+        calls: list[dict[str, Any]] = self.ask("GET", "/_calls")["calls"]
         return calls
 
     def summary(self) -> dict[str, Any]:
         """Return the API's counts."""
-        return self._ask("GET", "/_calls?summary=1")
+        return self.ask("GET", "/_calls?summary=1")
 
     def bill(self) -> dict[str, Any]:
         """Return what the API's answers cost."""
-        return self._ask("GET", "/_bill")
+        return self.ask("GET", "/_bill")
 
-    def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """Return what the API says to its operators."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.api_url}{path}", data, method=method)  # noqa: S310 - our own loopback URL
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310

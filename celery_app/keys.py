@@ -56,6 +56,9 @@ SLOTS_KEPT = 600
 #: Seconds that a worker's sign of life lasts: two may fail. A worker that stops takes its sign away.
 SIGN_LASTS = 15
 
+#: Seconds for which a worker ships a lane's jobs without a sign of life: as long as a lease of a job.
+STEERS_KEPT = 15
+
 # The scripts' own: seconds for which a budget is kept that nobody uses, and a call that was taken for dead; a wakeup
 # that nobody waits for; moments for which workers were told to look; a call that waits and has not asked again.
 _BUDGET_KEPT, _LAPSED_KEPT, _WAKEUP_KEPT, _WAKES_KEPT, _ASKS_WITHIN = 86_400, 3_600, 60, 1, 2
@@ -155,6 +158,26 @@ ENDED_JOBS = Key("ended", "zset")
 DEAD = Key("dead", "zset")
 #: "bytes", "dropped" and "<lane>:dead" -> what they sum up to.
 DEAD_TOTALS = Key("dead_totals", "hash")
+
+# Jobs that go to the API as parts of a batch of its own.
+
+#: ids of a lane's jobs of a model that may be shipped, by number.
+MAY_SHIP = Key("may_ship:<lane>:<model>", "zset")
+#: The models of a lane that have such jobs.
+MAY_SHIP_MODELS = Key("may_ship:<lane>", "set")
+#: The token of the one worker that ships a lane's jobs.
+STEERS = Key("steers:<lane>", "string", STEERS_KEPT)
+#: The lane's shipments, by the ms in which they began.
+SHIPMENTS = Key("shipments:<lane>", "zset")
+#: "lane", "model", "begun", "pieces", "jobs", "bytes", "deadline"; and what its steersman has noted of it
+#: (`celery_app.broker.shipments`).
+SHIPMENT = Key("shipment:<shipment>", "hash")
+#: ids of a shipment's jobs, by their numbers in the API's batch.
+CARGO = Key("shipment:<shipment>:jobs", "zset")
+#: ids of the jobs in all shipments, by the ms in which they were shipped.
+SHIPPED = Key("shipped", "zset")
+#: id -> the answer that a shipped job is to be run with, as JSON: a message, or an error.
+ANSWERS = Key("answers", "hash")
 
 # The budgets. A budget's name has the digest of an API key and a family of models.
 

@@ -12,6 +12,14 @@ CRITICAL_SUBMIT_WAIT, NORMAL_SUBMIT_WAIT, BATCH_SUBMIT_WAIT = 1, 2, 2
 CRITICAL_PRIORITY, NORMAL_PRIORITY, BATCH_PRIORITY = 0, 3, 6
 
 
+#: Seconds that a batch of the API's may take: after a day it expires there (platform.claude.com, batch processing).
+PROMOTE_AFTER = 86_400.0
+
+#: Seconds before its deadline at which a job goes live that is still part of a batch: half of the least time that a
+#: shipped one has, and enough for thousands of them at a usual limit.
+PROMOTE_BEFORE = 1_800.0
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A Celery queue, its broker priority, and the rules for the jobs in it.
@@ -30,6 +38,9 @@ class Lane:
         prompt_caches: whether jobs wait for the first one whose prompt begins as theirs, so that the API reads that
             from its cache; off: nothing is gained where no prompt is marked for it.
         usd_per_day: dollars that its calls may cost in a day; None: whatever they cost.
+        message_batches: patterns (fnmatch) of models whose jobs go to the API's Message Batches; none: all go live.
+        promote_after: seconds after which a batch of the API's is cancelled, and what is not answered goes live.
+        promote_before: seconds before a job's deadline at which the same is done.
     """
 
     name: str
@@ -44,6 +55,9 @@ class Lane:
     attempts: int
     prompt_caches: bool = False
     usd_per_day: float | None = None
+    message_batches: tuple[str, ...] = ()
+    promote_after: float = PROMOTE_AFTER
+    promote_before: float = PROMOTE_BEFORE
 
     @property
     def arguments(self) -> tuple[str, float, float, int]:

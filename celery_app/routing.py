@@ -30,6 +30,8 @@ COST = "lanes_cost"
 PREFIX = "lanes_prefix"
 #: What the batch of a job may cost, in nanodollars; absent: whatever it costs.
 CAP = "lanes_cap"
+#: The lanes that ship jobs of its kind, with spaces between; absent: none does.
+SHIPS = "lanes_ships"
 #: Name under which a job is to be the only one of its task, and the seconds for which that lasts after its end.
 UNIQUE, UNIQUE_FOR = "lanes_unique", "lanes_unique_for"
 

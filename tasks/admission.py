@@ -16,11 +16,12 @@ from celery_app.budget import Budget, Cost, budget_for
 from celery_app.budget.prices import priced
 from celery_app.connections.redis_client import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, OutOfBudget, PromptTooLarge
+from celery_app.keys import ANSWERS
 from celery_app.process.away import say_away
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from celery_app.stopping.told import cold_shutdown, warm_shutdown
-from tasks.call import Call, FreeCall
+from tasks.call import Call, FreeCall, LandedCall
 from tasks.cancelling import running
 from tasks.endings import REFUSES_ACCOUNT, cancelled, given_back, requeued
 
@@ -36,6 +37,9 @@ LONGEST_GUESS = 1.0
 
 #: Seconds between two tries while Redis is away.
 AWAY_PAUSE = 0.5
+
+#: The verdict on a job that has come back with its answer.
+ANSWERED = "answered"
 
 #: The facts of a job that are its cost, as ``scheduler/scripts/lib/jobs.lua`` names them.
 _COST_FACTS = ("requests", "input_tokens", "characters", "output_tokens", "max_tokens", "whole", "usd")
@@ -58,11 +62,29 @@ def admitted(job: Job, cost: Cost, model: str) -> Call:
     budget = budget_for(settings, job.lane, model, key_prefix(job.app))
     client = redis_client(job.app)
     job.seconds_left()
+    answer = _answer_of(job, client) if job.verdict == ANSWERED else None
+    if answer is not None:
+        return LandedCall(job, client, budget.prefix, answer)
     ticket = _ticket_of(job, model)
     if ticket:
         job.attempt.called = True
         return Call(budget, client, ticket, job)
     return _waited_for(job, budget, client, priced(settings, model, cost))
+
+
+def _answer_of(job: Job, client: redis.Redis) -> bytes | None:
+    """Return the answer that a job has come back with; None: somebody has deleted it, and a call has to be made."""
+    where = ANSWERS.of(key_prefix(job.app)), claim_of(job.claim)[0]
+    answer: Any = None
+    while True:
+        job.seconds_left()
+        try:
+            answer = client.hget(*where)
+        except redis.RedisError as exc:
+            say_away("the answer of a shipped job cannot be read, it waits", exc)
+            _pause(job, AWAY_PAUSE)
+        else:
+            return bytes(answer) if answer else None
 
 
 def _ticket_of(job: Job, model: str) -> str:

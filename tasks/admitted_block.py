@@ -143,7 +143,7 @@ def _leave(job: Job, call: Call, running: Running) -> None:
     if running.given_back:
         call.failed("unsent")
         raise given_back(job)
-    if job.tries == 0:
+    if job.tries == 0 and call.answer is None:
         report(job, "called", time.time() - job.submitted_at)
 
 

@@ -15,10 +15,12 @@ from celery_app.broker.returns import settle_later
 from celery_app.budget import Budget, CallEnd, CallOutcome, Settlement, Usage
 from celery_app.budget.bill import Payer, bill_of
 from celery_app.budget.budget import ANY_MODEL, NO_JOB
+from celery_app.budget.reservation import Warned
 from celery_app.errors import NotAMessage
 from celery_app.keys import ENDED_KEPT
-from celery_app.metrics.events import JobEvent, emit
+from celery_app.metrics.events import JobEvent, Kind, emit
 from celery_app.process.away import say_away
+from celery_app.scheduler.scripts import CHARGE
 from celery_app.settings import settings_of
 from tasks.spending import say_nearly_spent
 
@@ -46,6 +48,8 @@ class Call:
     settlement: Settlement | None = None
     ends_job = False
     shipped = False
+    #: The answer that its job came with, as JSON; None: a call has to be made.
+    answer: bytes | None = None
 
     def __init__(
         self, budget: Budget, client: redis.Redis, ticket: str, job: Job, leases: Leases | None = None
@@ -125,9 +129,9 @@ class Call:
         usage, bill = bill_of(settings, payer, self.usage, now, shipped=self.shipped)
         return replace(end, usage=usage), bill
 
-    def _tell_observers(self, took: float, status: int) -> None:
+    def _tell_observers(self, took: float, status: int, kind: Kind = "settled") -> None:
         event = JobEvent(
-            kind="settled",
+            kind=kind,
             lane=self._job.lane.name,
             task=self._job.task,
             seconds=took,
@@ -172,3 +176,25 @@ class FreeCall(Call):
     def sent_at(self) -> int:
         """Nobody asks."""
         return 0
+
+
+class LandedCall(FreeCall):
+    """A call that was made as part of a batch of the API's: its job is run with its answer at hand."""
+
+    def __init__(self, job: Job, client: redis.Redis, prefix: str, answer: bytes) -> None:
+        super().__init__()
+        self._job, self._client, self._prefix, self.answer = job, client, prefix, answer
+
+    def settle(self) -> None:
+        """Owe no budget anything; write down what it has cost, and count what it used."""
+        settings, job = settings_of(self._job.app), self._job
+        payer = Payer(job.lane.name, job.model, job.tenant, job.batch or "")
+        usage, bill = bill_of(settings, payer, self.usage, time.time(), shipped=True)
+        if bill and usage is not None and usage.usd is not None:
+            arguments = (self._prefix, claim_of(job.claim)[0], bill, usage.usd)
+            try:
+                for row in CHARGE.run(self._client, (), arguments):
+                    say_nearly_spent(settings, Warned.of(row))
+            except redis.RedisError as exc:
+                say_away("the cost of a shipped job is not written down", exc)
+        self._tell_observers(0.0, 0, "landed")

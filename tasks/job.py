@@ -65,7 +65,7 @@ class Job:
         claim: the delivery tag under which a worker holds it; empty: it was not claimed from a lane's broker.
         ticket: of what was reserved for it; empty: nothing was.
         reserved_for: the model that it was reserved for.
-        verdict: why it can only fail, see `celery_app.broker.claimed`; empty: there is no reason.
+        verdict: why it comes without a reservation, see `celery_app.broker.claimed`; empty: there is no reason.
         timeouts: calls of it that took all of their time.
         refused_at: µs, by Redis' clock, at which its last call left that the API refused for now; 0: none was.
         cancelled: whether it was cancelled when it was claimed; None: nobody has looked.

@@ -12,7 +12,7 @@ from celery.exceptions import TaskPredicate
 from celery_app.broker.packet import cost_header
 from celery_app.errors import InvalidRequest, LanesError, UnforeseenFailure
 from celery_app.jobs.options import refuse_options
-from celery_app.routing import COST, MODEL, PREFIX
+from celery_app.routing import COST, MODEL, PREFIX, SHIPS
 from celery_app.settings import settings_of
 from celery_app.stand_in import refuse_eager, stand_in
 from tasks.base import LaneTask
@@ -33,6 +33,8 @@ class MessageTask(LaneTask):
     """A task whose keyword arguments are those of the Messages API."""
 
     abstract = True
+    #: Whether its jobs may go to the API's Message Batches.
+    ships = False
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> AsyncResult:
         """Submit a call after checking its parameters.
@@ -55,11 +57,14 @@ class MessageTask(LaneTask):
     def _stated(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         from celery_app.budget import cost_of, metered_model, prefix_of
         from celery_app.budget.prices import priced
+        from celery_app.budget.shippable import shipping_lanes
 
         settings, model = settings_of(self.app), metered_model(kwargs)
         stated = {MODEL: model, COST: cost_header(priced(settings, model, cost_of(kwargs)))}
-        asks = any(lane.prompt_caches for lane in settings.lanes)
-        return {**stated, PREFIX: prefix_of(kwargs)} if asks else stated
+        if any(lane.prompt_caches for lane in settings.lanes):
+            stated[PREFIX] = prefix_of(kwargs)
+        lanes = self.ships and shipping_lanes(settings, kwargs)
+        return {**stated, SHIPS: lanes} if lanes else stated
 
     def describe(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Return model, number of messages and max_tokens."""
@@ -68,7 +73,7 @@ class MessageTask(LaneTask):
         return describe_request(kwargs)
 
 
-@shared_task(bind=True, base=MessageTask, name="tasks.create_message")
+@shared_task(bind=True, base=MessageTask, name="tasks.create_message", ships=True)
 def create_message(self: MessageTask, **params: Any) -> dict[str, Any]:
     """Create a message; the keyword arguments are those of the Messages API, the result is its message as a dict."""
     return perform(self, params, _create)
@@ -109,11 +114,25 @@ def _create(job: Job, params: Mapping[str, Any], timeout: float, call: Call) -> 
     from tasks.incoming import message_in
     from tasks.loop import run
 
+    if call.answer is not None:
+        return _landed(job, params, call, call.answer)
     # The SDK refuses a large max_tokens without streaming unless it is given a timeout.
     arguments = {**sdk_arguments(params), "timeout": call_timeout(timeout)}
     response = run(partial(api_of(job).with_raw_response.create, **arguments), timeout).http_response
     message = message_in(response, response.content, params["model"])
     call.answered(message, response.headers)
+    return message
+
+
+def _landed(job: Job, params: Mapping[str, Any], call: Call, answer: bytes) -> dict[str, Any]:
+    """Take the answer that a job has come back with as if a call had got it."""
+    import httpx2
+
+    from tasks.incoming import message_in
+
+    request = httpx2.Request("POST", settings_of(job.app).base_url, json=dict(params))
+    message = message_in(httpx2.Response(httpx2.codes.OK, content=answer, request=request), answer, params["model"])
+    call.answered(message)
     return message
 
 

@@ -79,7 +79,11 @@ def _repeats(line: str, request: Any) -> bool:
     windows = [line[at : at + REPEATED] for at in range(len(line) - REPEATED + 1)]
     if not windows or request is None:
         return False
-    prompt = "\n".join(map(_canonical, _texts_of(request.content)))
+    try:
+        body = request.content
+    except RuntimeError:
+        return True  # the requests of a batch, which were read as they were sent: nobody can compare
+    prompt = "\n".join(map(_canonical, _texts_of(body)))
     return any(window in prompt for window in windows)
 
 

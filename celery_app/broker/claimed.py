@@ -21,7 +21,8 @@ class ClaimedJob(NamedTuple):
         refused_at: µs, by Redis' clock, at which its last call left that the API refused for now; 0: none was.
         model: that it said it would call, or that its last call found no room for.
         ticket: of what was reserved for that; empty for none.
-        verdict: why it can only fail: ``account <reason>`` or ``large <tokens> <limit>``; empty otherwise.
+        verdict: why it can only fail: ``account <reason>`` or ``large <tokens> <limit>``; ``answered``: its answer has
+            come with a shipment; empty otherwise.
         suspect: whether it was in hand when processes died; no process gets two of these at a time.
         queued_ms: that it was queued for and could have started: since its submission, its time, or its return.
     """

@@ -18,7 +18,7 @@ CANCELLED = "lanes_cancelled"
 #: need not be the one that it said it would call.
 TICKET, RESERVED_FOR = "lanes_ticket", "lanes_reserved_for"
 
-#: Likewise, with the reason why it can only fail, see `celery_app.broker.claimed`; empty: there is none.
+#: Likewise, with the reason why it comes without a reservation, see `celery_app.broker.claimed`; empty: there is none.
 VERDICT = "lanes_verdict"
 
 #: Headers of a delivered job, by the scheduler: calls of it that were not answered in time, and when its last call left

@@ -21,10 +21,10 @@ class LaneQueue:
         self._lists = [channel._q_for_pri(name, step) for step in channel.priority_steps]
 
     def size(self) -> int:
-        """Return how many jobs are queued, those that wait for a time among them."""
+        """Return how many jobs are queued, those that wait for a time and shipped ones among them."""
         arguments = (self._prefix, self._channel.sep, self._channel.steps, self._name)
-        ((queued, _, _, scheduled, _),) = STATS.run(self._client, (), arguments)
-        return int(queued) + int(scheduled)
+        ((queued, _, _, scheduled, _, shipped),) = STATS.run(self._client, (), arguments)
+        return int(queued) + int(scheduled) + int(shipped)
 
     def purge(self) -> int:
         """Drop what is queued; return how many jobs that were."""

@@ -33,6 +33,7 @@ class LaneStats:
         in_flight: jobs that workers hold.
         returning: jobs that wait for the time of their return.
         dead: dead letters.
+        shipped: jobs that are part of a batch of the API's.
     """
 
     depth: int
@@ -40,6 +41,7 @@ class LaneStats:
     in_flight: int
     returning: int
     dead: int
+    shipped: int = 0
 
 
 def lane_stats(client: Redis, lanes: Iterable[Lane], prefix: str = "") -> dict[str, LaneStats]:
@@ -71,7 +73,7 @@ def lane_stats_of(lanes: Sequence[Lane], reply: Any) -> dict[str, LaneStats]:
 
 
 def _stats_of_row(  # one argument for each number of the script's row
-    depth: int, oldest_ms: int | None, in_flight: int, returning: int, dead: int
+    depth: int, oldest_ms: int | None, in_flight: int, returning: int, dead: int, shipped: int
 ) -> LaneStats:
     oldest_s = None if oldest_ms is None else oldest_ms / _MS_PER_S
-    return LaneStats(depth, oldest_s, in_flight, returning, dead)
+    return LaneStats(depth, oldest_s, in_flight, returning, dead, shipped)

@@ -14,7 +14,19 @@ from celery_app.errors import JobTooLarge
 from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.jobs.identity import LONGEST_KEPT
 from celery_app.keys import PUBLISHED_KEPT, STREAM_KEPT_QUEUED
-from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
+from celery_app.routing import (
+    CAP,
+    COST,
+    DEADLINE_AT,
+    MODEL,
+    PREFIX,
+    SHIPS,
+    SUBMITTED_AT,
+    TENANT,
+    UNIQUE,
+    UNIQUE_FOR,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +46,7 @@ LONGEST = 256
 MOST_RETRIES = 1_000_000
 
 #: Headers that are facts of the submission and nothing to a worker.
-_TAKEN_OUT = (PUBLISH_HEADER, UNIQUE, UNIQUE_FOR, COST, CAP)
+_TAKEN_OUT = (PUBLISH_HEADER, UNIQUE, UNIQUE_FOR, COST, CAP, SHIPS)
 
 _MS_PER_S = 1000
 
@@ -88,8 +100,8 @@ class Packet(NamedTuple):
             _unique_name(headers),
             min(_ms(kept or 0), LONGEST_KEPT * _MS_PER_S),
         ]
-        money, prefix = money_arguments(headers), word(headers.get(PREFIX))
-        more = [*(money or (0, 0)), prefix] if prefix else money
+        money, prefix, ships = money_arguments(headers), word(headers.get(PREFIX)), word(headers.get(SHIPS))
+        more = [*(money or (0, 0)), prefix, *([ships] if ships else [])] if prefix or ships else money
         return [text, _encode([*facts, *more])]
 
     def submission(

@@ -96,7 +96,7 @@ def _left(app: Any, names: Iterable[str]) -> int:
     lanes = [lane for lane in settings_of(app).lanes if lane.name in names]
     with broker_errors(app):
         places = lane_stats(redis_client(app), lanes, key_prefix(app)).values()
-    return sum(place.depth + place.returning + place.in_flight for place in places)
+    return sum(place.depth + place.returning + place.shipped + place.in_flight for place in places)
 
 
 def _wait(app: Any, names: Iterable[str], ends: _Ends) -> bool:

@@ -44,6 +44,12 @@ MONEY: dict[str, Callable[[dict[str, Any]], str]] = {
     "saved": lambda lane: dollars(lane["usd_saved_today"]),
 }
 
+#: The same, where a lane ships jobs to the API's batches.
+SHIPPING: dict[str, Callable[[dict[str, Any]], str]] = {
+    "shipped": lambda lane: f"{lane['shipped']:,}",
+    "landed": lambda lane: f"{lane['landed']:,}",
+}
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON, as get_queue_stats() returns them.")
@@ -94,9 +100,12 @@ def _table(stats: dict[str, Any]) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
+    columns = dict(COLUMNS)
+    if any(lane["shipped"] or lane["landed"] for lane in stats["lanes"].values()):
+        columns |= SHIPPING
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("lane", no_wrap=True)
-    columns = COLUMNS | (MONEY if "spent" in stats else {})
+    columns |= MONEY if "spent" in stats else {}
     for heading in columns:
         table.add_column(heading, justify="right")
     for name, lane in stats["lanes"].items():

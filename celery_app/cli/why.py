@@ -81,6 +81,7 @@ def _lane(found: Look, adviser: Adviser, name: str) -> dict[str, Any]:
         "in_flight": lane.place.in_flight,
         "returning": lane.place.returning,
         "dead": lane.place.dead,
+        "shipped": lane.place.shipped,
         "workers": lane.workers,
         "waiting_for": adviser.waiting(name),
         "advice": adviser.on_dead(name),

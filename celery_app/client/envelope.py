@@ -16,11 +16,12 @@ from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget.cost import cost_of
 from celery_app.budget.prefix import prefix_of
 from celery_app.budget.prices import priced
+from celery_app.budget.shippable import shipping_lanes
 from celery_app.budget.variant import metered_model
 from celery_app.client.sending import CREATE_TASK, task_of
 from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.jobs.identity import identity
-from celery_app.routing import COST, DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT
+from celery_app.routing import COST, DEADLINE_AT, MODEL, PREFIX, SHIPS, SUBMITTED_AT
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Envelope:
             kombu.exceptions.OperationalError: if no broker answers; redis-py's errors, too.
         """
         self._batch_id, self._lane, self._settings = batch_id, lane, settings_of(app)
+        self._ships = bool(lane.message_batches)
         self._compression = app.conf.task_compression
         with app.amqp.lane_connection() as connection:
             channel = connection.channel()  # kombu tries for ever to get its default one
@@ -104,6 +106,8 @@ class Envelope:
         headers.update(names or {})
         if self._lane.prompt_caches:
             headers[PREFIX] = prefix
+        if self._ships and self._lane.name in shipping_lanes(self._settings, params).split():
+            headers[SHIPS] = self._lane.name
         if self._lane.deadline is not None:
             headers[DEADLINE_AT] = deadline
         return Packet(own, text, self._step, headers, "", 0.0)
@@ -125,7 +129,7 @@ def _captured(app: Any, channel: Any, lane: Lane, headers: Mapping[str, Any]) ->
         )
     del channel._put
     message = next(message for message in put if message["headers"].get("id") == _ID)
-    for name in (PUBLISH_HEADER, COST):
+    for name in (PUBLISH_HEADER, COST, SHIPS):
         message["headers"].pop(name, None)  # facts of one submission
     return message
 

@@ -54,6 +54,17 @@ def _time_zone(name: str) -> str:
         raise ValueError(f"no time zone is called {name!r}, as Europe/Berlin is") from None
 
 
+def _patterns(value: object) -> object:
+    """``on``, ``off``, or patterns of models with commas between."""
+    if isinstance(value, bool):
+        return ("*",) if value else ()
+    if not isinstance(value, str):
+        return value
+    words = tuple(word.strip() for word in value.split(",") if word.strip())
+    known = {"on": ("*",), "true": ("*",), "1": ("*",), "off": (), "false": (), "0": (), "none": ()}
+    return known.get(value.strip().lower(), words)
+
+
 def _api_key(key: SecretStr) -> SecretStr:
     text = key.get_secret_value()
     if not text or not text.isascii() or any(c.isspace() for c in text):
@@ -112,6 +123,9 @@ class LaneFields(BaseModel):
     attempts: Positive | None = None
     prompt_caches: bool | None = None
     usd_per_day: Annotated[Dollars | None, BeforeValidator(_none_word)] = None
+    message_batches: Annotated[tuple[str, ...] | None, BeforeValidator(_patterns)] = None
+    promote_after: Seconds | None = None
+    promote_before: Seconds | None = None
 
     def applied_to(self, lane: Lane) -> Lane:
         """Return the lane with what was set."""

@@ -21,8 +21,8 @@ class QueueCounts:
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """Return a row for each queue: all lanes, whether a worker serves them or not, and those of these names.
 
-        A lane's ``messages`` are its jobs that are queued or wait for a time: what a list would hold. While the broker
-        is away a lane has no numbers.
+        A lane's ``messages`` are its jobs that are queued, shipped or wait for a time: what a list would hold. While
+        the broker is away a lane has no numbers.
         """
         others = [name for name in names if name not in LANE_NAMES]
         seen = await self._watch.seen()
@@ -36,7 +36,7 @@ def _row(name: str, lane: dict[str, Any] | None) -> dict[str, Any]:
         return {"name": name, "messages": None}
     return {
         "name": name,
-        "messages": lane["depth"] + lane["returning"],
+        "messages": lane["depth"] + lane["returning"] + lane["shipped"],
         "messages_unacknowledged": lane["in_flight"],
         "messages_ready": lane["depth"],
         "consumers": lane["workers"],

@@ -49,6 +49,8 @@ class Adviser:
             reasons.append(Reason("slots", f"a slot of its {workers}; {lane.place.in_flight:,} jobs are in slots"))
         if lane.place.returning:
             reasons.append(Reason("time", f"their time, {lane.place.returning:,} of its jobs"))
+        if lane.place.shipped:
+            reasons.append(Reason("shipped", f"batches of the API's, {lane.place.shipped:,} of its jobs"))
         return [{**each._asdict(), "advice": self.on(each, self._head(name))} for each in reasons]
 
     def on_dead(self, name: str) -> str | None:
@@ -74,6 +76,7 @@ class Adviser:
             "shut": "nothing, a job now and then probes it; if it stays shut, look at what the API says",
             "overloaded": "nothing, it gets faster with each call that is answered; more workers would not help",
             "prefix": "nothing, its prompt is then read from the API's cache, which counts for no limit",
+            "shipped": "nothing, it costs half of a call; what is not answered in time goes live by itself",
             "time": "nothing; after a failure the workers' log has its reason",
             "dead": f"see why, then put them back: {command} lanes dead list --lane {lane}",
         }[reason.kind]

@@ -9,7 +9,7 @@ from typing import Literal
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["called", "settled", "processed", "failed", "returned", "limited"]
+Kind = Literal["called", "settled", "landed", "processed", "failed", "returned", "limited"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +17,15 @@ class JobEvent:
     """Something that happened to a job.
 
     Attributes:
-        kind: ``called`` (its API call leaves now), ``settled`` (a call is over), ``processed`` or ``failed`` (it
+        kind: ``called`` (its API call leaves now), ``settled`` (a call is over), ``landed`` (the
+            same of one that was part of a batch of the API's), ``processed`` or ``failed`` (it
             ended), ``returned`` (it goes back to its lane), ``limited`` (the API answered 429).
         lane: the lane's name.
         task: the task's name.
         seconds: for ``called``, from submission to the call leaving; for ``settled``, that the call took; else 0.
-        outcome: for ``settled``, how the call ended, as `celery_app.budget.CallOutcome` has it.
+        outcome: for these two, how the call ended, as `celery_app.budget.CallOutcome` has it.
         status: for ``settled``, the API's status where it refused; 0: it did not, or nobody knows.
-        tokens: for ``settled``, input and output tokens that the call used; None: not known.
+        tokens: for ``settled`` and ``landed``, input and output tokens that the call used; None: not known.
     """
 
     kind: Kind

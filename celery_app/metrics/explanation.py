@@ -40,7 +40,7 @@ class Explanation(TypedDict):
     """What `explain` tells of a job.
 
     Attributes:
-        state: ``queued``, ``scheduled``, ``running``, ``dead``, ``ended`` or ``unknown``.
+        state: ``queued``, ``scheduled``, ``shipped``, ``running``, ``dead``, ``ended`` or ``unknown``.
         lane: its lane; None: not known.
         position: its place among the jobs of its lane and model, as their tenants take turns; None: it is not queued.
         of: jobs queued or scheduled in its lane.

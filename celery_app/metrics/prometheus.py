@@ -64,6 +64,7 @@ GAUGES: tuple[_Gauge, ...] = (
     ("lanes_jobs_queued", "Jobs that no worker has.", lambda lane: lane.place.depth),
     ("lanes_jobs_in_flight", "Jobs that workers have; each takes a slot.", lambda lane: lane.place.in_flight),
     ("lanes_jobs_scheduled", "Jobs that wait for a time.", lambda lane: lane.place.returning),
+    ("lanes_jobs_shipped", "Jobs that are part of a batch of the API's.", lambda lane: lane.place.shipped),
     ("lanes_jobs_dead", "Dead letters.", lambda lane: lane.place.dead),
     (
         "lanes_oldest_job_age_seconds",
@@ -77,6 +78,7 @@ GAUGES: tuple[_Gauge, ...] = (
 COUNTERS = (
     ("lanes_jobs_processed", "Jobs with a result.", "processed"),
     ("lanes_jobs_failed", "Jobs that failed for good.", "failed"),
+    ("lanes_jobs_landed", "Times that a job came back with an answer of a batch of the API's.", "landed"),
     ("lanes_jobs_returned", "Times that a job went back to its lane.", "returned"),
 )
 

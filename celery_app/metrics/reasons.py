@@ -15,11 +15,26 @@ if TYPE_CHECKING:
     from celery_app.metrics.look import Look
 
 Kind = Literal[
-    "paused", "cap", "account", "shut", "overloaded", "budget", "prefix", "no_worker", "time", "slots", "dead", "broker"
+    "paused",
+    "cap",
+    "account",
+    "shut",
+    "overloaded",
+    "budget",
+    "prefix",
+    "no_worker",
+    "time",
+    "shipped",
+    "slots",
+    "dead",
+    "broker",
 ]
 
 #: What is short -> the kind of reason, where that is not the budget.
 _KINDS: dict[str, Kind] = {OVERLOADED: "overloaded", CAP: "cap", PREFIX: "prefix"}
+
+#: What a job is short of that may be shipped, and has not been yet.
+SHIPS = "ships"
 
 _MS_PER_S = 1_000
 
@@ -61,7 +76,11 @@ def job_reasons(found: Shortage, shut: list[Shut], pauses: list[Control]) -> lis
         pauses: of its lane and its model.
     """
     reasons = []
-    if found.state == "scheduled":
+    if found.state == "shipped":
+        reasons.append(Reason("shipped", "the API's answer to its batch"))
+    elif found.short == SHIPS:
+        reasons.append(Reason("shipped", f"a batch of the API's; it goes live in {found.due_ms / _MS_PER_S:.1f} s"))
+    elif found.state == "scheduled":
         reasons.append(Reason("time", f"its time, in {found.due_ms / _MS_PER_S:.1f} s"))
     if found.state != "queued":
         return reasons

@@ -39,9 +39,9 @@ class Shortage(NamedTuple):
 
     Attributes:
         lane: whose job it is.
-        state: queued, scheduled, running, ended, dead; empty: the lane has none.
-        short: a dimension of the budget, ``calls``, ``overloaded``, ``closed``, ``paused``, ``prefix``, ``cap``, a
-            limit of the day (`celery_app.budget.quota.BY_DAY`); empty: nothing but a slot.
+        state: queued, scheduled, shipped, running, ended, dead; empty: the lane has none.
+        short: a dimension of the budget, ``calls``, ``overloaded``, ``closed``, ``paused``, ``prefix``, ``cap``,
+            ``ships``, a limit of the day (`celery_app.budget.quota.BY_DAY`); empty: nothing but a slot.
         model: that the job calls.
         wait_us: until the first of its lane and model may go.
         depth: jobs in the lane.

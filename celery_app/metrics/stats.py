@@ -34,8 +34,9 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
 
     Returns:
         ``{"queue_depth": jobs queued in all lanes, "lanes": {name: lane}}``. Each lane has ``depth``, ``in_flight``,
-        ``returning`` and ``dead`` (jobs), ``oldest_s`` (age of the oldest queued job; None if there is none or it does
-        not say), ``processed``, ``failed`` and ``limited`` (in total; 429 answers), ``throughput_per_min`` (processed
+        ``returning``, ``dead`` and ``shipped`` (jobs), ``landed`` (in total: jobs that came back with an answer of a
+        batch of the API's), ``oldest_s`` (age of the oldest queued job; None if there is none or it does not say),
+        ``processed``, ``failed`` and ``limited`` (in total; 429 answers), ``throughput_per_min`` (processed
         in the last minute), ``wait_ms`` (``avg``, ``p50``, ``p95``, ``p99``, ``max``, from submission to the call
         leaving; None where no call left in the window), ``call_ms`` (the same of how long calls took) and
         ``waiting_for`` (in words; None: nothing but a slot). Where EZAI_PRICES is set, each has ``usd_today`` and
@@ -85,6 +86,8 @@ def lane_figures(lane: LaneLook) -> dict[str, Any]:
         "in_flight": place.in_flight,
         "returning": place.returning,
         "dead": place.dead,
+        "shipped": place.shipped,
+        "landed": happened.totals.get("landed", 0),
         "processed": happened.totals.get("processed", 0),
         "failed": happened.totals.get("failed", 0),
         "throughput_per_min": _per_minute(happened),

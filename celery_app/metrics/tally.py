@@ -72,6 +72,10 @@ class LaneTally:
             self.counts[f"status:{status_of(event.status)}"] += 1
         CALLS.add(self.counts, event.seconds)
         self.calls.add(event.seconds)
+        self.add_tokens(event)
+
+    def add_tokens(self, event: JobEvent) -> None:
+        """Count what a call used."""
         if event.tokens is not None:
             INPUT_TOKENS.add(self.counts, event.tokens[0])
             OUTPUT_TOKENS.add(self.counts, event.tokens[1])
@@ -100,6 +104,8 @@ class Tally:
             lane.add_wait(event.seconds)
         elif event.kind == "settled":
             lane.add_call(event)
+        elif event.kind == "landed":
+            lane.add_tokens(event)
 
     def as_json(self) -> str:
         """Return the counters by lane, as ``record.lua`` takes them."""

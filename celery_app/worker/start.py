@@ -55,6 +55,7 @@ def look_after_workers(app: Any) -> None:
     # By name: the core imports no task.
     app.steps["worker"].add("tasks.warmup:WarmUp")
     app.steps["worker"].add("tasks.ended:EndedJobs")
+    app.steps["worker"].add("tasks.shipping.steersman:Shipping")
     app.steps["consumer"].add("celery_app.worker.remote_limits:RemoteLimits")
 
 

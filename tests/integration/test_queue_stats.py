@@ -53,9 +53,8 @@ def test_an_idle_system_has_no_waits(lanes_app):
     for lane in stats["lanes"].values():
         assert lane.pop("wait_ms") == lane.pop("call_ms") == NO_WAITS
         assert lane.pop("oldest_s") is lane.pop("waiting_for") is None
-        assert lane == dict.fromkeys(
-            ("depth", "in_flight", "returning", "dead", "processed", "failed", "limited", "throughput_per_min"), 0
-        )
+        counts = ("depth", "in_flight", "returning", "dead", "shipped", "landed", "processed", "failed", "limited")
+        assert lane == dict.fromkeys((*counts, "throughput_per_min"), 0)
 
 
 def test_the_depth_counts_every_priority(lanes_app):

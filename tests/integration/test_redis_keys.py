@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from redis import Redis
 
 from celery_app import LANES, controls, create_app
+from celery_app.broker.shipments import Shipments
 from celery_app.budget import Cost, budget_for
 from celery_app.client import Client
 from celery_app.errors import LaneFull
@@ -135,6 +136,23 @@ def miss_a_place(broker: str) -> None:
     close(app)
 
 
+def ship_a_job(broker: str, redis: Redis) -> None:
+    """Have a job shipped, and come back with its answer."""
+    lanes = tuple(dataclasses.replace(lane, message_batches=("*",)) for lane in LANES)
+    keys = {lane.name: SecretStr("unused") for lane in LANES}
+    app = create_app(Settings(broker_url=broker, result_backend=broker, api_keys=keys, lanes=lanes))
+    job = Client(app).submit("batch", **params())
+    shipments = Shipments(redis, "", BATCH)
+    assert shipments.steer()
+    shipments.begin("m")
+    (shipment,) = shipments.all()
+    assert shipments.load(shipment, 1) == (1, False)
+    shipments.land(shipment, [(1, '{"type": "message", "content": []}')], over=True)
+    assert job.get(timeout=IN_TIME_S)["content"] == []
+    job.forget()
+    close(app)
+
+
 def lose_a_call(redis: Redis) -> None:
     """Have a process die with a call, while another call waits for it, and a message of another queue in hand."""
     redis.lpush("mail", "{}")
@@ -158,6 +176,7 @@ def test_the_table_has_every_key_with_its_type_and_lifetime(valkey, tmp_path):
     ):
         live(up, redis)
         miss_a_place(valkey.url(DB))
+        ship_a_job(valkey.url(DB), redis)
         lose_a_call(redis)
         up.worker.process.send_signal(signal.SIGTERM)
         wait_until(lambda: redis.keys("lanes:leaving:*"), "it says that it stops")

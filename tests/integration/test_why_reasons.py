@@ -246,5 +246,5 @@ def test_a_reason_is_named_for_the_lane_and_for_the_job(up: Rig, case: Case) -> 
 
 
 def test_every_kind_of_reason_is_in_the_table() -> None:
-    """But for those that need no worker, or no broker: test_why_command.py has them."""
-    assert set(get_args(Kind)) - {case.kind for case in CASES} == {"no_worker", "broker", "dead"}
+    """But for those that need no worker, or no broker: test_why_command.py and test_shipping.py have them."""
+    assert set(get_args(Kind)) - {case.kind for case in CASES} == {"no_worker", "broker", "dead", "shipped"}

@@ -38,6 +38,10 @@ class ClockedRedis:
     def now(self, seconds: float) -> None:
         self._us = round((START_S + seconds) * _US_PER_S)
 
+    def __getattr__(self, name: str) -> Any:
+        """Any other command needs no time."""
+        return getattr(self.client, name)
+
     def execute_command(self, command: str, *args: Any) -> Any:
         """Do what `Script.run` asks for, at the time that was set."""
         sha = self.script_load(str(args[0])) if command == "EVAL" else str(args[0])

@@ -117,7 +117,7 @@ class Ground:
             assert "dead" in is_.places, f"{tag} is no dead letter any more"
         if was.places == {"ended"}:
             assert is_.places == {"ended"}, f"{tag} had ended, and goes on"
-        if "line" in was.places and "line" not in is_.places:
+        if was.places & {"line", "shipped"} and was.places != is_.places:
             assert may_expire, f"{tag} left its line"
             assert is_.places == {"ended"}, f"{tag} left its line for {is_.places}"
 

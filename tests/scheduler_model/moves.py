@@ -23,6 +23,9 @@ MOVES = {
     "replay": (2, 1),
     "drop_dead": (1, 1),
     "set_cap": (2, 1),
+    "steer": (3, 2),
+    "ship": (4, 4),
+    "land": (4, 4),
     "wait": (1, 6),
 }
 

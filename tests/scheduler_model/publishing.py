@@ -12,7 +12,7 @@ from redis import Redis
 from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget import Cost
 from celery_app.jobs.headers import BATCH_HEADER
-from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT, TENANT, UNIQUE
+from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, PREFIX, SHIPS, SUBMITTED_AT, TENANT, UNIQUE
 from celery_app.scheduler.scripts import PUBLISH, PUBLISH_MANY
 from scheduler_model.ground import BEGINNINGS, KEPT_S, MOST_JOBS, Ground, task_id_of
 
@@ -88,6 +88,8 @@ class Publishing(Ground):
             headers |= {BATCH_HEADER: f"batch{cap}", CAP: BATCH_MAY}
         if unique % 6 == 1:
             headers[UNIQUE] = "the only one"
+        if unique % 2 == 1:
+            headers[SHIPS] = "critical normal batch"
         text = json.dumps({"headers": {"id": name}}).encode()
         return Packet(name, text, 0, headers, "", now + 2 * (delay % 4 - 1) if delay % 4 > 1 else 0.0)
 

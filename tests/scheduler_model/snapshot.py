@@ -26,12 +26,16 @@ for i = 1, #jobs, 2 do
   found[#found + 1] = {id, lane, facts[26], facts[30], facts[31], tostring(facts[10]), facts[23],
     place and (indexed and 'line' or 'hidden') or '', redis.call('ZSCORE', 'lanes:scheduled', id) and 'scheduled' or '',
     leased and 'leases' or '', redis.call('ZSCORE', 'lanes:ended', id) and 'ended' or '',
-    redis.call('ZSCORE', 'lanes:dead', id) and 'dead' or '', redis.call('ZSCORE', 'lanes:deadlines', id) and 1 or 0,
+    redis.call('ZSCORE', 'lanes:dead', id) and 'dead' or '',
+    redis.call('ZSCORE', 'lanes:shipped', id) and 'shipped' or '',
+    redis.call('ZSCORE', 'lanes:deadlines', id) and 1 or 0,
     place and tonumber(place) == step * 1e13 + number and 1 or 0, leased or '',
-    redis.call('HEXISTS', 'lanes:texts', id), tenant, batch, usd}
+    redis.call('HEXISTS', 'lanes:texts', id), redis.call('HEXISTS', 'lanes:answers', id),
+    facts[38] == 2 and redis.call('ZSCORE', 'lanes:shipment:' .. facts[39] .. ':jobs', id) and 1 or 0,
+    tenant, batch, usd}
 end
 local sizes = {}
-for _, name in ipairs({'texts', 'leases', 'scheduled', 'ended', 'dead', 'deadlines'}) do
+for _, name in ipairs({'texts', 'leases', 'scheduled', 'ended', 'dead', 'shipped', 'deadlines', 'answers'}) do
   local type = redis.call('TYPE', 'lanes:' .. name).ok
   sizes[#sizes + 1] = type == 'zset' and redis.call('ZCARD', 'lanes:' .. name) or type == 'hash'
     and redis.call('HLEN', 'lanes:' .. name) or 0
@@ -40,7 +44,7 @@ return {found, redis.call('HGETALL', 'lanes:counts'), sizes}
 """
 
 #: A dead letter of which those who wait have yet to be told is in both.
-_FINE = ({"line"}, {"scheduled"}, {"leases"}, {"ended"}, {"dead"}, {"ended", "dead"})
+_FINE = ({"line"}, {"scheduled"}, {"leases"}, {"shipped"}, {"ended"}, {"dead"}, {"ended", "dead"})
 
 
 class Placed(NamedTuple):
@@ -65,6 +69,8 @@ class Placed(NamedTuple):
     stands_right: bool
     last_sign: int
     has_text: bool
+    has_answer: bool
+    is_aboard: bool
     tenant: str
     batch: str
     usd: int
@@ -86,7 +92,13 @@ class Snapshot(NamedTuple):
         return cls(
             placed,
             numbers,
-            dict(zip(("texts", "leases", "scheduled", "ended", "dead", "deadlines"), sizes, strict=True)),
+            dict(
+                zip(
+                    ("texts", "leases", "scheduled", "ended", "dead", "shipped", "deadlines", "answers"),
+                    sizes,
+                    strict=True,
+                )
+            ),
         )
 
     def check(self) -> None:
@@ -95,9 +107,13 @@ class Snapshot(NamedTuple):
             assert job.places in _FINE, f"{job.id} is in {sorted(job.places) or 'no place'}"
             assert bool(job.claim) == ("leases" in job.places), f"{job.id}: claim {job.claim!r}, {sorted(job.places)}"
             assert job.has_text, f"{job.id} has no text"
-            assert job.watched == (job.has_deadline and "line" in job.places), f"{job.id}: its deadline"
+            assert job.watched == (job.has_deadline and bool(job.places & {"line", "shipped"})), (
+                f"{job.id}: its deadline"
+            )
             assert job.stands_right == ("line" in job.places), f"{job.id}: its place in line"
-            assert not (job.places & {"line", "scheduled", "leases"} and job.ending), (
+            assert job.is_aboard == ("shipped" in job.places), f"{job.id}: its shipment"
+            assert not (job.has_answer and "shipped" in job.places), f"{job.id} is asked again"
+            assert not (job.places & {"line", "scheduled", "leases", "shipped"} and job.ending), (
                 f"{job.id}: has ended, and goes on"
             )
         self._check_numbers()
@@ -106,18 +122,24 @@ class Snapshot(NamedTuple):
         """No counter is off, and no place has an entry without a job."""
         jobs = self.jobs.values()
         for lane in LANES:
-            for name, place in (("queued", "line"), ("scheduled", "scheduled"), ("held", "leases")):
+            for name, place in (
+                ("queued", "line"),
+                ("scheduled", "scheduled"),
+                ("held", "leases"),
+                ("shipped", "shipped"),
+            ):
                 real = sum(job.lane == lane.name and place in job.places for job in jobs)
                 counted = self.counts.get(f"{lane.name}:{name}", 0)
                 assert counted == real, f"{lane.name} has {real} {name}, and says {counted}"
-        for place in ("leases", "scheduled", "ended", "dead"):
+        for place in ("leases", "scheduled", "ended", "dead", "shipped"):
             assert self.sizes[place] == sum(place in job.places for job in jobs), f"an entry of {place} has no job"
         assert self.sizes["texts"] == len(self.jobs), "a text has no job"
+        assert self.sizes["answers"] == sum(job.has_answer for job in jobs), "an answer has no job"
         assert self.sizes["deadlines"] == sum(job.watched for job in jobs), "a deadline has no job"
 
 
 def _placed(row: list[Any]) -> Placed:
-    *row, tenant, batch, usd = row
+    *row, has_answer, aboard, tenant, batch, usd = row
     id_, lane, claim, ending, reason, deadline, unique, *places, watched, right, last, has_text = row
     words = [word.decode() for word in (id_, lane, claim, ending, reason)]
     return Placed(
@@ -129,6 +151,8 @@ def _placed(row: list[Any]) -> Placed:
         bool(right),
         int(last or 0),
         bool(has_text),
+        bool(has_answer),
+        bool(aboard),
         tenant.decode(),
         batch.decode(),
         int(usd),

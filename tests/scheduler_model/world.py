@@ -5,6 +5,7 @@ from kit.script_client import ScriptClient
 from celery_app.scheduler.scripts import CANCEL, CONTROL, DROP_DEAD, REPLAY, REQUEUE
 from scheduler_model.ground import Worker, task_id_of
 from scheduler_model.publishing import COSTS, Publishing
+from scheduler_model.shipping import Shipping
 from scheduler_model.working import Working
 
 #: What stands behind a task's id in the names of the records of its messages.
@@ -21,6 +22,7 @@ _LEFT = {"published", "ended", "cancel", "bell", "batch", "budget", "terms", "ti
     "counts",
     "dead_totals",
     "wakes",
+    "steers",
     "workers",
     "credits",
     "prefix",
@@ -30,14 +32,14 @@ _LEFT = {"published", "ended", "cancel", "bell", "batch", "budget", "terms", "ti
 }
 
 
-class World(Publishing, Working):
+class World(Publishing, Working, Shipping):
     """Beside what publishers and workers do: those who cancel, and who look after dead letters."""
 
     def cancel(self, which: int) -> None:
         """Somebody cancels a job, wherever it is."""
         if (tag := self._any(which)) is not None:
             records = {f"{task_id_of(tag)}{end}" for end in RECORDS} & self.seen.jobs.keys()
-            waiting = {each for each in records if self.seen.jobs[each].places & {"line", "scheduled"}}
+            waiting = {each for each in records if self.seen.jobs[each].places & {"line", "scheduled", "shipped"}}
             cancelled = CANCEL.run(self.client, (), ("", task_id_of(tag), 600))
             self._look(moved=waiting)
             for each in waiting if cancelled else ():
@@ -81,6 +83,7 @@ class World(Publishing, Working):
         self.workers = [Worker(ScriptClient(self.client))]
         for name in [*CAPPED, *(f"batch|{job.batch}" for job in self.seen.jobs.values() if job.batch)]:
             self._set_cap(name, -1)
+        self.land_all()
         for _ in range(_MOST_ROUNDS):
             if not self.seen.jobs:
                 break

@@ -81,6 +81,7 @@ function figures(lane) {
     ["wait p99", wait(lane.wait_ms.p99)],
     ["done per min", count(lane.throughput_per_min)],
     ["wait for a time", count(lane.returning)],
+    ...(lane.shipped || lane.landed ? [["shipped", count(lane.shipped)], ["at half price", count(lane.landed)]] : []),
     ["dead letters", count(lane.dead)],
     ["workers", count(lane.workers)],
     ["slots", count(lane.slots)],

@@ -13,7 +13,7 @@ if redis.call('EXISTS', key('ended:' .. id)) == 1 then
 end
 redis.call('SET', key('cancel:' .. id), 1, 'EX', ARGV[3])
 for _, record in ipairs(records_of(id)) do
-  if leave_line(record.id, record.job) or unschedule(record.id, record.job) then
+  if leave_line(record.id, record.job) or unschedule(record.id, record.job) or leave_shipment(record.id, record.job) then
     end_job(record.id, record.job, 'cancelled', '')
   end
 end

@@ -6,8 +6,8 @@
 -- ARGV[3] string: of each lane, most important first, seconds that a call takes, with spaces between; '' for the heads
 -- ARGV[4…] the lanes, as claim.lua has them
 --
--- Returns for each, an array: lane, state (queued, scheduled, running, ended, dead), what is short (a dimension, calls,
--- overloaded, closed, paused, prefix, cap, a limit of the day, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), jobs in
+-- Returns for each, an array: lane, state (queued, scheduled, shipped, running, ended, dead), what is short (a dimension, calls,
+-- overloaded, closed, paused, prefix, cap, ships (until it is due it waits to be shipped), a limit of the day, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), jobs in
 -- the lane, ms until it is due, 1 if a worker serves the lane; then of a job its place among those of its model from 1, and µs
 -- until it leaves if all goes on as it does (-1: nobody knows); then which quota is used up, as lib/quota.lua tells it, or ''.
 -- Nothing for a job that nobody knows.
@@ -79,6 +79,8 @@ local function place_of(id, job)
     return 'running'
   elseif redis.call('ZSCORE', SCHEDULED, id) then
     return 'scheduled'
+  elseif job.ship == SHIPPED then
+    return 'shipped'
   elseif redis.call('ZSCORE', line_key(job), id) then
     return 'queued'
   end
@@ -105,7 +107,8 @@ local function explain_job(task_id)
   local state = place_of(id, job)
   local due = state == 'scheduled' and math.max(0, redis.call('ZSCORE', SCHEDULED, id) - NOW) or 0
   if state ~= 'queued' then
-    return {row(lane, state, '', job.model, 0, due)}
+    local gathers = state == 'scheduled' and job.ship == MAY_SHIP and job.out == 0
+    return {row(lane, state, gathers and 'ships' or '', job.model, 0, due)}
   end
   local head = lane.heads[job.model] or read_head(lane, job.model) -- of many models only some were looked at
   lane.heads[job.model] = head

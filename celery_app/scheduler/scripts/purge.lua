@@ -44,15 +44,22 @@ if dropped >= most then
   return {dropped, ARGV[4]}
 end
 -- Those of all lanes wait there, so it is looked through piece by piece.
-local found = redis.call('ZSCAN', SCHEDULED, ARGV[4], 'COUNT', most)
+local place, leave = SCHEDULED, unschedule
+local cursor = ARGV[4]
+if string.sub(cursor, 1, 1) == 's' then
+  place, leave, cursor = SHIPPED_JOBS, leave_shipment, string.sub(cursor, 2)
+end
+local found = redis.call('ZSCAN', place, cursor, 'COUNT', most)
 for i = 1, #found[2], 2 do
   local job = read_job(found[2][i])
   if job and job.lane == lane then
-    drop(found[2][i], job, unschedule)
+    drop(found[2][i], job, leave)
   end
 end
 if found[1] ~= '0' then
-  return {dropped, found[1]}
+  return {dropped, (place == SHIPPED_JOBS and 's' or '') .. found[1]}
+elseif place == SCHEDULED and redis.call('EXISTS', SHIPPED_JOBS) == 1 then
+  return {dropped, 's0'}
 end
 for i = 5, #ARGV do
   dropped = dropped + redis.call('LLEN', ARGV[1] .. ARGV[i])

@@ -6,7 +6,7 @@
 -- ARGV[4…] string: the lanes' names
 --
 -- Returns for each lane: jobs queued, age in ms of the oldest queued job (nil: none; of more lines
--- than are looked into, about the oldest), held, scheduled, dead.
+-- than are looked into, about the oldest), held, scheduled, dead, shipped.
 
 -- Lines of a lane that are looked into for the oldest job, at most. Of many tenants it is those whose turns are last: they have been served
 -- for the longest, and still have jobs.
@@ -54,6 +54,6 @@ for i = 4, #ARGV do
   local lane = ARGV[i]
   local dead = redis.call('HGET', key('dead_totals'), lane .. ':dead') or '0'
   reply[#reply + 1] = {number_of(lane, 'queued') + arrived(lane), oldest_age(lane) or false, number_of(lane, 'held'),
-    number_of(lane, 'scheduled'), tonumber(dead)}
+    number_of(lane, 'scheduled'), tonumber(dead), number_of(lane, 'shipped')}
 end
 return reply

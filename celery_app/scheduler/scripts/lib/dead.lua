@@ -54,6 +54,9 @@ local function dead_letter(id, job, reason)
   if redis.call('EXISTS', DEAD) == 0 then
     redis.call('DEL', DEAD_TOTALS) -- somebody has deleted them all
   end
+  if job.ship ~= LIVE then
+    end_shipping(id, job) -- if it is replayed it makes a call
+  end
   job.reason, job.deaths, job.suspect = reason, 0, 0
   write_job(id, job)
   release_name(job)

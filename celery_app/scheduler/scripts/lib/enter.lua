@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, lines, wakeup, scheduled): a job on its way in.
+-- Library (uses clock, jobs, lines, wakeup, scheduled, shipments): a job on its way in.
 --
 -- Its arguments are two: its text, "" if that is at the key `upload:<id>`, as a large one is, for no script to touch it; and a
 -- JSON array of its facts, since a client takes as long for one argument as for a short array:
@@ -11,8 +11,14 @@
 --   11 … 16 requests, input_tokens, characters, output_tokens, max_tokens, whole: its cost, as in lib/jobs.lua
 --   17 tries: failed attempts so far
 --   18 unique, 19 kept: name under which it is to be the only one, ms for which that lasts after its end
---   20 usd, 21 cap: as in lib/jobs.lua; 22 prefix: of its prompt, as in lib/prefixes.lua; the last ones left out if they say nothing
+--   20 usd, 21 cap: as in lib/jobs.lua; 22 prefix: of its prompt, as in lib/prefixes.lua; 23 lanes: those that ship jobs
+--   of its kind, with spaces between; the last ones left out if they say nothing
 local FIELDS = 2
+
+-- Whether a job may be shipped; lanes: those that ship jobs of its kind, with spaces between.
+local function goes_by(lanes, lane, deadline)
+  return string.find(' ' .. lanes .. ' ', ' ' .. lane .. ' ', 1, true) and (deadline == 0 or deadline - NOW > WAITS_FOR)
+end
 
 -- The job whose arguments begin at ARGV[at], its id, its text and its delay.
 local function job_in(at, lane)
@@ -21,6 +27,7 @@ local function job_in(at, lane)
     batch = facts[7], submitted = NOW - facts[8], deadline = facts[9] >= 0 and NOW + facts[9] or 0, requests = facts[11],
     input_tokens = facts[12], characters = facts[13], output_tokens = facts[14], max_tokens = facts[15], whole = facts[16],
     tries = facts[17], unique = facts[18], kept = facts[19], usd = facts[20], cap = facts[21], prefix = facts[22] or ''}
+  job.ship = facts[23] and facts[10] == 0 and goes_by(facts[23], lane, job.deadline) and MAY_SHIP or LIVE
   return facts[1], job, ARGV[at], facts[10]
 end
 
@@ -71,7 +78,9 @@ local function enter(wanted_id, job, text, delay, number)
     redis.call('HSET', TEXTS, id, text)
   end
   take_name(job)
-  if delay > 0 then
+  if job.ship == MAY_SHIP then
+    hold_for_shipping(id, job)
+  elseif delay > 0 then
     schedule(id, job, delay)
   else
     enter_line(id, job)

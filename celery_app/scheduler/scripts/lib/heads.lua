@@ -191,6 +191,7 @@ end
 -- reservation, to fail.
 local function wait_of(head, lanes, ahead)
   if not head.cost then
+    head.verdict = head.job and head.job.ship == ANSWERED and 'answered' or nil
     return 0, ''
   end
   local for_first = head.job and wait_for_first(head.budget, head.job) or 0

@@ -25,18 +25,25 @@ local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 --   prefix                 of its prompt, which others may begin with, too, as in lib/prefixes.lua; "": nobody asks
 --   ending, reason, told   once nobody will work on it: why, and how often a worker took it to tell those who wait
 --   usd, cap, parked       what its call costs and its batch may, in nanodollars (0: not known, no cap); 1 while it is set aside since
---                          its batch may cost no more: these are left out where they say nothing
+--                          its batch may cost no more
+--   ship, shipment         how it goes, by the numbers below, and the id of its shipment (shipments.lua)
+--                          The last ones, from prefix on and these, are left out where they say nothing
 local FACTS = {'lane', 'step', 'number', 'model', 'tenant', 'task', 'task_id', 'batch', 'submitted', 'deadline', 'requests',
   'input_tokens', 'characters', 'output_tokens', 'max_tokens', 'whole', 'tries', 'timeouts', 'refused_at', 'out', 'deaths',
   'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason', 'told', 'since', 'usd', 'cap',
-  'parked', 'prefix'}
+  'parked', 'prefix', 'ship', 'shipment'}
 local UNSAID = {lane = '', step = 0, number = 0, model = '', tenant = '', task = '', task_id = '', batch = '', submitted = 0,
   deadline = 0, requests = 0, input_tokens = 0, characters = 0, output_tokens = -1, max_tokens = -1, whole = 0, tries = 0,
   timeouts = 0, refused_at = 0, out = 0, deaths = 0, suspect = 0, unique = '', kept = 0, large = 0, claim = '', budget = '',
-  ticket = '', list = '', ending = '', reason = '', told = 0, since = 0, usd = 0, cap = 0, parked = 0, prefix = ''}
+  ticket = '', list = '', ending = '', reason = '', told = 0, since = 0, usd = 0, cap = 0, parked = 0, prefix = '',
+  ship = 0, shipment = ''}
 
 -- Facts that each record has; of those behind them, the last ones that say nothing are left out.
 local ALWAYS = 33
+
+-- By a call of its own; as part of a batch of the API's, once a worker ships it; as part of one that is under way; with its
+-- answer at hand.
+local LIVE, MAY_SHIP, SHIPPED, ANSWERED = 0, 1, 2, 3
 
 -- A job of which only this is known.
 local function new_job(known)
@@ -111,7 +118,7 @@ local function is_marked(task_id, batch)
     or batch ~= '' and redis.call('EXISTS', key('cancel:' .. batch)) == 1
 end
 
--- How many jobs of a lane are `queued`, `scheduled` or `held`. Queues that are no lanes are not counted.
+-- How many jobs of a lane are `queued`, `scheduled`, `held` or `shipped`. Queues that are no lanes are not counted.
 local function count(lane, place, by)
   if LANES[lane] and redis.call('HINCRBY', COUNTS, lane .. ':' .. place, by) < 0 then
     redis.call('HDEL', COUNTS, lane .. ':' .. place) -- somebody has deleted the numbers; from here on they are right again
@@ -119,7 +126,7 @@ local function count(lane, place, by)
 end
 
 -- Where jobs are that are counted so.
-local WHERE = {queued = 'models:', scheduled = 'scheduled', held = 'leases'}
+local WHERE = {queued = 'models:', scheduled = 'scheduled', held = 'leases', shipped = 'shipped'}
 
 local function number_of(lane, place)
   local number = tonumber(redis.call('HGET', COUNTS, lane .. ':' .. place) or '0')
@@ -131,9 +138,9 @@ local function number_of(lane, place)
   return number
 end
 
--- Jobs that no worker holds, which is what a lane's capacity bounds.
+-- Jobs that no worker holds, which is what a lane's capacity bounds: their texts are here, those of shipped ones, too.
 local function depth_of(lane)
-  return number_of(lane, 'queued') + number_of(lane, 'scheduled')
+  return number_of(lane, 'queued') + number_of(lane, 'scheduled') + number_of(lane, 'shipped')
 end
 
 -- The task id of the job that has this one's name, or nil.
@@ -162,8 +169,39 @@ local function release_name(job)
   end
 end
 
+-- Sorted set: the jobs of a lane's model that may be shipped, by number.
+local function may_ship_key(lane, model)
+  return key('may_ship:' .. lane .. ':' .. model)
+end
+
+-- Take a job out of those that may be shipped; returns whether others are left.
+local function leave_waiting(id, lane, model)
+  redis.call('ZREM', may_ship_key(lane, model), id)
+  local others = redis.call('EXISTS', may_ship_key(lane, model)) == 1
+  if not others then
+    redis.call('SREM', key('may_ship:' .. lane), model)
+  end
+  return others
+end
+
+-- Hash: id -> the answer that came with a shipment.
+local ANSWERS = key('answers')
+
+-- The job goes live from now on, or has ended.
+local function end_shipping(id, job)
+  if job.ship == MAY_SHIP then
+    leave_waiting(id, job.lane, job.model)
+  elseif job.ship == ANSWERED then
+    redis.call('HDEL', ANSWERS, id)
+  end
+  job.ship, job.shipment = LIVE, ''
+end
+
 -- The job has ended, and nothing is left of it.
 local function finish(id, job)
+  if job.ship ~= LIVE then
+    end_shipping(id, job)
+  end
   redis.call('HDEL', JOBS, id)
   if job.large == 1 then
     redis.call('UNLINK', text_key(id))

@@ -5,8 +5,8 @@
 -- tag, the least goes first, and each job moves its tenant's tag on by its cost / weight. One that was idle starts at the
 -- lane's present time, the greatest start tag that was served; nobody saves up. Without tenants that is first in, first out.
 
--- Jobs of one priority step: their numbers are below this.
-local STEP = 1e13
+-- Jobs of one priority step: their numbers are below this. And the step before all others.
+local STEP, FRONT = 1e13, -1
 
 -- Models of a lane that one claim looks at; of more, as many at random, so that none is forgotten.
 local MOST_MODELS = 32

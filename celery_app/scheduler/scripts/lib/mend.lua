@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, lines, wakeup, scheduled, dead, ended): puts jobs back whose place somebody has deleted, a server
+-- Library (uses clock, jobs, lines, wakeup, scheduled, shipments, dead, ended): puts jobs back whose place somebody has deleted, a server
 -- that evicts keys or a hand. They would else be lost for good, and nobody would know.
 
 -- Jobs that are looked at in one go, and the cursor from which on the next ones are.
@@ -8,6 +8,12 @@ local MOST_LOOKED_AT, CURSOR = 100, key('mended')
 local function is_found(id, job)
   return redis.call('ZSCORE', line_key(job), id) and is_listed(job)
     and (job.deadline == 0 or redis.call('ZSCORE', DEADLINES, id))
+end
+
+-- Whether a shipped job is where its landing finds it.
+local function is_aboard(id, job)
+  return job.ship == SHIPPED and redis.call('ZSCORE', SHIPPED_JOBS, id) and redis.call('ZSCORE', cargo_key(job.shipment), id)
+    and redis.call('EXISTS', shipment_key(job.shipment)) == 1
 end
 
 local function mend(id, job)
@@ -21,7 +27,13 @@ local function mend(id, job)
     else
       finish(id, job)
     end
-  elseif LANES[job.lane] and not redis.call('ZSCORE', SCHEDULED, id) and not is_found(id, job) then
+  elseif LANES[job.lane] and not redis.call('ZSCORE', SCHEDULED, id) and not is_aboard(id, job) and not is_found(id, job) then
+    if job.ship == SHIPPED then
+      leave_shipment(id, job)
+      job.ship, job.shipment = LIVE, ''
+      write_job(id, job)
+      count(job.lane, 'queued', 1)
+    end
     enter_line(id, job)
     count(job.lane, 'queued', -1) -- it has been counted before
     wake(job.lane)

@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, lines, ended): jobs whose deadline passes while they are queued.
+-- Library (uses clock, jobs, lines, shipments, ended): jobs whose deadline passes while they are queued, or shipped.
 
 -- Jobs ended at once: bounds the time the server is blocked; the rest follows with the next call.
 local MOST_OVERDUE = 100
@@ -15,7 +15,7 @@ local function end_overdue()
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', NOW, 'LIMIT', 0, MOST_OVERDUE)) do
     redis.call('ZREM', DEADLINES, id)
     local job = read_job(id)
-    if job and leave_line(id, job) then
+    if job and (leave_line(id, job) or leave_shipment(id, job)) then
       end_job(id, job, 'deadline', account_refused(job))
     end
   end
