@@ -36,6 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     with Rig("--latency", "0.05") as rig:
         rig.worker("w", "-Q", "critical,normal,batch", "-c", "1")
+        rig.wait_until_ready()
         import os
 
         os.environ.update(rig.environment)

@@ -1,0 +1,149 @@
+"""`make bench`: the lanes and what a user would otherwise pick, in turn, on the same load and the same simulated API.
+
+Each measurement has a process, a broker, an API and workers of its own. Writes benchmarks/results/compare.json, the plots
+beside it, and the table in README. By default all is sized to be done in 20 minutes; ``--full`` has the sizes of the
+issue (over an hour), ``--quick`` tries whether all works (figures of no worth). A measurement is repeated until there are
+three, and the median counts; not if critical's p99 was above a second at once, where a repetition shows nothing new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from contenders import CONTENDERS
+from scenarios import COMPARED, FULL, QUICK, SCENARIOS, Sizes
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results" / "compare.json"
+RUNS = 3
+#: Milliseconds of critical's p99 above which a measurement is not repeated.
+HOPELESS_MS = 1_000.0
+#: Seconds after which one measurement is given up.
+LONGEST_S = 900.0
+
+
+def measured(scenario: str, name: str, size: str) -> dict[str, Any]:
+    """Run one measurement in a process of its own, and return its figures."""
+    command = [sys.executable, __file__, "--measure", scenario, name, "--size", size]
+    path = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}) as process:
+        try:
+            text, _ = process.communicate(timeout=LONGEST_S)
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            process.terminate()  # its rig goes with it
+            process.wait()
+            raise
+    if process.returncode:
+        raise SystemExit(f"{scenario} of {name} failed")
+    return dict(json.loads(text))
+
+
+def is_hopeless(figures: dict[str, Any]) -> bool:
+    """Whether critical waited so long that a repetition shows nothing new."""
+    return any(figures.get(kind, {}).get("p99", 0) > HOPELESS_MS for kind in ("critical", "slow", "fast"))
+
+
+def median(runs: list[Any]) -> Any:
+    """Return the median of each figure."""
+    if isinstance(runs[0], dict):
+        return {key: median([run[key] for run in runs]) for key in runs[0]}
+    return statistics.median(runs) if isinstance(runs[0], int | float) else runs[0]
+
+
+def machine() -> dict[str, Any]:
+    """Name the machine."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Run all that is asked for, contenders in turn."""
+    found: dict[str, dict[str, list[Any]]] = {scenario: {} for scenario in options.scenarios}
+    started, about = time.monotonic(), machine()
+    for number in range(options.runs):
+        for scenario, runs in found.items():
+            for name in options.contenders:
+                past = runs.setdefault(name, [])
+                if any(map(is_hopeless, past)) or (scenario == "nothing" and number):
+                    continue
+                begun = time.monotonic()
+                past.append(measured(scenario, name, options.size))
+                took = f"{time.monotonic() - begun:3.0f} s of {time.monotonic() - started:4.0f}"
+                print(f"{scenario:9} {name:12} run {number + 1}: {took}: {brief(past[-1])}", file=sys.stderr, flush=True)
+    results = {
+        scenario: {name: {"runs": len(each), "median": median(each), "each": each} for name, each in runs.items()}
+        for scenario, runs in found.items()
+    }
+    when = f"{datetime.now(UTC):%Y-%m-%d}"
+    took = round((time.monotonic() - started) / 60, 1)
+    return {"date": when, "minutes": took, "size": options.size, "machine": about, "results": results}
+
+
+def brief(figures: dict[str, Any]) -> str:
+    """Return a line for people."""
+    kinds = [kind for kind in ("alone", "critical", "wave", "slow", "fast") if kind in figures]
+    waits = [f"{kind} {figures[kind]['p50']:g}/{figures[kind]['p99']:g} ms" for kind in kinds]
+    rest = [f"{key} {value}" for key, value in figures.items() if not isinstance(value, dict)]
+    return ", ".join([*waits, *rest])
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [*SCENARIOS, *CONTENDERS]
+    parser.add_argument("--only", default="", help=f"scenarios and contenders, by commas: {', '.join(names)}")
+    parser.add_argument("--quick", dest="size", action="store_const", const="quick")
+    parser.add_argument("--full", dest="size", action="store_const", const="full")
+    parser.add_argument("--size", choices=["quick", "default", "full"], default="default", help=argparse.SUPPRESS)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--json", action="store_true", help="print the figures, and change no file")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    only = [name for name in options.only.split(",") if name]
+    if unknown := set(only) - set(names):
+        parser.error(f"no such scenario or contender: {', '.join(unknown)}")
+    options.scenarios = [name for name in only if name in SCENARIOS] or list(COMPARED)
+    options.contenders = [name for name in only if name in CONTENDERS] or list(CONTENDERS)
+    return options
+
+
+def main() -> None:
+    """Measure, or compare and write."""
+    options = parse()
+    if options.measure:
+        scenario, name = options.measure
+        sizes = {"quick": QUICK, "default": Sizes(), "full": FULL}[options.size]
+        print(json.dumps(SCENARIOS[scenario](name, sizes)))
+        return
+    found = compare(options)
+    print(json.dumps(found) if options.json else f"done in {found['minutes']} minutes")
+    if not options.json and options.size != "quick":
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        import plots
+        import table
+
+        plots.draw(found, RESULTS.parent)
+        table.write(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""These lanes, started as the README says: a worker for critical alone, and one for all lanes.
+
+https://git.example.com/ezai-lanes: README.md and docs/budget.md of this repository.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from contenders.contender import RATE, Contender
+
+from celery_app import create_app
+from celery_app.metrics.stats import get_queue_stats
+from tasks import LaneTask, create_message
+
+app = create_app()
+
+
+@app.task(base=LaneTask, name="bench.nothing", ignore_result=True)
+def nothing() -> None:
+    """Do nothing."""
+
+
+class Lanes(Contender):
+    """The lanes."""
+
+    title, docs, failure = "these lanes", "README.md", "] raised "
+
+    def start(self, reserved: int, shared: int, *, limited: bool) -> None:
+        """Start a worker for critical and one for all."""
+        env = {"EZAI_RPM": str(RATE * 60)} if limited else {}
+        if reserved:
+            self.rig.worker("critical", "-Q", "critical", "-c", str(reserved), app="contenders.lanes", **env)
+        self.rig.worker("shared", "-Q", "critical,normal,batch", "-c", str(shared), app="contenders.lanes", **env)
+        self.calls = app.tasks[create_message.name]
+
+    def submit(self, lane: str, params: dict[str, Any]) -> None:
+        """Submit as Celery does."""
+        self.calls.apply_async(kwargs=params, queue=lane)
+
+    def submit_nothing(self, jobs: int) -> None:
+        """Queue jobs of a project's own task."""
+        for _ in range(jobs):
+            nothing.apply_async(queue="batch")
+
+    def left(self) -> int:
+        """Ask for the lanes' own figures."""
+        stats = get_queue_stats(app)
+        return int(stats["queue_depth"] + sum(lane["in_flight"] for lane in stats["lanes"].values()))

@@ -1,0 +1,95 @@
+"""Stock Celery on Redis, as its documentation advises for this case.
+
+A queue for each lane and a worker of its own for the urgent one, and `queue_order_strategy: priority` with priorities
+(https://docs.celeryq.dev/en/stable/userguide/routing.html#redis-message-priorities); a prefetch of one and late acks for
+long tasks (https://docs.celeryq.dev/en/stable/userguide/optimizing.html#prefetch-limits); threads, since calls wait for the
+network (https://docs.celeryq.dev/en/stable/userguide/concurrency/index.html); on 429 `Task.retry` with the countdown that
+the API asks for and jitter (https://docs.celeryq.dev/en/stable/userguide/tasks.html#retrying): `autoretry_for` does the same
+without knowing `retry-after`.
+
+`RateLimited` has `rate_limit` as well. It is per worker, and for a global limit its documentation says to restrict a queue
+to one (https://docs.celeryq.dev/en/stable/userguide/tasks.html#Task.rate_limit): so one worker serves all lanes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import anthropic
+from celery import Celery
+from contenders.contender import RATE, Contender, client, retry_after
+from kombu import Exchange, Queue
+
+PRIORITY = {"critical": 0, "normal": 3, "batch": 6}
+
+app = Celery("stock", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_BROKER_URL"])
+app.conf.update(
+    task_queues=[Queue(name, Exchange(name), routing_key=name) for name in PRIORITY],
+    broker_transport_options={"queue_order_strategy": "priority", "max_connections": 200},
+    worker_pool="threads",
+    worker_prefetch_multiplier=1,
+    task_acks_late=True,
+    broker_pool_limit=200,
+)
+
+
+@app.task(bind=True, name="stock.create_message", max_retries=None, rate_limit=os.environ.get("STOCK_RATE_LIMIT"))
+def create_message(self: Any, **params: Any) -> Any:
+    """Call, and on 429 come back later."""
+    return answer(self, params)
+
+
+@app.task(name="stock.nothing", ignore_result=True)
+def nothing() -> None:
+    """Do nothing."""
+
+
+def answer(task: Any, params: dict[str, Any]) -> Any:
+    """Call, and on 429 come back after the time that the API says, with jitter."""
+    try:
+        return client().messages.create(**params).to_dict()
+    except anthropic.RateLimitError as error:
+        raise task.retry(exc=error, countdown=retry_after(error) * random.uniform(1, 2)) from error
+
+
+class Stock(Contender):
+    """A worker for critical and one for all."""
+
+    title, docs = "stock Celery", "docs.celeryq.dev, userguide/routing and userguide/tasks"
+    failure, module, env = "] raised unexpected", "contenders.stock", dict[str, str]()
+    task = create_message
+
+    def start(self, reserved: int, shared: int, *, limited: bool) -> None:
+        """Start the workers."""
+        env = self.env if limited else {}
+        if reserved:
+            self.rig.worker("critical", "-Q", "critical", "-c", str(reserved), app=self.module, **env)
+        self.rig.worker("shared", "-Q", "critical,normal,batch", "-c", str(shared), app=self.module, **env)
+
+    def submit(self, lane: str, params: dict[str, Any]) -> None:
+        """Submit."""
+        self.task.apply_async(kwargs=params, queue=lane, priority=PRIORITY[lane])
+
+    def submit_nothing(self, jobs: int) -> None:
+        """Queue jobs."""
+        for _ in range(jobs):
+            nothing.apply_async(queue="batch", priority=PRIORITY["batch"])
+
+    def left(self) -> int:
+        """Look at the lists of all priority steps, and at what is not acknowledged."""
+        redis = self.rig.redis
+        keys = [key for name in PRIORITY for key in (name, *redis.scan_iter(f"{name}\x06\x16*"))]
+        queued = sum(int(redis.llen(key)) for key in keys if redis.type(key) == b"list")
+        return queued + int(redis.hlen("unacked"))
+
+
+class RateLimited(Stock):
+    """One worker with `rate_limit`."""
+
+    title, env = "stock Celery, `rate_limit`", {"STOCK_RATE_LIMIT": f"{RATE}/s"}
+
+    def start(self, reserved: int, shared: int, *, limited: bool) -> None:
+        """Start one worker with all slots."""
+        super().start(0, reserved + shared, limited=limited)
