@@ -109,7 +109,9 @@ class AsyncioQueue(Contender):
         self.rig.process("shared", " on\n", "contenders.asyncio_queue", str(reserved), str(shared), **env)
         self.rig.wait_until_ready()
         port = int(self.rig.log("shared").read_text().split()[1])
-        self._file = socket.create_connection(("127.0.0.1", port)).makefile("rw")
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = connection.makefile("rw")
 
     def submit(self, lane: str, params: dict[str, Any] | None) -> None:
         """Send a line."""

@@ -26,7 +26,7 @@ BATCH_RATE = 18
 def limiter(name: str, rate: int) -> Limiter:
     """Return this process's limiter of a bucket that all processes share."""
     redis = Redis.from_url(os.environ["CELERY_BROKER_URL"])
-    return Limiter(RedisBucket.init([Rate(rate, Duration.SECOND)], redis, name))
+    return Limiter(RedisBucket.init([Rate(rate, Duration.SECOND)], redis, f"bucket:{name}"))
 
 
 @app.task(bind=True, name="bucket.create_message", max_retries=None)

@@ -3,7 +3,8 @@
 Priorities for actors, 0 the most urgent (https://dramatiq.io/guide.html#prioritizing-messages), which count within a
 process, so each has a queue as well, and the urgent one a process of its own (`dramatiq --queues`); a `WindowRateLimiter` around the call, whose refusal retries the message with backoff
 (https://dramatiq.io/cookbook.html#rate-limiting-work, https://dramatiq.io/reference.html#rate-limiters); on 429 `Retry`
-with the delay that the API asks for (https://dramatiq.io/guide.html#message-retries). Its `ConcurrentRateLimiter` limits
+with the delay that the API asks for (https://dramatiq.io/guide.html#message-retries). An idle worker looks for messages every
+20 ms, not every second (https://dramatiq.io/advanced.html#environment-variables: dramatiq_worker_timeout). Its `ConcurrentRateLimiter` limits
 calls at the same time, which is not what this API limits.
 """
 
@@ -20,8 +21,10 @@ from dramatiq.rate_limits import WindowRateLimiter
 from dramatiq.rate_limits.backends import RedisBackend
 
 URL = os.environ["CELERY_BROKER_URL"]
-#: Milliseconds of backoff: the least that its guide allows twice over, and a second, in which the window moves on.
+#: Milliseconds: of backoff twice the least that its guide allows, and a second, in which the window moves on; then
+#: those after which an idle worker looks again.
 RETRIES: dict[str, Any] = {"max_retries": None, "min_backoff": 200, "max_backoff": 1_000}
+IDLE_MS = "20"
 PRIORITY = {"critical": 0, "normal": 50, "batch": 100}
 
 dramatiq.set_broker(RedisBroker(url=URL))
@@ -57,7 +60,7 @@ class Dramatiq(Contender):
 
     def start(self, reserved: int, shared: int, *, limited: bool) -> None:
         """Start the processes."""
-        env = {"LIMITED": "1"} if limited else {}
+        env = {"dramatiq_worker_timeout": IDLE_MS, "LIMITED": "1" if limited else ""}
         for name, slots, queues in (("critical", reserved, ["critical"]), ("shared", shared, list(PRIORITY))):
             options = ["-p", "1", "-t", str(slots), "-Q", *queues]
             if slots:
