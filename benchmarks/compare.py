@@ -1,9 +1,10 @@
 """`make bench`: the lanes and what a user would otherwise pick, in turn, on the same load and the same simulated API.
 
-Each measurement has a process, a broker, an API and workers of its own. Writes benchmarks/results/compare.json, the plots
-beside it, and the table in README. By default all is sized to be done in 20 minutes; ``--full`` has the sizes of the
-issue (over an hour), ``--quick`` tries whether all works (figures of no worth). A measurement is repeated until there are
-three, and the median counts; not if critical's p99 was above a second at once, where a repetition shows nothing new.
+Each measurement has a process, a broker, an API and workers of its own. Writes benchmarks/results/compare.json, the
+plots beside it, and the table in README. By default all is sized to be done in 20 minutes; ``--full`` has the sizes of
+the issue (over an hour), ``--quick`` tries whether all works (figures of no worth). A measurement is repeated until
+there are three, and the median counts; not if critical's p99 was above a second at once, where a repetition shows
+nothing new.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def measured(scenario: str, name: str, size: str) -> dict[str, Any]:
     """Run one measurement in a process of its own, and return its figures."""
     command = [sys.executable, __file__, "--measure", scenario, name, "--size", size]
     path = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    ) as process:
         try:
             text, _ = process.communicate(timeout=LONGEST_S)
         except (KeyboardInterrupt, subprocess.TimeoutExpired):
@@ -87,7 +90,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
                 begun = time.monotonic()
                 past.append(measured(scenario, name, options.size))
                 took = f"{time.monotonic() - begun:3.0f} s of {time.monotonic() - started:4.0f}"
-                print(f"{scenario:9} {name:12} run {number + 1}: {took}: {brief(past[-1])}", file=sys.stderr, flush=True)
+                print(
+                    f"{scenario:9} {name:12} run {number + 1}: {took}: {brief(past[-1])}", file=sys.stderr, flush=True
+                )
     results = {
         scenario: {name: {"runs": len(each), "median": median(each), "each": each} for name, each in runs.items()}
         for scenario, runs in found.items()

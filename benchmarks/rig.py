@@ -59,7 +59,9 @@ class Rig:
 
     def worker(self, name: str, *arguments: str, app: str = "celery_app", **env: str) -> None:
         """Start a Celery worker."""
-        self.process(name, " ready.", "celery", "-A", app, "worker", "-n", f"{name}@%h", "-l", "INFO", *arguments, **env)
+        self.process(
+            name, " ready.", "celery", "-A", app, "worker", "-n", f"{name}@%h", "-l", "INFO", *arguments, **env
+        )
 
     def process(self, name: str, ready: str, *module: str, **env: str) -> None:
         """Start ``python -m module …`` as a worker, which is ready once its log says so."""
@@ -93,9 +95,13 @@ class Rig:
 
     def cpu_seconds(self) -> float:
         """Return what the workers and the broker have used since their start."""
-        broker: Any = self.redis.info("cpu")
         used = [each.cpu_times() for name in self.workers for each in self._tree(name)]
-        return float(broker["used_cpu_user"] + broker["used_cpu_sys"] + sum(each.user + each.system for each in used))
+        return self.broker_cpu_seconds() + sum(each.user + each.system for each in used)
+
+    def broker_cpu_seconds(self) -> float:
+        """Return what the broker has used since its start."""
+        used: Any = self.redis.info("cpu")
+        return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
     def memory_mb(self) -> float:
         """Return the memory that is the workers' own, their children's included; what a fork shares counts not."""
@@ -135,6 +141,7 @@ class Rig:
         request = urllib.request.Request(f"{self.api_url}{path}", data, method=method)  # noqa: S310 - our own loopback URL
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             return dict(json.load(answer))
+
 
 def quantiles(values: list[float]) -> dict[str, float]:
     """Return p50, p95, p99 and max, in milliseconds, of seconds."""

@@ -24,7 +24,8 @@ class Sizes:
 
     Attributes:
         free_batch: jobs without an API limit.
-        limited_batch: jobs at a limit, beside which critical comes twice a second for `limited_s`, after `alone_s` alone.
+        limited_batch: jobs at a limit.
+        limited_s: seconds in which critical comes twice a second beside them, and before, `alone_s`, alone.
         waves: bursts of 20 critical jobs.
         slow_s, fast_s, idle_s: seconds in which critical comes 5 and 15 times a second, and not at all.
         nothing: jobs that do nothing.
@@ -165,8 +166,7 @@ def prompts(name: str, sizes: Sizes) -> dict[str, Any]:
 
 
 SCENARIOS: dict[str, Callable[[str, Sizes], dict[str, Any]]] = {
-    scenario.__name__: scenario
-    for scenario in (free, limited, bursts, nothing, overload, failures, kills, prompts)
+    scenario.__name__: scenario for scenario in (free, limited, bursts, nothing, overload, failures, kills, prompts)
 }
 #: Those of README's comparison, which are run by default.
 COMPARED = ("free", "limited", "bursts", "nothing")

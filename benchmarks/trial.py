@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from contenders import CONTENDERS
+from contenders.contender import parameters
 from rig import Rig, quantiles
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ class Trial:
         self.submitted: dict[str, float] = {}
         self._numbers: Counter[str] = Counter()
 
-    def start(self, reserved: int, shared: int, *, limited: bool) -> None:
+    def start(self, reserved: int, shared: int, *, limited: bool, **env: str) -> None:
         """Start the workers, and have each make the first call, which finds code and connections cold."""
-        self.contender.start(reserved, shared, limited=limited)
+        self.contender.start(reserved, shared, limited=limited, **env)
         self.rig.wait_until_ready()
         for _ in range(2):
             for lane in ("critical", "batch"):
@@ -42,14 +43,19 @@ class Trial:
         time.sleep(1.1)  # the API's bucket is full again
         self.cpu = self.rig.cpu_seconds()
 
-    def submit(self, kind: str, lane: str, tokens: int = 50) -> None:
-        """Submit one job of a kind."""
-        from contenders.contender import parameters
+    def submit(self, kind: str, lane: str, **call: Any) -> None:
+        """Submit one job of a kind, with `tokens` or a `model`."""
+        self.contender.submit(lane, self._call(kind, **call))
 
+    def submit_many(self, kind: str, jobs: int, tenant: str) -> None:
+        """Submit jobs of a tenant to batch, which only the lanes know."""
+        self.contender.submit_many([self._call(kind) for _ in range(jobs)], tenant)
+
+    def _call(self, kind: str, **call: Any) -> dict[str, Any]:
         name = f"{kind}-{self._numbers[kind]}"
         self._numbers[kind] += 1
         self.submitted[name] = time.time()
-        self.contender.submit(lane, parameters(name, tokens))
+        return parameters(name, **call)
 
     def at_rate(self, kind: str, lane: str, rate: float, seconds: float) -> None:
         """Submit jobs at a steady rate."""

@@ -1,10 +1,7 @@
-"""One process with an `asyncio.PriorityQueue`, a semaphore for its slots and a rate limiter; no broker.
+"""One process with an `asyncio.PriorityQueue`, slots, some of them for critical alone, and a rate limiter; no broker.
 
-https://docs.python.org/3/library/asyncio-queue.html#priority-queue. What the limit allows goes to the most urgent job, and
-429s go back into the queue, as often as most clients try by default. There is no faster way to hand a job over; what is
-queued is gone with the process, and a second process would neither share the queue nor know of the first one's calls.
-
-``python -m contenders.asyncio_queue`` is the process; it is sent one JSON object a line.
+https://docs.python.org/3/library/asyncio-queue.html#priority-queue. What the limit allows goes to the most urgent job,
+and 429s go back into the queue. What is queued is gone with the process, and a second one would not know of its calls.
 """
 
 from __future__ import annotations
@@ -12,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import socket
 import sys
 import time
 from typing import Any
 
 import anthropic
+
 from contenders.contender import RATE, Contender, async_client, retry_after
 
+#: Of lanes; and how often one job is tried: most retry libraries' users stop at about so many.
 PRIORITY = {"critical": 0, "normal": 1, "batch": 2}
-#: Attempts of one job; tenacity's and most SDKs' users stop at about so many.
 ATTEMPTS = 5
 
 
@@ -31,55 +28,49 @@ class Work:
 
     def __init__(self, reserved: int, shared: int, rate: float) -> None:
         """Prepare; `rate` 0 is no limit."""
-        self.all, self.urgent = asyncio.PriorityQueue[Any](), asyncio.PriorityQueue[Any]()
-        self.slots, self.reserved = asyncio.Semaphore(shared), asyncio.Semaphore(reserved)
-        self.order, self.calls = itertools.count(), set[asyncio.Task[None]]()
+        self.queue, self.order, self.changed = asyncio.PriorityQueue[Any](), itertools.count(), asyncio.Event()
+        self.reserved, self.slots, self.calls = reserved, reserved + shared, set[asyncio.Task[None]]()
         self.rate, self.level, self.filled = rate, rate, time.monotonic()
-        self.loops = [asyncio.create_task(self.dispatch(self.all, self.slots))]
-        self.loops += [asyncio.create_task(self.dispatch(self.urgent, self.reserved))]
+        self.loop = asyncio.create_task(self.dispatch())
 
     def put(self, lane: str, params: Any, attempt: int = 1) -> None:
-        """Queue a job, for a reserved slot if one is free."""
-        queue = self.urgent if lane == "critical" and not self.reserved.locked() else self.all
-        queue.put_nowait((PRIORITY[lane], next(self.order), lane, params, attempt))
+        """Queue a job."""
+        self.queue.put_nowait((PRIORITY[lane], next(self.order), lane, params, attempt))
+        self.changed.set()
 
-    async def dispatch(self, queue: asyncio.PriorityQueue[Any], slots: asyncio.Semaphore) -> None:
-        """Give each free slot, once the limit allows a call, the job that is the most urgent by then."""
-        while True:
-            await slots.acquire()
-            job = await queue.get()
-            while wait := self.wait(job[0]):
-                queue.put_nowait(job)
-                await asyncio.sleep(wait)
-                job = queue.get_nowait()
-            call = asyncio.create_task(self.call(*job[2:]))
-            self.calls.add(call)
-            call.add_done_callback(lambda done: (self.calls.discard(done), slots.release()))
+    async def dispatch(self) -> None:
+        """Start the most urgent job whenever a slot is free and the limit allows a call."""
+        while await self.changed.wait():
+            self.changed.clear()
+            while not self.queue.empty() and self.is_free(job := self.queue.get_nowait()):
+                call = asyncio.create_task(self.call(*job[2:]))
+                self.calls.add(call)
+                call.add_done_callback(lambda done: (self.calls.discard(done), self.changed.set()))
 
-    def wait(self, priority: int) -> float:
-        """Take a permit from a bucket that holds what a second brings, or return the seconds until there may be one."""
-        if not self.rate:
-            return 0.0
-        now = time.monotonic()
+    def is_free(self, job: Any) -> bool:
+        """Take a permit from a bucket that holds what a second brings; or put the job back, and be called again."""
+        now, kept = time.monotonic(), self.reserved if job[0] else 0
         self.level = min(self.rate, self.level + (now - self.filled) * self.rate)
         self.filled = now
-        needed = 1 if not priority or self.urgent.empty() else 2  # the reserved slots' job goes first
-        if self.level >= needed:
+        has_slot, has_permit = len(self.calls) < self.slots - kept, not self.rate or self.level >= 1
+        if has_slot and has_permit:
             self.level -= 1
-            return 0.0
-        return (needed - self.level) / self.rate
+            return True
+        self.queue.put_nowait(job)
+        if has_slot:
+            asyncio.get_running_loop().call_later((1 - self.level) / self.rate, self.changed.set)
+        return False
 
     async def call(self, lane: str, params: Any, attempt: int) -> None:
         """Call; after a 429 the job waits and is queued again."""
-        if params is None:
-            return
         try:
-            await async_client().messages.create(**params)
+            if params:
+                await async_client().messages.create(**params)
         except anthropic.RateLimitError as error:
-            if attempt == ATTEMPTS:
+            if attempt < ATTEMPTS:
+                asyncio.get_running_loop().call_later(retry_after(error), self.put, lane, params, attempt + 1)
+            else:
                 print("gave up", flush=True)
-                return
-            asyncio.get_running_loop().call_later(retry_after(error), self.put, lane, params, attempt + 1)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take jobs from a connection; a line without a lane asks how many are left."""
@@ -87,29 +78,28 @@ class Work:
             if lane := (told := json.loads(line)).get("lane"):
                 self.put(lane, told["params"])
             else:
-                writer.write(b"%d\n" % (self.all.qsize() + self.urgent.qsize() + len(self.calls)))
+                writer.write(b"%d\n" % (self.queue.qsize() + len(self.calls)))
 
 
 async def main() -> None:
     """Run."""
-    work = Work(int(sys.argv[1]), int(sys.argv[2]), float(os.environ.get("LIMIT", "0")))
+    work = Work(*map(int, sys.argv[1:]))
     server = await asyncio.start_server(work.serve, "127.0.0.1", 0)
-    print("ready", server.sockets[0].getsockname()[1], "on", flush=True)
+    print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 class AsyncioQueue(Contender):
     """The process."""
 
-    title, docs, failure, alone = "asyncio.PriorityQueue", "docs.python.org, asyncio-queue", "gave up", True
+    failure, alone = "gave up", True
 
     def start(self, reserved: int, shared: int, *, limited: bool) -> None:
         """Start it and connect."""
-        env = {"LIMIT": str(RATE)} if limited else {}
-        self.rig.process("shared", " on\n", "contenders.asyncio_queue", str(reserved), str(shared), **env)
+        numbers = map(str, (reserved, shared, RATE if limited else 0))
+        self.rig.process("shared", "\n", "contenders.asyncio_queue", *numbers)
         self.rig.wait_until_ready()
-        port = int(self.rig.log("shared").read_text().split()[1])
-        connection = socket.create_connection(("127.0.0.1", port))
+        connection = socket.create_connection(("127.0.0.1", int(self.rig.log("shared").read_text())))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = connection.makefile("rw")
 
@@ -124,9 +114,8 @@ class AsyncioQueue(Contender):
             self.submit("batch", None)
 
     def left(self) -> int:
-        """Ask."""
-        self._file.write("{}\n")
-        self._file.flush()
+        """Ask by a line without a lane."""
+        self.submit("", None)
         return int(self._file.readline())
 
 

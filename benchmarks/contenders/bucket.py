@@ -3,8 +3,8 @@
 A `RedisBucket` "distributed across hosts", and `try_acquire`, which blocks by default until there is a permit:
 https://pyratelimiter.readthedocs.io/#redisbucket and https://pypi.org/project/pyrate-limiter. Celery as in stock.py.
 
-`Shared` is one bucket for all lanes. `Split` gives batch a fixed share of 18 of 20 requests a second, and leaves critical
-free: best as long as critical needs no more than the rest.
+`Shared` is one bucket for all lanes. `Split` gives batch a fixed share of 18 of 20 requests a second, and leaves
+critical free: best as long as critical needs no more than the rest.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import functools
 import os
 from typing import Any
 
-from contenders.contender import RATE
-from contenders.stock import Stock, answer, app
 from pyrate_limiter import Duration, Limiter, Rate, RedisBucket
 from redis import Redis
+
+from contenders.contender import RATE
+from contenders.stock import Stock, answer, app
 
 #: Requests a second of batch where the limit is split.
 BATCH_RATE = 18
@@ -43,11 +44,10 @@ def create_message(self: Any, **params: Any) -> Any:
 class Shared(Stock):
     """One bucket."""
 
-    title, docs = "stock Celery + one Redis bucket", "pyratelimiter.readthedocs.io"
-    module, env, task = "contenders.bucket", {"BUCKET": "shared"}, create_message
+    module, env, task = "contenders.bucket", (("BUCKET", "shared"),), create_message
 
 
 class Split(Shared):
     """A bucket for batch."""
 
-    title, env = "stock Celery + bucket, split 18 : 2", {"BUCKET": "split"}
+    env = (("BUCKET", "split"),)

@@ -19,20 +19,18 @@ class Contender:
     """One way to run jobs in lanes.
 
     Attributes:
-        title: for people.
-        docs: the page of its documentation that it follows.
         failure: what a worker's log says once for each job that it gives up.
         alone: whether it has one process for all, so that no part of it can be killed.
     """
 
-    title, docs, failure, alone = "", "", "", False
+    failure, alone = "", False
 
     def __init__(self, rig: Rig) -> None:
         """Take the broker and the API."""
         self.rig = rig
 
     def start(self, reserved: int, shared: int, *, limited: bool) -> None:
-        """Start workers: slots for critical alone, slots for all lanes, and whether the API's limit is known."""
+        """Start workers: slots for critical alone, slots for all lanes, and whether the API has a limit of `RATE`."""
         raise NotImplementedError
 
     def submit(self, lane: str, params: dict[str, Any]) -> None:
@@ -48,10 +46,10 @@ class Contender:
         raise NotImplementedError
 
 
-def parameters(name: str, tokens: int = 50) -> dict[str, Any]:
+def parameters(name: str, tokens: int = 50, model: str = MODEL) -> dict[str, Any]:
     """Return the parameters of a call whose prompt has about so many tokens; the API's log has its name."""
     messages = [{"role": "user", "content": "four" * tokens}]
-    return {"model": MODEL, "max_tokens": 50, "messages": messages, "metadata": {"user_id": name}}
+    return {"model": model, "max_tokens": 50, "messages": messages, "metadata": {"user_id": name}}
 
 
 def _options() -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """dramatiq with its Redis broker and its rate limiter.
 
 Priorities for actors, 0 the most urgent (https://dramatiq.io/guide.html#prioritizing-messages), which count within a
-process, so each has a queue as well, and the urgent one a process of its own (`dramatiq --queues`); a `WindowRateLimiter` around the call, whose refusal retries the message with backoff
-(https://dramatiq.io/cookbook.html#rate-limiting-work, https://dramatiq.io/reference.html#rate-limiters); on 429 `Retry`
-with the delay that the API asks for (https://dramatiq.io/guide.html#message-retries). An idle worker looks for messages every
-20 ms, not every second (https://dramatiq.io/advanced.html#environment-variables: dramatiq_worker_timeout). Its `ConcurrentRateLimiter` limits
-calls at the same time, which is not what this API limits.
+process, so each has a queue as well, and the urgent one a process of its own (`dramatiq --queues`); a
+`WindowRateLimiter` around the call, whose refusal retries the message with backoff
+(https://dramatiq.io/cookbook.html#rate-limiting-work, https://dramatiq.io/reference.html#rate-limiters); on 429
+`Retry` with the delay that the API asks for (https://dramatiq.io/guide.html#message-retries). An idle worker looks for
+messages every 20 ms, not every second (https://dramatiq.io/advanced.html#environment-variables:
+dramatiq_worker_timeout). Its `ConcurrentRateLimiter` limits calls at the same time, which is not what this API limits.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any
 
 import anthropic
 import dramatiq
-from contenders.contender import RATE, Contender, client, retry_after
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.rate_limits import WindowRateLimiter
 from dramatiq.rate_limits.backends import RedisBackend
+
+from contenders.contender import RATE, Contender, client, retry_after
 
 URL = os.environ["CELERY_BROKER_URL"]
 #: Milliseconds: of backoff twice the least that its guide allows, and a second, in which the window moves on; then
@@ -56,7 +58,7 @@ def nothing() -> None:
 class Dramatiq(Contender):
     """A process for critical, and one for all queues."""
 
-    title, docs, failure = "dramatiq", "dramatiq.io/guide and /cookbook", "Retries exceeded"
+    failure = "Retries exceeded"
 
     def start(self, reserved: int, shared: int, *, limited: bool) -> None:
         """Start the processes."""

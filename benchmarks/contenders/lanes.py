@@ -1,16 +1,16 @@
 """These lanes, started as the README says: a worker for critical alone, and one for all lanes.
 
-https://git.example.com/ezai-lanes: README.md and docs/budget.md of this repository.
+README.md, "Start the workers", and docs/budget.md, with the limit in EZAI_RPM.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from contenders.contender import RATE, Contender
-
 from celery_app import create_app
+from celery_app.client import Client
 from celery_app.metrics.stats import get_queue_stats
+from contenders.contender import RATE, Contender
 from tasks import LaneTask, create_message
 
 app = create_app()
@@ -24,11 +24,11 @@ def nothing() -> None:
 class Lanes(Contender):
     """The lanes."""
 
-    title, docs, failure = "these lanes", "README.md", "] raised "
+    failure = "] raised "
 
-    def start(self, reserved: int, shared: int, *, limited: bool) -> None:
+    def start(self, reserved: int, shared: int, *, limited: bool, **env: str) -> None:
         """Start a worker for critical and one for all."""
-        env = {"EZAI_RPM": str(RATE * 60)} if limited else {}
+        env |= {"EZAI_RPM": str(RATE * 60)} if limited else {}
         if reserved:
             self.rig.worker("critical", "-Q", "critical", "-c", str(reserved), app="contenders.lanes", **env)
         self.rig.worker("shared", "-Q", "critical,normal,batch", "-c", str(shared), app="contenders.lanes", **env)
@@ -37,6 +37,10 @@ class Lanes(Contender):
     def submit(self, lane: str, params: dict[str, Any]) -> None:
         """Submit as Celery does."""
         self.calls.apply_async(kwargs=params, queue=lane)
+
+    def submit_many(self, calls: list[dict[str, Any]], tenant: str) -> None:
+        """Submit calls of a tenant."""
+        Client(app).submit_many(calls, tenant=tenant)
 
     def submit_nothing(self, jobs: int) -> None:
         """Queue jobs of a project's own task."""

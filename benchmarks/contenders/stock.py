@@ -1,14 +1,14 @@
 """Stock Celery on Redis, as its documentation advises for this case.
 
 A queue for each lane and a worker of its own for the urgent one, and `queue_order_strategy: priority` with priorities
-(https://docs.celeryq.dev/en/stable/userguide/routing.html#redis-message-priorities); a prefetch of one and late acks for
-long tasks (https://docs.celeryq.dev/en/stable/userguide/optimizing.html#prefetch-limits); threads, since calls wait for the
-network (https://docs.celeryq.dev/en/stable/userguide/concurrency/index.html); on 429 `Task.retry` with the countdown that
-the API asks for and jitter (https://docs.celeryq.dev/en/stable/userguide/tasks.html#retrying): `autoretry_for` does the same
-without knowing `retry-after`.
+(https://docs.celeryq.dev/en/stable/userguide/routing.html#redis-message-priorities); a prefetch of one and late acks
+for long tasks (https://docs.celeryq.dev/en/stable/userguide/optimizing.html#prefetch-limits); threads, since calls
+wait for the network (https://docs.celeryq.dev/en/stable/userguide/concurrency/index.html); on 429 `Task.retry` with
+the countdown that the API asks for and jitter (https://docs.celeryq.dev/en/stable/userguide/tasks.html#retrying):
+`autoretry_for` does the same without knowing `retry-after`.
 
-`RateLimited` has `rate_limit` as well. It is per worker, and for a global limit its documentation says to restrict a queue
-to one (https://docs.celeryq.dev/en/stable/userguide/tasks.html#Task.rate_limit): so one worker serves all lanes.
+`RateLimited` has `rate_limit` as well. It is per worker, and for a global limit its documentation says to restrict a
+queue to one (https://docs.celeryq.dev/en/stable/userguide/tasks.html#Task.rate_limit): so one worker serves all lanes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 
 import anthropic
 from celery import Celery
-from contenders.contender import RATE, Contender, client, retry_after
 from kombu import Exchange, Queue
+
+from contenders.contender import RATE, Contender, client, retry_after
 
 PRIORITY = {"critical": 0, "normal": 3, "batch": 6}
 
@@ -57,13 +58,12 @@ def answer(task: Any, params: dict[str, Any]) -> Any:
 class Stock(Contender):
     """A worker for critical and one for all."""
 
-    title, docs = "stock Celery", "docs.celeryq.dev, userguide/routing and userguide/tasks"
-    failure, module, env = "] raised unexpected", "contenders.stock", dict[str, str]()
+    failure, module, env = "] raised unexpected", "contenders.stock", ()
     task = create_message
 
     def start(self, reserved: int, shared: int, *, limited: bool) -> None:
         """Start the workers."""
-        env = self.env if limited else {}
+        env = dict(self.env if limited else ())
         if reserved:
             self.rig.worker("critical", "-Q", "critical", "-c", str(reserved), app=self.module, **env)
         self.rig.worker("shared", "-Q", "critical,normal,batch", "-c", str(shared), app=self.module, **env)
@@ -88,7 +88,7 @@ class Stock(Contender):
 class RateLimited(Stock):
     """One worker with `rate_limit`."""
 
-    title, env = "stock Celery, `rate_limit`", {"STOCK_RATE_LIMIT": f"{RATE}/s"}
+    env = (("STOCK_RATE_LIMIT", f"{RATE}/s"),)
 
     def start(self, reserved: int, shared: int, *, limited: bool) -> None:
         """Start one worker with all slots."""

@@ -2,9 +2,10 @@
 
 It has no priorities, so each lane has a broker with a list of its own and its own worker
 (https://taskiq-python.github.io/available-components/brokers.html, https://pypi.org/project/taskiq-redis), and no rate
-limiter, so 429s come back by `SmartRetryMiddleware` with jitter, backoff and a schedule source, without which a list broker
-does not wait at all (https://taskiq-python.github.io/available-components/middlewares.html#smart-retry-middleware). The
-scheduler that a source needs is a process of its own (https://taskiq-python.github.io/guide/scheduling-tasks.html).
+limiter, so 429s come back by `SmartRetryMiddleware` with jitter, backoff and a schedule source, without which a list
+broker does not wait at all
+(https://taskiq-python.github.io/available-components/middlewares.html#smart-retry-middleware). The scheduler that a
+source needs is a process of its own (https://taskiq-python.github.io/guide/scheduling-tasks.html).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import threading
 from typing import Any
 
 import anthropic
-from contenders.contender import Contender, async_client
 from taskiq import SmartRetryMiddleware, TaskiqScheduler
 from taskiq_redis import ListQueueBroker, ListRedisScheduleSource
+
+from contenders.contender import Contender, async_client
 
 URL = os.environ["CELERY_BROKER_URL"]
 #: Retries until a job is given up: of a batch that takes minutes, all have to be answered.
@@ -48,7 +50,9 @@ async def nothing() -> None:
 
 
 critical, normal, batch = brokers = tuple(_broker(lane) for lane in ("critical", "normal", "batch"))
-answers = {each.queue_name: each.register_task(answer, f"answer_{each.queue_name}", retry_on_error=True) for each in brokers}
+answers = {
+    each.queue_name: each.register_task(answer, f"answer_{each.queue_name}", retry_on_error=True) for each in brokers
+}
 nothings = batch.register_task(nothing, "nothing")
 #: A schedule that is due names a task alone; the list that it goes to is in its labels.
 scheduler = TaskiqScheduler(batch, [source])
@@ -57,7 +61,7 @@ scheduler = TaskiqScheduler(batch, [source])
 class Taskiq(Contender):
     """A worker for critical, one for batch, and the scheduler."""
 
-    title, docs, failure = "taskiq", "taskiq-python.github.io", "Maximum retries count is reached"
+    failure = "Maximum retries count is reached"
 
     def start(self, reserved: int, shared: int, *, limited: bool) -> None:
         """Start the workers; of the lanes that no scenario of this contender uses there is none."""
