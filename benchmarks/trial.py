@@ -85,14 +85,10 @@ class Trial:
             done = self.rig.summary()["statuses"].get("200", 0)
             if done >= len(self.submitted) and not self.contender.left():
                 return
-            if done + self.failed() >= len(self.submitted) and not self.contender.left():
+            if done + self.contender.failed() >= len(self.submitted) and not self.contender.left():
                 time.sleep(1)  # what is in no list may be in a worker's hands
                 return
             time.sleep(TICK * 2)
-
-    def failed(self) -> int:
-        """Return how many jobs were given up."""
-        return self.rig.logged(self.contender.failure)
 
     def waits(self, kind: str) -> dict[str, float]:
         """Return the waits of all jobs of a kind in ms, from submission to the arrival of the call that was answered.
@@ -108,7 +104,7 @@ class Trial:
     def accounts(self) -> dict[str, Any]:
         """Return what became of all jobs, what the API refused, and what a job cost in CPU."""
         kinds = {name.rpartition("-")[0] for name in self.submitted}
-        found, failed = self.answered(*kinds), self.failed()
+        found, failed = self.answered(*kinds), self.contender.failed()
         return {
             "limited": self.rig.summary()["statuses"].get("429", 0),
             "failed": failed,

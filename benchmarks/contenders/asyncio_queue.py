@@ -19,8 +19,7 @@ import anthropic
 from contenders.contender import RATE, Contender, async_client, retry_after
 
 #: Of lanes; and how often one job is tried: most retry libraries' users stop at about so many.
-PRIORITY = {"critical": 0, "normal": 1, "batch": 2}
-ATTEMPTS = 5
+PRIORITY, ATTEMPTS = {"critical": 0, "normal": 1, "batch": 2}, 5
 
 
 class Work:
@@ -31,7 +30,6 @@ class Work:
         self.queue, self.order, self.changed = asyncio.PriorityQueue[Any](), itertools.count(), asyncio.Event()
         self.reserved, self.slots, self.calls = reserved, reserved + shared, set[asyncio.Task[None]]()
         self.rate, self.level, self.filled = rate, rate, time.monotonic()
-        self.loop = asyncio.create_task(self.dispatch())
 
     def put(self, lane: str, params: Any, attempt: int = 1) -> None:
         """Queue a job."""
@@ -49,10 +47,9 @@ class Work:
 
     def is_free(self, job: Any) -> bool:
         """Take a permit from a bucket that holds what a second brings; or put the job back, and be called again."""
-        now, kept = time.monotonic(), self.reserved if job[0] else 0
-        self.level = min(self.rate, self.level + (now - self.filled) * self.rate)
-        self.filled = now
-        has_slot, has_permit = len(self.calls) < self.slots - kept, not self.rate or self.level >= 1
+        now, slots = time.monotonic(), self.slots - (self.reserved if job[0] else 0)
+        self.level, self.filled = min(self.rate, self.level + (now - self.filled) * self.rate), now
+        has_slot, has_permit = len(self.calls) < slots, not self.rate or self.level >= 1
         if has_slot and has_permit:
             self.level -= 1
             return True
@@ -86,7 +83,7 @@ async def main() -> None:
     work = Work(*map(int, sys.argv[1:]))
     server = await asyncio.start_server(work.serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    await work.dispatch()
 
 
 class AsyncioQueue(Contender):

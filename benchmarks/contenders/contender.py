@@ -41,6 +41,10 @@ class Contender:
         """Queue jobs that do nothing in batch, one by one."""
         raise NotImplementedError
 
+    def failed(self) -> int:
+        """Return how many jobs were given up."""
+        return self.rig.logged(self.failure)
+
     def left(self) -> int:
         """Return how many jobs are queued or held by workers."""
         raise NotImplementedError
