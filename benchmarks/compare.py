@@ -33,8 +33,8 @@ HOPELESS_MS = 1_000.0
 LONGEST_S = 900.0
 
 
-def measured(scenario: str, name: str, size: str) -> dict[str, Any]:
-    """Run one measurement in a process of its own, and return its figures."""
+def measured(scenario: str, name: str, size: str) -> dict[str, Any] | None:
+    """Run one measurement in a process of its own, and return its figures; None if it failed, which says why itself."""
     command = [sys.executable, __file__, "--measure", scenario, name, "--size", size]
     path = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
@@ -42,13 +42,11 @@ def measured(scenario: str, name: str, size: str) -> dict[str, Any]:
     ) as process:
         try:
             text, _ = process.communicate(timeout=LONGEST_S)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        except BaseException:
             process.terminate()  # its rig goes with it
             process.wait()
             raise
-    if process.returncode:
-        raise SystemExit(f"{scenario} of {name} failed")
-    return dict(json.loads(text))
+    return None if process.returncode else dict(json.loads(text))
 
 
 def is_hopeless(figures: dict[str, Any]) -> bool:
@@ -88,13 +86,15 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
                 if any(map(is_hopeless, past)) or (scenario == "nothing" and number):
                     continue
                 begun = time.monotonic()
-                past.append(measured(scenario, name, options.size))
+                figures = measured(scenario, name, options.size)
+                past += [figures] if figures else []
                 took = f"{time.monotonic() - begun:3.0f} s of {time.monotonic() - started:4.0f}"
-                print(
-                    f"{scenario:9} {name:12} run {number + 1}: {took}: {brief(past[-1])}", file=sys.stderr, flush=True
-                )
+                text = brief(figures) if figures else "FAILED"
+                print(f"{scenario:9} {name:12} run {number + 1}: {took}: {text}", file=sys.stderr, flush=True)
     results = {
-        scenario: {name: {"runs": len(each), "median": median(each), "each": each} for name, each in runs.items()}
+        scenario: {
+            name: {"runs": len(each), "median": median(each), "each": each} for name, each in runs.items() if each
+        }
         for scenario, runs in found.items()
     }
     when = f"{datetime.now(UTC):%Y-%m-%d}"

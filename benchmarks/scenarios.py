@@ -183,7 +183,7 @@ def _samples(run: Trial, seconds: float) -> list[tuple[float, int, float]]:
     """Return when how many jobs were left, and the CPU used by then, from the first that is done to the last."""
     end, found = time.monotonic() + seconds, [(time.monotonic(), run.contender.left(), run.rig.cpu_seconds())]
     while found[-1][1] and time.monotonic() < end:
-        time.sleep(0.02)
+        time.sleep(0.1)  # a look costs the broker something, too
         sample = (time.monotonic(), run.contender.left(), run.rig.cpu_seconds())
         found = [*(found if sample[1] < found[0][1] or len(found) > 1 else []), sample]
     return found

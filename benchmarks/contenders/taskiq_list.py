@@ -13,13 +13,16 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anthropic
 from taskiq import SmartRetryMiddleware, TaskiqScheduler
 from taskiq_redis import ListQueueBroker, ListRedisScheduleSource
 
 from contenders.contender import Contender, async_client
+
+if TYPE_CHECKING:
+    from rig import Rig
 
 URL = os.environ["CELERY_BROKER_URL"]
 #: Retries until a job is given up: of a batch that takes minutes, all have to be answered.
@@ -63,12 +66,16 @@ class Taskiq(Contender):
 
     failure = "Maximum retries count is reached"
 
-    def start(self, reserved: int, shared: int, *, limited: bool) -> None:
-        """Start the workers; of the lanes that no scenario of this contender uses there is none."""
+    def __init__(self, rig: Rig) -> None:
+        """Run a loop, as a web app on asyncio has one."""
+        super().__init__(rig)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         for broker in brokers:
             self._run(broker.startup())
+
+    def start(self, reserved: int, shared: int, *, limited: bool) -> None:
+        """Start the workers."""
         for name, slots, lane in (("critical", reserved, "critical"), ("shared", shared, "batch"), ("n", 0, "normal")):
             options = ["-w", "1", "--max-async-tasks", str(slots)]
             if slots:
