@@ -42,10 +42,11 @@ def measured(scenario: str, name: str, size: str) -> dict[str, Any] | None:
     ) as process:
         try:
             text, _ = process.communicate(timeout=LONGEST_S)
-        except BaseException:
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
             process.terminate()  # its rig goes with it
             process.wait()
-            raise
     return None if process.returncode else dict(json.loads(text))
 
 
@@ -117,10 +118,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", default="", help=f"scenarios and contenders, by commas: {', '.join(names)}")
     parser.add_argument("--quick", dest="size", action="store_const", const="quick")
     parser.add_argument("--full", dest="size", action="store_const", const="full")
-    parser.add_argument("--size", choices=["quick", "default", "full"], default="default", help=argparse.SUPPRESS)
+    parser.add_argument("--size", choices=["quick", "default", "full"], help=argparse.SUPPRESS)
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--json", action="store_true", help="print the figures, and change no file")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.set_defaults(size="default")
     options = parser.parse_args()
     only = [name for name in options.only.split(",") if name]
     if unknown := set(only) - set(names):
