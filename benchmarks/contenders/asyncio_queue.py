@@ -1,7 +1,7 @@
 """One process with an `asyncio.PriorityQueue`, slots, some of them for critical alone, and a rate limiter; no broker.
 
 https://docs.python.org/3/library/asyncio-queue.html#priority-queue. What the limit allows goes to the most urgent job,
-and 429s go back into the queue. What is queued is gone with the process, and a second one would not know of its calls.
+and 429s go back into the queue. What is queued is gone with the process.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Work:
         self.queue, self.order, self.changed = asyncio.PriorityQueue[Any](), itertools.count(), asyncio.Event()
         self.reserved, self.slots, self.calls = reserved, reserved + shared, set[asyncio.Task[None]]()
         self.rate, self.level, self.filled = rate, rate, time.monotonic()
+        self.timer = asyncio.get_running_loop().call_later(0, self.changed.set)
 
     def put(self, lane: str, params: Any, attempt: int = 1) -> None:
         """Queue a job."""
@@ -41,8 +42,7 @@ class Work:
         while await self.changed.wait():
             self.changed.clear()
             while not self.queue.empty() and self.is_free(job := self.queue.get_nowait()):
-                call = asyncio.create_task(self.call(*job[2:]))
-                self.calls.add(call)
+                self.calls.add(call := asyncio.create_task(self.call(*job[2:])))
                 call.add_done_callback(lambda done: (self.calls.discard(done), self.changed.set()))
 
     def is_free(self, job: Any) -> bool:
@@ -55,7 +55,8 @@ class Work:
             return True
         self.queue.put_nowait(job)
         if has_slot:
-            asyncio.get_running_loop().call_later((1 - self.level) / self.rate, self.changed.set)
+            self.timer.cancel()
+            self.timer = asyncio.get_running_loop().call_later((1 - self.level) / self.rate, self.changed.set)
         return False
 
     async def call(self, lane: str, params: Any, attempt: int) -> None:
@@ -93,8 +94,7 @@ class AsyncioQueue(Contender):
 
     def start(self, reserved: int, shared: int, *, limited: bool) -> None:
         """Start it and connect."""
-        numbers = map(str, (reserved, shared, RATE if limited else 0))
-        self.rig.process("shared", "\n", "contenders.asyncio_queue", *numbers)
+        self.rig.process("shared", "\n", "contenders.asyncio_queue", *map(str, (reserved, shared, RATE * limited)))
         self.rig.wait_until_ready()
         connection = socket.create_connection(("127.0.0.1", int(self.rig.log("shared").read_text())))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
