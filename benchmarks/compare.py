@@ -24,6 +24,8 @@ from typing import Any
 from contenders import CONTENDERS
 from scenarios import COMPARED, FULL, QUICK, SCENARIOS, Sizes
 
+from demo.processes import interruptible
+
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "compare.json"
 RUNS = 3
@@ -36,10 +38,8 @@ LONGEST_S = 900.0
 def measured(scenario: str, name: str, size: str) -> dict[str, Any] | None:
     """Run one measurement in a process of its own, and return its figures; None if it failed, which says why itself."""
     command = [sys.executable, __file__, "--measure", scenario, name, "--size", size]
-    path = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
-    ) as process:
+    # Ctrl-C is for this process, which ends that one.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as process:
         try:
             text, _ = process.communicate(timeout=LONGEST_S)
         except subprocess.TimeoutExpired:
@@ -140,7 +140,8 @@ def main() -> None:
         sizes = {"quick": QUICK, "default": Sizes(), "full": FULL}[options.size]
         print(json.dumps(SCENARIOS[scenario](name, sizes)))
         return
-    found = compare(options)
+    with interruptible():
+        found = compare(options)
     print(json.dumps(found) if options.json else f"done in {found['minutes']} minutes")
     if not options.json and options.size != "quick":
         RESULTS.parent.mkdir(exist_ok=True)
