@@ -8,7 +8,7 @@ PROCESSES ?= 6
 
 # Recipes that run until they are told to end replace their shell (exec): make hands SIGTERM on to its child alone, and a
 # shell would die of it and leave what it had started.
-.PHONY: demo up django-chat django-chat-asgi flask-chat picture test proof bench lint wheel clean
+.PHONY: demo up django-chat django-chat-asgi flask-chat picture test proof bench breaks lint wheel clean
 
 demo: $(VENV)/.demo  ## see a chat answer overtake 200 documents
 	@exec $(BIN)/celery -A celery_app lanes demo $(ARGS)
@@ -39,6 +39,9 @@ proof: $(VENV)/.dev  ## the long proofs: kills, races, a million jobs
 
 bench: $(VENV)/.bench  ## README's comparison, measured anew: under 20 minutes on an idle machine
 	@exec $(BIN)/python benchmarks/compare.py $(ARGS)
+
+breaks: $(VENV)/.dev  ## some forty faults made on purpose, each of which the tests have to find: five minutes
+	$(BIN)/python tests/breaks.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from celery import signals
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
 #: Command -> the module that holds it under the same name.
 COMMANDS = {
@@ -41,6 +43,16 @@ ELSEWHERE = (
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Say in one line what a broker refuses that is full, read-only or wants other permissions."""
+        try:
+            return super().invoke(ctx)
+        except Exception as exc:
+            redis = sys.modules.get("redis")
+            if redis is None or not isinstance(exc, redis.ResponseError):
+                raise
+            raise click.ClickException(f"the broker refuses a command: {exc}") from exc
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
@@ -78,6 +90,15 @@ def lanes(ctx: click.Context) -> None:
     if ctx.obj is not None and ctx.find_root().params.get("app") is None:
         # Celery's own default has no lanes; whoever names no application means the one that has nothing else.
         ctx.obj.app = import_module("celery_app").app
+
+
+@signals.import_modules.connect(weak=False)
+def prepare_flower(sender: Any, **_: Any) -> None:
+    """Where this process is ``celery … flower``, show it the lanes of its application, if it has any."""
+    context = click.get_current_context(silent=True)
+    # As `celery_app.settings.has_lanes` does, without an import: a project may have a celery_app of its own.
+    if context is not None and context.info_name == "flower" and hasattr(sender, "lanes_settings_given"):
+        import_module("celery_app.flower.process").prepare_flower(sender)
 
 
 #: The packages that a project's own module of the same name hides, where it lies at the top level.

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_broker, main
-from budget_kit.clock import START_S, ClockedRedis
-from budget_kit.scheduler import Scheduler
+from kit.bench import bench_broker, main
+from kit.clock import START_S, ClockedRedis
+from kit.scheduler import Scheduler
 
 from celery_app.budget import Budget, Usage
 from celery_app.lanes import LANES, Lane

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_broker, main, percentiles
-from broker_kit.broker import Broker
+from kit.bench import bench_broker, main, percentiles
+from kit.broker import Broker
 
 from celery_app.broker.packet import Packet
 from celery_app.scheduler.scripts import PUBLISH_MANY

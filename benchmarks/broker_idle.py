@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_broker, main
+from kit.bench import bench_broker, main
 
 if TYPE_CHECKING:
     import argparse
 
-    from broker_kit.broker import Broker
+    from kit.broker import Broker
 
 
 def cpu_seconds(pid: int) -> float:

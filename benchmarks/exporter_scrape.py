@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.backlog import fill
-from broker_kit.bench import bench_broker, main, percentiles
+from kit.backlog import fill
+from kit.bench import bench_broker, main, percentiles
 from prometheus_client import CollectorRegistry, generate_latest
 
 from celery_app.metrics.explanation import explain
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from broker_kit.broker import Broker
+    from kit.broker import Broker
 
 
 def timed(broker: Broker, looks: int, look: Callable[[], object]) -> dict[str, float]:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import bench_broker, main
-from budget_kit.clock import ClockedRedis
-from budget_kit.scheduler import Scheduler
 from forecast import BACKLOG_S, LIMITS, LOAD, MIX, RATES, WARM_S, Told, figures_of
+from kit.bench import bench_broker, main
+from kit.clock import ClockedRedis
+from kit.scheduler import Scheduler
 
 from celery_app.budget import Budget, Cost, Usage
 from celery_app.lanes import LANES

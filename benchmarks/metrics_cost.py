@@ -21,7 +21,7 @@ from rig import Rig
 
 from celery_app import LANES, create_app
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.metrics.store import WAITS_SLOT
 from celery_app.settings import Settings

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import main
-from broker_kit.server import Server
+from kit.bench import main
+from kit.server import Server
 from scheduler_model.moves import make, random_move
 from scheduler_model.world import World
 

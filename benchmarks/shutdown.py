@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.bench import main
-from broker_kit.broker import Broker
-from broker_kit.server import Server
-from broker_kit.waiting import eventually
+from kit.bench import main
+from kit.broker import Broker
+from kit.server import Server
+from kit.waiting import wait_until
 from redis import Redis
 from rig import Rig
 
@@ -37,7 +37,7 @@ KNOWN = {"EZAI_RPM": "1000000"}
 ANOTHER = 1.5
 
 #: The deployment is a tenth of a real one: killed after 3 s instead of 30, calls of up to 6 s instead of 60, leases of
-#: 2 s instead of 15 (``broker_kit.hasty``).
+#: 2 s instead of 15 (``kit.hasty``).
 GRACE, SHORT, LONG, LONG_EVERY = 3.0, (0.05, 1.0), 6.0, 20
 FLEET, SLOTS, ROUNDS, AT_ONCE = 4, 10, 3, 80
 
@@ -69,10 +69,10 @@ def _told(seconds: float, *, twice: bool) -> dict[str, Any]:
         client = Client(create_app_at(rig.broker_url))
         for n in range(RUNNING + QUEUED):
             client.submit("batch", model="m", max_tokens=64, messages=[{"role": "user", "content": str(n)}])
-        eventually(lambda: rig.summary()["in_flight"] == RUNNING, IN_TIME_S, "all slots are busy")
+        wait_until(lambda: rig.summary()["in_flight"] == RUNNING, "all slots are busy", IN_TIME_S)
         signalled = time.monotonic()
         worker.send_signal(signal.SIGTERM)
-        eventually(lambda: redis.keys("lanes:leaving:*"), IN_TIME_S, "it is told")
+        wait_until(lambda: redis.keys("lanes:leaving:*"), "it is told", IN_TIME_S)
         figures = {"queued": _queued(redis), "queued_s": time.monotonic() - signalled}
         if twice:
             return _twice(rig, worker)
@@ -85,7 +85,7 @@ def _told(seconds: float, *, twice: bool) -> dict[str, Any]:
 
 def _twice(rig: Rig, worker: subprocess.Popen[bytes]) -> dict[str, Any]:
     rig.worker("second", "-Q", "batch", "-c", str(RUNNING + QUEUED), **KNOWN)
-    eventually(lambda: rig.summary()["in_flight"] == RUNNING + QUEUED, IN_TIME_S, "the other has what was queued")
+    wait_until(lambda: rig.summary()["in_flight"] == RUNNING + QUEUED, "the other has what was queued", IN_TIME_S)
     before, signalled = len(rig.calls()), time.monotonic()
     worker.send_signal(signal.SIGTERM)
     return _seconds_until(
@@ -107,7 +107,7 @@ def _seconds_until(begun: float, **conditions: Callable[[], object]) -> dict[str
                 found[name] = time.monotonic() - begun
         return len(found) == len(conditions)
 
-    eventually(all_found, IN_TIME_S, "all of it")
+    wait_until(all_found, "all of it", IN_TIME_S)
     return found
 
 
@@ -134,12 +134,12 @@ def _deploy() -> dict[str, Any]:
 
 
 def _roll(broker: Broker) -> dict[str, Any]:
-    fleet = broker.workers(*(f"w0-{n}" for n in range(FLEET)), slots=SLOTS, app="broker_kit.hasty", queues="batch")
+    fleet = broker.workers(*(f"w0-{n}" for n in range(FLEET)), slots=SLOTS, app="kit.hasty", queues="batch")
     load, killed = _Load(broker), 0
     for number in range(1, ROUNDS + 1):
         for n in range(FLEET):
-            successor = broker.starting(f"w{number}-{n}", slots=SLOTS, app="broker_kit.hasty", queues="batch")
-            eventually(lambda s=successor: load.keep_up() and s._is_ready(), IN_TIME_S, "ready")  # noqa: SLF001
+            successor = broker.starting(f"w{number}-{n}", slots=SLOTS, app="kit.hasty", queues="batch")
+            wait_until(lambda s=successor: load.keep_up() and s._is_ready(), "ready", IN_TIME_S)  # noqa: SLF001
             fleet[n].send(signal.SIGTERM)
             give_up_at = time.monotonic() + GRACE
             while fleet[n].process.poll() is None and time.monotonic() < give_up_at:
@@ -150,7 +150,7 @@ def _roll(broker: Broker) -> dict[str, Any]:
                 fleet[n].kill()
             fleet[n] = successor
     with suppress(AssertionError):
-        eventually(lambda: broker.event_log.done() >= load.sent, IN_TIME_S, "all are done")
+        wait_until(lambda: broker.event_log.done() >= load.sent, "all are done", IN_TIME_S)
     ends, starts = broker.event_log.counts("end"), broker.event_log.counts("start")
     return {
         "jobs": load.sent,

@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=5_000)
     parser.add_argument("--rate", type=float, default=60.0, help="jobs a second that are submitted")
-    parser.add_argument("--slots", type=int, default=14, help="of each of the four workers")
+    parser.add_argument("--slots", type=int, default=12, help="of each of the four workers")
     parser.add_argument("--looks", type=int, default=20, help="at the depth and the throughput")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from broker_kit.backlog import fill
-from broker_kit.bench import bench_broker, main, percentiles
+from kit.backlog import fill
+from kit.bench import bench_broker, main, percentiles
 
 from celery_app.metrics.overview import Overview
 from celery_app.metrics.stats import get_queue_stats
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from broker_kit.broker import Broker
+    from kit.broker import Broker
 
 
 def _cpu_s(broker: Broker) -> float:

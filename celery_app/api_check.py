@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from anthropic import Anthropic, APIConnectionError, APIStatusError
 
-from celery_app.broker_urls import shown
 from celery_app.checks import Finding
+from celery_app.connections.urls import shown
 from celery_app.settings import settings_of
 from tasks.clients import unlogged
 
@@ -28,6 +28,8 @@ def check_api(app: Any, model: str) -> Iterator[Finding]:
     for lane in settings.lanes:
         if (key := settings.api_key(lane)) is not None:
             lanes.setdefault(key, []).append(lane.name)
+    if without := [lane.name for lane in settings.lanes if settings.api_key(lane) is None]:
+        yield Finding("API", "fail", f"no key to call with for {', '.join(without)}", "set EZAI_API_KEY")
     for key, names in lanes.items():
         yield _call(key, settings.base_url, model, f"the key of {', '.join(names)}")
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery, _state, signals
 
 from celery_app.composition import compose_tasks
-from celery_app.flower_process import prepare_flower
+from celery_app.configuration.showing import show_urls
 from celery_app.lanes import NORMAL
 from celery_app.messaging import LaneAMQP, beside_lanes
-from celery_app.results import BACKENDS, LANE_BACKENDS, LaneResults
-from celery_app.showing import show_urls
-from celery_app.worker import look_after_workers
+from celery_app.results.backend import BACKENDS, LANE_BACKENDS, LaneResults
+from celery_app.worker.start import look_after_workers
 
 if TYPE_CHECKING:
     from celery_app.settings import Settings
@@ -90,11 +89,9 @@ def _put_lanes_on(app: Any, settings: Settings | None) -> None:
     signals.import_modules.connect(_import_tasks, sender=app, weak=False, dispatch_uid=f"celery_app.{id(app)}")
 
 
-def _import_tasks(sender: Any, **_: Any) -> None:
+def _import_tasks(**_: Any) -> None:
     """A worker, and whoever else loads an application's modules, knows our tasks."""
     import tasks  # noqa: F401 - it registers them
-
-    prepare_flower(sender)
 
 
 app = create_app()

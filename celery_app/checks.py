@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from packaging.requirements import Requirement
 from redis.exceptions import RedisError
 
-from celery_app.broker_urls import shown
-from celery_app.connection import broker_errors, heartbeat_client, shown_url
+from celery_app.connections.redis_client import broker_errors, heartbeat_client, shown_url
+from celery_app.connections.urls import shown
 from celery_app.errors import InvalidSettings, LanesError
 from celery_app.metrics.look import look
 from celery_app.metrics.reasons import lane_reasons
@@ -80,6 +81,8 @@ def check(app: Any, command: str) -> Iterator[Finding]:
         yield from _lanes(app, command)
     except LanesError as exc:
         yield Finding("broker", "fail", str(exc), "start Redis, or mend CELERY_BROKER_URL")
+    except RedisError as exc:
+        yield Finding("broker", "fail", f"it refuses a command: {exc}", "docs/operations.md has the user's permissions")
 
 
 def _versions() -> Iterator[Finding]:
@@ -199,5 +202,5 @@ def _flower() -> Iterator[Finding]:
         exc.close()
         if exc.code == 401 and "Tornado" in exc.headers.get("Server", ""):  # noqa: PLR2004 - HTTP's own number
             yield Finding("Flower", "ok", f"{url} wants a password")
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return  # there is none, or it is no Flower

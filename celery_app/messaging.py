@@ -10,16 +10,16 @@ from celery.app.amqp import AMQP, task_message
 from kombu import Queue
 from kombu.utils.imports import symbol_by_name
 
-from celery_app.addresses import DEFAULT_BROKER_URL
-from celery_app.announcement import Announcement
 from celery_app.broker.connection import LaneConnection
 from celery_app.broker.rules import LANE_NAMES, LaneRules
-from celery_app.broker_urls import joined, verified
-from celery_app.descriptions import describe_message
-from celery_app.job_headers import PUBLISH_HEADER
-from celery_app.lane_connection import hasten, lane_connection
-from celery_app.lane_producers import LaneProducers
-from celery_app.publishing import SUBMIT_WITHIN, new_token, publishing
+from celery_app.connections.addresses import DEFAULT_BROKER_URL
+from celery_app.connections.lane_connection import hasten, lane_connection
+from celery_app.connections.producers import LaneProducers
+from celery_app.connections.urls import joined, verified
+from celery_app.jobs.announcement import Announcement
+from celery_app.jobs.descriptions import describe_message
+from celery_app.jobs.headers import PUBLISH_HEADER
+from celery_app.jobs.publishing import SUBMIT_WITHIN, new_token, publishing
 from celery_app.queues import LaneQueues, names_in
 from celery_app.routing import LaneRouter
 from celery_app.stand_in import stand_in
@@ -96,7 +96,7 @@ class LaneAMQP(AMQP):
         self._rtable = (LaneRouter(self.rules, self.app.conf.task_routes),)
 
     def lane_connection(self) -> LaneConnection:
-        """Return a connection to the lanes' broker, see `celery_app.lane_connection`."""
+        """Return a connection to the lanes' broker, see `celery_app.connections.lane_connection`."""
         return lane_connection(self)
 
     @property

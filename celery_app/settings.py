@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, Self
 from celery.app.base import PendingConfiguration
 from pydantic import SecretStr, ValidationError
 
-from celery_app.addresses import DEFAULT_BASE_URL, DEFAULT_BROKER_URL, MEMORY, NO_BACKEND, scheme_of
-from celery_app.broker_urls import SENTINEL
-from celery_app.derived import Derived
+from celery_app.configuration.derived import Derived
+from celery_app.configuration.given import Given, Value, from_configuration, from_environment
+from celery_app.configuration.variables import Fields, Limits
+from celery_app.connections.addresses import DEFAULT_BASE_URL, DEFAULT_BROKER_URL, MEMORY, NO_BACKEND, scheme_of
+from celery_app.connections.urls import SENTINEL
 from celery_app.errors import InvalidSettings
-from celery_app.given import Given, Value, from_configuration, from_environment
 from celery_app.lanes import LANES, Lane
-from celery_app.variables import Fields, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from celery_app.variables import Path
+    from celery_app.configuration.variables import Path
 
 __all__ = ["DEFAULT_BASE_URL", "DEFAULT_BROKER_URL", "Limits", "Settings", "has_lanes", "settings_of"]
 

@@ -18,8 +18,8 @@ from celery.exceptions import Retry, TaskPredicate
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from celery_app.away import say_away
 from celery_app.errors import Cancelled
+from celery_app.process.away import say_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -46,20 +46,16 @@ def published() -> Iterator[Mapping[str, str]]:
     before = context.get_current()
     try:
         yield _carried()
-    finally:
-        if context.get_current() is not before:
-            # Celery's instrumentation hears of a job that was published, never of one for which there was no room:
-            # its span would be open, and the parent of all that follows.
-            trace.get_current_span().end()
-            context.attach(before)
+    except BaseException:
+        _leave_leaked(before)
+        raise
 
 
 def claimed(job: Traced, headers: MutableMapping[str, Any], properties: MutableMapping[str, Any], queued: int) -> None:
     """See `celery_app.tracing.claimed`."""
     parent, now = propagate.extract(headers), time.time_ns()
     span = _span("queued", job, SpanKind.CONSUMER, parent, now - queued * _NS_PER_MS)
-    span.set_attribute("lanes.outcome", "claimed")
-    span.end(now)
+    _end(span, "claimed", at=now)
     propagate.inject(headers, trace.set_span_in_context(span, parent))
     properties[CLAIMED_AT] = now
 
@@ -67,23 +63,18 @@ def claimed(job: Traced, headers: MutableMapping[str, Any], properties: MutableM
 def ended(job: Traced, request: Any, since: float, outcome: str) -> None:
     """See `celery_app.tracing.ended`."""
     span = _span("queued", job, SpanKind.CONSUMER, _parent_in(request), round(since * _NS_PER_S))
-    span.set_attribute("lanes.outcome", outcome)
     span.set_status(StatusCode.ERROR)
-    span.end()
+    _end(span, outcome)
 
 
 @contextmanager
 def reserved(job: Traced, request: Any, *, is_first: bool) -> Iterator[Callable[[], None]]:
     """See `celery_app.tracing.reserved`."""
-    try:
-        is_within = trace.get_current_span().get_span_context().is_valid
-        parent = context.get_current() if is_within else _parent_in(request)
-        since = (request.properties or {}).get(CLAIMED_AT) if is_first else None
-        span = _span("reserved", job, SpanKind.INTERNAL, parent, since)
-    except Exception as exc:  # noqa: BLE001 - a project's sampler or processor may raise anything
-        say_away("a span was not told", exc)
+    begun = _begun(job, request, is_first)
+    if begun is None:
         yield lambda: None
         return
+    span, parent = begun
     token = context.attach(parent)
     try:
         yield lambda: _end(span, "called")
@@ -93,6 +84,34 @@ def reserved(job: Traced, request: Any, *, is_first: bool) -> Iterator[Callable[
     finally:
         _end(span, "ended")
         context.detach(token)
+
+
+def _leave_leaked(before: Context) -> None:
+    """End the span of a job that was not published.
+
+    Celery's instrumentation hears of a job that was, never of one for which there was no room: its span would be open,
+    and the parent of all that follows. Where the span is that of before, a project's handler attached something else.
+    """
+    leaked = trace.get_current_span()
+    if leaked is trace.get_current_span(before):
+        return
+    try:
+        leaked.end()
+    except Exception as exc:  # noqa: BLE001 - a project's processor may raise anything
+        say_away("a span was not told", exc)
+    context.attach(before)
+
+
+def _begun(job: Traced, request: Any, is_first: bool) -> tuple[Span, Context] | None:
+    """Return the span of a reservation and what it follows, if the project's sampler and processors allow."""
+    try:
+        is_within = trace.get_current_span().get_span_context().is_valid
+        parent = context.get_current() if is_within else _parent_in(request)
+        since = (request.properties or {}).get(CLAIMED_AT) if is_first else None
+        return _span("reserved", job, SpanKind.INTERNAL, parent, since), parent
+    except Exception as exc:  # noqa: BLE001 - they may raise anything
+        say_away("a span was not told", exc)
+        return None
 
 
 def _carried() -> Mapping[str, str]:
@@ -129,14 +148,25 @@ def _span(name: str, job: Traced, kind: SpanKind, parent: Context, since: int | 
     return tracer.start_span(f"{name} {job.lane}", parent, kind, attributes, start_time=since)
 
 
-def _end(span: Span, outcome: str, error: BaseException | None = None) -> None:
-    if not span.is_recording():
-        return
-    span.set_attribute("lanes.outcome", outcome)
-    if error is not None and outcome == "failed":
-        span.set_attribute("error.type", type(error).__name__)
-        span.set_status(StatusCode.ERROR)  # without words: those of a project's own errors may be a prompt's
-    span.end()
+def _end(span: Span, outcome: str, error: BaseException | None = None, at: int | None = None) -> None:
+    """End a span that has not ended; what a project's processor or exporter raises is neither the job's nor its error.
+
+    Args:
+        span: of a job.
+        outcome: of what it stands for.
+        error: that ended it.
+        at: ns since the epoch when it did; now, if nothing is said.
+    """
+    try:
+        if not span.is_recording():
+            return
+        span.set_attribute("lanes.outcome", outcome)
+        if error is not None and outcome == "failed":
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(StatusCode.ERROR)  # without words: those of a project's own errors may be a prompt's
+        span.end(at)
+    except Exception as exc:  # noqa: BLE001 - they may raise anything
+        say_away("a span was not told", exc)
 
 
 def _outcome_of(error: BaseException) -> str:

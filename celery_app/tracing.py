@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from celery_app.away import say_away
+from celery_app.process.away import say_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
@@ -69,6 +69,9 @@ def reserved(job: Traced, request: Any, *, is_first: bool) -> AbstractContextMan
 
 _NO_HEADERS: Mapping[str, str] = {}
 
+#: Why nobody can say where spans go. It is asked for once: OpenTelemetry logs a traceback each time.
+_unreadable: list[Exception] = []
+
 
 def _nothing() -> None:
     """Nobody is told."""
@@ -80,7 +83,16 @@ def _spans() -> ModuleType | None:
 
 def _recording() -> ModuleType | None:
     spans = _spans()
-    return spans if spans is not None and spans.are_recorded() else None
+    return spans if spans is not None and not _unreadable and _are_recorded(spans) else None
+
+
+def _are_recorded(spans: ModuleType) -> bool:
+    try:
+        return bool(spans.are_recorded())
+    except Exception as exc:  # noqa: BLE001 - OTEL_PYTHON_TRACER_PROVIDER may name one that is not installed
+        _unreadable.append(exc)
+        say_away("no job is traced", exc)
+        return False
 
 
 @cache

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from celery.utils.nodenames import host_format
 
-from celery_app.addresses import DEFAULT_BROKER_URL
 from celery_app.app import create_app
-from celery_app.connection import broker_errors, redis_client
+from celery_app.connections.addresses import DEFAULT_BROKER_URL
+from celery_app.connections.redis_client import broker_errors, redis_client
 from celery_app.lanes import CRITICAL, LANES
 from demo import parts
 from demo.errors import NotReady, Unusable

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import redis
 from celery.exceptions import Ignore
 
-from celery_app.away import say_away
 from celery_app.broker.claims import claim_of
 from celery_app.broker.holders import call_leases
 from celery_app.broker.packet import cost_header
 from celery_app.budget import Budget, Cost, budget_for
-from celery_app.connection import heartbeat_client, key_prefix, redis_client
+from celery_app.connections.redis_client import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, OutOfBudget, PromptTooLarge
+from celery_app.process.away import say_away
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from celery_app.stopping.told import cold_shutdown, warm_shutdown

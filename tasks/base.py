@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from celery_app.broker.packet import cost_header
-from celery_app.descriptions import description_of
+from celery_app.jobs.descriptions import description_of
+from celery_app.jobs.limits import refuse_limits
 from celery_app.routing import COST, MODEL
 from celery_app.stand_in import stand_in
-from celery_app.task_limits import refuse_limits
 from tasks.defaults import LaneDefaults
 from tasks.job import Job
 from tasks.keeping import keeping

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from celery_app.away import say_away
 from celery_app.broker.claims import claim_of
 from celery_app.broker.returns import settle_later
 from celery_app.budget import Budget, CallEnd, CallOutcome, Settlement, Usage
@@ -17,6 +16,7 @@ from celery_app.budget.budget import ANY_MODEL, NO_JOB
 from celery_app.errors import NotAMessage
 from celery_app.keys import ENDED_KEPT
 from celery_app.metrics.events import JobEvent, emit
+from celery_app.process.away import say_away
 
 if TYPE_CHECKING:
     from celery_app.broker.lease import Leases

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from celery_app.away import say_away
-from celery_app.connection import heartbeat_client, key_prefix, redis_client
-from celery_app.forks import begin_in_each_process
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.connections.redis_client import heartbeat_client, key_prefix, redis_client
 from celery_app.keys import CANCEL
+from celery_app.process.away import say_away
+from celery_app.process.forks import begin_in_each_process
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 from celery_app.stand_in import stand_in
 from celery_app.stopping.told import gives_back, when_giving_back
 
@@ -36,10 +36,12 @@ class Running:
         given_back: whether its job goes back to its lane instead, because its worker stops.
     """
 
-    def __init__(self, marks: list[str]) -> None:
+    def __init__(self, marks: list[str], *, may_return: bool = False) -> None:
+        """Note what cancels it, and whether its job has a place in a lane; one that has none is finished."""
         self.marks = marks
         self.cancelled = False
-        self.given_back = gives_back()
+        self._may_return = may_return
+        self.given_back = may_return and gives_back()
         self._end: Callable[[], object] | None = None
 
     def use(self, end: Callable[[], object]) -> bool:
@@ -59,9 +61,10 @@ class Running:
         self._hang_up()
 
     def give_back(self) -> None:
-        """Likewise, because its worker stops at once."""
-        self.given_back = True
-        self._hang_up()
+        """Likewise, because its worker stops at once, if its job has a place to go back to."""
+        if self._may_return:
+            self.given_back = True
+            self._hang_up()
 
     def _hang_up(self) -> None:
         if self._end is not None:
@@ -109,7 +112,7 @@ class Watch:
                 self._calls.discard(call)
 
     def give_back(self) -> None:
-        """Hang up on all calls of this process."""
+        """Hang up on all calls of this process whose jobs came out of lanes."""
         with self._lock:
             calls = list(self._calls)
         for call in calls:
@@ -145,7 +148,7 @@ def cancellable(job: Job) -> Iterator[Running]:
     if stand_in() is not None:
         yield Running([])
         return
-    call = Running(_marks_of(job))
+    call = Running(_marks_of(job), may_return=bool(job.claim))
     with _watch_for(job.app).over(call):
         yield call
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from celery import Task
 
-from celery_app.descriptions import store_descriptions
 from celery_app.errors import LanesError
+from celery_app.jobs.descriptions import store_descriptions
+from celery_app.jobs.limits import LIMITS, annotated
 from celery_app.messaging import SERIALIZER
-from celery_app.results import backend_of
-from celery_app.task_limits import LIMITS, annotated
+from celery_app.results.backend import backend_of
 
 
 class LaneDefaults(Task):

@@ -14,13 +14,13 @@ from typing import Any
 
 from celery import bootsteps
 
-from celery_app.away import say_away
 from celery_app.broker.dead_letters import say_dead_letter
-from celery_app.connection import heartbeat_client, key_prefix, redis_client
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.connections.redis_client import heartbeat_client, key_prefix, redis_client
 from celery_app.keys import TEXT
+from celery_app.process.away import say_away
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 from celery_app.scheduler.scripts import DONE_ENDED, TAKE_ENDED
-from celery_app.worker import lanes_of
+from celery_app.worker.start import lanes_of
 from tasks.ended_job import BURIED, EndedJob
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class EndedJobs(bootsteps.StartStopStep):
     """The step of a worker's start that works off what ended; one that serves no lane leaves that to others."""
 
     name = "lanes-ended"
-    requires = ("celery_app.worker:LaneWorker",)
+    requires = ("celery_app.worker.start:LaneWorker",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
         self._looking = Entry("see what has ended", LOOK_EVERY, partial(self._look, worker.app))

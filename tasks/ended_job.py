@@ -17,7 +17,7 @@ from celery.states import PENDING, READY_STATES, SUCCESS
 from celery_app.broker.body import read_body
 from celery_app.broker.packet import is_text
 from celery_app.errors import Buried, Cancelled, DeadlineExceeded, KilledItsWorker
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 from celery_app.tracing import ended
 from tasks.base import LaneTask
 from tasks.endings import cancelled, may_end, tell_monitors

@@ -14,9 +14,9 @@ from celery.states import REVOKED
 from celery_app.broker import verdict
 from celery_app.broker.claims import claim_of
 from celery_app.broker.returns import dead_letter, requeue
-from celery_app.errors import Buried, Cancelled, LanesError
+from celery_app.errors import Buried, Cancelled, LanesError, OutOfBudget
 from celery_app.metrics.events import JobEvent, Kind, emit
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 from celery_app.stand_in import stand_in
 from tasks.cancelling import is_marked
 from tasks.log_lines import say_cancelled, say_failed
@@ -140,8 +140,12 @@ def requeued(
 
 
 def given_back(job: Job) -> Retry:
-    """Give a job back to its place because its worker stops, with the attempts that it had; the rest as `requeued`."""
-    return requeued(job, None, 0.0, attempt_spent=False)
+    """Give a job back to its place because its worker stops, with the attempts that it had; the rest as `requeued`.
+
+    One that has no place in a lane fails: nobody would publish it again, and its caller would wait for ever.
+    """
+    error = None if job.claim else OutOfBudget(wait=0.0, dimension="its worker stops")
+    return requeued(job, error, 0.0, attempt_spent=False)
 
 
 def dead(job: Job, error: BaseException) -> NoReturn:

@@ -18,7 +18,7 @@ from celery_app.broker.claims import (
     queue_of,
 )
 from celery_app.errors import DeadlineExceeded
-from celery_app.job_headers import BATCH_HEADER, REPLY_HEADER
+from celery_app.jobs.headers import BATCH_HEADER, REPLY_HEADER
 from celery_app.lanes import NORMAL, Lane
 from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, seconds
 from celery_app.settings import settings_of

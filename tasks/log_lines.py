@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from celery_app.bounded_log import BoundedLog
 from celery_app.errors import ApiError, LanesError
+from celery_app.process.bounded_log import BoundedLog
 
 if TYPE_CHECKING:
     from tasks.job import Job

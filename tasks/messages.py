@@ -10,8 +10,8 @@ from celery import shared_task
 from celery.exceptions import TaskPredicate
 
 from celery_app.broker.packet import cost_header
-from celery_app.call_options import refuse_options
 from celery_app.errors import InvalidRequest, LanesError, UnforeseenFailure
+from celery_app.jobs.options import refuse_options
 from celery_app.routing import COST, MODEL
 from celery_app.settings import settings_of
 from celery_app.stand_in import refuse_eager, stand_in

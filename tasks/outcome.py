@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import redis
 
-from celery_app.away import say_away
-from celery_app.connection import key_prefix, redis_client
+from celery_app.connections.redis_client import key_prefix, redis_client
 from celery_app.errors import error_event
-from celery_app.job_headers import batch_id_of
+from celery_app.jobs.headers import batch_id_of
 from celery_app.keys import (
     BATCH_COUNTS,
     BATCH_ENDED,
@@ -21,6 +20,7 @@ from celery_app.keys import (
     DONE_KEPT,
     STREAM_TASK,
 )
+from celery_app.process.away import say_away
 from celery_app.script import Script
 from celery_app.stand_in import stand_in
 from tasks.relay import end_failed

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis
 
-from celery_app.connection import redis_client, stream_key
-from celery_app.forks import begin_in_each_process
+from celery_app.connections.redis_client import redis_client, stream_key
 from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE, STREAM_KEPT, STREAM_KEPT_RUNNING
+from celery_app.process.forks import begin_in_each_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

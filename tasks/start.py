@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from celery_app.budget.shut import shut_of
-from celery_app.connection import key_prefix, redis_client
+from celery_app.connections.redis_client import key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded
 from celery_app.keys import SHUT
 from tasks.cancelling import is_cancelled

@@ -65,7 +65,7 @@ async def _passed_on(
 
 
 def _relayed(job: Job) -> RelayedStream:
-    from celery_app.connection import redis_client, stream_key
+    from celery_app.connections.redis_client import redis_client, stream_key
     from tasks.relay import RelayedStream, relay_for
 
     key = stream_key(job.app, job.id)

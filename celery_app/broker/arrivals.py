@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from celery_app.broker.packet import Packet, packet_of, word
-from celery_app.broker.publisher import NO_CAPACITY, upload_of
-from celery_app.keys import ARRIVED, PUBLISHED_KEPT, UPLOAD_KEPT
+from celery_app.broker.publisher import upload_of
+from celery_app.keys import ARRIVED, UPLOAD_KEPT
 from celery_app.scheduler.scripts import PUBLISH
 
 if TYPE_CHECKING:
@@ -62,27 +62,26 @@ def _texts(found: Any) -> list[bytes]:
 def _enter(
     client: redis.Redis, prefix: str, lane: str, arrived: str, text: bytes, step_of: Callable[[Any], int]
 ) -> None:
-    packet, facts = _packet(text, step_of)
+    packet = _packet(text, step_of)
     # The same for each worker that has the message in hand; its text, for a message without a tag of its own.
     token = packet.token or packet.id
     upload = upload_of(prefix, packet)
     if upload is not None:
         client.set(*upload, ex=UPLOAD_KEPT)
-    submission = (prefix, lane, NO_CAPACITY, f"arrived:{token}", PUBLISHED_KEPT, "", 0, "", "")
-    PUBLISH.run(client, (), (*submission, *facts))
+    PUBLISH.run(client, (), packet.submission(prefix, lane, token=f"arrived:{token}"))
     client.lrem(arrived, -1, text)  # type: ignore[arg-type]
 
 
-def _packet(text: bytes, step_of: Callable[[Any], int]) -> tuple[Packet, list[Any]]:
+def _packet(text: bytes, step_of: Callable[[Any], int]) -> Packet:
     """Read a message; one that nobody can read, or that is too large, is for a worker to dead-letter, who says why."""
     try:
         message = json.loads(text)
         token = word(message["properties"].get("delivery_tag")) or _digest(text)
         packet = packet_of(message, step_of(message), bounded=False)._replace(token=token)
-        return packet, packet.arguments()
+        packet.arguments()  # a header that no script could take raises here
     except Exception:  # noqa: BLE001 - whatever it is
-        packet = Packet(_digest(text), text or _NOTHING, 0, {}, "", 0.0)
-        return packet, packet.arguments()
+        return Packet(_digest(text), text or _NOTHING, 0, {}, "", 0.0)
+    return packet
 
 
 def _digest(text: bytes) -> str:

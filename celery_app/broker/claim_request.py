@@ -9,7 +9,9 @@ from celery_app.broker.rules import LANE_NAMES
 from celery_app.scheduler.scripts import CLAIM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+
+    from celery_app.lanes import Lane
 
 #: Seconds that an idle worker blocks on its wakeups at most: what a stock producer puts into a lane sends none.
 WAKEUP_WAIT = 0.25
@@ -38,22 +40,56 @@ class ClaimRequest:
     def of(cls, channel: Any, queues: Sequence[str], most: int, token: str) -> ClaimRequest:
         """Return a channel's request for jobs of some queues."""
         held = frozenset(queues) - channel.unheld
-        times = round(channel.leases.reap_after() * 1000), round(WAKEUP_WAIT * 1000)
-        options = (token, most, *times, int(channel.leases.has_suspect), channel.sep, channel.steps)
-        own = [queue for queue in queues if not channel.is_lane(queue)]
-        flags = [part for queue in own for part in (queue, _LEASED if queue in held else _FOR_GOOD)]
-        lanes = [
-            part
-            for lane in map(channel.lane, LANE_NAMES)
-            if lane is not None
-            for part in (
-                *lane.arguments,
-                (_LEASED if lane.name in held else _FOR_GOOD) if lane.name in queues else _NOT,
-            )
-        ]
-        return cls(token, most, held, (channel.global_keyprefix, *options, len(own), *flags, *lanes))
+        arguments = claim_arguments(
+            channel.global_keyprefix,
+            token,
+            most,
+            [lane for lane in map(channel.lane, LANE_NAMES) if lane is not None],
+            queues,
+            reap_after=channel.leases.reap_after(),
+            sleep=WAKEUP_WAIT,
+            lists=(channel.sep, channel.steps),
+            has_suspect=channel.leases.has_suspect,
+            unheld=channel.unheld,
+        )
+        return cls(token, most, held, arguments)
 
     def command(self, *, script_is_known: bool) -> list[Any]:
         """Return it as a command of Redis'."""
         head = ["EVALSHA", CLAIM.sha] if script_is_known else ["EVAL", CLAIM.source]
         return [*head, 0, *self.arguments]
+
+
+def claim_arguments(
+    prefix: str,
+    token: str,
+    most: int,
+    lanes: Collection[Lane],
+    queues: Collection[str],
+    *,
+    reap_after: float,
+    sleep: float,
+    lists: tuple[str, str],
+    has_suspect: bool = False,
+    unheld: Collection[str] = (),
+) -> tuple[Any, ...]:
+    """Return the arguments of ``scheduler/scripts/claim.lua``.
+
+    Args:
+        prefix: of all keys.
+        token: of the claim.
+        most: jobs that are wanted.
+        lanes: all, with their rules.
+        queues: that the worker serves: lanes, and queues of a project's own.
+        reap_after: seconds without a sign of life after which others' leases are over; 0: leave them alone.
+        sleep: seconds that the worker sleeps at most.
+        lists: what stands between a queue's name and a priority step in a list's name, and the steps.
+        has_suspect: whether the process holds one.
+        unheld: queues whose jobs are gone once claimed.
+    """
+    flags = {queue: _FOR_GOOD if queue in unheld else _LEASED for queue in queues}
+    names = {lane.name for lane in lanes}
+    own = [part for queue in queues if queue not in names for part in (queue, flags[queue])]
+    rules = [part for lane in lanes for part in (*lane.arguments, flags.get(lane.name, _NOT))]
+    options = (round(reap_after * 1000), round(sleep * 1000), int(has_suspect), *lists, len(own) // 2)
+    return (prefix, token, most, *options, *own, *rules)

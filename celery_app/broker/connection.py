@@ -8,8 +8,8 @@ from kombu import Connection
 from kombu.connection import ConnectionPool, PooledConnection
 from kombu.exceptions import OperationalError
 
-from celery_app.broker_urls import MASTER, SENTINEL, SEPARATOR, joined, shown, understood
-from celery_app.publishing import REPLY_TIMEOUT, publishing_now
+from celery_app.connections.urls import MASTER, SENTINEL, SEPARATOR, joined, shown, understood
+from celery_app.jobs.publishing import REPLY_TIMEOUT, publishing_now
 
 if TYPE_CHECKING:
     from celery_app.broker.rules import LaneRules

@@ -20,12 +20,12 @@ from celery_app.broker.holders import holder_of
 from celery_app.broker.packet import is_text
 from celery_app.broker.request import LaneRequest
 from celery_app.broker.rules import LANE_NAMES
-from celery_app.descriptions import BUILT_IN
+from celery_app.jobs.descriptions import BUILT_IN
+from celery_app.jobs.limits import RATE_REASON
 from celery_app.messaging import SERIALIZER
 from celery_app.settings import settings_of
 from celery_app.stopping.giving_back import has_processes
 from celery_app.stopping.told import stops
-from celery_app.task_limits import RATE_REASON
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from celery_app.bounded_log import BoundedLog
+from celery_app.process.bounded_log import BoundedLog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

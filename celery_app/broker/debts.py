@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from celery_app.bounded_log import BoundedLog
+from celery_app.process.bounded_log import BoundedLog
 from celery_app.scheduler.scripts import SETTLE
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from celery_app.broker.lease import Leases
-from celery_app.broker_urls import SENTINEL
-from celery_app.connection import connection_pool
-from celery_app.forks import begin_in_each_process
-from celery_app.heartbeat import REPLY_TIMEOUT
+from celery_app.connections.redis_client import connection_pool
+from celery_app.connections.urls import SENTINEL
+from celery_app.process.forks import begin_in_each_process
+from celery_app.process.heartbeat import REPLY_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from celery_app.away import say_away
 from celery_app.broker.dead_letters import job_in_hand
 from celery_app.broker.debts import Debts, refusals
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.process.away import say_away
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 from celery_app.scheduler.scripts import ACK, DEAD_LETTER, EXTEND, REQUEUE
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a claim lasts without a sign of life. Short, because a person waits for a critical job; long against
-#: the pauses of a busy process, because a lease that expires early has the job done twice.
+#: Seconds that a claim lasts without a sign of life: short, as a person may wait; long against a busy process's pauses.
 LEASE = 15.0
 
 #: Seconds between two signs of life, and between two reapings of what others abandoned: five may fail before a lease
@@ -70,6 +69,8 @@ class Leases:
         #: Jobs that are about to be acked, by tag and token: they are not returned.
         self.done: set[tuple[str, str]] = set()
         self._suspects: set[str] = set()
+        #: Jobs of which the broker is being told at this moment how they ended.
+        self._ending: set[str] = set()
         self._unacked: dict[tuple[str, str], tuple[Script, tuple[Any, ...]]] = {}
         #: What their calls have used, where the budget could not be told.
         self.debts = Debts(client)
@@ -124,11 +125,14 @@ class Leases:
         return self._let_go(tag, token, REQUEUE, (self.prefix, tag, token, *options, *noted))
 
     def dead_letter(self, tag: str, token: str, reason: str, retries: int = -1, *, told: bool = False) -> bool:
-        """Put a job among the dead letters; arguments and result as with `requeue`.
-
-        Unless whoever waits for it has been `told`, any worker does so.
-        """
+        """Put a job among the dead letters; as `requeue`. Unless who waits has been `told`, any worker does so."""
         return self._let_go(tag, token, DEAD_LETTER, (self.prefix, tag, token, reason, retries, int(told)))
+
+    def extend(self, held: Mapping[str, str], reap_after: float) -> list[str]:
+        """Give a sign of life for jobs, tag -> token, and reap what others abandoned; return the tags that are lost."""
+        pairs = [part for pair in held.items() for part in pair]
+        lost: list[bytes] = EXTEND.run(self.client, (), (self.prefix, round(reap_after * 1000), *pairs))
+        return [tag.decode() for tag in lost]
 
     def reap_after(self) -> float:
         """Return the age in seconds from which other workers' leases count as expired; 0: leave them alone."""
@@ -154,17 +158,15 @@ class Leases:
         self.requeue_all(list(self._held.items()))
 
     def holds(self, tag: str) -> bool:
-        """Say whether a job is held by this process."""
-        return tag in self._held
+        """Say whether a job is held by this process, and its end has not been told."""
+        return tag in self._held or tag in self._ending
 
     def _let_go(self, tag: str, token: str, script: Script, arguments: tuple[Any, ...]) -> bool:
         """Run a script that ends a claim; where the broker is away, have the heartbeat repeat it until it stands.
 
-        Repeating is safe: a token is good for one claim.
-
-        Returns:
-            Whether the job was still held, as far as is known.
+        Repeating is safe: a token is good for one claim. Returns whether the job was still held, as far as is known.
         """
+        self._ending.add(tag)
         was_held = self._release(tag, token)
         try:
             self.debts.pay(tag, token)
@@ -181,6 +183,8 @@ class Leases:
             self._wake(self._extending)
             self._wake(self._acking)
             return True
+        finally:
+            self._ending.discard(tag)
 
     def _release(self, tag: str, token: str) -> bool:
         """Keep a claim's lease alive no longer, but that of a later claim of the same job; return whether it was."""
@@ -233,12 +237,10 @@ class Leases:
         with self._lock:
             held = dict(self._held)
         if held:
-            pairs = [part for pair in held.items() for part in pair]
-            reap_after = round(self.reap_after() * 1000)
             with self._noticing_loss():
-                lost = EXTEND.run(self.client, (), (self.prefix, reap_after, *pairs))
-            for name in lost:
-                self._lost(name.decode(), held[name.decode()])
+                lost = self.extend(held, self.reap_after())
+            for tag in lost:
+                self._lost(tag, held[tag])
         return bool(self._held)
 
     def _lost(self, tag: str, token: str) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kombu.utils.json import dumps
 
 from celery_app.errors import JobTooLarge
-from celery_app.identity import LONGEST_KEPT
-from celery_app.job_headers import BATCH_HEADER, PUBLISH_HEADER
+from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
+from celery_app.jobs.identity import LONGEST_KEPT
+from celery_app.keys import PUBLISHED_KEPT, STREAM_KEPT_QUEUED
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ _MS_PER_S = 1000
 
 #: What the scripts take for "not said".
 UNKNOWN = -1
+
+#: In place of a capacity: the job goes in, whatever the lane is like.
+NO_CAPACITY = -1
 
 
 #: Headers that are names, in the scripts' order.
@@ -85,6 +89,28 @@ class Packet(NamedTuple):
             min(_ms(kept or 0), LONGEST_KEPT * _MS_PER_S),
         ]
         return [text, _encode(facts)]
+
+    def submission(
+        self,
+        prefix: str,
+        lane: str,
+        capacity: int = NO_CAPACITY,
+        *,
+        token: str = "",
+        stream: str = "",
+        event: tuple[str, str] = ("", ""),
+    ) -> list[Any]:
+        """Return the arguments of ``scheduler/scripts/publish.lua``.
+
+        Args:
+            prefix: of all keys.
+            lane: where it goes.
+            capacity: of the lane.
+            token: under which it is queued once; empty: each time.
+            stream: key of its stream behind the prefix; empty: it has none.
+            event: channel and text of the event that tells of it.
+        """
+        return [prefix, lane, capacity, token, PUBLISHED_KEPT, stream, STREAM_KEPT_QUEUED, *event, *self.arguments()]
 
     @property
     def is_large(self) -> bool:

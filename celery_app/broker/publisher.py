@@ -10,11 +10,11 @@ from celery import current_task
 from kombu.exceptions import BatchPublishError
 from kombu.transport.redis import PublishBatch
 
-from celery_app.broker.packet import Packet, packet_of
+from celery_app.broker.packet import NO_CAPACITY, Packet, packet_of
 from celery_app.errors import LaneDraining, LaneFull
-from celery_app.keys import PUBLISHED_KEPT, STREAM, STREAM_KEPT_QUEUED, STREAM_TASK, UPLOAD, UPLOAD_KEPT
-from celery_app.publishing import Publishing, publishing_now
-from celery_app.room import WaitForRoom
+from celery_app.jobs.publishing import Publishing, publishing_now
+from celery_app.jobs.room import WaitForRoom
+from celery_app.keys import STREAM, STREAM_TASK, UPLOAD, UPLOAD_KEPT
 from celery_app.scheduler.scripts import PUBLISH
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 #: What the script answers first: the job is in its place, its lane is full, there is such a job already, its lane
 #: is drained.
 IN_PLACE, FULL, TAKEN, DRAINED = range(4)
-
-#: In place of a capacity: the job goes in, whatever the lane is like.
-NO_CAPACITY = -1
 
 
 class Publisher:
@@ -101,11 +98,12 @@ class Publisher:
         """Whether `add_to` adds two commands."""
         return self._packet.is_large
 
-    def _arguments(self) -> tuple[Any, ...]:
+    def _arguments(self) -> list[Any]:
         headers = self._packet.headers
         stream = STREAM.of("", headers["id"]) if headers.get("task") == STREAM_TASK else ""
-        submission = (self._prefix, self.queue, self.capacity, self._packet.token, PUBLISHED_KEPT)
-        return (*submission, stream, STREAM_KEPT_QUEUED, *self._event, *self._packet.arguments())
+        return self._packet.submission(
+            self._prefix, self.queue, self.capacity, token=self._packet.token, stream=stream, event=self._event
+        )
 
 
 def upload_of(prefix: str, packet: Packet) -> tuple[str, bytes] | None:

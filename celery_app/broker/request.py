@@ -8,8 +8,8 @@ from typing import Any
 
 from celery.worker.request import Request
 
-from celery_app.broker.claims import CANCELLED
-from celery_app.descriptions import HIDDEN, described
+from celery_app.broker.claims import CANCELLED, queue_of
+from celery_app.jobs.descriptions import HIDDEN, described
 
 #: Names of the tasks whose arguments this process must not show.
 _hiding: set[str] = set()
@@ -52,6 +52,10 @@ class LaneRequest(Request):
         """Kill nothing for a job in a lane: it is cancelled, and its process may have other calls."""
         if not getattr(self._task, "in_lanes", False):
             super().terminate(pool, signal)
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
+        """Say with each event in which queue the job was: Flower may have missed its submission, or heard of none."""
+        super().send_event(type, queue=queue_of(self.message.properties, self.delivery_info), **fields)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Return what ``celery inspect active`` and its like tell of the job."""

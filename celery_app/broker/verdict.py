@@ -8,7 +8,7 @@ from typing import Any
 import redis
 from celery.exceptions import Ignore
 
-from celery_app.connection import key_prefix, redis_client
+from celery_app.connections.redis_client import key_prefix, redis_client
 from celery_app.keys import CANCEL_KEPT, ENDED, ENDED_KEPT
 from celery_app.scheduler.scripts import CANCEL, DECIDE
 

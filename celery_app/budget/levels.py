@@ -16,6 +16,11 @@ SHUT_REASONS = ("account", "retry_after")
 _MS_PER_S = 1_000
 
 
+def shown_name(name: str) -> str:
+    """Return the name of a model, or a pattern of models, as it is shown."""
+    return name if _NAME.fullmatch(name) else OTHER
+
+
 class Level(NamedTuple):
     """One bucket of a budget.
 
@@ -90,8 +95,7 @@ def _level(row: list[Any]) -> Level:
 
 
 def _name(text: bytes) -> str:
-    name = text.decode(errors="replace")
-    return name if _NAME.fullmatch(name) else OTHER
+    return shown_name(text.decode(errors="replace"))
 
 
 def _once(rows: Any, names: int) -> list[Any]:

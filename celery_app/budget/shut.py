@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from celery_app.budget.levels import shown_name
 from celery_app.budget.variant import fits
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def shut_of(shut: Mapping[Any, Any], lane: str, now: float, model: str | None = 
 
 def _told(family: str, value: str, now: float) -> Shut | None:
     account, until_us, reason = value.split(" ", 2)
-    models = "" if family == _ANY_MODEL else f" of {family}"
+    models = "" if family == _ANY_MODEL else f" of {shown_name(family)}"
     why = f" ({reason})" if reason else ""
     if account == "1":
         refusal = f"the API, which refuses the account and so has shut the budget{models}{why}; one job a minute probes"

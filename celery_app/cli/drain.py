@@ -11,7 +11,7 @@ import click
 from celery_app import controls
 from celery_app.broker.lane_stats import lane_stats
 from celery_app.cli.output import app_of
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.lanes import LANES
 from celery_app.settings import settings_of
 

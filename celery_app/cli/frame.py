@@ -12,7 +12,7 @@ from celery_app.cli.durations import shown
 from celery_app.cli.glyphs import short
 from celery_app.cli.lane_rows import lane_rows, reason_rows
 from celery_app.cli.output import printable
-from celery_app.control import duration
+from celery_app.controls.control import duration
 from celery_app.lanes import LANES
 
 if TYPE_CHECKING:

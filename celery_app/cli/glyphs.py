@@ -29,12 +29,12 @@ class Glyphs(NamedTuple):
         """Return the last values, the highest of them as the highest step; a blank where nothing is known."""
         last = values[-cells:]
         most = max((value for value in last if value), default=0) or 1
-        line = "".join(" " if value is None else self._step(value / most) for value in last)
+        line = "".join(" " if value is None else self._step(value, most) for value in last)
         return line.rjust(cells)
 
-    def _step(self, part: float) -> str:
+    def _step(self, value: float, most: float) -> str:
         top = len(self.steps) - 1
-        return self.steps[max(1 if part > 0 else 0, round(part * top))]
+        return self.steps[max(1 if value > 0 else 0, round(value / most * top))]
 
     def bar(self, part: float, marks: Mapping[str, float], cells: int) -> str:
         """Return a bar that is full to a part of it, with a letter at each of the parts that are marked."""

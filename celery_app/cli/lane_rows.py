@@ -10,7 +10,7 @@ from rich.text import Text
 from celery_app.cli.durations import shown, shown_ms
 from celery_app.cli.glyphs import short
 from celery_app.cli.output import printable, waits
-from celery_app.control import duration
+from celery_app.controls.control import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -10,7 +10,7 @@ import click
 
 from celery_app import controls
 from celery_app.cli.output import app_of, console, printable
-from celery_app.control import duration
+from celery_app.controls.control import duration
 from celery_app.metrics.in_force import InForce, in_force
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import click
 
 from celery_app import controls
 from celery_app.cli.durations import seconds
-from celery_app.cli.output import app_of
-from celery_app.control import duration
+from celery_app.cli.output import app_of, printable
+from celery_app.controls.control import duration
 
 
 @click.command()
@@ -51,6 +51,6 @@ def _tell(app: Any, lane: str, *, as_json: bool) -> None:
     for each in pauses:
         models = f"{lane}, models like {each.field}" if each.field else lane
         until = "until it is resumed" if each.left_s is None else f"for {duration(each.left_s)}"
-        click.echo(f"{models}: paused {until}, by {each.by}")
+        click.echo(printable(f"{models}: paused {until}, by {each.by}"))
     if not pauses:
         click.echo(f"{lane}: not paused")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from celery_app.cli.durations import shown, shown_ms
-from celery_app.cli.output import app_of, console, waits
+from celery_app.cli.output import app_of, console, printable, waits
 from celery_app.errors import BrokerUnreachable
 from celery_app.metrics.stats import get_queue_stats
 
@@ -91,5 +91,6 @@ def _table(stats: dict[str, Any]) -> RenderableType:
         table.add_column(heading, justify="right")
     for name, lane in stats["lanes"].items():
         table.add_row(name, *(show(lane) for show in COLUMNS.values()))
-    waiting = [waits(name, lane["waiting_for"]) for name, lane in stats["lanes"].items() if lane["waiting_for"]]
+    told = [(name, lane["waiting_for"]) for name, lane in stats["lanes"].items() if lane["waiting_for"]]
+    waiting = [printable(waits(name, reason)) for name, reason in told]
     return Group(table, *waiting)

@@ -12,7 +12,7 @@ import click
 from celery_app.cli.glyphs import glyphs_for
 from celery_app.cli.output import app_of, command_of, console
 from celery_app.cli.view import View
-from celery_app.connection import shown_url
+from celery_app.connections.redis_client import shown_url
 from celery_app.errors import BrokerUnreachable
 from celery_app.metrics.overview import Overview
 

@@ -6,6 +6,8 @@ import time
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
+
 from celery_app import controls
 from celery_app.errors import BrokerUnreachable, LanesError
 from celery_app.lanes import LANES
@@ -96,8 +98,8 @@ class View:
                 changed = True
                 try:
                     self.message = self._pause() if key == "p" else self._resume()
-                except LanesError as exc:
-                    self.message = str(exc)
+                except (LanesError, RedisError) as exc:
+                    self.message = f"that could not be done: {exc}"
         return changed
 
     def _select(self, key: str) -> None:

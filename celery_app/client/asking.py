@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from celery_app.client.cancelling import cancel
 from celery_app.client.sending import CREATE_TASK, lane_of, send
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.errors import DeadlineExceeded
-from celery_app.job_headers import REPLY_HEADER
+from celery_app.jobs.headers import REPLY_HEADER
 from celery_app.keys import DONE
 from celery_app.stand_in import refuse_to_wait, stand_in
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from celery_app.lanes import Lane
 
 #: Seconds for which Redis is asked to wait in one command: half of the time in which it has to answer
-#: (`celery_app.publishing.REPLY_TIMEOUT`), so that a busy one is not taken for dead. After each the result backend
+#: (`celery_app.jobs.publishing.REPLY_TIMEOUT`), so that a busy one is not taken for dead. After each the result backend
 #: is looked at, in case the reply was lost on its way.
 WAIT = 0.7
 
@@ -47,7 +47,7 @@ def ask(app: Any, lane_name: str, params: Mapping[str, Any], names: Mapping[str,
 
 def unanswered(app: Any, lane: Lane) -> DeadlineExceeded:
     """Return the error for a caller that has waited for as long as its lane allows."""
-    from celery_app.presence import why_silent  # brings redis-py along
+    from celery_app.worker.presence import why_silent  # brings redis-py along
 
     where = f"before there is an answer{why_silent(app, lane.name)}"
     return DeadlineExceeded(where=where, allowed=lane.deadline or 0)

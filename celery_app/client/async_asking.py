@@ -18,7 +18,7 @@ from celery_app.client.asking import (
 from celery_app.client.async_connection import connected
 from celery_app.client.cancelling import cancel
 from celery_app.client.sending import CREATE_TASK, lane_of, send
-from celery_app.connection import broker_errors
+from celery_app.connections.redis_client import broker_errors
 from celery_app.stand_in import refuse_to_wait, stand_in
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

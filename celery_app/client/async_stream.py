@@ -14,7 +14,7 @@ from celery_app.client.entries import EntryReader, Event, entries_of
 from celery_app.client.event_texts import SILENCE, EventTexts
 from celery_app.client.following import MOST_ENTRIES, Following
 from celery_app.client.sending import send
-from celery_app.connection import broker_errors, stream_key
+from celery_app.connections.redis_client import broker_errors, stream_key
 from celery_app.errors import BrokerUnreachable, LanesError
 from celery_app.keys import STREAM_TASK
 from celery_app.stand_in import stand_in

@@ -12,10 +12,10 @@ from celery_app.client.application import configured
 from celery_app.client.cancelling import mark
 from celery_app.client.entries import entries_of
 from celery_app.client.following import BLOCK_MS
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.errors import LanesError, UnknownBatch
 from celery_app.keys import BATCH_COUNTS, BATCH_ENDED, BATCH_KEPT
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 from celery_app.stand_in import refuse_to_wait, stand_in
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import Any
 
 from celery.states import READY_STATES, REVOKED
 
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.errors import Cancelled
 from celery_app.keys import CANCEL, CANCEL_KEPT
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 from celery_app.stand_in import stand_in
 
 

@@ -61,8 +61,8 @@ class Client:
             unique_for: seconds for which that lasts after the job's end, at most a year.
             params: of the Messages API.
         """
-        from celery_app.call_options import refuse_options
         from celery_app.client.sending import CREATE_TASK, lane_of, send
+        from celery_app.jobs.options import refuse_options
 
         refuse_options(params, "submit")
         names: dict[str, Any] = {"tenant": tenant, "unique": unique, "unique_for": unique_for}
@@ -130,8 +130,8 @@ class Client:
             LanesError: the job has failed; what of it says how.
             WouldBlock: within a task, where waiting may stop all slots.
         """
-        from celery_app.call_options import refuse_options
         from celery_app.client.asking import ask
+        from celery_app.jobs.options import refuse_options
 
         refuse_options(params, "ask")
         return ask(self.app, lane, params, {"tenant": tenant, "unique": unique})
@@ -150,9 +150,9 @@ class Client:
         Raises:
             WouldBlock: within a task, where reading may stop all slots; `tasks.stream_message` is for others to read.
         """
-        from celery_app.call_options import refuse_options
         from celery_app.client.event_stream import EventStream
         from celery_app.client.sending import lane_of, send
+        from celery_app.jobs.options import refuse_options
         from celery_app.keys import STREAM_TASK
         from celery_app.stand_in import refuse_to_wait
 
@@ -200,8 +200,8 @@ class Client:
         self, lane: str = "critical", *, tenant: str | None = None, unique: str | None = None, **params: Any
     ) -> Message:
         """Do as `ask` does; a coroutine that is cancelled cancels its job."""
-        from celery_app.call_options import refuse_options
         from celery_app.client.async_asking import aask
+        from celery_app.jobs.options import refuse_options
 
         refuse_options(params, "aask")
         return await aask(self.app, lane, params, {"tenant": tenant, "unique": unique})
@@ -219,9 +219,9 @@ class Client:
 
         ``await astream(…)`` sends it at once.
         """
-        from celery_app.call_options import refuse_options
         from celery_app.client.async_stream import AsyncEventStream
         from celery_app.client.sending import lane_of
+        from celery_app.jobs.options import refuse_options
         from celery_app.stand_in import refuse_to_wait
 
         refuse_options(params, "astream")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from celery_app.connection import broker_errors, redis_client, stream_key
+from celery_app.connections.redis_client import broker_errors, redis_client, stream_key
 from celery_app.errors import UnknownJob
 from celery_app.stand_in import stand_in
 

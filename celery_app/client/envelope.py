@@ -16,7 +16,7 @@ from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget.cost import cost_of
 from celery_app.budget.variant import metered_model
 from celery_app.client.sending import CREATE_TASK, task_of
-from celery_app.job_headers import BATCH_HEADER, PUBLISH_HEADER
+from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT
 
 if TYPE_CHECKING:

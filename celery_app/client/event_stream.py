@@ -9,7 +9,7 @@ from celery_app.client.cancelling import cancel
 from celery_app.client.entries import Event, entries_of
 from celery_app.client.event_texts import SILENCE, EventTexts
 from celery_app.client.following import MOST_ENTRIES, Following
-from celery_app.connection import broker_errors, redis_client, stream_key
+from celery_app.connections.redis_client import broker_errors, redis_client, stream_key
 from celery_app.errors import BrokerUnreachable, LanesError
 from celery_app.stand_in import stand_in
 

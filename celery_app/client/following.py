@@ -10,17 +10,17 @@ from celery.states import FAILURE, READY_STATES, REVOKED
 from celery_app.client.cancelling import cancel
 from celery_app.client.doubt import Doubt
 from celery_app.client.entries import EntryReader, Event
-from celery_app.connection import broker_errors
+from celery_app.connections.redis_client import broker_errors
 from celery_app.errors import DeadlineExceeded, StreamExpired, error_event
 from celery_app.keys import STREAM_KEPT
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 from celery_app.stand_in import refuse_to_wait, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
 #: Milliseconds for which Redis is asked to wait in one command: half of the time in which it has to answer
-#: (`celery_app.publishing.REPLY_TIMEOUT`), so that a busy one is not taken for dead.
+#: (`celery_app.jobs.publishing.REPLY_TIMEOUT`), so that a busy one is not taken for dead.
 BLOCK_MS = 700
 
 #: Entries fetched at once at most: a late reader's whole answer in a few round trips.
@@ -99,7 +99,7 @@ def _unended(app: Any, lane: str | None, patience: float | None) -> DeadlineExce
         where, allowed = "elsewhere", patience or 0
         said = f"The stream was silent for {allowed:.0f} s. The job was not disturbed; read on by stream_from."
         return DeadlineExceeded(said, where=where, allowed=allowed)
-    from celery_app.presence import why_silent  # brings redis-py along
+    from celery_app.worker.presence import why_silent  # brings redis-py along
 
     return DeadlineExceeded(where=f"before the stream has ended{why_silent(app, lane)}", allowed=patience or 0)
 

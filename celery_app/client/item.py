@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from celery_app.call_options import refuse_options
 from celery_app.errors import InvalidItem, InvalidRequest
-from celery_app.identity import identity
+from celery_app.jobs.identity import identity
+from celery_app.jobs.options import refuse_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

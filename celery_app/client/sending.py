@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
-from celery_app.connection import broker_errors
+from celery_app.connections.redis_client import broker_errors
 from celery_app.errors import UnknownLane
 from celery_app.settings import settings_of
 

@@ -17,12 +17,12 @@ from celery_app.client.batch import Batch
 from celery_app.client.chunks import chunks
 from celery_app.client.envelope import Envelope
 from celery_app.client.item import Names, check_item
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.errors import InvalidItem, LaneDraining, LaneFull, LanesError
-from celery_app.job_headers import batch_id_of
+from celery_app.jobs.headers import batch_id_of
+from celery_app.jobs.publishing import publishing
+from celery_app.jobs.room import WaitForRoom, waiting_for_room
 from celery_app.keys import BATCH_COUNTS, BATCH_KEPT
-from celery_app.publishing import publishing
-from celery_app.room import WaitForRoom, waiting_for_room
 from celery_app.scheduler.scripts import PUBLISH_MANY
 from celery_app.stand_in import refuse_eager, stand_in
 

@@ -8,7 +8,7 @@ from celery.backends.base import DisabledBackend
 from celery.states import FAILURE
 
 from celery_app.errors import LanesError
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from celery_app.broker.body import read_body
 from celery_app.client.client import Client
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.dead_letters.failure import failure_of
 from celery_app.errors import UnknownDeadLetter
 from celery_app.keys import DEAD, TEXT, TEXTS

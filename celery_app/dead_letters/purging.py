@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celery_app.client.client import Client
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.dead_letters.letters import portions
 from celery_app.scheduler.scripts import DROP_DEAD
 

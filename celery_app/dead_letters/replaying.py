@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from celery_app.client.client import Client
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.dead_letters.failure import forget_failures
 from celery_app.dead_letters.letters import as_letters, portions, text_of
 from celery_app.dead_letters.steps import Steps

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from celery_app.budget.levels import OTHER, shown_name
 from celery_app.budget.variant import fits
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.reasons import Reason, lane_reasons
 from celery_app.metrics.shortage import DIMENSIONS
 from celery_app.metrics.slots import TARGETS
-from celery_app.worker import DEFAULT_CONCURRENCY
+from celery_app.worker.start import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
     from celery_app.budget.levels import Budgets, BudgetState, Level
@@ -88,14 +89,14 @@ class Adviser:
 
     def _on_budget(self, short: Shortage) -> str:
         state, level = self._state(short), self._level(short)
-        field, family = FIELDS[short.short], state.family if state else short.model or "*"
+        field, family = FIELDS[short.short], state.family if state else shown_name(short.model) or "*"
         limit = state.most if state and short.short == "calls" else level.limit if level else 0
         parts = [self._level_words(short, state, level), self._rivals(short, state)]
         known = f"the limit is {limit:,.0f} {DIMENSIONS[short.short]}{''.join(filter(None, parts))}; " if limit else ""
         raised = f"{field}={limit * 2:.0f}" if limit else f"{field}=…"
         return (
             f"{known}more workers would not help. Wait; or, if the account allows more, for instance twice as much: "
-            f"{self._command} lanes limits set '{family}' {raised}"
+            f"{self._command} lanes limits set '{'…' if family == OTHER else family}' {raised}"
         )
 
     def _level_words(self, short: Shortage, state: BudgetState | None, level: Level | None) -> str:
@@ -122,7 +123,7 @@ class Adviser:
             each
             for each in self._budgets.levels
             if each.dimension == short.short
-            and each.model in {"", short.model}
+            and each.model in {"", short.model, shown_name(short.model)}
             and _is_of(short, each.lanes, each.family)
         ]
         return max(fitting, key=lambda each: (len(each.family), len(each.model)), default=None)
@@ -130,4 +131,6 @@ class Adviser:
 
 def _is_of(short: Shortage, lanes: str, family: str) -> bool:
     """Whether what a job is short of is a budget's."""
-    return short.lane in lanes.split(",") and (family == short.model or fits(short.model, family))
+    return short.lane in lanes.split(",") and (
+        family in {short.model, shown_name(short.model)} or fits(short.model, family)
+    )

@@ -8,15 +8,15 @@ from celery.states import PENDING, READY_STATES
 
 from celery_app.budget.shut import shut_of
 from celery_app.client.cancelling import id_of
-from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.control import controls_of, pauses_of
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
+from celery_app.controls.control import controls_of, pauses_of
 from celery_app.keys import CONTROLS, SHUT
 from celery_app.metrics.distribution import CALLS
 from celery_app.metrics.reasons import in_words, job_reasons
 from celery_app.metrics.shortage import Shortage, explain_arguments
 from celery_app.metrics.slots import USUAL_CALL
 from celery_app.metrics.store import RECALL, activities, ask
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 from celery_app.scheduler.scripts import EXPLAIN
 from celery_app.script import run_together
 from celery_app.settings import settings_of
@@ -76,9 +76,10 @@ def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason],
         client = redis_client(app)
         shut_fields, controls, (now, _), *rest = run_together(client, (RECALL,), fill)
         call_s = [_call_s(lane) for lane in activities(names, rest).values()]
-        rows = EXPLAIN.run(client, (), explain_arguments(prefix, lanes, task_id, call_s))
+        # Without an id the script tells of the lanes' heads.
+        rows = EXPLAIN.run(client, (), explain_arguments(prefix, lanes, task_id, call_s)) if task_id else []
         if not rows:
-            state = backend_of(app).get_state(task_id)
+            state = backend_of(app).get_state(task_id) if task_id else PENDING
             known = "ended" if state in READY_STATES else "unknown" if state == PENDING else state.lower()
             return (
                 Explanation(state=known, lane=None, position=None, of=None, waiting_for=None, expected_s=None),

@@ -12,7 +12,7 @@ from celery_app.settings import origins_of, settings_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery_app.control import Control
+    from celery_app.controls.control import Control
 
 #: Where a value comes from that nobody has set, or that `install` was given.
 DEFAULT, GIVEN = "default", "the settings given to install()"

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celery_app.broker.lane_stats import LaneStats, lane_stats_call, lane_stats_of
-from celery_app.connection import broker_errors, key_prefix, redis_client
-from celery_app.control import Control, controls_of
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
+from celery_app.controls.control import Control, controls_of
 from celery_app.keys import CONTROLS, SHUT
 from celery_app.metrics.shortage import Shortage, explain_arguments, lane_arguments
 from celery_app.metrics.store import RECALL, LaneActivity, activities, ask
 from celery_app.metrics.tenants import tenants_arguments
-from celery_app.presence import serving_call
 from celery_app.scheduler.scripts import DEMAND, EXPLAIN, LEVELS, SERVING, STATS, TENANTS
 from celery_app.script import run_together
 from celery_app.settings import settings_of
+from celery_app.worker.presence import serving_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from celery_app.budget.levels import Budgets
-from celery_app.control import pauses_of
+from celery_app.controls.control import pauses_of
 from celery_app.metrics.advice import Adviser
 from celery_app.metrics.backlog import Backlog
 from celery_app.metrics.distribution import WAITS
@@ -18,7 +18,7 @@ from celery_app.settings import settings_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_app.control import Control
+    from celery_app.controls.control import Control
     from celery_app.metrics.look import Look
 
 #: Seconds that the wait of the moment is taken from. Workers write their figures once a second, not when we look.

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from celery_app.away import say_away
 from celery_app.budget.levels import SHUT_REASONS, Budgets
 from celery_app.errors import LanesError
 from celery_app.metrics.backlog import Backlog
 from celery_app.metrics.distribution import CALLS, INPUT_TOKENS, OUTPUT_TOKENS, WAITS
 from celery_app.metrics.look import look
 from celery_app.metrics.tally import STATUSES
+from celery_app.process.away import say_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from celery_app.budget.shut import Shut, shut_of
-from celery_app.control import Control, pauses_of
+from celery_app.controls.control import Control, pauses_of
 from celery_app.metrics.shortage import OVERLOADED, Shortage
-from celery_app.presence import unserved
+from celery_app.worker.presence import unserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,11 +6,11 @@ import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from celery_app.connection import heartbeat_client, key_prefix
-from celery_app.forks import begin_in_each_process
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.connections.redis_client import heartbeat_client, key_prefix
 from celery_app.metrics.store import record
 from celery_app.metrics.tally import Tally
+from celery_app.process.forks import begin_in_each_process
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 
 if TYPE_CHECKING:
     from celery_app.metrics.events import JobEvent

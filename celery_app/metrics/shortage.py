@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from celery_app.budget.levels import shown_name
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -61,7 +63,7 @@ class Shortage(NamedTuple):
     @property
     def words(self) -> str | None:
         """What the budget is short of; None: nothing, or the API has shut it."""
-        model = f" of {self.model}" if self.model else ""
+        model = f" of {shown_name(self.model)}" if self.model else ""
         if self.short == OVERLOADED:
             return f"the API, which is overloaded: calls{model} go slowly for a while, {self.wait_us / _US_PER_S:.1f} s"
         if self.short not in DIMENSIONS:

@@ -7,7 +7,9 @@ a thread: its job is taken from it, and the process ends without waiting for it.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -18,6 +20,8 @@ from celery_app.broker.claims import claim_of, is_delivery, queue_of
 from celery_app.broker.holders import holder_of
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.stopping import told
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that slots have to return their jobs by themselves: milliseconds for a call, and a chance for what is nearly
 #: done. Short, since whoever tells a worker twice is about to kill it.
@@ -33,6 +37,7 @@ def give_back(worker: Any) -> None:
     """Return all jobs of lanes that a worker has; then end it, unless slots have something to do that is not ours."""
     told.give_back()
     requests = lane_requests()
+    logger.warning("shutdown at once: jobs of lanes that run here go back to their places: %d", len(requests))
     if has_processes(worker.pool):
         for request in requests:
             request.cancel(worker.pool, emit_retry=False)
@@ -58,6 +63,9 @@ def end_process() -> None:
     """End this process though threads of it are at work: do what is to be done at its end, and nothing else."""
     threading.Thread(target=_end_anyway, name="lanes-end", daemon=True).start()
     atexit._run_exitfuncs()  # noqa: SLF001 - sys.exit would wait for all slots first
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()  # Celery's last words
     os._exit(os.EX_OK)
 
 

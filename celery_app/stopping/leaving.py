@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from celery_app.broker.holders import holders
 from celery_app.broker.lease import RETRY_EVERY
-from celery_app.heartbeat import HEARTBEAT, Entry
 from celery_app.keys import LEAVING, LEAVING_KEPT
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 
 
 def say_leaving() -> None:

@@ -12,7 +12,7 @@ from celery_app.client.batch import Batch
 from celery_app.client.item import check_item
 from celery_app.client.sending import CREATE_TASK, send
 from celery_app.errors import InvalidItem, LanesError
-from celery_app.job_headers import BATCH_HEADER, batch_id_of
+from celery_app.jobs.headers import BATCH_HEADER, batch_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

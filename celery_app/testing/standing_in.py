@@ -13,9 +13,9 @@ from celery.states import PROPAGATE_STATES, REVOKED
 from kombu.serialization import dumps, loads
 
 from celery_app.broker.claims import CANCELLED
-from celery_app.connection import shown_url
+from celery_app.connections.redis_client import shown_url
 from celery_app.errors import BrokerUnreachable, Cancelled, LaneFull
-from celery_app.job_headers import BATCH_HEADER
+from celery_app.jobs.headers import BATCH_HEADER
 from celery_app.settings import settings_of
 from celery_app.testing.answers import Answers, events_of
 from celery_app.testing.batches import Batches

@@ -1,7 +1,5 @@
 """The example applications as a reader of theirs sees them, over real HTTP."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -11,11 +9,12 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -23,9 +22,6 @@ from celery_app import LANES, create_app
 from celery_app.settings import Settings
 from demo.ports import free_port
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 #: Seconds until a stack or a web process answers, on a loaded CI machine.

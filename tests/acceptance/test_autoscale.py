@@ -1,7 +1,5 @@
 """The workers of a day follow the slots that the exporter says are wanted."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -18,7 +16,7 @@ DEADLINE_S = 1_800
 
 
 @pytest.mark.slow
-def test_no_worker_is_started_for_what_only_the_limit_holds_up() -> None:
+def test_no_worker_is_started_for_what_only_the_limit_holds_up():
     """Of a day with a limit and an outage: no more pods than the limit feeds, none while it is shut, all in time."""
     line = [sys.executable, str(ROOT / "benchmarks" / "autoscale.py"), "--json"]
     result = subprocess.run(line, capture_output=True, text=True, timeout=DEADLINE_S, check=True, cwd=ROOT)

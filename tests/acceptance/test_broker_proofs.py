@@ -1,7 +1,5 @@
 """The broker's promises at full size; ``pytest -m slow -s tests/acceptance/test_broker_proofs.py`` prints figures."""
 
-from __future__ import annotations
-
 import json
 import signal
 import statistics
@@ -10,18 +8,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_kit import kills
-from broker_kit.broker import Broker
-from broker_kit.server import Server
-from broker_kit.waiting import eventually
-from celery import Celery
-from kombu import Exchange, Queue
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from kit import kills
+from kit.broker import Broker
+from kit.server import Server
+from kit.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
 
@@ -31,7 +24,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BACK_WITHIN = 20.0
 KILLS = kills.Plan(jobs=30_000, kills=60)
 BROKER_KILLS = kills.Plan(jobs=10_000, kills=15, broker_kills=5)
-STOCK_KILLS = kills.Plan(jobs=10_000, kills=25, app="broker_kit.stock", patience=15.0)
+STOCK_KILLS = kills.Plan(jobs=10_000, kills=25, app="kit.stock", patience=15.0)
 
 #: Jobs that return, the range of their due times in s, how late each may be, what a critical job may wait meanwhile.
 RETURNS, DUE, LATE, CRITICAL_WAIT = 200, (0.5, 20.0), 0.3, 0.05
@@ -40,7 +33,7 @@ SLOTS = 20
 
 
 @pytest.fixture
-def broker(tmp_path: Path, valkey: Any) -> Iterator[Broker]:
+def broker(tmp_path, valkey):
     """A broker without persistence of the test's own, and an event log elsewhere."""
     with Server(tmp_path / "server", durable=False) as server, Broker(tmp_path, server.url, valkey.url(15)) as broker:
         yield broker
@@ -60,7 +53,7 @@ def figures(name: str, *options: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_killed_workers_lose_nothing(broker: Broker) -> None:
+def test_killed_workers_lose_nothing(broker):
     """1: 30,000 jobs, 3 workers of 20 threads, 60 kills: every job ends, a killed worker's are back within 20 s."""
     outcome = kills.run(broker, KILLS)
     say(outcome)
@@ -72,7 +65,7 @@ def test_killed_workers_lose_nothing(broker: Broker) -> None:
     assert max(outcome.back_s) < BACK_WITHIN
 
 
-def test_a_killed_broker_loses_nothing(tmp_path: Path, valkey: Any) -> None:
+def test_a_killed_broker_loses_nothing(tmp_path, valkey):
     """1: the same with the broker itself killed five times, its journal synced with every write."""
     with Server(tmp_path / "server") as server, Broker(tmp_path, server.url, valkey.url(15)) as broker:
 
@@ -86,37 +79,21 @@ def test_a_killed_broker_loses_nothing(tmp_path: Path, valkey: Any) -> None:
         assert outcome.never_back == 0
 
 
-def test_stock_celery_loses_jobs(broker: Broker) -> None:
+def test_stock_celery_loses_jobs(broker):
     """2: stock Celery loses jobs in such a run: the proofs above would notice a regression."""
     outcome = kills.run(broker, STOCK_KILLS)
     say(f"stock: {outcome}")
     assert len(outcome.lost) > 0
 
 
-def test_a_stock_producer_is_served_in_lane_order(broker: Broker) -> None:
-    """3: 300 batch, 50 normal, 50 critical jobs at priority 9 from stock Celery start in exactly the lanes' order."""
-    app = Celery("stock", broker=broker.broker_url, set_as_current=False)
-    app.conf.task_queues = [
-        Queue(name, Exchange(name, type="direct"), name) for name in ("critical", "normal", "batch")
-    ]
-    for lane, count, options in (("batch", 300, {}), ("normal", 50, {}), ("critical", 50, {"priority": 9})):
-        for n in range(count):
-            app.send_task("kit.job", (f"{lane}-{n}",), queue=lane, ignore_result=True, **options)
-    broker.worker(slots=1)
-    names = [f"{lane}-{n}" for lane, count in (("critical", 50), ("normal", 50), ("batch", 300)) for n in range(count)]
-    broker.event_log.wait_for("end", names, IN_TIME_S)
-    assert broker.event_log.jobs("start") == names
-    app.close()
-
-
-def test_returns_are_on_time_whoever_dies(broker: Broker) -> None:
+def test_returns_are_on_time_whoever_dies(broker):
     """4: 200 jobs whose worker died after returning them start on time, ahead of fresh ones; critical does not wait."""
     first = broker.worker("first", slots=20)
     span = DUE[1] - DUE[0]
     for n in range(RETURNS):
         broker.send("kit.returning", n, DUE[0] + span * n / RETURNS, ignore_result=True)
     second = broker.worker("second", slots=20, queues="critical,normal,batch")
-    eventually(lambda: len(broker.event_log.read("due")) >= RETURNS, IN_TIME_S, "all have returned")
+    wait_until(lambda: len(broker.event_log.read("due")) >= RETURNS, "all have returned", IN_TIME_S)
     first.kill()
     sent: dict[str, float] = {}
     stop = threading.Event()
@@ -133,7 +110,7 @@ def test_returns_are_on_time_whoever_dies(broker: Broker) -> None:
     sender = threading.Thread(target=send)
     sender.start()
     try:
-        eventually(lambda: len(broker.event_log.read("again")) >= RETURNS, IN_TIME_S, "all have started again")
+        wait_until(lambda: len(broker.event_log.read("again")) >= RETURNS, "all have started again", IN_TIME_S)
     finally:
         stop.set()
         sender.join(IN_TIME_S)
@@ -155,13 +132,7 @@ def test_returns_are_on_time_whoever_dies(broker: Broker) -> None:
     assert sorted(waits)[len(waits) * 95 // 100] < CRITICAL_WAIT
 
 
-def test_racing_publishers_never_overfill_a_lane() -> None:
-    """5: proven at full size among the quick tests, in tests/integration/test_broker_capacity.py."""
-    text = (BENCHMARKS.parent / "tests" / "integration" / "test_broker_capacity.py").read_text()
-    assert "PUBLISHERS, JOBS_EACH, CAPACITY = 8, 625, 1_000" in text
-
-
-def test_throughput_is_stock_celerys(broker: Broker) -> None:
+def test_throughput_is_stock_celerys(broker):
     """6: claiming and acknowledging is at least as fast as stock Celery's, on threads and on prefork."""
     assert broker
     ratios = figures("throughput")
@@ -169,14 +140,14 @@ def test_throughput_is_stock_celerys(broker: Broker) -> None:
     assert ratios["prefork"]["ratio"] >= 1.0
 
 
-def test_an_idle_worker_costs_nothing() -> None:
+def test_an_idle_worker_costs_nothing():
     """6: an idle worker takes under 1 % of a core and sends under 15 commands per second."""
     idle = figures("idle")
     assert idle["cpu_percent"] < 1.0
     assert idle["commands_per_s"] < 15
 
 
-def test_slots_are_full() -> None:
+def test_slots_are_full():
     """7: 400 jobs of 0.1 s on 20 threads run at 95 % of the ideal speed; a freed slot is refilled within 10 ms."""
     # The best of three: two cores that have other things to do take 20 ms from a run of 2 s easily.
     slots = max((figures("slots") for _ in range(3)), key=lambda run: run["efficiency"])
@@ -184,7 +155,7 @@ def test_slots_are_full() -> None:
     assert slots["refill_ms"]["p50"] < 10
 
 
-def test_a_backlog_does_not_slow_critical_jobs() -> None:
+def test_a_backlog_does_not_slow_critical_jobs():
     """8: a critical job waits no longer with 1,000,000 jobs in batch than with 1,000, by a factor of 1.2."""
     backlog = figures("backlog")
     assert backlog["ratio"] <= 1.2
@@ -192,14 +163,14 @@ def test_a_backlog_does_not_slow_critical_jobs() -> None:
 
 @pytest.mark.parametrize("conf", [{}, {"worker_pool": "prefork"}], ids=["threads", "prefork"])
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGQUIT], ids=["SIGTERM", "SIGQUIT"])
-def test_signals_lose_nothing(broker: Broker, conf: dict[str, Any], signal_number: int) -> None:
+def test_signals_lose_nothing(broker, conf, signal_number):
     """9: a worker of 20 slots told to end in the middle of 2,000 jobs has done each or left it in its place."""
     worker = broker.worker("first", slots=SLOTS, conf=conf)
     names = [f"job-{n:04}" for n in range(2_000)]
     with broker.app.producer_or_acquire() as producer, producer.batch():
         for name in names:
             broker.send("kit.job", name, 0.03, task_id=name, producer=producer, ignore_result=True)
-    eventually(lambda: broker.event_log.done() > 200, IN_TIME_S, "jobs under way")
+    wait_until(lambda: broker.event_log.done() > 200, "jobs under way", IN_TIME_S)
     try:
         code: int | None = worker.stop(signal_number, IN_TIME_S)
     except subprocess.TimeoutExpired:
@@ -208,8 +179,8 @@ def test_signals_lose_nothing(broker: Broker, conf: dict[str, Any], signal_numbe
         code = None
         worker.kill()
     done, scripts = broker.event_log.counts("end"), broker.scripts()
-    left = eventually(
-        lambda: scripts.names(3_000, lease_ms=0 if signal_number == signal.SIGTERM else 1), IN_TIME_S, "the rest"
+    left = wait_until(
+        lambda: scripts.names(3_000, lease_ms=0 if signal_number == signal.SIGTERM else 1), "the rest", IN_TIME_S
     )
     both = set(done) & set(left)
     say(f"exit {code}: {len(done)} done, {len(left)} left, {len(both)} both")

@@ -1,20 +1,14 @@
-from __future__ import annotations
-
 import json
 import os
 import shutil
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from example_sites import IN_TIME_S, Site, whole_site
-from processes import until
+from kit.waiting import wait_until
 
 from demo.simulator.replies import filler
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: The API's pace: a token each 50 ms.
@@ -25,7 +19,7 @@ DOCUMENTS = 200
 
 
 @pytest.fixture(scope="module", params=[pytest.param("django-asgi", marks=pytest.mark.slow), "flask"])
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(request, tmp_path_factory):
     """An example of each framework, whose batch takes longer than the tests."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine: apt-get install chromium")
@@ -36,7 +30,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     """The system's Chromium, without a window."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
     # Chromium's sandbox refuses to run as root, as CI does.
@@ -48,7 +42,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(site: Site, browser: Any) -> Iterator[Any]:
+def page(site, browser):
     """A tab, in whose console no error may appear."""
     context = browser.new_context()
     context.set_default_timeout(IN_TIME_S * 1000)
@@ -61,7 +55,7 @@ def page(site: Site, browser: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def batch(site: Site) -> Iterator[str]:
+def batch(site):
     """200 documents in batch, queued and running; cancelled in the end."""
     batch_id = site.upload("a.txt", "document\n" * DOCUMENTS, lane="batch", on_invalid="stop").json["id"]
     yield batch_id
@@ -75,7 +69,7 @@ def ask(site: Site, page: Any, question: str) -> Any:
     page.press("#question", "Enter")
     bubble = page.locator(".bubble.assistant")
     # Looked at from here: the page's Content-Security-Policy lets nobody evaluate a condition in it.
-    until(lambda: len(bubble.text_content()) > len(question) + 12, IN_TIME_S, "the answer has begun")
+    wait_until(lambda: len(bubble.text_content()) > len(question) + 12, "the answer has begun", IN_TIME_S)
     return bubble
 
 
@@ -98,7 +92,7 @@ def lengths(bubble: Any, seconds: float) -> list[int]:
     return seen
 
 
-def test_tokens_appear_beside_a_batch_and_stop_stops(site: Site, page: Any, batch: str) -> None:
+def test_tokens_appear_beside_a_batch_and_stop_stops(site, page, batch):
     """With 200 documents in batch the answer grows token by token; stop ends the text, the call and the job."""
     started: list[str] = []
     page.on("request", lambda request: started.append(request.url) if request.method == "GET" else None)
@@ -113,22 +107,22 @@ def test_tokens_appear_beside_a_batch_and_stop_stops(site: Site, page: Any, batc
     assert len(set(lengths(bubble, 0.5))) == 1
     assert page.locator(".bubble.stopped").last.text_content() == "Stopped."
     assert text.startswith("You said: tell me a long story")
-    until(lambda: call_of_stream(site)["closed_by_client"] is not None, 5, "the API sees the connection closed")
+    wait_until(lambda: call_of_stream(site)["closed_by_client"] is not None, "the API sees the connection closed", 5)
     assert call_of_stream(site)["output_tokens"] < LONG_ANSWER
-    until(lambda: site.state_of(task_id_of(started)) == "REVOKED", 5, "the job is revoked")
+    wait_until(lambda: site.state_of(task_id_of(started)) == "REVOKED", "the job is revoked", 5)
 
 
-def test_closing_the_tab_cancels(site: Site, page: Any) -> None:
+def test_closing_the_tab_cancels(site, page):
     """A closed tab ends its job and the call to the API, although nobody has pressed stop."""
     started: list[str] = []
     page.on("request", lambda request: started.append(request.url) if request.method == "GET" else None)
     ask(site, page, "tell me another story")
     page.close(run_before_unload=True)
-    until(lambda: call_of_stream(site)["closed_by_client"] is not None, 5, "the API sees the connection closed")
-    until(lambda: site.state_of(task_id_of(started)) == "REVOKED", 5, "the job is revoked")
+    wait_until(lambda: call_of_stream(site)["closed_by_client"] is not None, "the API sees the connection closed", 5)
+    wait_until(lambda: site.state_of(task_id_of(started)) == "REVOKED", "the job is revoked", 5)
 
 
-def test_a_reader_whose_connection_breaks_gets_the_rest(site: Site, page: Any) -> None:
+def test_a_reader_whose_connection_breaks_gets_the_rest(site, page):
     """The browser comes back behind the last event that it has seen, and the answer has no gap and no repetition."""
     site.control(output_tokens=60)
     broken = []
@@ -152,7 +146,7 @@ def test_a_reader_whose_connection_breaks_gets_the_rest(site: Site, page: Any) -
     assert broken
 
 
-def test_documents_go_through_the_page(site: Site, page: Any, tmp_path: Path) -> None:
+def test_documents_go_through_the_page(site, page, tmp_path):
     """A bad line is shown by its number; without it the batch is done, also after a reload, and can be summed up."""
     site.control(latency=0.3, jitter=0, output_tokens=16)
     file = tmp_path / "documents.jsonl"
@@ -172,10 +166,10 @@ def test_documents_go_through_the_page(site: Site, page: Any, tmp_path: Path) ->
     assert (first[:20], second[:13]) == ("You said: <b>one</b>", "You said: two")
     page.click("#summarise")
     summary = page.locator("#summary")
-    until(lambda: summary.text_content().startswith("You said: Sum these"), IN_TIME_S, "the answers are summed up")
+    wait_until(lambda: summary.text_content().startswith("You said: Sum these"), "the answers are summed up", IN_TIME_S)
 
 
-def test_the_status_page_shows_the_lanes(site: Site, page: Any, batch: str) -> None:
+def test_the_status_page_shows_the_lanes(site, page, batch):
     """The status page counts what is queued in batch, and counts again."""
     page.goto(f"{site.url}/status")
     page.wait_for_selector("#lane-batch dd")
@@ -183,4 +177,4 @@ def test_the_status_page_shows_the_lanes(site: Site, page: Any, batch: str) -> N
     queued = page.locator("#lane-batch dd").first
     before = int(queued.text_content())
     assert 0 < before <= DOCUMENTS
-    until(lambda: int(queued.text_content()) < before, IN_TIME_S, "the page counts again")
+    wait_until(lambda: int(queued.text_content()) < before, "the page counts again", IN_TIME_S)

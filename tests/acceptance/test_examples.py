@@ -1,19 +1,14 @@
-from __future__ import annotations
-
 import ast
 import io
 import json
 import time
 import tokenize
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from example_sites import EXAMPLES, IN_TIME_S, SERVERS, Site, web_process, whole_site
-from processes import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from kit.waiting import wait_until
 
 #: In every text that these tests send; simulated answers repeat it.
 SECRET = "zebrafish"  # noqa: S105 - the prompt is what has to stay secret
@@ -25,13 +20,13 @@ NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name == "django-wsgi")) 
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
+def name(request):
     """Each of the three servers."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def site(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(name, tmp_path_factory):
     """An example with its workers and a simulated API that answers quickly."""
     with whole_site(name, tmp_path_factory.mktemp(name)) as site:
         site.control(latency=0.1, jitter=0, tokens_per_second=40, output_tokens=30)
@@ -54,7 +49,7 @@ def finished(site: Site, batch_id: str) -> dict[str, Any]:
         time.sleep(0.1)
 
 
-def test_an_answer_comes_in_pieces_and_can_be_resumed(site: Site) -> None:
+def test_an_answer_comes_in_pieces_and_can_be_resumed(site):
     """Tokens arrive over time, each with an id behind which a second request goes on."""
     task_id = site.ask(f"{SECRET} in pieces").json["task_id"]
     events = list(site.events(task_id))
@@ -68,13 +63,13 @@ def test_an_answer_comes_in_pieces_and_can_be_resumed(site: Site) -> None:
     assert [event[:2] for event in rest] == [event[:2] for event in events[middle + 1 :]]
 
 
-def test_a_whole_answer_can_be_waited_for(site: Site) -> None:
+def test_a_whole_answer_can_be_waited_for(site):
     """The request behind the conversation's title gets its answer in one piece."""
     messages = [{"role": "user", "content": f"{SECRET} title"}]
     assert f"{SECRET} title" in site.post("/ask", {"lane": "normal", "messages": messages}).json["text"]
 
 
-def test_stop_ends_the_job_and_its_call(site: Site) -> None:
+def test_stop_ends_the_job_and_its_call(site):
     """DELETE closes the connection to the API, ends the stream with Cancelled and leaves the job REVOKED."""
     site.control(output_tokens=400)
     task_id = site.ask(f"{SECRET} stop").json["task_id"]
@@ -86,11 +81,11 @@ def test_stop_ends_the_job_and_its_call(site: Site) -> None:
     site.control(output_tokens=30)
     assert last["error"]["type"] == "Cancelled"
     assert text_of(seen)
-    until(lambda: sum(bool(call["closed_by_client"]) for call in site.calls()) > closed_before, 5, "the call is closed")
+    wait_until(lambda: sum(bool(call["closed_by_client"]) for call in site.calls()) > closed_before, "it is closed", 5)
     assert site.state_of(task_id) == "REVOKED"
 
 
-def test_a_reader_who_breaks_off_and_comes_back_has_lost_nothing(site: Site) -> None:
+def test_a_reader_who_breaks_off_and_comes_back_has_lost_nothing(site):
     """A connection that breaks cancels nothing: the answer is there for the next one."""
     task_id = site.ask(f"{SECRET} break").json["task_id"]
     stream = site.events(task_id)
@@ -99,10 +94,10 @@ def test_a_reader_who_breaks_off_and_comes_back_has_lost_nothing(site: Site) -> 
     rest = list(site.events(task_id, Last_Event_ID=first[-1][0]))
     assert rest[-1][1]["type"] == "message_stop"
     # The result is stored behind the stream's last event.
-    until(lambda: site.state_of(task_id) == "SUCCESS", IN_TIME_S, "the job has succeeded")
+    wait_until(lambda: site.state_of(task_id) == "SUCCESS", "the job has succeeded", IN_TIME_S)
 
 
-def test_a_bad_line_stops_a_batch_or_is_left_out(site: Site) -> None:
+def test_a_bad_line_stops_a_batch_or_is_left_out(site):
     """A line that is no JSON is told by its number; nothing is queued, or all other lines, as the form says."""
     lines = f'{DOCUMENTS}\n\nno JSON\n{{"text": 5}}\n'
     refused = site.upload("a.jsonl", lines, lane="batch", on_invalid="stop")
@@ -117,7 +112,7 @@ def test_a_bad_line_stops_a_batch_or_is_left_out(site: Site) -> None:
     }
 
 
-def test_a_batch_outlives_the_web_process_and_is_summed_up(site: Site, name: str, tmp_path: Path) -> None:
+def test_a_batch_outlives_the_web_process_and_is_summed_up(site, name, tmp_path):
     """Another web process finds a batch by its id, and the project's own task sums its answers up in a lane."""
     batch_id = site.upload("a.txt", f"{SECRET} one\n{SECRET} two\n", lane="normal", on_invalid="stop").json["id"]
     with web_process(name, tmp_path, **site.told["environ"]) as other:
@@ -125,7 +120,7 @@ def test_a_batch_outlives_the_web_process_and_is_summed_up(site: Site, name: str
         assert other.post(f"/batches/{batch_id}/summary").json["text"].startswith("You said: Sum these summaries up")
 
 
-def test_a_batch_can_be_cancelled(site: Site) -> None:
+def test_a_batch_can_be_cancelled(site):
     """DELETE ends what has not ended: the batch is complete at once, most of it cancelled."""
     site.control(latency=20)
     batch_id = site.upload("a.txt", "\n".join(["x"] * 60), lane="batch", on_invalid="stop").json["id"]
@@ -135,7 +130,7 @@ def test_a_batch_can_be_cancelled(site: Site) -> None:
     assert (done["queued"], done["cancelled"], done["done"]) == (60, 60, 0)
 
 
-def test_the_status_page_has_all_lanes(site: Site) -> None:
+def test_the_status_page_has_all_lanes(site):
     """Pages come, and behind the status page are the figures of every lane, most important first."""
     for page in ("/", "/batch", "/batch?id=x", "/status", "/static/chat.js", "/static/style.css"):
         assert site.send("GET", page).status == 200, page
@@ -144,7 +139,7 @@ def test_the_status_page_has_all_lanes(site: Site) -> None:
     assert {"depth", "in_flight", "oldest_s", "wait_ms", "throughput_per_min"} <= set(lanes["critical"])
 
 
-def test_what_a_reader_does_wrong_is_a_400(site: Site) -> None:
+def test_what_a_reader_does_wrong_is_a_400(site):
     """A lane that does not exist, messages that are none, a body that is no object: 400 with the reason."""
     unknown = site.ask("x", lane="critcal")
     assert (unknown.status, "did you mean 'critical'" in unknown.json["error"]["message"]) == (400, True)
@@ -157,7 +152,7 @@ def test_what_a_reader_does_wrong_is_a_400(site: Site) -> None:
     assert site.send("GET", "/batches/unknown").status == 400
 
 
-def test_other_sites_and_other_hosts_are_refused(site: Site) -> None:
+def test_other_sites_and_other_hosts_are_refused(site):
     """A request that another site's page sends, and one for another host's name, do nothing."""
     body = json.dumps({"lane": "critical", "messages": [{"role": "user", "content": "x"}]}).encode()
     foreign = {"Content_Type": "application/json", "X_CSRFToken": "", "Sec_Fetch_Site": "cross-site"}
@@ -165,7 +160,7 @@ def test_other_sites_and_other_hosts_are_refused(site: Site) -> None:
     assert site.send("GET", "/", Host="evil.example").status == 400
 
 
-def test_no_text_is_in_any_log(site: Site) -> None:
+def test_no_text_is_in_any_log(site):
     """Neither prompts nor answers are in the logs of web process, workers and API."""
     logs = {path.name: path.read_text() for path in Path(site.told["logs"]).glob("*.log")}
     assert {"command.log", "worker-critical.log", "worker-shared.log"} <= set(logs)
@@ -173,7 +168,7 @@ def test_no_text_is_in_any_log(site: Site) -> None:
     assert [name for name, text in logs.items() if SECRET in text] == []
 
 
-def test_a_full_lane_is_a_503_with_retry_after(name: str, broker_url: str, tmp_path: Path) -> None:
+def test_a_full_lane_is_a_503_with_retry_after(name, broker_url, tmp_path):
     """When a lane has no room the reader is told to come again, by chat and by batch, and no half batch is left."""
     limits = {"LANES_CRITICAL_CAPACITY": "1", "LANES_BATCH_CAPACITY": "3"}
     waits = {"LANES_CRITICAL_SUBMIT_WAIT": "0.2", "LANES_BATCH_SUBMIT_WAIT": "0.2"}
@@ -184,7 +179,7 @@ def test_a_full_lane_is_a_503_with_retry_after(name: str, broker_url: str, tmp_p
             assert full.json["error"]["type"] == "LaneFull"
 
 
-def test_a_dead_broker_is_a_503_within_3_seconds(name: str, tmp_path: Path, dead_port: int) -> None:
+def test_a_dead_broker_is_a_503_within_3_seconds(name, tmp_path, dead_port):
     """Every request says within 3 s that the queue is away, and not where it is."""
     with web_process(name, tmp_path, CELERY_BROKER_URL=f"redis://:hidden@127.0.0.1:{dead_port}/0") as site:
         for send in (
@@ -201,7 +196,7 @@ def test_a_dead_broker_is_a_503_within_3_seconds(name: str, tmp_path: Path, dead
 
 
 @pytest.mark.parametrize("example", ["django_chat", "flask_chat"])
-def test_an_example_is_under_150_lines(example: str) -> None:
+def test_an_example_is_under_150_lines(example):
     """All Python files of an example together have less than 150 lines of code."""
     sources = [path.read_text() for path in (EXAMPLES / example).rglob("*.py")]
     assert 50 < sum(map(lines_of_code, sources)) < 150

@@ -1,7 +1,5 @@
 """What `make` starts ends with it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -11,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import running, until
+from kit.processes import running
+from kit.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 #: Seconds until everything runs, and until everything is gone, on a loaded CI machine.
@@ -44,7 +43,7 @@ def descendants(pid: int) -> set[int]:
 @pytest.mark.parametrize(
     "target", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in TARGETS]
 )
-def test_a_signal_to_make_ends_all_that_it_started(target: str, number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_to_make_ends_all_that_it_started(target, number, tmp_path):
     """SIGTERM to make alone, or a terminal's SIGHUP, ends workers, broker, API and web server within seconds."""
     arguments, processes = TARGETS[target]
     venv = os.path.relpath(sys.prefix, ROOT)
@@ -64,7 +63,7 @@ def test_a_signal_to_make_ends_all_that_it_started(target: str, number: signal.S
         ) as make,
     ):
         try:
-            until(lambda: len(descendants(make.pid)) >= processes, START_S, f"{target} has started its processes")
+            wait_until(lambda: len(descendants(make.pid)) >= processes, f"{target} has started its processes", START_S)
             started = descendants(make.pid)
             begun = time.monotonic()
             # A terminal that goes away tells the whole group; SIGTERM comes from a supervisor that knows one process.
@@ -73,7 +72,7 @@ def test_a_signal_to_make_ends_all_that_it_started(target: str, number: signal.S
         finally:
             make.kill()
     try:
-        until(lambda: not running(started), max(0, STOP_S - (time.monotonic() - begun)), f"{target} has left nothing")
+        wait_until(lambda: not running(started), f"{target} ended", max(0, STOP_S - (time.monotonic() - begun)))
     finally:
         # Where the test fails, what was left is not left to the machine.
         for pid in running(started):

@@ -1,7 +1,5 @@
 """A real Prometheus reads the real exporter with the files of deploy/, and promtool checks them."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -11,18 +9,16 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
 from celery_app.metrics.prometheus import LanesCollector
 from demo.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -40,7 +36,7 @@ with_prometheus = pytest.mark.skipif(
 
 @with_promtool
 @pytest.mark.parametrize("words", ["check config deploy/prometheus.yml", "test rules tests/acceptance/alerts_test.yml"])
-def test_promtool_agrees(words: str) -> None:
+def test_promtool_agrees(words):
     """The configuration and the rules are right, and alerts come when they should and not else."""
     line = [str(PROMTOOL), *words.split()]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
@@ -59,7 +55,7 @@ def queries() -> list[str]:
     ]
 
 
-def test_each_metric_that_is_asked_for_is_served(lanes_app: Any) -> None:
+def test_each_metric_that_is_asked_for_is_served(lanes_app):
     """No alert is silent, no panel empty and no lane unscaled for a name that is spelt otherwise."""
     served = {
         f"{family.name}{suffix}"
@@ -132,7 +128,7 @@ def prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
 
 
 @with_prometheus
-def test_prometheus_reads_the_exporter(lanes_app: Any, broker_url: str, tmp_path: Path) -> None:
+def test_prometheus_reads_the_exporter(lanes_app, broker_url, tmp_path):
     """It takes each scrape whole, has the lanes' figures, and can evaluate each rule, panel and trigger."""
     for _ in range(3):
         lanes_app.send_task("some.task", queue="batch")

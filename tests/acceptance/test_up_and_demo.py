@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -12,18 +10,17 @@ import sys
 import textwrap
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from processes import running, until
+from kit.processes import running
+from kit.waiting import wait_until
 
 from demo.simulator import running as simulator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LANES = [sys.executable, "-m", "celery", "-A", "celery_app", "lanes"]
 ROOT = Path(__file__).parents[2]
@@ -34,7 +31,7 @@ STOP_S = 15.0
 
 
 @pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
+def environ(tmp_path):
     """The environment of somebody who has configured nothing; temporary files go to `tmp_path`."""
     ours = ("CELERY_", "EZAI_", "LANES_", "FLOWER_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -80,7 +77,7 @@ def up(environ: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Po
 
 def assert_gone(told: dict[str, Any]) -> None:
     """Nothing is left of a stack: no process, no port, no file."""
-    until(lambda: not running(told["pids"].values()), STOP_S, "all processes are gone")
+    wait_until(lambda: not running(told["pids"].values()), "all processes are gone", STOP_S)
     assert not Path(told["logs"]).exists()
     urls = [told["broker_url"], told["base_url"], *([told["flower"]["url"]] if told["flower"] else [])]
     assert not [url for url in urls if listens(url)]
@@ -125,11 +122,11 @@ def arguments_of(pids: dict[str, int]) -> str:
     return shown.stdout
 
 
-def test_the_demo_shows_what_chat_waits_beside_a_batch(environ: dict[str, str], tmp_path: Path) -> None:
+def test_the_demo_shows_what_chat_waits_beside_a_batch(environ, tmp_path):
     """`lanes demo --json` prints one object with every lane's waits, and leaves nothing behind."""
     with started(environ, "demo", "--json", "--count", "130") as command:
         # The guard, the broker, two workers and Flower.
-        until(lambda: len(children_of(command.pid)) == 5, START_S, "all children are there")
+        wait_until(lambda: len(children_of(command.pid)) == 5, "all children are there", START_S)
         children = children_of(command.pid)
         stdout, stderr = command.communicate(timeout=START_S)
     assert (command.returncode, stderr) == (0, "")
@@ -145,7 +142,7 @@ def test_the_demo_shows_what_chat_waits_beside_a_batch(environ: dict[str, str], 
     # A tenth of a batch job's wait would be seconds; a chat question's is below one even on a loaded machine.
     assert beside["wait_ms"]["p50"] < 500 < found["lanes"]["batch"]["wait_ms"]["p50"]
     assert str(round(beside["wait_ms"]["max"])) in found["sentence"].replace(",", "")
-    until(lambda: not running(children), STOP_S, "all processes are gone")
+    wait_until(lambda: not running(children), "all processes are gone", STOP_S)
     assert not list(tmp_path.glob("ezai-lanes-*"))
 
 
@@ -157,7 +154,7 @@ def test_the_demo_shows_what_chat_waits_beside_a_batch(environ: dict[str, str], 
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
-def test_up_ends_completely_when_told(environ: dict[str, str], number: signal.Signals) -> None:
+def test_up_ends_completely_when_told(environ, number):
     """Ctrl-C, SIGTERM and SIGHUP end everything in order: one line, status 130, nothing left."""
     with up(environ) as (command, told):
         assert running(told["pids"].values()) == set(told["pids"].values())
@@ -169,35 +166,31 @@ def test_up_ends_completely_when_told(environ: dict[str, str], number: signal.Si
     assert_gone(told)
 
 
-def test_up_leaves_nothing_behind_when_killed(environ: dict[str, str]) -> None:
+def test_up_leaves_nothing_behind_when_killed(environ):
     """SIGKILL to the command alone: within seconds every process, port and file of the stack is gone."""
     with up(environ) as (command, told):
         command.kill()
         command.wait(STOP_S)
-        until(lambda: not Path(told["logs"]).exists(), STOP_S, "the directory is gone")
+        wait_until(lambda: not Path(told["logs"]).exists(), "the directory is gone", STOP_S)
         assert_gone(told)
 
 
 @pytest.mark.slow
-def test_up_ends_while_it_starts(environ: dict[str, str]) -> None:
+def test_up_ends_while_it_starts(environ):
     """Ctrl-C in the middle of the start ends what was started by then."""
     with started(environ, "up", "--no-flower") as command:
-        until(lambda: len(children_of(command.pid)) >= 2, START_S, "some children are there")
+        wait_until(lambda: len(children_of(command.pid)) >= 2, "some children are there", START_S)
         children = children_of(command.pid)
         command.send_signal(signal.SIGINT)
         stdout, stderr = command.communicate(timeout=STOP_S)
     assert (command.returncode, stdout, stderr.count("\n")) == (130, "", 1), stderr
-    until(lambda: not running(children), STOP_S, "all processes are gone")
+    wait_until(lambda: not running(children), "all processes are gone", STOP_S)
 
 
 @pytest.mark.parametrize(
-    ("victim", "words"),
-    [
-        pytest.param("guard", "guard", marks=pytest.mark.slow),
-        ("worker-shared", "worker shared@"),
-    ],
+    ("victim", "words"), [pytest.param("guard", "guard", marks=pytest.mark.slow), ("worker-shared", "worker shared@")]
 )
-def test_up_ends_when_a_process_of_it_dies(environ: dict[str, str], victim: str, words: str) -> None:
+def test_up_ends_when_a_process_of_it_dies(environ, victim, words):
     """A stack that has lost a process says which, stops the others and fails."""
     with up(environ) as (command, told):
         os.kill(told["pids"][victim], signal.SIGKILL)
@@ -208,7 +201,7 @@ def test_up_ends_when_a_process_of_it_dies(environ: dict[str, str], victim: str,
     assert_gone(told)
 
 
-def test_what_up_prints_works(environ: dict[str, str]) -> None:
+def test_what_up_prints_works(environ):
     """The environment lines and the example that `lanes up` prints answer a job in another process."""
     with started(environ, "up", "--no-flower") as command:
         assert command.stdout is not None
@@ -234,7 +227,7 @@ def test_what_up_prints_works(environ: dict[str, str]) -> None:
     assert "You said: Hello" in result.stdout
 
 
-def test_no_secret_is_on_a_command_line_and_flower_asks_for_its_own(environ: dict[str, str]) -> None:
+def test_no_secret_is_on_a_command_line_and_flower_asks_for_its_own(environ):
     """Passwords are in nobody's arguments, and Flower shows a page only to who knows its own."""
     with up(environ, "--critical-slots", "3") as (command, told):
         login = told["flower"]
@@ -253,7 +246,7 @@ def test_no_secret_is_on_a_command_line_and_flower_asks_for_its_own(environ: dic
 
 
 @pytest.mark.slow
-def test_a_command_runs_beside_the_workers(environ: dict[str, str]) -> None:
+def test_a_command_runs_beside_the_workers(environ):
     """A command after `--` gets a free port and the stack's broker, ends the stack when it ends, and ends with it."""
     # A web server that tells the broker of its environment.
     script = (
@@ -273,12 +266,12 @@ def test_a_command_runs_beside_the_workers(environ: dict[str, str]) -> None:
     assert_gone(told)
 
 
-def test_what_cannot_be_run_is_one_line(environ: dict[str, str]) -> None:
+def test_what_cannot_be_run_is_one_line(environ):
     """A program that is not there is told in one line."""
     assert_one_line(finished(environ, "up", "--no-flower", "--", "no-such-program"), "no-such-program")
 
 
-def test_a_broker_of_ones_own_is_used_and_left_running(environ: dict[str, str], broker_url: str) -> None:
+def test_a_broker_of_ones_own_is_used_and_left_running(environ, broker_url):
     """With CELERY_BROKER_URL no broker is started, a second stack on it is refused, and it outlives both."""
     environ["CELERY_BROKER_URL"] = broker_url
     with up(environ, "--no-flower") as (command, told):
@@ -288,18 +281,18 @@ def test_a_broker_of_ones_own_is_used_and_left_running(environ: dict[str, str], 
         assert_one_line(finished(environ, "up", "--no-flower"), "critical@")
         command.send_signal(signal.SIGTERM)
         command.communicate(timeout=STOP_S)
-    until(lambda: not running(told["pids"].values()), STOP_S, "all processes are gone")
+    wait_until(lambda: not running(told["pids"].values()), "all processes are gone", STOP_S)
     assert listens(broker_url)
 
 
-def test_a_taken_flower_port_is_one_line(environ: dict[str, str]) -> None:
+def test_a_taken_flower_port_is_one_line(environ):
     """A port that somebody else listens on is told before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert_one_line(finished(environ, "up", "--flower-port", port), port, "--flower-port")
 
 
-def test_a_broker_that_is_not_there_is_one_line(environ: dict[str, str], dead_port: int) -> None:
+def test_a_broker_that_is_not_there_is_one_line(environ, dead_port):
     """A wrong CELERY_BROKER_URL is told without its password, whether nobody answers there or it is no URL."""
     for url in (f"redis://:secret@127.0.0.1:{dead_port}/0", "http://:secret@127.0.0.1/"):
         result = finished({**environ, "CELERY_BROKER_URL": url}, "demo", "--json")
@@ -308,7 +301,7 @@ def test_a_broker_that_is_not_there_is_one_line(environ: dict[str, str], dead_po
 
 
 @pytest.mark.parametrize(("lane", "words"), [("", "refused the key (401)"), ("_BATCH", "EZAI_API_KEY")])
-def test_a_refused_key_ends_it(environ: dict[str, str], lane: str, words: str) -> None:
+def test_a_refused_key_ends_it(environ, lane, words):
     """A key that the API refuses, or a lane without one, ends the start with the worker's own words, never the key."""
     with simulator(keys=["another-key"]) as api:
         result = finished({**environ, f"EZAI_API_KEY{lane}": "the-key", "EZAI_BASE_URL": api.url}, "up", "--no-flower")
@@ -320,7 +313,7 @@ def test_a_refused_key_ends_it(environ: dict[str, str], lane: str, words: str) -
 
 
 @pytest.mark.slow
-def test_the_demo_costs_nothing(environ: dict[str, str]) -> None:
+def test_the_demo_costs_nothing(environ):
     """With a real key in the environment, too, the demo calls its simulated API alone."""
     with simulator() as api:
         real = {**environ, "EZAI_API_KEY": "the-key", "EZAI_API_KEY_BATCH": "the-key", "EZAI_BASE_URL": api.url}

@@ -1,24 +1,21 @@
 """`lanes up` runs the workers of whatever `celery -A` accepts."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from processes import running, until
+from kit.processes import running
+from kit.waiting import wait_until
 
 from demo.simulator import running as simulator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: Seconds for a stack to start, and to be gone, on a loaded CI machine.
 START_S, STOP_S = 90.0, 15.0
@@ -78,7 +75,7 @@ def __getattr__(name):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Projects as their users have them; none is named as its application is."""
     files = {
         "shop/__init__.py": "",
@@ -97,7 +94,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
+def environ(tmp_path):
     """The environment of somebody who has configured nothing; temporary files go to `tmp_path`."""
     ours = ("CELERY_", "EZAI_", "LANES_", "FLOWER_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -122,7 +119,7 @@ def up(environ: dict[str, str], cwd: Path, *options: str) -> Iterator[dict[str, 
             process.communicate(timeout=STOP_S)
         finally:
             process.kill()
-    until(lambda: not running(told["pids"].values()), STOP_S, "all processes are gone")
+    wait_until(lambda: not running(told["pids"].values()), "all processes are gone", STOP_S)
 
 
 def applications(told: dict[str, Any]) -> set[str]:
@@ -143,14 +140,14 @@ def applications(told: dict[str, Any]) -> set[str]:
         ("shop.lazy:made", "the shop"),
     ],
 )
-def test_up_runs_what_worker_runs(environ: dict[str, str], folder: Path, name: str, main: str) -> None:
+def test_up_runs_what_worker_runs(environ, folder, name, main):
     """The workers get the very words that were given to -A, and find the same application by them."""
     with up(environ, folder, "-A", name) as told:
         assert applications(told) == {main}
 
 
 @pytest.mark.parametrize("how", ["option", "variables", "absolute"])
-def test_up_runs_it_where_it_is(environ: dict[str, str], folder: Path, how: str) -> None:
+def test_up_runs_it_where_it_is(environ, folder, how):
     """--workdir and the variables that stand for the options lead the workers to the same place, relative or not."""
     options = {
         "option": ["--workdir", folder.name, "--app", "make_celery"],
@@ -162,7 +159,7 @@ def test_up_runs_it_where_it_is(environ: dict[str, str], folder: Path, how: str)
         assert applications(told) == {"the shop"}
 
 
-def test_up_takes_the_key_from_the_applications_configuration(environ: dict[str, str], folder: Path) -> None:
+def test_up_takes_the_key_from_the_applications_configuration(environ, folder):
     """A key in the configuration is one: the workers call the API that stands beside it, and no simulated one."""
     with simulator(keys=["the-key"]) as api:
         settings = f"\napp.conf.ezai_api_key = 'the-key'\napp.conf.ezai_base_url = '{api.url}/v1'\n"
@@ -172,9 +169,7 @@ def test_up_takes_the_key_from_the_applications_configuration(environ: dict[str,
             assert "EZAI_BASE_URL" not in told["environ"]
 
 
-def test_up_uses_the_broker_of_the_applications_configuration(
-    environ: dict[str, str], folder: Path, broker_url: str
-) -> None:
+def test_up_uses_the_broker_of_the_applications_configuration(environ, folder, broker_url):
     """The project's own programs send to the broker that its configuration names, so the workers serve that one."""
     (folder / "proj/celery.py").write_text(f"{PROJ}\napp.conf.broker_url = {broker_url!r}\n")
     with up(environ, folder, "-A", "proj") as told:
@@ -182,7 +177,7 @@ def test_up_uses_the_broker_of_the_applications_configuration(
         assert "broker" not in told["pids"]
 
 
-def test_an_application_that_cannot_be_found_is_told_in_one_line(environ: dict[str, str], tmp_path: Path) -> None:
+def test_an_application_that_cannot_be_found_is_told_in_one_line(environ, tmp_path):
     """A program that starts the command from Python, with an application whose name leads nowhere, hears so."""
     code = "from celery import Celery\nfrom celery_app import install\napp = Celery('store')\ninstall(app)\n"
     result = subprocess.run(

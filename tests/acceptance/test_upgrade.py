@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.waiting import eventually
+from kit.broker import Broker
+from kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from broker_kit.worker import Worker
+    from kit.worker import Worker
 
     from tests.conftest import Valkey
 
@@ -32,7 +32,7 @@ JOBS, IN_TIME_S = 300, 120.0
 #: A producer of whatever version its PYTHONPATH has.
 SEND = """
 import sys
-from broker_kit.project import app
+from kit.project import app
 for n in range(int(sys.argv[2])):
     queue = ("batch", "normal", "critical")[n % 3]
     name = f"{sys.argv[1]}-{n}"
@@ -136,4 +136,4 @@ def test_each_takes_over_from_a_dead_one_of_the_other(broker: Broker, before: Pa
         heir: Any = started(broker, f"heir-of-{name}", other).wait_until_ready()
         assert done_by(broker, [held]) == {heir.name}
         heir.stop()
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "nothing is held")
+    wait_until(lambda: broker.in_flight() == 0, "nothing is held", IN_TIME_S)

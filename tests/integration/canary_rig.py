@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-from client_rig import IN_TIME_S, params, wait_until, web_app
+from kit.client_rig import IN_TIME_S, params, web_app
+from kit.waiting import wait_until
+from kit.worker import WorkerProcess, worker
 from watching import events, flower, log, traces
-from worker_process import Worker, worker
 
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import LanesError
 from demo.ports import free_port
 from demo.simulator import RunningServer, running
@@ -80,7 +81,7 @@ class Seen:
     app: Celery
     client: Client
     api: RunningServer
-    worker: Worker
+    worker: WorkerProcess
     port: int
     folder: Path
     spans: InMemorySpanExporter

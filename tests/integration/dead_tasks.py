@@ -1,13 +1,11 @@
 """A project whose tasks fail for good while Redis says so; ``celery -A dead_tasks`` runs its workers."""
 
-from __future__ import annotations
-
 import os
 
 from celery import Celery
 
 from celery_app import install
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from tasks import LaneTask
 
 app = Celery("dead_tasks", set_as_current=False, backend=os.environ.get("CELERY_BROKER_URL"))  # chords want one

@@ -1,7 +1,5 @@
 """Fifty threads that begin a process: run with a way to send as the argument; prints what failed."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections import Counter

@@ -1,7 +1,5 @@
 """A project that uses Celery by habit; ``celery -A habits`` runs its workers and its beat."""
 
-from __future__ import annotations
-
 import json
 import os
 import time
@@ -12,7 +10,7 @@ from celery.result import allow_join_result
 from kombu import Queue
 
 from celery_app import Batch, ask, install, stream, submit
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from tasks import LaneTask
 
 CALL: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}

@@ -1,7 +1,5 @@
 """A project one of whose calls kills its process; ``celery -A killers`` runs its workers."""
 
-from __future__ import annotations
-
 import os
 import signal
 from typing import Any

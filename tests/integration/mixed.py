@@ -4,8 +4,6 @@ Its own jobs are pickled, and nothing else is to be accepted. A routing key of o
 lane.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any
@@ -16,7 +14,7 @@ from celery.exceptions import Reject
 from kombu import Exchange, Queue
 
 from celery_app import install
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from tasks import LaneTask
 
 app = Celery("mixed", set_as_current=False)

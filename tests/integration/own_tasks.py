@@ -1,7 +1,5 @@
 """A project with tasks of its own around SDK calls of its own; ``celery -A own_tasks`` runs its workers."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os
@@ -9,13 +7,14 @@ from typing import Any
 
 from anthropic import Anthropic
 from celery import Celery
-from client_rig import params
+from kit.client_rig import params
 
 from celery_app import install
-from celery_app.connection import redis_client
-from tasks import LaneTask
+from celery_app.connections.redis_client import redis_client
+from tasks import LaneTask, create_message
 
 app = Celery("own_tasks", set_as_current=False)
+app.conf.result_backend = os.environ.get("CELERY_BROKER_URL")
 install(app)
 
 
@@ -69,3 +68,17 @@ def nested(self: LaneTask, fault: str | None = None) -> str:
     """Make a call within the block of another."""
     with self.admit(model="m"):
         return str(call(self, fault, "inner"))
+
+
+@app.task(bind=True, name="own.plain")
+def plain(self: Any) -> Any:
+    """Call the lanes' task as a function, in a task that is in no lane."""
+    redis_client(self.app).incr("began")
+    return create_message(**params())
+
+
+@app.task(bind=True, base=LaneTask, name="own.waits")
+def waits(self: LaneTask) -> Any:
+    """Leave a mark, and wait for the budget."""
+    redis_client(self.app).incr("began")
+    return call(self, None)

@@ -1,31 +1,24 @@
 """A job that the budget has no room for: where it waits, and what may happen to it meanwhile."""
 
-from __future__ import annotations
-
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_kit.records import queued
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until, web_app
-from worker_process import worker
+from kit.client_rig import IN_TIME_S, Rig, fresh, params, rig, web_app
+from kit.records import queued
+from kit.waiting import wait_until
+from kit.worker import worker
 
 from celery_app import create_app
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import ApiError, Cancelled, DeadlineExceeded
 from celery_app.lanes import CRITICAL
 from demo.simulator import ApiLimits, running
 from tasks import create_message
 from tasks.loop import close_loop
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.conftest import Valkey
 
 #: Of model ``narrow`` one call at a time, of ``slow`` two requests a second, of any other as many as you like.
 LIMITS = json.dumps({"narrow": {"concurrency": 1}, "slow": {"rpm": 120}})
@@ -38,14 +31,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depreca
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def shared(valkey, tmp_path_factory):
     """One worker with two slots for all tests."""
     with rig(valkey, 9, tmp_path_factory.mktemp("worker"), slots=2, EZAI_LIMITS=LIMITS) as up:
         yield up
 
 
 @pytest.fixture
-def up(shared: Rig) -> Rig:
+def up(shared):
     """The same, fresh for each test."""
     return fresh(shared)
 
@@ -69,7 +62,7 @@ def waits_in(up: Rig, lane: str) -> set[str]:
     return set(queued(redis_client(up.app), lane))
 
 
-def test_a_job_without_room_takes_no_slot_from_another_model(up: Rig) -> None:
+def test_a_job_without_room_takes_no_slot_from_another_model(up):
     """With two slots, and three jobs waiting for the one call of their model."""
     occupied = occupy(up)
     waiting = [up.client.submit("normal", **call("narrow")) for _ in range(3)]
@@ -82,7 +75,7 @@ def test_a_job_without_room_takes_no_slot_from_another_model(up: Rig) -> None:
         assert result.get(timeout=IN_TIME_S)["type"] == "message"
 
 
-def test_a_job_that_waits_for_the_budget_can_be_cancelled(up: Rig) -> None:
+def test_a_job_that_waits_for_the_budget_can_be_cancelled(up):
     """It ends at once, and is not called when its turn would have come."""
     occupied = occupy(up)
     waiting = up.client.submit("normal", **call("narrow"))
@@ -98,7 +91,7 @@ def test_a_job_that_waits_for_the_budget_can_be_cancelled(up: Rig) -> None:
     assert up.api.summary()["total"] == 3
 
 
-def test_waiting_for_the_budget_costs_no_attempt(up: Rig) -> None:
+def test_waiting_for_the_budget_costs_no_attempt(up):
     """Nor anything else of the job: all three attempts of its lane are left when it is called."""
     occupied = occupy(up)
     waiting = up.client.submit("critical", **{**params(fault="500"), "model": "narrow"})
@@ -108,7 +101,7 @@ def test_waiting_for_the_budget_costs_no_attempt(up: Rig) -> None:
     assert [each["status"] for each in up.api.calls()] == [200] + [500] * CRITICAL.attempts
 
 
-def test_a_lane_alone_reaches_the_full_rate(up: Rig) -> None:
+def test_a_lane_alone_reaches_the_full_rate(up):
     """Jobs that wait in their lane lose no time there, and keep their order."""
     jobs = [up.client.submit("batch", **{**call("slow"), "metadata": {"user_id": str(n)}}) for n in range(10)]
     for job in jobs:
@@ -121,7 +114,7 @@ def test_a_lane_alone_reaches_the_full_rate(up: Rig) -> None:
     assert sum(abs(place - n) for place, n in enumerate(early)) <= 2 * len(jobs)
 
 
-def test_a_certain_wait_beyond_the_deadline_ends_the_job_at_once(up: Rig) -> None:
+def test_a_certain_wait_beyond_the_deadline_ends_the_job_at_once(up):
     """The API has said when it will answer again, and that is too late: why let somebody wait."""
     up.api.control(latency=0.0)
     up.client.submit("normal", **call("free")).get(timeout=IN_TIME_S)
@@ -136,7 +129,7 @@ def test_a_certain_wait_beyond_the_deadline_ends_the_job_at_once(up: Rig) -> Non
 
 
 @pytest.mark.slow
-def test_a_worker_that_stops_keeps_no_waiting_job(valkey: Valkey, tmp_path: Path) -> None:
+def test_a_worker_that_stops_keeps_no_waiting_job(valkey, tmp_path):
     """It finishes its call and begins no other; what waited is in the broker for the next worker."""
     with rig(valkey, 10, tmp_path, slots=2, EZAI_LIMITS=LIMITS) as up:
         occupied = occupy(up)
@@ -150,7 +143,7 @@ def test_a_worker_that_stops_keeps_no_waiting_job(valkey: Valkey, tmp_path: Path
             assert waiting.get(timeout=IN_TIME_S)["type"] == "message"
 
 
-def test_a_call_without_a_worker_waits_for_the_budget_where_it_is(up: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_without_a_worker_waits_for_the_budget_where_it_is(up, monkeypatch):
     """Called eagerly, as tests do, a task has no lane to go back to, so it waits its turn."""
     for name, value in {**up.env, "EZAI_LIMITS": json.dumps({"slow": {"rpm": 120}})}.items():
         monkeypatch.setenv(name, value)
@@ -170,7 +163,7 @@ SKEWED = "import time\n_now = time.time\ntime.time = lambda: _now() + 10\n"
 
 
 @pytest.mark.slow
-def test_workers_whose_clocks_are_ten_seconds_apart_share_one_limit(valkey: Valkey, tmp_path: Path) -> None:
+def test_workers_whose_clocks_are_ten_seconds_apart_share_one_limit(valkey, tmp_path):
     """Only Redis' clock counts: together they neither exceed the limit nor leave much of it unused."""
     broker, jobs, per_second = valkey.url(12), 30, 3.0
     with valkey.client(12) as redis:

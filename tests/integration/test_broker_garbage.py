@@ -1,21 +1,15 @@
-from __future__ import annotations
-
 import base64
 import itertools
 import json
 import pickle
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from broker_kit import records
-from broker_kit.broker import Broker
-from broker_kit.waiting import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from broker_kit.worker import Worker
+from kit import records
+from kit.broker import Broker
+from kit.waiting import wait_until
 
 IN_TIME_S = 20.0
 TEXT = "the-prompt-that-nobody-may-read"
@@ -23,16 +17,16 @@ SLOTS = 4
 
 
 @pytest.fixture(scope="module")
-def broker(valkey: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def broker(valkey, tmp_path_factory):
     """A broker that gets garbage."""
     with Broker(tmp_path_factory.mktemp("garbage"), valkey.url(4)) as broker:
         yield broker
 
 
 @pytest.fixture(scope="module")
-def worker(broker: Broker) -> Worker:
+def worker(broker):
     """One worker that has to survive it all; it refuses what is larger than 10 kB."""
-    return broker.worker(slots=SLOTS, app="broker_kit.small", loglevel="INFO")
+    return broker.worker(slots=SLOTS, app="kit.small", loglevel="INFO")
 
 
 def message(tag: str, **changes: Any) -> dict[str, Any]:
@@ -120,7 +114,7 @@ GARBAGE: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("kind", GARBAGE)
-def test_garbage_goes_to_the_dead_letters(broker: Broker, worker: Worker, kind: str) -> None:
+def test_garbage_goes_to_the_dead_letters(broker, worker, kind):
     """Garbage of each kind is kept with a reason, nothing of it stays claimed, and the job behind it is done.
 
     Whoever waits for its result is told, if it says whose it is.
@@ -130,18 +124,18 @@ def test_garbage_goes_to_the_dead_letters(broker: Broker, worker: Worker, kind: 
     before = broker.client.zcard("lanes:dead")
     broker.client.lpush("normal\x06\x163", text)
     broker.send("kit.job", kind, queue="normal", ignore_result=True)
-    eventually(
+    wait_until(
         lambda: broker.client.zcard("lanes:dead") == before + 1,
+        f"{kind} is dead-lettered; log:\n{worker.output()[-3000:]}",
         IN_TIME_S,
-        f"{kind} is dead-lettered; log:\n{worker.text()[-3000:]}",
     )
     broker.event_log.wait_for("end", [kind], IN_TIME_S)
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
+    wait_until(lambda: broker.in_flight() == 0, "nothing is claimed any more", IN_TIME_S)
     letters = [records.facts(broker.client, job_id) for job_id in records.ids_in(broker.client, "dead")]
     assert all(letter["lane"] == "normal" and len(letter["reason"]) > len("rejected") for letter in letters)
     assert not any(TEXT in letter["reason"] for letter in letters)
     assert worker.process.poll() is None
-    eventually(lambda: not records.ids_in(broker.client, "ended"), IN_TIME_S, "those who wait are told")
+    wait_until(lambda: not records.ids_in(broker.client, "ended"), "those who wait are told", IN_TIME_S)
     headers = made.get("headers") if isinstance(made, dict) else None
     if isinstance(headers, dict):
         assert broker.app.AsyncResult(headers["id"]).state == "FAILURE"
@@ -163,7 +157,7 @@ NUMBERS = (
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_numbers_that_make_no_sense_are_not_said(broker: Broker, worker: Worker, number: str) -> None:
+def test_numbers_that_make_no_sense_are_not_said(broker, worker, number):
     """A job of a stock producer runs whatever its headers have for numbers, and its worker lives."""
     dead = broker.client.zcard("lanes:dead")
     names = [f"{NUMBERS.index(number)}-{at}" for at in range(len(STRANGE))]
@@ -175,7 +169,7 @@ def test_numbers_that_make_no_sense_are_not_said(broker: Broker, worker: Worker,
         said = number.replace("STRANGE", strange).replace("NAME", name)
         broker.client.lpush("normal\x06\x163", json.dumps(made).replace(place + "{", said, 1))
     broker.event_log.wait_for("end", names, IN_TIME_S)
-    eventually(lambda: broker.in_flight() == 0, IN_TIME_S, "nothing is claimed any more")
+    wait_until(lambda: broker.in_flight() == 0, "nothing is claimed any more", IN_TIME_S)
     assert broker.client.zcard("lanes:dead") == dead
     assert worker.process.poll() is None
 
@@ -213,7 +207,7 @@ FIELDS = (
 )
 
 
-def test_a_message_with_any_field_that_makes_no_sense_ends(broker: Broker, worker: Worker) -> None:
+def test_a_message_with_any_field_that_makes_no_sense_ends(broker, worker):
     """It is worked on or dead-lettered, nothing stays claimed, and its worker lives."""
     for number, (field, strange) in enumerate(itertools.product(FIELDS, (*STRANGE, "{}", '"\\ud800"'))):
         made = message(f"field-{number}", body=encoded([["an echo"], {}, {}]))
@@ -225,11 +219,11 @@ def test_a_message_with_any_field_that_makes_no_sense_ends(broker: Broker, worke
     broker.send("kit.job", "after nonsense", queue="batch", ignore_result=True)
     broker.event_log.wait_for("end", ["after nonsense"], 3 * IN_TIME_S)
     left = ("normal\x06\x163", "lanes:arrived:normal", "lanes:models:normal", "lanes:leases", "lanes:ended")
-    eventually(lambda: not broker.client.exists(*left), 3 * IN_TIME_S, "all have ended, and are told")
+    wait_until(lambda: not broker.client.exists(*left), "all have ended, and are told", 3 * IN_TIME_S)
     assert worker.process.poll() is None
 
 
-def test_all_slots_are_usable_after_garbage(broker: Broker, worker: Worker) -> None:
+def test_all_slots_are_usable_after_garbage(broker, worker):
     """After all that garbage the worker still runs as many jobs at once as it has slots."""
     assert worker.process.poll() is None
     for n in range(SLOTS):
@@ -240,14 +234,14 @@ def test_all_slots_are_usable_after_garbage(broker: Broker, worker: Worker) -> N
         broker.event_log.open_gate("slots")
 
 
-def test_no_prompt_reaches_the_log(broker: Broker, worker: Worker) -> None:
+def test_no_prompt_reaches_the_log(broker, worker):
     """Nothing of any job's text is in the worker's log, not even of those that could not be read."""
     assert broker.client.zcard("lanes:dead") > 0
-    assert TEXT not in worker.text()
-    assert base64.b64encode(TEXT.encode())[:20].decode() not in worker.text()
+    assert TEXT not in worker.output()
+    assert base64.b64encode(TEXT.encode())[:20].decode() not in worker.output()
 
 
-def test_an_unknown_tasks_caller_is_told(broker: Broker, worker: Worker) -> None:
+def test_an_unknown_tasks_caller_is_told(broker, worker):
     """Whoever waits for the result of a task that no worker knows gets NotRegistered, not silence."""
     assert worker.process.poll() is None
     result = broker.send("nobody.knows", queue="normal")

@@ -1,27 +1,21 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_kit import kills
-from broker_kit.broker import Broker
-from broker_kit.script_client import MAX_DEATHS
-from broker_kit.server import Server
-from broker_kit.waiting import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from kit import kills
+from kit.broker import Broker
+from kit.script_client import MAX_DEATHS
+from kit.server import Server
+from kit.waiting import wait_until
 
 #: The long run's numbers are in tests/acceptance/test_broker_proofs.py; here leases last 2 s instead of 15.
-PLAN = kills.Plan(jobs=1_500, kills=3, pause=(0.5, 1.0), slots=10, app="broker_kit.hasty", patience=15.0)
+PLAN = kills.Plan(jobs=1_500, kills=3, pause=(0.5, 1.0), slots=10, app="kit.hasty", patience=15.0)
 
 IN_TIME_S = 60.0
 SLOTS = 8
 
 
 @pytest.fixture
-def broker(tmp_path: Path, broker_url: str) -> Iterator[Broker]:
+def broker(tmp_path, broker_url):
     """An empty broker."""
     with Broker(tmp_path, broker_url) as broker:
         yield broker
@@ -29,7 +23,7 @@ def broker(tmp_path: Path, broker_url: str) -> Iterator[Broker]:
 
 @pytest.mark.timeout(200)
 @pytest.mark.slow
-def test_no_job_is_lost_when_workers_are_killed(tmp_path: Path, valkey: Any) -> None:
+def test_no_job_is_lost_when_workers_are_killed(tmp_path, valkey):
     """Workers under load are killed in turn: every job ends, and those of a killed worker start again."""
     with Server(tmp_path / "server", durable=False) as server, Broker(tmp_path, server.url, valkey.url(15)) as broker:
         outcome = kills.run(broker, PLAN)
@@ -54,10 +48,10 @@ def suspects(broker: Broker, count: int) -> list[str]:
 def reaped(broker: Broker) -> None:
     """Have the leases of dead processes end, by somebody who takes nothing."""
     nobody = broker.scripts()
-    eventually(lambda: not nobody.names(queues=("critical",), lease_ms=1) and not broker.in_flight(), IN_TIME_S, "back")
+    wait_until(lambda: not nobody.names(queues=("critical",), lease_ms=1) and not broker.in_flight(), "back", IN_TIME_S)
 
 
-def test_a_process_gets_one_suspect_at_a_time_and_works_on_beside_it(broker: Broker) -> None:
+def test_a_process_gets_one_suspect_at_a_time_and_works_on_beside_it(broker):
     """What two dead processes held is handed to each process one by one; fresh jobs fill its other slots meanwhile."""
     names, fresh = suspects(broker, 4), [f"fresh-{n}" for n in range(6)]
     for name in fresh:
@@ -74,7 +68,7 @@ def test_a_process_gets_one_suspect_at_a_time_and_works_on_beside_it(broker: Bro
 
 
 @pytest.mark.timeout(200)
-def test_killers_alone_are_dead_lettered(broker: Broker) -> None:
+def test_killers_alone_are_dead_lettered(broker):
     """Two jobs that take their worker along each time are dead-lettered, and all that runs beside them is done."""
     killers, others = ["killer-0", "killer-1"], [f"job-{n}" for n in range(60)]
     for n, name in enumerate(others):
@@ -94,7 +88,7 @@ def test_killers_alone_are_dead_lettered(broker: Broker) -> None:
                 running[successor] = start(broker, successor)
         return len(broker.scripts().dead()) == len(killers) and broker.event_log.done() == len(others)
 
-    eventually(over, 3 * IN_TIME_S, "killers are dead-lettered, all others are done")
+    wait_until(over, "killers are dead-lettered, all others are done", 3 * IN_TIME_S)
     assert sorted(broker.scripts().dead()) == killers
     assert sorted(set(broker.event_log.jobs("end"))) == sorted(others)
     starts = broker.event_log.counts("start")
@@ -104,4 +98,4 @@ def test_killers_alone_are_dead_lettered(broker: Broker) -> None:
 
 def start(broker: Broker, name: str) -> Any:
     """Start a worker whose leases last 2 s; it may be killed before it says that it is ready."""
-    return broker.starting(name, slots=SLOTS, app="broker_kit.hasty", queues="batch")
+    return broker.starting(name, slots=SLOTS, app="kit.hasty", queues="batch")

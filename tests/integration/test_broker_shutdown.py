@@ -4,8 +4,8 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.waiting import eventually
+from kit.broker import Broker
+from kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def test_sigterm_finishes_what_is_under_way(broker: Broker, conf: dict[str, Any]
     worker = broker.worker(slots=SLOTS, conf=conf)
     jobs = flight(broker)
     worker.send(signal.SIGTERM)
-    eventually(lambda: "shutdown" in worker.text(), IN_TIME_S, "the worker stops claiming")
+    wait_until(lambda: "shutdown" in worker.output(), "the worker stops claiming", IN_TIME_S)
     broker.send("kit.job", "late", task_id="late", ignore_result=True)
     broker.event_log.open_gate("flight")
     assert worker.process.wait(IN_TIME_S) == 0
@@ -88,7 +88,7 @@ def test_sigquit_loses_nothing(broker: Broker, conf: dict[str, Any]) -> None:
     worker = broker.worker(slots=SLOTS, conf=conf)
     jobs = flight(broker)
     worker.send(signal.SIGQUIT)
-    eventually(lambda: "shutdown" in worker.text().lower(), IN_TIME_S, "the worker stops")
+    wait_until(lambda: "shutdown" in worker.output().lower(), "the worker stops", IN_TIME_S)
     try:
         worker.process.wait(3)  # processes are killed at once, threads are waited for
     except Exception:  # noqa: BLE001 - it waits for its threads
@@ -96,7 +96,7 @@ def test_sigquit_loses_nothing(broker: Broker, conf: dict[str, Any]) -> None:
         worker.process.wait(IN_TIME_S)
     scripts = broker.scripts()
     done = set(broker.event_log.jobs("end"))
-    back = eventually(lambda: scripts.names(100, lease_ms=1), IN_TIME_S, "what was under way")
+    back = wait_until(lambda: scripts.names(100, lease_ms=1), "what was under way", IN_TIME_S)
     rest = [f"rest-{n}" for n in range(20)]
     assert sorted({*back, *done}) == sorted([*jobs, *rest])
     assert [name for name in back if name in rest] == rest

@@ -1,7 +1,5 @@
 """Every form of a broker's or a result backend's URL that the documentation shows, as a user types it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -10,44 +8,42 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
-from broker_forms import (
+from celery import Celery
+from kit.broker_forms import (
     DEADLINE_S,
     MASTER,
     PASSWORD,
     SECRETS,
     SENTINEL_PASSWORD,
-    Server,
     certificate,
     data_server,
     sentinels,
     tls_front,
 )
-from celery import Celery
-from client_rig import params, text_of
+from kit.client_rig import params, text_of
+from kit.server import Server
+from kit.waiting import in_time, wait_until
+from kit.worker import WorkerProcess, worker
 from kombu import Connection
-from redis import exceptions
-from worker_process import Worker, worker
+from redis import Redis, exceptions
 
 from celery_app import create_app, install
 from celery_app.client import Client
 from celery_app.client.async_connection import connected
-from celery_app.connection import broker_errors, redis_client
+from celery_app.connections.redis_client import broker_errors, redis_client
 from celery_app.errors import BrokerUnreachable, InvalidSettings
-from celery_app.results import backend_of
+from celery_app.results.backend import backend_of
 from demo.ports import LOCALHOST, free_port
 from demo.simulator import Behaviour, running
 from tests.conftest import close
-from tests.processes import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 # Celery's own call, on the client's side: a cancelled job's state.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -80,10 +76,7 @@ FORMS = {
         11,
     ),
     "sentinels, one scheme": ("sentinel://:{pw}@127.0.0.1:{s1};127.0.0.1:{s2}/12?master_name=lanes", 12),
-    "sentinels, the first is dead": (
-        "sentinel://127.0.0.1:1;sentinel://:{pw}@127.0.0.1:{s2}/13?master_name=lanes",
-        13,
-    ),
+    "sentinels, the first is dead": ("sentinel://127.0.0.1:1;sentinel://:{pw}@127.0.0.1:{s2}/13?master_name=lanes", 13),
 }
 
 #: Those with a worker of their own in `make test`; all of them have one in `make proof`.
@@ -133,7 +126,7 @@ class Servers:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(tmp_path_factory):
     """A server with a password, TLS, a socket and Sentinels before it, and the simulated API."""
     folder = tmp_path_factory.mktemp("urls")
     with ExitStack() as stack:
@@ -149,7 +142,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(monkeypatch):
     """An environment in which nothing is configured."""
     for name in [name for name in os.environ if name.startswith(("CELERY_", "EZAI_", "LANES_"))]:
         monkeypatch.delenv(name)
@@ -191,9 +184,7 @@ def databases(app: Any) -> list[int]:
 
 @pytest.mark.parametrize("explicit", [False, True], ids=["results at the broker", "a result backend"])
 @pytest.mark.parametrize("form", FORMS)
-def test_all_connections_come_to_its_database(
-    form: str, *, explicit: bool, servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_connections_come_to_its_database(form, *, explicit, servers, monkeypatch):
     """What publishes, consumes, asks and fetches results talks to the database that the URL names."""
     url = servers.url(form)
     with application(monkeypatch, url, url if explicit else None) as app:
@@ -201,7 +192,7 @@ def test_all_connections_come_to_its_database(
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if not form.endswith("dead")])
-def test_a_project_may_configure_it(form: str, servers: Servers) -> None:
+def test_a_project_may_configure_it(form, servers):
     """The same holds for `broker_url` and `result_backend` of a project's own configuration, also in a list."""
     url = servers.url(form)
     # Celery itself refuses such a result backend that does not say what is verified.
@@ -213,7 +204,7 @@ def test_a_project_may_configure_it(form: str, servers: Servers) -> None:
 
 
 @pytest.mark.parametrize("explicit", [False, True], ids=["results at the broker", "a result backend"])
-def test_sentinel_may_be_told_by_options(*, explicit: bool, servers: Servers) -> None:
+def test_sentinel_may_be_told_by_options(*, explicit, servers):
     """A master and a Sentinel's password in `broker_transport_options` hold for results, too."""
     url = f"sentinel://:{servers.words['pw']}@127.0.0.1:{servers.guarded}/2"
     options = {"master_name": MASTER, "sentinel_kwargs": {"password": SENTINEL_PASSWORD}}
@@ -223,7 +214,7 @@ def test_sentinel_may_be_told_by_options(*, explicit: bool, servers: Servers) ->
     close(app)
 
 
-def test_the_url_of_the_environment_names_the_master(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_url_of_the_environment_names_the_master(servers, monkeypatch):
     """The master in a URL goes before the one in `broker_transport_options`."""
     monkeypatch.setenv("CELERY_BROKER_URL", servers.url("sentinel"))
     app = project(broker_transport_options={"master_name": "another"})
@@ -231,7 +222,7 @@ def test_the_url_of_the_environment_names_the_master(servers: Servers, monkeypat
     close(app)
 
 
-def test_a_failover_of_kombu_keeps_the_database(servers: Servers) -> None:
+def test_a_failover_of_kombu_keeps_the_database(servers):
     """When kombu turns to the next Sentinel after an error, database, password and user stay."""
     app = project(broker_url=servers.url("sentinels, all said by the first"))
     with app.connection() as connection:
@@ -241,7 +232,7 @@ def test_a_failover_of_kombu_keeps_the_database(servers: Servers) -> None:
     close(app)
 
 
-def test_whose_certificate_is_verified(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whose_certificate_is_verified(servers, monkeypatch):
     """``rediss://`` alone is verified in the lanes; a project's own connections are as kombu has them."""
     url = f"rediss://:{servers.words['pw']}@127.0.0.1:{servers.words['tls']}/0"
     app = project(broker_url=url)
@@ -267,7 +258,7 @@ def test_whose_certificate_is_verified(servers: Servers, monkeypatch: pytest.Mon
         ("redis-cluster://a/0", "Redis or Valkey"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(url: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_is_said_in_a_line(url, words, monkeypatch):
     """A URL that nobody can connect by is refused with the reason, before anything is sent."""
     with application(monkeypatch, url) as app:
         for attempt in (app.amqp.lane_connection, lambda: Client(app).submit(**params())):
@@ -276,7 +267,7 @@ def test_what_is_wrong_is_said_in_a_line(url: str, words: str, monkeypatch: pyte
         monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:1/0")
 
 
-def test_dead_and_mute_sentinels_are_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_and_mute_sentinels_are_an_error_in_time(monkeypatch):
     """Whoever submits hears within 3 s that no Sentinel answers, and not a password."""
     import socket
 
@@ -287,7 +278,7 @@ def test_dead_and_mute_sentinels_are_an_error_in_time(monkeypatch: pytest.Monkey
             begun = time.monotonic()
             with pytest.raises(BrokerUnreachable, match="No master found for 'lanes'\\)") as caught:
                 Client(app).submit(**params())
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < in_time(3)
             assert not any(secret in str(caught.value) for secret in SECRETS)
             with pytest.raises(BrokerUnreachable), broker_errors(app):
                 redis_client(app).ping()
@@ -328,7 +319,7 @@ def run_everything(app: Any) -> None:
     assert [result.error for result in client.submit_many([params()] * 3).results(IN_TIME_S)] == [None] * 3
     slow = client.submit(lane="normal", **params(fault="hang"))
     assert client.cancel(slow)
-    until(lambda: slow.state == "REVOKED", IN_TIME_S, "the cancelled job is revoked")
+    wait_until(lambda: slow.state == "REVOKED", "the cancelled job is revoked", IN_TIME_S)
 
 
 def run_commands(folder: Path, app: str, **env: str) -> None:
@@ -361,7 +352,7 @@ def flower(folder: Path, app: str, **env: str) -> Iterator[str]:
         subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output) as process,
     ):
         try:
-            until(lambda: is_there(f"{url}/healthcheck"), 2 * IN_TIME_S, "Flower answers")
+            wait_until(lambda: is_there(f"{url}/healthcheck"), "Flower answers", 2 * IN_TIME_S)
             yield url
         finally:
             process.kill()  # its handler of SIGTERM raises, and may do so where Python ignores it
@@ -385,7 +376,7 @@ def page(url: str) -> str:
 def look_at_flower(folder: Path, app: str, **env: str) -> None:
     """Flower knows the worker and the lengths of its queues, and shows no password."""
     with flower(folder, app, **env) as url:
-        until(lambda: "conf" in page(f"{url}/api/workers?refresh=1"), IN_TIME_S, "Flower knows the worker's settings")
+        wait_until(lambda: "conf" in page(f"{url}/api/workers?refresh=1"), "Flower knows the settings", IN_TIME_S)
         workers, queues = page(f"{url}/api/workers"), page(f"{url}/broker")
         assert not any(secret in text for secret in SECRETS for text in (workers, queues))
         assert all(name in queues for name in ("critical", "normal", "batch"))
@@ -398,7 +389,7 @@ def purge(app: Any, folder: Path, name: str, **env: str) -> None:
     assert "Purged 2 messages" in said(celery(folder, "purge", "-f", "-Q", "normal,batch", app=name, **env))
 
 
-def no_password_in(started: Worker) -> None:
+def no_password_in(started: WorkerProcess) -> None:
     """A worker's banner and its lines show no password."""
     output = started.output()
     assert "transport:" in output
@@ -407,7 +398,7 @@ def no_password_in(started: Worker) -> None:
 
 
 @pytest.mark.parametrize("form", ALL)
-def test_end_to_end(form: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_end_to_end(form, servers, tmp_path, monkeypatch):
     """With the URL in CELERY_BROKER_URL, worker, client, commands and Flower do their work."""
     url = servers.url(form)
     env = {"CELERY_BROKER_URL": url, "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": servers.api}
@@ -430,14 +421,14 @@ def test_end_to_end(form: str, servers: Servers, tmp_path: Path, monkeypatch: py
         pytest.param("socket", marks=pytest.mark.slow),
     ],
 )
-def test_end_to_end_in_a_project(form: str, servers: Servers, tmp_path: Path) -> None:
+def test_end_to_end_in_a_project(form, servers, tmp_path):
     """With the URL in a project's own configuration, for jobs and results, the same holds; and its own tasks run."""
     conf = {"broker_url": servers.url(form), "result_backend": servers.url("redis with user and database")}
     do_all_in_a_project(conf, servers, tmp_path)
 
 
 @pytest.mark.slow
-def test_end_to_end_with_a_sentinel_that_asks_for_a_password(servers: Servers, tmp_path: Path) -> None:
+def test_end_to_end_with_a_sentinel_that_asks_for_a_password(servers, tmp_path):
     """With master and Sentinel's password in `broker_transport_options` and no result backend, the same holds."""
     options = {"master_name": MASTER, "sentinel_kwargs": {"password": SENTINEL_PASSWORD}}
     url = f"sentinel://:{servers.words['pw']}@127.0.0.1:{servers.guarded}/2"
@@ -468,11 +459,11 @@ def pair(folder: Path) -> Iterator[tuple[Server, Server, str]]:
         master = stack.enter_context(data_server(folder))
         replica = stack.enter_context(data_server(folder, f"replicaof {LOCALHOST} {master.port}"))
         with closing(replica.client(PASSWORD)) as client:
-            until(lambda: client.info("replication")["master_link_status"] == "up", DEADLINE_S, "the replica follows")
+            wait_until(lambda: client.info("replication")["master_link_status"] == "up", "it follows", DEADLINE_S)
         first, second = stack.enter_context(sentinels(folder, master))
         with closing(first.client()) as client:
-            until(lambda: bool(client.sentinel_slaves(MASTER)), DEADLINE_S, "Sentinel knows the replica")
-            until(lambda: bool(client.sentinel_sentinels(MASTER)), DEADLINE_S, "Sentinel knows the other one")
+            wait_until(lambda: bool(client.sentinel_slaves(MASTER)), "Sentinel knows the replica", DEADLINE_S)
+            wait_until(lambda: bool(client.sentinel_sentinels(MASTER)), "Sentinel knows the other one", DEADLINE_S)
         password = quote(PASSWORD, safe="")
         yield (
             master,
@@ -483,7 +474,7 @@ def pair(folder: Path) -> Iterator[tuple[Server, Server, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["asked", "killed"])
-def test_a_master_fails_over(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_master_fails_over(how, tmp_path, monkeypatch):
     """When Sentinel names another master in the middle of work, the jobs go on and each result reaches."""
     behaviour = Behaviour(latency=0.5)
     with pair(tmp_path) as (master, replica, url), application(monkeypatch, url) as app, running(behaviour) as api:
@@ -495,9 +486,9 @@ def test_a_master_fails_over(how: str, tmp_path: Path, monkeypatch: pytest.Monke
                 assert redis.wait(1, round(DEADLINE_S * 1000)) == 1
             fail_over(how, master, url)
             with closing(replica.client(PASSWORD)) as redis:
-                until(lambda: redis.info("replication")["role"] == "master", DEADLINE_S, "the replica is the master")
+                wait_until(lambda: redis.info("replication")["role"] == "master", "it is the master", DEADLINE_S)
             for result in results:
-                until(lambda result=result: succeeded(app, result.id), 3 * IN_TIME_S, "each result reaches")
+                wait_until(lambda result=result: succeeded(app, result.id), "each result reaches", 3 * IN_TIME_S)
             assert client.ask(**params()).content[0].text
             assert "Error on" not in started.output()  # as in "Error on restarting Control"
 
@@ -505,10 +496,9 @@ def test_a_master_fails_over(how: str, tmp_path: Path, monkeypatch: pytest.Monke
 def fail_over(how: str, master: Server, url: str) -> None:
     """Have Sentinel name the other server as the master."""
     if how == "killed":
-        master.process.kill()
+        master.kill()
         return
-    port = int(url.partition(";")[0].rpartition(":")[2])
-    with closing(Server(port, master.process).client()) as sentinel:
+    with closing(Redis.from_url(url.partition(";")[0].replace("sentinel://", "redis://"))) as sentinel:
         assert sentinel.execute_command("SENTINEL FAILOVER", MASTER) in {b"OK", True}
 
 

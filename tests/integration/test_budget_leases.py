@@ -1,43 +1,36 @@
 """The leases of calls in flight: kept by a live process however long a call takes, over soon after a killed one."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
-from client_rig import params, wait_until, web_app
+from kit.client_rig import params, web_app
+from kit.waiting import wait_until
+from kit.worker import worker
 from redis import Redis
-from worker_process import worker
 
 from celery_app.broker import lease
 from celery_app.broker.lease import LEASE, Leases
-from celery_app.budget import Budget, Cost, budget_for
+from celery_app.budget import Cost, budget_for
 from celery_app.client import Client
 from celery_app.lanes import CRITICAL
 from celery_app.settings import Limits, Settings
 from demo.simulator import Behaviour, running
-from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.conftest import Valkey
+from tests.conftest import Valkey, close
 
 #: Seconds within which a killed worker's jobs are back, as README.md promises.
 BACK = 20.0
 
 
 @pytest.fixture
-def client(broker_url: str) -> Iterator[Redis]:
+def client(broker_url):
     """A client of an empty database."""
     with Redis.from_url(broker_url) as client:
         yield client
 
 
 @pytest.fixture
-def budget() -> Budget:
+def budget():
     """A budget of one call at a time."""
     return budget_for(Settings(limits=Limits(rpm=1_000_000, concurrency=1)), CRITICAL, "m")
 
@@ -52,9 +45,7 @@ def lease_of(client: Redis) -> float:
     return float(at)
 
 
-def test_the_lease_of_a_call_without_a_job_is_kept_until_it_is_let_go(
-    client: Redis, budget: Budget, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lease_of_a_call_without_a_job_is_kept_until_it_is_let_go(client, budget, monkeypatch):
     """By one thread for all calls of a process, which survives that Redis is full for a while."""
     monkeypatch.setattr(lease, "EXTEND_EVERY", 0.05)
     monkeypatch.setattr(lease, "RETRY_EVERY", 0.05)
@@ -98,9 +89,7 @@ class Closing:
         return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
-def test_a_sign_of_life_that_fails_in_any_way_is_not_the_last(
-    client: Redis, budget: Budget, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sign_of_life_that_fails_in_any_way_is_not_the_last(client, budget, monkeypatch):
     """Or all that the process holds from then on would be taken for a dead one's."""
     monkeypatch.setattr(lease, "EXTEND_EVERY", 0.05)
     monkeypatch.setattr(lease, "RETRY_EVERY", 0.05)
@@ -116,7 +105,7 @@ def test_a_sign_of_life_that_fails_in_any_way_is_not_the_last(
 
 
 @pytest.mark.slow
-def test_a_killed_workers_slots_are_free_when_its_jobs_are_back(valkey: Valkey, tmp_path: Path) -> None:
+def test_a_killed_workers_slots_are_free_when_its_jobs_are_back(valkey, tmp_path):
     """However long its calls might have taken: a chat is answered by another worker within 20 s."""
     with valkey.client(13) as redis:
         redis.flushdb()

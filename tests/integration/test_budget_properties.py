@@ -1,24 +1,19 @@
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from budget_kit.clock import ClockedRedis
-from budget_kit.fleet import Fleet
-from budget_kit.scheduler import Scheduler
 from hypothesis import HealthCheck, given, settings, strategies as st
+from kit.clock import ClockedRedis
+from kit.fleet import Fleet
+from kit.scheduler import Scheduler
 from redis import Redis
 
 from celery_app.budget import Budget, CallEnd, Cost, Reservation, Usage, budget_for
 from celery_app.lanes import BATCH, CRITICAL, LANES, Lane
 from celery_app.settings import Limits, Settings
 from demo.simulator.limits import ApiLimits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # What DESIGN.md says of a bucket: the fraction of the limit that is used, and the seconds that can be saved up.
 HEADROOM = 0.98
@@ -152,7 +147,7 @@ def ask(client: Any, budget: Budget, lane: Lane, cost: Cost, name: str) -> Reser
 
 
 @pytest.fixture
-def redis(broker_url: str) -> Iterator[Redis]:
+def redis(broker_url):
     """A client of a database of our own."""
     with Redis.from_url(broker_url) as client:
         yield client
@@ -160,7 +155,7 @@ def redis(broker_url: str) -> Iterator[Redis]:
 
 @examples
 @given(limits, whiles)
-def test_no_bucket_ever_gives_more_than_it_has(redis: Redis, given: Limits, steps: list[tuple[Any, ...]]) -> None:
+def test_no_bucket_ever_gives_more_than_it_has(redis, given, steps):
     """Whatever is asked, claimed and settled in any order: rate x time + burst at most, never below a lane's floor."""
     clock, budget = new_budget(redis, given)
     scheduler, witness, open_calls = Scheduler(clock), Witness(buckets_of(given)), dict[str, dict[str, float]]()
@@ -204,9 +199,7 @@ def test_no_bucket_ever_gives_more_than_it_has(redis: Redis, given: Limits, step
 
 @examples
 @given(limits, st.sampled_from(LANES), st.lists(st.integers(0, 30_000), min_size=1, max_size=30))
-def test_a_lone_call_is_granted_when_it_was_told_and_not_before(
-    redis: Redis, given: Limits, lane: Lane, jobs: list[int]
-) -> None:
+def test_a_lone_call_is_granted_when_it_was_told_and_not_before(redis, given, lane, jobs):
     """The wait is exact, whatever the limits and however large the call, up to an hour."""
     clock, budget = new_budget(redis, given)
     for number, tokens in enumerate(jobs):
@@ -232,7 +225,7 @@ LOOKS_EVERY = 1.0
 
 @examples
 @given(limits, st.lists(st.tuples(st.sampled_from(LANES), st.integers(1, 30_000)), min_size=1, max_size=12))
-def test_every_job_leaves_its_lane_in_the_end(redis: Redis, given: Limits, jobs: list[tuple[Lane, int]]) -> None:
+def test_every_job_leaves_its_lane_in_the_end(redis, given, jobs):
     """No two lanes wait for each other: a worker that looks when it was told has all in the time that they cost."""
     clock, budget = new_budget(redis, given)
     scheduler, buckets = Scheduler(clock), buckets_of(given)
@@ -257,9 +250,7 @@ guesses = st.tuples(st.sampled_from(LANES), st.integers(1, 30_000), st.integers(
 
 @examples
 @given(limits, st.lists(guesses, min_size=1, max_size=12))
-def test_every_job_leaves_its_lane_whoever_dies(
-    redis: Redis, given: Limits, jobs: list[tuple[Lane, int, int, bool]]
-) -> None:
+def test_every_job_leaves_its_lane_whoever_dies(redis, given, jobs):
     """Estimates that are far too high, and calls that are killed while they wait in their slots, starve nobody."""
     clock, budget = new_budget(redis, given)
     scheduler, rates = Scheduler(clock), {name: bucket.rate for name, bucket in buckets_of(given).items()}
@@ -300,7 +291,7 @@ class TestHiddenLimits:
         return fleet
 
     @pytest.mark.slow
-    def test_a_limit_that_is_in_no_header_is_found_and_held(self, redis: Redis) -> None:
+    def test_a_limit_that_is_in_no_header_is_found_and_held(self, redis):
         """From no limit at all; then lowered; then raised: within a minute at 92 % of it, with 3 % of refusals."""
         fleet = self.fleet(redis, 20)
         for per_second in (20, 8, 40):
@@ -310,14 +301,14 @@ class TestHiddenLimits:
             assert fleet.used(settled, fleet.until, per_second) >= 0.92
             assert fleet.refused(settled, fleet.until) <= 0.03
 
-    def test_a_limit_in_the_headers_is_used_from_the_first_answer_on(self, redis: Redis) -> None:
+    def test_a_limit_in_the_headers_is_used_from_the_first_answer_on(self, redis):
         """Hardly a refusal, even though all slots start at once and nothing is configured."""
         fleet = self.fleet(redis, 20, headers=True)
         fleet.run(60)
         assert fleet.refused(0, 60) <= 0.01
         assert fleet.used(2, 60, 20) >= 0.95
 
-    def test_an_outage_costs_few_calls_and_is_over_when_it_is_over(self, redis: Redis) -> None:
+    def test_an_outage_costs_few_calls_and_is_over_when_it_is_over(self, redis):
         """Two probes per second for the whole fleet, and nine of ten of the rate within 5 s of the API's return."""
         fleet = self.fleet(redis, 20, headers=True)
         fleet.run(20)

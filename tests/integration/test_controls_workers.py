@@ -1,29 +1,21 @@
 """What operators change while all runs, on the command line and with real workers."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.waiting import eventually
 from celery import chain
-from client_rig import IN_TIME_S, fresh, params, rig
-from worker_process import worker
+from kit.broker import Broker
+from kit.client_rig import IN_TIME_S, fresh, params, rig
+from kit.waiting import wait_until
+from kit.worker import worker
 
 from celery_app import controls
 from celery_app.metrics.stats import get_queue_stats
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -51,7 +43,7 @@ def lanes(broker: str, *words: str, app: str = "celery_app", ok: bool = True) ->
 
 
 @pytest.fixture
-def broker(valkey: Valkey, tmp_path: Path) -> Iterator[Broker]:
+def broker(valkey, tmp_path):
     """Two workers for all lanes, of a project of its own."""
     with Broker(tmp_path, valkey.url(DB)) as made:
         made.workers("one", "two", slots=SLOTS)
@@ -69,13 +61,13 @@ def place(broker: Broker, lane: str) -> dict[str, Any]:
     return lane_stats
 
 
-def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(broker: Broker) -> None:
+def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(broker):
     """With two workers at work: what runs ends, then the lane stands still; resumed, it goes on to its end."""
     jobs = 400
     with broker.app.producer_or_acquire() as producer, producer.batch():  # faster than they are worked on
         for number in range(jobs):
             broker.send("kit.job", f"batch-{number}", 0.05, producer=producer)
-    eventually(lambda: started(broker, "batch") > SLOTS, IN_TIME_S, "the lane is at work")
+    wait_until(lambda: started(broker, "batch") > SLOTS, "the lane is at work", IN_TIME_S)
     controls.pause(broker.app, "batch")
     queued = place(broker, "batch")["depth"]
     assert queued > 0
@@ -91,17 +83,7 @@ def test_a_paused_lane_starts_nothing_and_the_rest_goes_on(broker: Broker) -> No
     assert max(broker.event_log.counts("start").values()) == 1
 
 
-def test_a_pause_ends_by_itself(broker: Broker) -> None:
-    """``--for``: nothing starts before its time, and nobody has to do anything then."""
-    begun = time.monotonic()
-    told = json.loads(lanes(broker.broker_url, "pause", "batch", "--for", "6s", "--json"))
-    assert [(each["field"], each["value"]) for each in told] == [("", 1)]
-    broker.send("kit.job", "batch", 0.0)
-    broker.event_log.wait_for("end", ["batch"], IN_TIME_S)
-    assert time.monotonic() - begun > 6
-
-
-def test_a_lane_is_drained(broker: Broker) -> None:
+def test_a_lane_is_drained(broker):
     """The command returns when the lane is empty; then jobs are taken again, unless they are not to be."""
     for number in range(40):
         broker.send("kit.job", f"batch-{number}", 0.02)
@@ -113,7 +95,7 @@ def test_a_lane_is_drained(broker: Broker) -> None:
     broker.event_log.wait_for("end", ["batch-more"], IN_TIME_S)
 
 
-def test_what_follows_a_job_in_hand_goes_into_a_drained_lane(broker: Broker) -> None:
+def test_what_follows_a_job_in_hand_goes_into_a_drained_lane(broker):
     """The next step of a chain is worked on: what its first has paid for is not lost."""
     steps = {"kit.gated": ("first", "gate"), "kit.job": ("then", 0.0)}
     chain(
@@ -125,7 +107,7 @@ def test_what_follows_a_job_in_hand_goes_into_a_drained_lane(broker: Broker) -> 
     broker.event_log.wait_for("end", ["then"], IN_TIME_S)
 
 
-def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Path) -> None:
+def test_all_workers_hold_a_limit_that_was_changed(valkey, tmp_path):
     """Half a second later the API has of both no more calls than the new limit allows; reset, it has more again."""
     with (
         rig(valkey, LIMITS_DB, tmp_path, slots=SLOTS, EZAI_RPM="60000") as up,
@@ -133,12 +115,12 @@ def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Pat
     ):
         fresh(up, latency=0.02)
         up.client.submit_many([params(f"{n}") for n in range(3_000)], lane="batch", wait=IN_TIME_S)
-        eventually(lambda: len(up.api.calls()) > 20 * SLOTS, IN_TIME_S, "the workers are at work")
+        wait_until(lambda: len(up.api.calls()) > 20 * SLOTS, "the workers are at work", IN_TIME_S)
         controls.set_limits(up.app, {"rpm": 300}, model="*")
         time.sleep(0.5)
         before = len(up.api.calls())
         since = time.monotonic()
-        eventually(lambda: len(up.api.calls()) >= before + 30, IN_TIME_S, "some calls more")
+        wait_until(lambda: len(up.api.calls()) >= before + 30, "some calls more", IN_TIME_S)
         took = time.monotonic() - since
         count = len(up.api.calls()) - before
         assert count <= 5 * 0.98 * took + 5 + 2 * SLOTS
@@ -146,11 +128,11 @@ def test_all_workers_hold_a_limit_that_was_changed(valkey: Valkey, tmp_path: Pat
         controls.reset_limits(up.app)
         slow = len(up.api.calls())
         since = time.monotonic()
-        eventually(lambda: len(up.api.calls()) > slow + 300, IN_TIME_S, "the old limit")
+        wait_until(lambda: len(up.api.calls()) > slow + 300, "the old limit", IN_TIME_S)
         assert time.monotonic() - since < 300 / 5
 
 
-def test_limits_are_shown_set_and_reset_on_the_command_line(valkey: Valkey, broker_url: str) -> None:
+def test_limits_are_shown_set_and_reset_on_the_command_line(valkey, broker_url):
     """Each with where it comes from; what is wrong is one line, with what would be right."""
     lanes(broker_url, "limits", "set", "*haiku*", "rpm=2000", "itpm=none", "--new")
     lanes(broker_url, "limits", "set", "--tenant", "acme", "weight=3")

@@ -1,25 +1,19 @@
 """``celery -A proj lanes dead`` as an operator uses it, with a worker and an API behind it."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from client_rig import IN_TIME_S, Rig, params, the_dead, wait_until
-from dead_rig import ATTEMPTS, KEY, dead_rig, died, down, up_again
+from kit.client_rig import IN_TIME_S, Rig, params, the_dead
+from kit.dead_rig import ATTEMPTS, KEY, dead_rig, died, down, up_again
+from kit.waiting import wait_until
 
 from celery_app import dead_letters
 from celery_app.cli import output
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -32,14 +26,14 @@ CANARY = "Rumpelstiltskin"
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def shared(valkey, tmp_path_factory):
     """One worker for all tests."""
     with dead_rig(valkey, tmp_path_factory.mktemp("worker")) as up:
         yield up
 
 
 @pytest.fixture
-def up(shared: Rig) -> Rig:
+def up(shared):
     """The same, fresh for each test, with the API down."""
     return down(shared)
 
@@ -59,7 +53,7 @@ def dead(up: Rig, *words: str) -> str:
     return ended.stdout
 
 
-def test_an_operator_finds_reads_and_replays_what_died(up: Rig) -> None:
+def test_an_operator_finds_reads_and_replays_what_died(up):
     """A job whose attempts are used up is listed and shown; replayed once the API is back, it gets its answer."""
     result, _ = died(up)
     (listed,) = json.loads(dead(up, "list", "--json"))
@@ -89,7 +83,7 @@ def test_an_operator_finds_reads_and_replays_what_died(up: Rig) -> None:
     assert json.loads(dead(up, "list", "--json")) == []
 
 
-def test_a_kind_of_them_is_replayed_or_purged_at_once(up: Rig) -> None:
+def test_a_kind_of_them_is_replayed_or_purged_at_once(up):
     """What is said chooses; a list that is not whole says so; nothing is purged without a yes."""
     up.api.control(server_error_rate=0.0, spend_limit=True)
     for _ in range(2):
@@ -113,7 +107,7 @@ def test_a_kind_of_them_is_replayed_or_purged_at_once(up: Rig) -> None:
     assert dead_letters.find(up.app) == []
 
 
-def test_on_a_terminal_a_purge_asks(up: Rig) -> None:
+def test_on_a_terminal_a_purge_asks(up):
     """Whatever is not a yes is a no."""
     died(up)
     ours, theirs = pty.openpty()
@@ -146,7 +140,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("words", GARBAGE, ids=" ".join)
-def test_what_makes_no_sense_is_told(broker_url: str, words: tuple[str, ...]) -> None:
+def test_what_makes_no_sense_is_told(broker_url, words):
     """In a line, on stderr, with an exit code, and without a traceback."""
     ended = run(broker_url, *words)
     code, said = GARBAGE[words]
@@ -155,14 +149,14 @@ def test_what_makes_no_sense_is_told(broker_url: str, words: tuple[str, ...]) ->
     assert "Traceback" not in ended.stderr
 
 
-def test_a_dead_broker_is_one_line(dead_port: int) -> None:
+def test_a_dead_broker_is_one_line(dead_port):
     """Without its password."""
     ended = run(f"redis://:hidden@127.0.0.1:{dead_port}/0", "list")
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
     assert "hidden" not in ended.stderr
 
 
-def test_prompts_and_keys_are_in_nothing_but_the_payload(up: Rig) -> None:
+def test_prompts_and_keys_are_in_nothing_but_the_payload(up):
     """Neither a call's nor those that a project's own task puts into its error, and so into its traceback."""
     called, _ = died(up, text=PROMPT)
     own = up.app.send_task("dead.part", (CANARY,), queue="batch")
@@ -182,7 +176,7 @@ def test_prompts_and_keys_are_in_nothing_but_the_payload(up: Rig) -> None:
         assert KEY not in text
 
 
-def test_names_cannot_order_a_terminal_about(up: Rig) -> None:
+def test_names_cannot_order_a_terminal_about(up):
     """A task's name is whatever its producer wrote."""
     up.app.send_task("dead.\x1b[2Jpart", queue="batch")
     the_dead(up)
@@ -192,7 +186,7 @@ def test_names_cannot_order_a_terminal_about(up: Rig) -> None:
         assert "[2Jpart" in shown
 
 
-def test_who_takes_long_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_takes_long_says_how_far_it_is(monkeypatch, capsys):
     """Nothing within two seconds; then a line at a time, on stderr."""
     line = output.ProgressLine("replaying")
     line(1, 10)

@@ -1,13 +1,12 @@
-from __future__ import annotations
-
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_kit.records import facts, ids_in, queued
-from broker_kit.script_client import MAX_DEATHS, ScriptClient
-from broker_kit.waiting import eventually
+from kit.records import facts, ids_in, queued
+from kit.script_client import MAX_DEATHS, ScriptClient
+from kit.waiting import wait_until
+from redis import Redis
 
 from celery_app import LANES, create_app, dead_letters
 from celery_app.dead_letters import Purged, Replayed
@@ -16,11 +15,6 @@ from celery_app.routing import MODEL, TENANT, UNIQUE
 from celery_app.scheduler.scripts import DONE_ENDED, PRESENT, REPLAY, TAKE_ENDED
 from celery_app.settings import Settings
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from redis import Redis
 
 #: Seconds within which what takes milliseconds is done, on a busy machine.
 SOON_S = 10.0
@@ -77,7 +71,7 @@ def size_of(client: Redis, name: str) -> int:
     return client.hstrlen("lanes:texts", name) + client.strlen(f"lanes:text:{name}")
 
 
-def test_the_oldest_dead_letters_make_room(lanes_app: Any, client: Redis) -> None:
+def test_the_oldest_dead_letters_make_room(lanes_app, client):
     """Beyond 10,000 the oldest goes with each that comes, is counted, and every place agrees on what is left."""
     dead_before(lanes_app, client, MOST, 60_000)
     for n in range(3):
@@ -88,7 +82,7 @@ def test_the_oldest_dead_letters_make_room(lanes_app: Any, client: Redis) -> Non
     assert client.zrange("lanes:dead", -3, -1) == [b"new-0", b"new-1", b"new-2"]
 
 
-def test_old_dead_letters_go_by_themselves(lanes_app: Any, client: Redis) -> None:
+def test_old_dead_letters_go_by_themselves(lanes_app, client):
     """After seven days they go with a worker's sign of life, a bounded number each time; younger ones stay."""
     dead_before(lanes_app, client, 150, KEPT_MS - 60_000)
     dead_letter(lanes_app, client, "young")
@@ -103,7 +97,7 @@ def test_old_dead_letters_go_by_themselves(lanes_app: Any, client: Redis) -> Non
     assert total(client, "bytes") == size_of(client, "young")
 
 
-def test_dead_letters_are_bounded_by_bytes(lanes_app: Any, client: Redis) -> None:
+def test_dead_letters_are_bounded_by_bytes(lanes_app, client):
     """Large ones are bounded by 256 MB together, however few they are; the newest always stays."""
     large = "x" * (30 * 1024 * 1024)
     lanes_app.conf.broker_transport_options = {"socket_timeout": 3 * SOON_S}  # so much takes its time on a busy machine
@@ -116,7 +110,7 @@ def test_dead_letters_are_bounded_by_bytes(lanes_app: Any, client: Redis) -> Non
     client.flushdb()
 
 
-def test_no_dead_letter_goes_before_it_is_told(lanes_app: Any, client: Redis) -> None:
+def test_no_dead_letter_goes_before_it_is_told(lanes_app, client):
     """However large the others are: whoever waits for it would wait for ever. Once it is told, it makes room."""
     scripts = ScriptClient(client)
     for name in ("first", "second"):
@@ -132,7 +126,7 @@ def test_no_dead_letter_goes_before_it_is_told(lanes_app: Any, client: Redis) ->
     assert client.zrange("lanes:dead", 0, -1) == [b"second"]
 
 
-def test_a_dead_letters_id_may_be_used_again(lanes_app: Any, client: Redis) -> None:
+def test_a_dead_letters_id_may_be_used_again(lanes_app, client):
     """The next job with the id of a dead one is a job of its own; two deaths make two dead letters."""
     for body in ("a", "a longer one"):
         dead_letter(lanes_app, client, "again", body)
@@ -141,7 +135,7 @@ def test_a_dead_letters_id_may_be_used_again(lanes_app: Any, client: Redis) -> N
     assert total(client, "bytes") == sum(letter.size for letter in dead_letters.find(lanes_app))
 
 
-def test_deleted_dead_letters_do_not_count(lanes_app: Any, client: Redis) -> None:
+def test_deleted_dead_letters_do_not_count(lanes_app, client):
     """Whoever deletes their set has forgotten them: what comes after is counted from nothing."""
     dead_letter(lanes_app, client, "one", "x" * 1_000)
     client.delete("lanes:dead")
@@ -151,7 +145,7 @@ def test_deleted_dead_letters_do_not_count(lanes_app: Any, client: Redis) -> Non
     assert total(client, "bytes") == size_of(client, "two")
 
 
-def test_the_newest_dead_letters_are_listed_with_what_they_were(lanes_app: Any, client: Redis) -> None:
+def test_the_newest_dead_letters_are_listed_with_what_they_were(lanes_app, client):
     """Lane, task, id, reason, age and size, and nothing of the arguments; as many as are asked for."""
     for name in ("first", "second", "third"):
         dead_letter(lanes_app, client, name, "a secret prompt")
@@ -166,7 +160,7 @@ def test_the_newest_dead_letters_are_listed_with_what_they_were(lanes_app: Any, 
     assert "secret" not in repr(letters)
 
 
-def test_dead_letters_are_found_by_what_they_were(lanes_app: Any, client: Redis) -> None:
+def test_dead_letters_are_found_by_what_they_were(lanes_app, client):
     """By lane, task or its pattern, a part of the reason, tenant and time; by all that is said at once."""
     dead_letter(lanes_app, client, "a", task="proj.one", queue="critical", reason="the API refuses the Account: 401")
     dead_letter(lanes_app, client, "b", task="proj.two", headers={TENANT: "ada"})
@@ -188,7 +182,7 @@ def test_dead_letters_are_found_by_what_they_were(lanes_app: Any, client: Redis)
     assert newest.submitted_at <= newest.died_at
 
 
-def test_a_replayed_job_stands_where_it_stood(lanes_app: Any, client: Redis) -> None:
+def test_a_replayed_job_stands_where_it_stood(lanes_app, client):
     """Before all that came later, with its id, its text, fresh attempts and no trace of its death."""
     dead_letter(lanes_app, client, "first", "the first", queue="batch")
     for name in ("second", "third"):
@@ -211,7 +205,7 @@ def test_a_replayed_job_stands_where_it_stood(lanes_app: Any, client: Redis) -> 
     assert total(client, "batch:dead") == total(client, "bytes") == 0
 
 
-def test_a_replayed_job_has_as_long_a_deadline_as_it_had(lanes_app: Any, client: Redis) -> None:
+def test_a_replayed_job_has_as_long_a_deadline_as_it_had(lanes_app, client):
     """From its replay on: a normal job that died long ago would end at once with the one it had."""
     lanes_app.send_task("kit.job", (), task_id="late", queue="normal", ignore_result=True)
     scripts = ScriptClient(client)
@@ -237,7 +231,7 @@ def with_deadline(client: Redis, name: str, submitted_ago: int, allowed: int) ->
     client.eval(script, 1, "lanes:jobs", name, submitted_ago, allowed)
 
 
-def test_a_large_job_is_replayed_and_purged_whole(lanes_app: Any, client: Redis) -> None:
+def test_a_large_job_is_replayed_and_purged_whole(lanes_app, client):
     """Its text has a key of its own, stays there while it is replayed, and goes with it."""
     dead_letter(lanes_app, client, "large", "x" * 200_000)
     assert dead_letters.payload("large", lanes_app) == {"args": ["x" * 200_000], "kwargs": {}}
@@ -251,7 +245,7 @@ def test_a_large_job_is_replayed_and_purged_whole(lanes_app: Any, client: Redis)
 
 
 @pytest.mark.parametrize("text", [b"\xffno message", b"[1]", b'{"body": "x", "headers": {}, "properties": {}}', b""])
-def test_what_nobody_can_read_is_shown_as_it_is(lanes_app: Any, client: Redis, text: bytes) -> None:
+def test_what_nobody_can_read_is_shown_as_it_is(lanes_app, client, text):
     """A stock producer's nonsense may be replayed once a worker can read it."""
     dead_letter(lanes_app, client, "odd")
     client.hset("lanes:texts", "odd", text)
@@ -260,7 +254,7 @@ def test_what_nobody_can_read_is_shown_as_it_is(lanes_app: Any, client: Redis, t
     assert ScriptClient(client).claim()[0].text == text
 
 
-def test_what_is_no_dead_letter_is_told(lanes_app: Any, client: Redis) -> None:
+def test_what_is_no_dead_letter_is_told(lanes_app, client):
     """An id that is none is an error before anything is done; one that has just gone is counted."""
     dead_letter(lanes_app, client, "one")
     (letter,) = dead_letters.find(lanes_app)
@@ -275,7 +269,7 @@ def test_what_is_no_dead_letter_is_told(lanes_app: Any, client: Redis) -> None:
 
 
 @pytest.fixture
-def small_app(broker_url: str) -> Iterator[Any]:
+def small_app(broker_url):
     """An application whose batch lane has room for three jobs."""
     lanes = [lane if lane.name != "batch" else replace(lane, capacity=3) for lane in LANES]
     app = create_app(Settings(broker_url=broker_url, result_backend=broker_url, lanes=lanes))
@@ -283,7 +277,7 @@ def small_app(broker_url: str) -> Iterator[Any]:
     close(app)
 
 
-def test_a_full_lane_takes_no_more(small_app: Any, client: Redis) -> None:
+def test_a_full_lane_takes_no_more(small_app, client):
     """The oldest go as far as there is room, the others stay, and are told; the next time there may be."""
     for n in range(4):
         dead_letter(small_app, client, f"old-{n}")
@@ -298,7 +292,7 @@ def test_a_full_lane_takes_no_more(small_app: Any, client: Redis) -> None:
     assert dead_letters.replay(dead_letters.find(small_app), small_app) == Replayed(2)
 
 
-def test_a_job_whose_name_another_has_stays(lanes_app: Any, client: Redis) -> None:
+def test_a_job_whose_name_another_has_stays(lanes_app, client):
     """There is one of a name; once the other has ended it may be replayed, and has the name again."""
     headers = {UNIQUE: "report"}
     dead_letter(lanes_app, client, "old", headers=headers)
@@ -311,7 +305,7 @@ def test_a_job_whose_name_another_has_stays(lanes_app: Any, client: Redis) -> No
     assert client.get("lanes:unique:kit.job:0::report") == b"old"
 
 
-def test_a_death_that_nobody_was_told_of_is_told_first(lanes_app: Any, client: Redis) -> None:
+def test_a_death_that_nobody_was_told_of_is_told_first(lanes_app, client):
     """A worker that tells of it would have the failure overtake the answer: until then it stays."""
     dead_letter(lanes_app, client, "killer")
     client.zadd("lanes:ended", {"killer": 1})
@@ -322,15 +316,15 @@ def test_a_death_that_nobody_was_told_of_is_told_first(lanes_app: Any, client: R
     assert dead_letters.replay(["killer"], lanes_app) == Replayed(1)
 
 
-def test_who_dies_while_he_replays_loses_nothing(lanes_app: Any, client: Redis) -> None:
+def test_who_dies_while_he_replays_loses_nothing(lanes_app, client):
     """What he had in hand is back in its line once his lease is over, and is no dead letter any more."""
     dead_letter(lanes_app, client, "one")
     assert REPLAY.run(client, (), ("", "killed:1", "", 60, 60, 0, "one")) == [b"done"]
     assert (ids_in(client, "leases"), ids_in(client, "dead"), total(client, "batch:dead")) == (["one"], [], 0)
-    assert eventually(lambda: ScriptClient(client).names(lease_ms=1), SOON_S, "it is back") == ["one"]
+    assert wait_until(lambda: ScriptClient(client).names(lease_ms=1), "it is back", SOON_S) == ["one"]
 
 
-def test_two_who_replay_at_once_put_a_job_back_once(lanes_app: Any, client: Redis) -> None:
+def test_two_who_replay_at_once_put_a_job_back_once(lanes_app, client):
     """Each letter is replayed by one of them, and is gone for the others."""
     dead_before(lanes_app, client, 500, 60_000)
     letters, done, together = dead_letters.find(lanes_app), list[Replayed](), threading.Barrier(4)
@@ -351,7 +345,7 @@ def test_two_who_replay_at_once_put_a_job_back_once(lanes_app: Any, client: Redi
     assert (total(client, "batch:dead"), client.zcard("lanes:leases")) == (0, 0)
 
 
-def test_ten_thousand_go_in_small_steps(lanes_app: Any, client: Redis) -> None:
+def test_ten_thousand_go_in_small_steps(lanes_app, client):
     """However many are found, replayed and purged, no script takes more than fifty of them."""
     dead_before(lanes_app, client, MOST, 60_000)
     seen: list[tuple[int, int]] = []

@@ -1,15 +1,10 @@
 """A Django project's settings module, in a process of its own as Django sets it up."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 #: Seconds for a process to start and end, on a loaded machine.
 IN_TIME_S = 60.0
@@ -83,7 +78,7 @@ def run(folder: Path, variables: dict[str, str], *arguments: str, more: str = ""
     )
 
 
-def test_djangos_settings_are_the_lanes_settings(tmp_path: Path) -> None:
+def test_djangos_settings_are_the_lanes_settings(tmp_path):
     """The settings module says what a variable could say, and a test's `override_settings` is seen while it holds."""
     result = run(tmp_path, {"LANES_PORT": "tcp://10.96.0.10:6379", "LANES_NORMAL_DEADLINE": "9"}, "-c", LOOK)
 
@@ -93,7 +88,7 @@ def test_djangos_settings_are_the_lanes_settings(tmp_path: Path) -> None:
     assert json.loads(result.stdout) == [usual, overridden, usual]
 
 
-def test_a_command_tells_every_mistake_in_one_line(tmp_path: Path, broker_url: str) -> None:
+def test_a_command_tells_every_mistake_in_one_line(tmp_path, broker_url):
     """Wrong settings and wrong variables come together, each by its name."""
     variables = {"CELERY_BROKER_URL": broker_url, "EZAI_RPM": "the-secret", "EZAI_APIKEY": "the-secret"}
     command = ["-m", "celery", "-A", "proj", "lanes", "status"]

@@ -1,14 +1,8 @@
 """Lane tasks in a Django project are Django tasks: they can wait for the transaction that made their data."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: Seconds for a process that imports Django and Celery, on a loaded machine.
 IN_TIME_S = 60.0
@@ -50,7 +44,7 @@ with in_process() as lanes:
 """
 
 
-def test_a_lane_task_waits_for_the_transaction(tmp_path: Path) -> None:
+def test_a_lane_task_waits_for_the_transaction(tmp_path):
     """`delay_on_commit` is there on `create_message` and on a project's lane tasks, and sends nothing before."""
     (tmp_path / "site_settings.py").write_text(SETTINGS)
     (tmp_path / "project.py").write_text(PROJECT)

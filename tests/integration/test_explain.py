@@ -1,11 +1,8 @@
 """Why a job waits, and for how long: what is told is what happens."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
-from budget_kit.scheduler import Scheduler
+from kit.scheduler import Scheduler
+from redis import Redis
 
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, LANES
@@ -14,9 +11,6 @@ from celery_app.metrics.reasons import job_reasons
 from celery_app.metrics.shortage import Shortage, explain_arguments
 from celery_app.scheduler.scripts import EXPLAIN
 from celery_app.settings import Limits
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 
 def budget(model: str = "m", rpm: int | None = 60) -> Budget:
@@ -42,7 +36,7 @@ def seconds_until(scheduler: Scheduler, name: str) -> float:
 
 
 @pytest.mark.parametrize(("others", "jobs"), [(0, 0), (7, 1), (7, 10), (7, 30)])
-def test_a_job_behind_other_tenants_is_told_when_it_will_leave(scheduler: Scheduler, others: int, jobs: int) -> None:
+def test_a_job_behind_other_tenants_is_told_when_it_will_leave(scheduler, others, jobs):
     """Of each other tenant one job goes for each of its own tenant's, as long as there are some."""
     for tenant in range(others):
         for number in range(jobs):
@@ -56,7 +50,7 @@ def test_a_job_behind_other_tenants_is_told_when_it_will_leave(scheduler: Schedu
     assert told["expected_s"] == pytest.approx(seconds_until(scheduler, "mine-9"), rel=0.1, abs=others + 1)
 
 
-def test_nobody_knows_when_a_job_leaves_whose_budget_has_no_limit(scheduler: Scheduler) -> None:
+def test_nobody_knows_when_a_job_leaves_whose_budget_has_no_limit(scheduler):
     """No number is made up."""
     for number in range(100):
         scheduler.put(budget(rpm=None), BATCH, f"job-{number}")
@@ -65,7 +59,7 @@ def test_nobody_knows_when_a_job_leaves_whose_budget_has_no_limit(scheduler: Sch
     assert explained(scheduler, "job-99")["expected_s"] is None
 
 
-def test_each_job_is_told_what_it_waits_for_however_many_models_there_are(scheduler: Scheduler) -> None:
+def test_each_job_is_told_what_it_waits_for_however_many_models_there_are(scheduler):
     """Of many models a claim looks at some; a job is told of its own."""
     for number in range(200):
         scheduler.put(budget(f"m{number}"), BATCH, f"first-{number}")
@@ -78,7 +72,7 @@ def test_each_job_is_told_what_it_waits_for_however_many_models_there_are(schedu
     assert told == {False}
 
 
-def test_the_lanes_heads_are_explained_in_one_walk(client: Redis) -> None:
+def test_the_lanes_heads_are_explained_in_one_walk(client):
     """Eight times as many models take about eight times as long, not 64 times."""
     scheduler, costs = Scheduler(client), []
     for models in (4, 32):

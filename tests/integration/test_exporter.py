@@ -1,7 +1,5 @@
 """What Prometheus reads of the lanes, from a real broker."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -9,11 +7,12 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from budget_kit.scheduler import Scheduler
-from client_rig import params, rig, wait_until
+from kit.client_rig import params, rig
+from kit.scheduler import Scheduler
+from kit.waiting import wait_until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
@@ -21,7 +20,7 @@ from redis.connection import Connection
 
 from celery_app import create_app
 from celery_app.budget import Budget, CallEnd
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import LanesError
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
 from celery_app.metrics.events import JobEvent
@@ -30,12 +29,6 @@ from celery_app.metrics.recorder import Recorder
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.settings import Limits, Settings
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.conftest import Valkey
 
 #: The command ends, and answers, well within this.
 DEADLINE_S = 30.0
@@ -77,13 +70,13 @@ class Exporter:
 
 
 @pytest.fixture
-def exporter(lanes_app: Any) -> Exporter:
+def exporter(lanes_app):
     """An exporter of the empty broker."""
     return Exporter(lanes_app)
 
 
 @pytest.fixture
-def scheduler(lanes_app: Any) -> Scheduler:
+def scheduler(lanes_app):
     """Lanes with jobs of known costs, and a worker for each."""
     client = redis_client(lanes_app)
     for lane in LANES:
@@ -113,7 +106,7 @@ def settled(outcome: str = "answered", seconds: float = 2.0, **facts: Any) -> Jo
     return JobEvent(kind="settled", lane="batch", task="t", seconds=seconds, outcome=outcome, **facts)
 
 
-def test_each_lane_has_what_status_has(lanes_app: Any, exporter: Exporter) -> None:
+def test_each_lane_has_what_status_has(lanes_app, exporter):
     """Counts are those of `get_queue_stats`, lane by lane, under names that say their unit."""
     for lane in ("critical", "batch", "batch"):
         lanes_app.send_task("some.task", queue=lane)
@@ -136,7 +129,7 @@ def test_each_lane_has_what_status_has(lanes_app: Any, exporter: Exporter) -> No
     assert series["lanes_up"] == {(): 1}
 
 
-def test_calls_are_counted_by_outcome_status_time_and_tokens(lanes_app: Any, exporter: Exporter) -> None:
+def test_calls_are_counted_by_outcome_status_time_and_tokens(lanes_app, exporter):
     """A call is counted once under each; one that never left is none; statuses that nobody knows make no series."""
     record(
         lanes_app,
@@ -170,9 +163,7 @@ def waiting(series: Series) -> set[tuple[str, ...]]:
     return {labels for labels, value in series["lanes_waiting"].items() if value}
 
 
-def test_slots_are_wanted_for_a_backlog_and_none_for_what_the_budget_holds_up(
-    scheduler: Scheduler, exporter: Exporter
-) -> None:
+def test_slots_are_wanted_for_a_backlog_and_none_for_what_the_budget_holds_up(scheduler, exporter):
     """The same backlog wants slots where there is room for its calls, and none where there is none."""
     for _ in range(1_000):
         scheduler.put(budget(rpm=6_000_000), BATCH)
@@ -188,7 +179,7 @@ def test_slots_are_wanted_for_a_backlog_and_none_for_what_the_budget_holds_up(
     assert waiting(series) == {("normal", "requests"), ("batch", "slot")}
 
 
-def test_jobs_of_a_model_without_room_want_no_slot_beside_others(scheduler: Scheduler, exporter: Exporter) -> None:
+def test_jobs_of_a_model_without_room_want_no_slot_beside_others(scheduler, exporter):
     """Of a lane with two models, only those jobs count whose budget has room."""
     scheduler.put(SHORT, BATCH)
     assert len(scheduler.claim(1)) == 1
@@ -200,7 +191,7 @@ def test_jobs_of_a_model_without_room_want_no_slot_beside_others(scheduler: Sche
     assert exporter.series()["lanes_slots_wanted"][("batch",)] == alone
 
 
-def test_slots_are_wanted_where_no_worker_is(lanes_app: Any, exporter: Exporter) -> None:
+def test_slots_are_wanted_where_no_worker_is(lanes_app, exporter):
     """A lane whose workers were all taken away says so, and wants some, whoever sent its jobs."""
     lanes_app.send_task("some.task", queue="batch")
     series = exporter.series()
@@ -208,13 +199,10 @@ def test_slots_are_wanted_where_no_worker_is(lanes_app: Any, exporter: Exporter)
     assert waiting(series) == {("batch", "no_worker")}
 
 
-def test_a_shut_budget_says_why(scheduler: Scheduler, exporter: Exporter) -> None:
+def test_a_shut_budget_says_why(scheduler, exporter):
     """A ``retry-after`` and a refused account are told apart, and the API's own words are left out."""
     shut, refused = budget("shut"), budget("refused")
-    for each, outcome, headers in (
-        (shut, "limited", {"retry-after": "100"}),
-        (refused, "refused", {}),
-    ):
+    for each, outcome, headers in ((shut, "limited", {"retry-after": "100"}), (refused, "refused", {})):
         scheduler.put(each, BATCH)
         (held,) = scheduler.claim(1)
         end = CallEnd(None, headers, outcome, f"429 error: {CANARY}")  # type: ignore[arg-type]
@@ -227,7 +215,7 @@ def test_a_shut_budget_says_why(scheduler: Scheduler, exporter: Exporter) -> Non
     assert CANARY not in text
 
 
-def test_a_budget_shows_its_level_and_its_limit(scheduler: Scheduler, exporter: Exporter) -> None:
+def test_a_budget_shows_its_level_and_its_limit(scheduler, exporter):
     """What was reserved is gone from the level; the limit is the configured one."""
     scheduler.put(budget(rpm=600), BATCH)
     labels = ("requests", "m", "normal,batch", "")
@@ -240,7 +228,7 @@ def test_a_budget_shows_its_level_and_its_limit(scheduler: Scheduler, exporter: 
     assert series["lanes_budget_calls"] == {labels[1:3]: 1}
 
 
-def test_no_tenant_prompt_or_key_is_shown(lanes_app: Any, scheduler: Scheduler, exporter: Exporter) -> None:
+def test_no_tenant_prompt_or_key_is_shown(lanes_app, scheduler, exporter):
     """A canary as tenant, as argument and in place of a model is nowhere, nor is the key."""
     scheduler.put(budget(f"tell me of {CANARY}, please", rpm=None, mixed=True), BATCH, tenant=CANARY)
     lanes_app.send_task("some.task", (CANARY,), queue="batch", headers={"lanes_tenant": CANARY}, argsrepr=CANARY)
@@ -250,7 +238,7 @@ def test_no_tenant_prompt_or_key_is_shown(lanes_app: Any, scheduler: Scheduler, 
     assert CANARY not in text
 
 
-def test_the_number_of_series_is_bounded(scheduler: Scheduler, exporter: Exporter) -> None:
+def test_the_number_of_series_is_bounded(scheduler, exporter):
     """A thousand tenants add no series, and of a thousand models 32 are shown and the others counted."""
     scheduler.put(budget("m0", rpm=None), CRITICAL)
     before = exporter.text().count("\n")
@@ -271,7 +259,7 @@ def dumped(client: Any) -> dict[bytes, bytes]:
     return {key: client.dump(key) for key in client.scan_iter() if key != b"lanes:time"}
 
 
-def test_nothing_is_changed_by_a_scrape(scheduler: Scheduler, exporter: Exporter) -> None:
+def test_nothing_is_changed_by_a_scrape(scheduler, exporter):
     """What a scrape finds it leaves, key by key."""
     scheduler.put(budget(), BATCH)
     scheduler.claim(1)
@@ -281,7 +269,7 @@ def test_nothing_is_changed_by_a_scrape(scheduler: Scheduler, exporter: Exporter
     assert dumped(scheduler.raw) == before
 
 
-def test_a_scrape_is_one_round_trip(scheduler: Scheduler, exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scrape_is_one_round_trip(scheduler, exporter, monkeypatch):
     """However many tenants and models there are, the broker is asked once."""
     for number in range(100):
         scheduler.put(budget(f"m{number}"), BATCH, tenant=f"tenant-{number}")
@@ -295,7 +283,7 @@ def test_a_scrape_is_one_round_trip(scheduler: Scheduler, exporter: Exporter, mo
     assert len(sent) == 1
 
 
-def test_a_broker_that_is_away_is_a_figure(dead_port: int) -> None:
+def test_a_broker_that_is_away_is_a_figure(dead_port):
     """Without a broker there is one metric, `lanes_up 0`, and no error."""
     url = f"redis://127.0.0.1:{dead_port}/0"
     app = create_app(Settings(broker_url=url, result_backend=url, api_keys={"batch": SecretStr("k")}))
@@ -315,7 +303,7 @@ def environ(url: str, **more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def served(broker_url: str) -> Iterator[str]:
+def served(broker_url):
     """The address of a real exporter's page; the process ends by SIGTERM, at once and with 0."""
     process = subprocess.Popen(command("--port", "0"), env=environ(broker_url), stdout=subprocess.PIPE, text=True)
     try:
@@ -328,7 +316,7 @@ def served(broker_url: str) -> Iterator[str]:
         process.communicate()
 
 
-def test_the_command_serves_what_the_collector_collects(lanes_app: Any, served: str, exporter: Exporter) -> None:
+def test_the_command_serves_what_the_collector_collects(lanes_app, served, exporter):
     """Over HTTP, on loopback where nobody says otherwise, come the same names."""
     lanes_app.send_task("some.task", queue="batch")
     assert served.startswith("http://127.0.0.1:")
@@ -338,7 +326,7 @@ def test_the_command_serves_what_the_collector_collects(lanes_app: Any, served: 
     assert series["lanes_jobs_queued"][("batch",)] == 1
 
 
-def test_without_the_extra_it_says_what_to_install(broker_url: str, tmp_path: Path) -> None:
+def test_without_the_extra_it_says_what_to_install(broker_url, tmp_path):
     """Where prometheus_client is not installed, one line says so and how to have it."""
     hidden = tmp_path / "prometheus_client.py"
     hidden.write_text("raise ModuleNotFoundError('No module', name='prometheus_client')\n")
@@ -348,7 +336,7 @@ def test_without_the_extra_it_says_what_to_install(broker_url: str, tmp_path: Pa
     assert result.stderr == "Error: lanes exporter needs prometheus_client: pip install 'ezai-lanes[exporter]'\n"
 
 
-def test_a_port_that_is_taken_is_one_line(broker_url: str, dead_port: int) -> None:
+def test_a_port_that_is_taken_is_one_line(broker_url, dead_port):
     """It is not tried on another port, where Prometheus would not look."""
     result = subprocess.run(
         command("--port", str(dead_port)),
@@ -363,10 +351,10 @@ def test_a_port_that_is_taken_is_one_line(broker_url: str, dead_port: int) -> No
     assert result.stderr.count("\n") == 1
 
 
-def test_nothing_else_imports_prometheus() -> None:
+def test_nothing_else_imports_prometheus():
     """A web process, a worker and the other commands do without."""
     code = (
-        "import sys, json, celery_app, tasks, celery_app.worker, celery_app.cli.status, celery_app.metrics.look;"
+        "import sys, json, celery_app, tasks, celery_app.worker.start, celery_app.cli.status, celery_app.metrics.look;"
         "print(json.dumps([name for name in sys.modules if name.startswith('prometheus_client')]))"
     )
     result = subprocess.run(
@@ -377,7 +365,7 @@ def test_nothing_else_imports_prometheus() -> None:
 
 # Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
-def test_what_a_worker_does_is_served(valkey: Valkey, tmp_path: Path) -> None:
+def test_what_a_worker_does_is_served(valkey, tmp_path):
     """Real calls, answered, limited and overloaded, are counted with their times and tokens, each once."""
     with rig(valkey, 7, tmp_path, LANES_CRITICAL_ATTEMPTS="1") as lanes:
         tokens = lanes.client.ask(**params()).usage

@@ -1,31 +1,21 @@
 """What a job gets for each failure of its call: a real worker, a real broker, and HTTP that really fails."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, text_of, the_dead, wait_until, web_app
-from worker_process import worker
+from kit.client_rig import IN_TIME_S, Rig, drop_jobs, fresh, params, rig, text_of, the_dead
+from kit.waiting import in_time, wait_until
 
 from celery_app import dead_letters
-from celery_app.client import Client
-from celery_app.connection import redis_client
-from celery_app.errors import ApiError, ApiUnreachable, DeadlineExceeded, LanesError, NotAMessage
+from celery_app.connections.redis_client import redis_client
+from celery_app.errors import ApiError, ApiUnreachable, CallTimeout, DeadlineExceeded, LanesError, NotAMessage
 from celery_app.routing import DEADLINE_AT
-from demo.simulator import running
 from tasks import create_message, stream_message
-from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -35,6 +25,9 @@ ATTEMPTS = 2
 
 #: Seconds by which a job may come late; its time has come, but a machine is busy with other tests.
 LATE = 0.8
+
+#: Seconds that a message may take which is complete.
+COMPLETE_S = 2.0
 
 #: What may stand where seconds or a date would have been.
 NO_TIME = "in a moment"
@@ -79,27 +72,19 @@ SLOWING = {"521", "522", "523", "529", "drop", "reset", "drop_mid_stream"}
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def shared(valkey, tmp_path_factory):
     """One worker for all tests, which gives up early."""
-    with valkey.client(12) as redis:
-        redis.flushdb()
-    broker = valkey.url(12)
-    app = web_app(broker)
-    with running() as api:
-        env = {
-            "CELERY_BROKER_URL": broker,
-            "EZAI_API_KEY": "sk-test",
-            "EZAI_BASE_URL": api.url,
-            "EZAI_LIMITS": json.dumps({model: {"concurrency": 100} for model in ROWS}),
-            "LANES_CRITICAL_ATTEMPTS": str(ATTEMPTS),
-        }
-        with worker(tmp_path_factory.mktemp("worker"), "-c", "8", **env) as started:
-            yield Rig(app, Client(app), api, started, env)
-    close(app)
+    env = {
+        "EZAI_LIMITS": json.dumps({model: {"concurrency": 100} for model in ROWS}),
+        "LANES_CRITICAL_ATTEMPTS": str(ATTEMPTS),
+        "LANES_NORMAL_CALL_TIMEOUT": "1",
+    }
+    with rig(valkey, 12, tmp_path_factory.mktemp("worker"), **env) as up:
+        yield up
 
 
 @pytest.fixture
-def up(shared: Rig) -> Rig:
+def up(shared):
     """The same, fresh for each test."""
     drop_jobs(redis_client(shared.app))
     return fresh(shared, headers=True, rpm=None)
@@ -150,7 +135,7 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def ended(shared: Rig) -> dict[str, Ended]:
+def ended(shared):
     """A job for each row, all of them at once."""
     results = {
         model: submit(shared, fault, streaming=model.startswith("stream-"), model=model)
@@ -179,7 +164,7 @@ def slowed_models(up: Rig) -> set[str]:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_what_passes_is_tried_again_and_then_dead_lettered(ended: dict[str, Ended], row: str) -> None:
+def test_what_passes_is_tried_again_and_then_dead_lettered(ended, row):
     """The job is called as often as its lane says, fails with the last error, and is kept with it as a dead letter."""
     _, kind, words = ROWS[row]
     found = ended[row]
@@ -191,14 +176,14 @@ def test_what_passes_is_tried_again_and_then_dead_lettered(ended: dict[str, Ende
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_an_api_that_is_overloaded_or_down_slows_everybody_down(ended: dict[str, Ended], row: str) -> None:
+def test_an_api_that_is_overloaded_or_down_slows_everybody_down(ended, row):
     """A gateway that does not reach the API is as a connection that is lost; any other failure is one job's own."""
     assert ended[row].slowed is (ROWS[row][0] in SLOWING)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("status", [302, 307, 400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 501, 505])
-def test_what_lasts_fails_at_once(up: Rig, status: int, streaming: bool) -> None:
+def test_what_lasts_fails_at_once(up, status, streaming):
     """What no repetition mends is called once, reported with its real status; a dead letter, if it is the account's."""
     error = error_of(submit(up, str(status), streaming=streaming))
 
@@ -216,14 +201,14 @@ BEHIND = ("done_behind", "usage_behind", "null_behind", "reset_behind", "open_be
 
 
 @pytest.mark.parametrize("fault", BEHIND)
-def test_a_complete_stream_is_paid_for_once(up: Rig, fault: str) -> None:
+def test_a_complete_stream_is_paid_for_once(up, fault):
     """Whatever comes behind message_stop, or does not end, the message is there, at once and after one call."""
     begun = time.monotonic()
     stream = up.client.stream(**params(fault=fault))
     events = list(stream)
     message = up.app.AsyncResult(stream.task_id).get(timeout=IN_TIME_S)
 
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < in_time(COMPLETE_S)
     assert [event["type"] for event in events].count("message_stop") == 1
     assert events[-1] == {"type": "message_stop"}
     assert text_of(events) == message["content"][0]["text"]
@@ -240,7 +225,7 @@ def teach_limits(up: Rig) -> None:
     up.api.clear()
 
 
-def test_a_429_closes_the_budget_for_everybody_and_costs_no_attempt(up: Rig) -> None:
+def test_a_429_closes_the_budget_for_everybody_and_costs_no_attempt(up):
     """The job comes again when the API said, as often as it takes; no other lane's job is called in between."""
     teach_limits(up)
     fault = "429;retry-after=1"
@@ -252,14 +237,14 @@ def test_a_429_closes_the_budget_for_everybody_and_costs_no_attempt(up: Rig) -> 
     assert other.get(timeout=IN_TIME_S)["type"] == "message"
 
     first, second, third, *_ = arrivals(up, fault)
-    assert 1.0 <= second - first < 1.0 + LATE
-    assert 1.0 <= third - second < 1.0 + LATE
+    assert 1.0 <= second - first < 1.0 + in_time(LATE)
+    assert 1.0 <= third - second < 1.0 + in_time(LATE)
     # The budget hears of it when the call is settled, some milliseconds after it has arrived.
     assert not [at for at in arrivals(up, None) for refused in (first, second) if 0.1 < at - refused < 1.0]
 
 
 @pytest.mark.parametrize(("fault", "headers"), [("429", False), (f"429;retry-after={NO_TIME}", True)])
-def test_a_429_that_does_not_say_when_costs_no_attempt_either(up: Rig, fault: str, headers: bool) -> None:
+def test_a_429_that_does_not_say_when_costs_no_attempt_either(up, fault, headers):
     """A gateway strips the header or writes nonsense into it; the budget finds the pace."""
     teach_limits(up)
     up.api.control(headers=headers)
@@ -269,10 +254,10 @@ def test_a_429_that_does_not_say_when_costs_no_attempt_either(up: Rig, fault: st
     assert limited.state in {"RETRY", "STARTED", "PENDING"}
     assert up.client.cancel(limited)
     first, second, *_ = arrivals(up, fault)
-    assert 0.1 <= second - first < 0.1 + LATE
+    assert 0.1 <= second - first < 0.1 + in_time(LATE)
 
 
-def test_a_rate_limit_within_a_stream_costs_no_attempt(up: Rig) -> None:
+def test_a_rate_limit_within_a_stream_costs_no_attempt(up):
     """It arrives with status 200, and is a 429 all the same."""
     teach_limits(up)
     fault = "stream_rate_limited"
@@ -283,17 +268,17 @@ def test_a_rate_limit_within_a_stream_costs_no_attempt(up: Rig) -> None:
     assert up.client.cancel(limited)
 
 
-def test_a_503_is_tried_again_when_it_says(up: Rig) -> None:
+def test_a_503_is_tried_again_when_it_says(up):
     """The API's retry-after outweighs a shorter backoff; an attempt is spent."""
     fault = "503;retry-after=1"
     error_of(submit(up, fault))
 
     first, second = arrivals(up, fault)
-    assert 1.0 <= second - first < 1.0 + LATE
+    assert 1.0 <= second - first < 1.0 + in_time(LATE)
 
 
 @pytest.mark.parametrize("fault", ["429;retry-after=40", "429;retry-after=1e308", "503;retry-after=999999999"])
-def test_a_job_that_would_return_after_its_deadline_fails_at_once(up: Rig, fault: str) -> None:
+def test_a_job_that_would_return_after_its_deadline_fails_at_once(up, fault):
     """Nobody waits in vain, and the reason is the API's."""
     error = error_of(submit(up, fault))
 
@@ -304,7 +289,7 @@ def test_a_job_that_would_return_after_its_deadline_fails_at_once(up: Rig, fault
 
 
 @pytest.mark.parametrize("seconds", ["1e308", "inf", "999999999"])
-def test_a_job_without_a_deadline_waits_an_hour_at_most(up: Rig, seconds: str) -> None:
+def test_a_job_without_a_deadline_waits_an_hour_at_most(up, seconds):
     """A gateway's nonsense sends no job away for years, and none fails of it."""
     result = submit(up, f"429;retry-after={seconds}", lane="batch")
     wait_until(lambda: result.state == "RETRY", "it is back in its lane")
@@ -314,7 +299,7 @@ def test_a_job_without_a_deadline_waits_an_hour_at_most(up: Rig, seconds: str) -
     assert up.client.cancel(result)
 
 
-def test_a_deadline_that_passes_while_it_waits_for_the_budget(up: Rig) -> None:
+def test_a_deadline_that_passes_while_it_waits_for_the_budget(up):
     """The job fails as soon as that is certain, without a call."""
     closing = submit(up, "429;retry-after=30", lane="batch")
     wait_until(lambda: closing.state == "RETRY", "the budget is closed")
@@ -326,3 +311,28 @@ def test_a_deadline_that_passes_while_it_waits_for_the_budget(up: Rig) -> None:
     assert time.time() - begun < 2.0
     assert up.api.summary()["total"] == 1
     assert up.client.cancel(closing)
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_call_ends_at_its_deadline_however_the_server_stalls(up, fault):
+    """A server that answers a byte at a time cannot keep a slot: the whole call has one deadline."""
+    result = submit(up, fault, lane="normal")
+    wait_until(lambda: isinstance(result.info, CallTimeout), "the first attempt has ended")
+    assert up.client.cancel(result)
+
+
+def test_a_spend_limit_is_no_rate_limit(up):
+    """A 429 that no waiting helps against fails at once."""
+    assert " 429 " in str(error_of(submit(up, "spend_limit")))
+    assert up.api.summary()["total"] == 1
+
+
+def test_a_large_max_tokens_needs_no_stream(up):
+    """The SDK would refuse it without a timeout; the lane's is given."""
+    assert up.client.submit(**params(max_tokens=60_000)).get(timeout=IN_TIME_S)["type"] == "message"
+
+
+def test_a_wrong_request_sent_by_name_fails_in_the_worker(up):
+    """A producer that does not have the task's code gets the same answer, as the job's result."""
+    result = up.app.send_task("tasks.create_message", kwargs={"model": "m"}, queue="critical")
+    assert "max_tokens" in str(error_of(result))

@@ -1,7 +1,5 @@
 """The first moments of a web process."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -13,7 +11,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize("way", ["submit", "stream", "apply", "ask"])
-def test_threads_that_begin_a_process_all_find_it_configured(way: str, broker_url: str) -> None:
+def test_threads_that_begin_a_process_all_find_it_configured(way, broker_url):
     """Of 50 threads that begin a process with the same call, none meets a half-made configuration."""
     environ = {**os.environ, "CELERY_BROKER_URL": broker_url, "LANES_CRITICAL_DEADLINE": "1", "EZAI_API_KEY": "test"}
     for _ in range(2):

@@ -1,67 +1,76 @@
-"""Flower's page of queues, as whoever looks at it sees it."""
+"""Flower's page of queues, as whoever looks at it sees it: all lanes, whether there is a worker or not."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import subprocess
-import sys
-import time
-import urllib.request
+import re
 from typing import TYPE_CHECKING, Any
 
-from client_rig import params
-from worker_process import worker
+from flower_rig import Flower, flower
+from kit.client_rig import params
+from kit.waiting import wait_until
+from kit.worker import worker
 
-from demo.ports import free_port
+from celery_app import create_app
+from celery_app.client import Client
+from demo.simulator import Behaviour, running
 from tasks import create_message
+from tests.conftest import close
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-IN_TIME_S = 60.0
+    from tests.conftest import Valkey
+
+IN_TIME_S = 30.0
+DB, PREFIX = 11, "shop:"
+
+PROJECT = """
+from celery import Celery
+from celery_app import install
+app = Celery("proj", set_as_current=False)
+app.conf.broker_transport_options = {"global_keyprefix": "shop:"}
+install(app)
+"""
 
 
-def lengths(port: int) -> dict[str, int]:
-    """Return what Flower says of the queues; nothing while it does not answer."""
-    login = base64.b64encode(b"ada:secret").decode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/queues/length", headers={"Authorization": f"Basic {login}"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - ours
-            return {each["name"]: each["messages"] for each in json.load(answer)["active_queues"]}
-    except OSError:
-        return {}
+def counted(page: Flower) -> dict[str, tuple[int, ...]]:
+    """Return lane -> its jobs in lines and waiting for a time, in lines, in flight, and its workers."""
+    found = page.ask("/api/queues/length").json["active_queues"]
+    columns = ("messages", "messages_ready", "messages_unacknowledged", "consumers")
+    return {each["name"]: tuple(each.get(name) for name in columns) for each in found}
 
 
-def test_flower_counts_what_is_in_lines_and_what_waits_for_its_time(
-    lanes_app: Any, broker_url: str, tmp_path: Path
-) -> None:
-    """A lane's jobs are in no list, and Flower counts them all the same."""
-    port, env = free_port(), {**os.environ, "CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "unused"}
-    for _ in range(3):
-        lanes_app.tasks[create_message.name].apply_async(kwargs=params(), queue="batch", countdown=600)
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "celery_app",
-        "flower",
-        f"--port={port}",
-        "--basic-auth=ada:secret",
-    ]
-    with (
-        worker(tmp_path, "-Q", "batch", CELERY_BROKER_URL=broker_url, EZAI_API_KEY="unused"),
-        (tmp_path / "flower.log").open("wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=tmp_path) as flower,
-    ):
-        try:
-            deadline = time.monotonic() + IN_TIME_S
-            while lengths(port).get("batch") != 3:
-                assert time.monotonic() < deadline, lengths(port)
-                time.sleep(0.2)
-        finally:
-            flower.kill()
+def on_page(page: Flower) -> list[str]:
+    """Return the names of the queues that the page lists."""
+    return re.findall(r'<tr id="([^"]+)"', page.ask("/broker").text)
+
+
+def submit(app: Any) -> None:
+    """Queue three jobs of two tenants, and two for later."""
+    client = Client(app)
+    for tenant in ("acme", "acme", "globex"):
+        client.submit("batch", tenant=tenant, **params())
+    for _ in range(2):
+        app.tasks[create_message.name].apply_async(kwargs=params(), queue="batch", countdown=600)
+
+
+def test_flower_counts_the_lanes_with_and_without_a_worker(valkey: Valkey, tmp_path: Path) -> None:
+    """Under a prefix, of tenants, for later, in flight: each job is counted where it is; a queue of one's own, too."""
+    with valkey.client(DB) as redis:
+        redis.flushdb()
+    (tmp_path / "proj.py").write_text(PROJECT)
+    broker = valkey.url(DB)
+    app = create_app()
+    app.conf.update(broker_url=broker, broker_transport_options={"global_keyprefix": PREFIX})
+    with running(Behaviour(latency=300.0)) as api:
+        env = {"CELERY_BROKER_URL": broker, "EZAI_API_KEY": "unused", "EZAI_BASE_URL": api.url}
+        with flower(tmp_path, app="proj", **env) as page:
+            assert on_page(page) == ["critical", "normal", "batch", "celery"]
+            submit(app)
+            app.send_task("proj.own", queue="celery")
+            wait_until(lambda: counted(page)["batch"] == (5, 3, 0, 0), "Flower counts the lane", IN_TIME_S)
+            assert counted(page)["celery"][0] == 1
+            with worker(tmp_path, "-Q", "batch", "-c", "1", app="proj", **env):
+                wait_until(lambda: counted(page)["batch"] == (4, 2, 1, 1), "Flower counts what is in flight", IN_TIME_S)
+                assert set(counted(page)) >= {"critical", "normal", "batch"}
+    close(app)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -7,18 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from processes import running, until
+from kit.processes import running
+from kit.waiting import wait_until
 
 from demo.errors import ChildEnded
 from demo.processes import SIGNALS, ProcessGroup, interruptible, stop
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: The guard's patience with stubborn children, and a slow machine.
 DEADLINE_S = 15.0
@@ -67,7 +64,7 @@ def started(script: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]
 
 
 @pytest.fixture
-def group() -> Iterator[ProcessGroup]:
+def group():
     """A group of this process."""
     group = ProcessGroup()
     yield group
@@ -83,17 +80,17 @@ def group_exists(group: int) -> bool:
     return True
 
 
-def test_a_killed_command_leaves_nothing_behind() -> None:
+def test_a_killed_command_leaves_nothing_behind():
     """SIGKILL the command: its children, deaf ones too, the guard and the directory are gone within seconds."""
     with started(COMMAND) as (command, told):
         assert running(told["pids"]) == set(told["pids"])
         command.kill()
-        until(lambda: not running(told["pids"]), DEADLINE_S, "all processes are gone")
-        until(lambda: not Path(told["directory"]).exists(), DEADLINE_S, "the directory is gone")
+        wait_until(lambda: not running(told["pids"]), "all processes are gone", DEADLINE_S)
+        wait_until(lambda: not Path(told["directory"]).exists(), "the directory is gone", DEADLINE_S)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_guard_outlives_signals_meant_for_the_command(number: signal.Signals, group: ProcessGroup) -> None:
+def test_the_guard_outlives_signals_meant_for_the_command(number, group):
     """A signal that a person or a closing terminal sends to the guard does not end it."""
     child = group.start("child", "child", OBEDIENT, os.environ)
     os.kill(group.guard.process.pid, number)
@@ -102,21 +99,21 @@ def test_the_guard_outlives_signals_meant_for_the_command(number: signal.Signals
     assert pipe is not None
     pipe.close()
     child.process.wait(DEADLINE_S)
-    until(lambda: not group.directory.exists(), DEADLINE_S, "the directory is gone")
+    wait_until(lambda: not group.directory.exists(), "the directory is gone", DEADLINE_S)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_child_that_is_just_being_started_is_ended_too(seed: int) -> None:
+def test_a_child_that_is_just_being_started_is_ended_too(seed):
     """Wherever between fork and exec of a child the command is killed, no process of its group stays."""
     with started(BUSY_COMMAND) as (command, told):
         time.sleep(random.Random(seed).uniform(0, 0.2))
         command.kill()
         command.wait(DEADLINE_S)
-        until(lambda: not group_exists(told["group"]), DEADLINE_S, "the group is empty")
-        until(lambda: not Path(told["directory"]).exists(), DEADLINE_S, "the directory is gone")
+        wait_until(lambda: not group_exists(told["group"]), "the group is empty", DEADLINE_S)
+        wait_until(lambda: not Path(told["directory"]).exists(), "the directory is gone", DEADLINE_S)
 
 
-def test_close_ends_what_was_forgotten(group: ProcessGroup) -> None:
+def test_close_ends_what_was_forgotten(group):
     """A child that nobody stopped ends with the group, and so does the directory."""
     child = group.start("child", "child", OBEDIENT, os.environ)
     group.close()
@@ -124,11 +121,11 @@ def test_close_ends_what_was_forgotten(group: ProcessGroup) -> None:
     assert not group.directory.exists()
 
 
-def test_a_killed_guard_is_noticed(group: ProcessGroup) -> None:
+def test_a_killed_guard_is_noticed(group):
     """The command learns that its guard is gone, and can still stop its children and remove the directory."""
     child = group.start("child", "child", OBEDIENT, os.environ)
     os.kill(group.guard.process.pid, signal.SIGKILL)
-    until(lambda: not group.guard.running, DEADLINE_S, "the guard's end is noticed")
+    wait_until(lambda: not group.guard.running, "the guard's end is noticed", DEADLINE_S)
     with pytest.raises(ChildEnded, match="The guard"):
         group.guard.check()
     stop([child], DEADLINE_S, lambda: False)
@@ -137,34 +134,34 @@ def test_a_killed_guard_is_noticed(group: ProcessGroup) -> None:
     assert not group.directory.exists()
 
 
-def test_no_child_starts_without_a_group(group: ProcessGroup) -> None:
+def test_no_child_starts_without_a_group(group):
     """Once the guard is gone a child is refused, instead of being started where nobody ends it."""
     os.kill(group.guard.process.pid, signal.SIGKILL)
-    until(lambda: not group.guard.running, DEADLINE_S, "the guard is dead")
+    wait_until(lambda: not group.guard.running, "the guard is dead", DEADLINE_S)
     with pytest.raises(ChildEnded, match="The guard"):
         group.start("child", "child", OBEDIENT, os.environ)
 
 
-def test_a_child_that_ends_is_told_with_its_last_words(group: ProcessGroup) -> None:
+def test_a_child_that_ends_is_told_with_its_last_words(group):
     """The error about a dead child has its name, its status and the end of its log."""
     child = group.start("The child", "child", [sys.executable, "-c", "print('my last words'); exit(3)"], os.environ)
-    until(lambda: not child.running, DEADLINE_S, "the child has ended")
+    wait_until(lambda: not child.running, "the child has ended", DEADLINE_S)
     with pytest.raises(ChildEnded, match=r"The child ended unexpectedly with status 3; .*\n  my last words"):
         child.check()
 
 
-def test_a_deaf_child_is_killed_after_the_grace_and_at_once_in_a_hurry(group: ProcessGroup) -> None:
+def test_a_deaf_child_is_killed_after_the_grace_and_at_once_in_a_hurry(group):
     """`stop` waits no longer than it is told, and not at all once somebody hurries it."""
     for grace, hurried, at_most in ((0.3, False, 10.0), (60.0, True, 10.0)):
         child = group.start("deaf", "deaf", STUBBORN, os.environ)
-        until(lambda log=child.log: log.stat().st_size > 0, DEADLINE_S, "the child is deaf")
+        wait_until(lambda log=child.log: log.stat().st_size > 0, "the child is deaf", DEADLINE_S)
         begun = time.monotonic()
         stop([child], grace, lambda hurried=hurried: hurried)
         assert time.monotonic() - begun < at_most
         assert not child.running
 
 
-def test_the_first_interrupt_raises_and_the_next_hurries() -> None:
+def test_the_first_interrupt_raises_and_the_next_hurries():
     """Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt once, whatever comes later hurries; the status is 130."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:

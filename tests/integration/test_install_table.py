@@ -1,11 +1,10 @@
 """`install(app)` changes nothing of a project's configuration."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from celery import Celery, Task
@@ -15,10 +14,6 @@ from redis import Redis
 
 from celery_app import install
 from tasks import LaneTask
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 
 #: Settings that a living project may well have; each was overridden once.
 THEIRS: dict[str, Any] = {
@@ -73,7 +68,7 @@ def _configuration(app: Celery) -> dict[str, Any]:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch, broker_url: str) -> Iterator[Callable[..., Celery]]:
+def made(monkeypatch, broker_url):
     """Makes applications of a project, configured in one of its ways."""
     monkeypatch.setenv("EZAI_API_KEY", "opens-nothing")
     apps: list[Celery] = []
@@ -99,7 +94,7 @@ CONFIGURED = [_nothing, _plain, _in_lower_case, _namespaced]
 
 
 @pytest.mark.parametrize("configure", CONFIGURED)
-def test_no_setting_changes(made: Any, configure: Any) -> None:
+def test_no_setting_changes(made, configure):
     """Key by key, the configuration with the lanes is the one without them, before and after its first use."""
     stock, lanes = made(configure), made(configure)
     install(lanes)
@@ -113,7 +108,7 @@ def test_no_setting_changes(made: Any, configure: Any) -> None:
 
 
 @pytest.mark.parametrize("configure", CONFIGURED)
-def test_no_setting_changes_where_it_was_read_before(made: Any, configure: Any) -> None:
+def test_no_setting_changes_where_it_was_read_before(made, configure):
     """An application that has read its configuration already keeps it, too."""
     app = made(configure)
     before = _configuration(app)
@@ -121,7 +116,7 @@ def test_no_setting_changes_where_it_was_read_before(made: Any, configure: Any) 
     assert _configuration(app) == before
 
 
-def test_what_is_set_afterwards_is_the_projects(made: Any, dead_port: int) -> None:
+def test_what_is_set_afterwards_is_the_projects(made, dead_port):
     """A setting that the project changes later is changed for whoever asks."""
     app = made(_plain)
     install(app)
@@ -133,7 +128,7 @@ def test_what_is_set_afterwards_is_the_projects(made: Any, dead_port: int) -> No
 
 
 @pytest.mark.parametrize("configure", CONFIGURED)
-def test_the_projects_queues_and_its_backend_stay(made: Any, broker_url: str, configure: Any) -> None:
+def test_the_projects_queues_and_its_backend_stay(made, broker_url, configure):
     """A worker without `-Q` consumes from what it consumed from, and results go where they went."""
     stock, lanes = made(configure), made(configure)
     install(lanes)
@@ -179,7 +174,7 @@ def _unlike(stock: Celery, lanes: Celery) -> set[str]:
 SHOWN_AS = {"amqp_cls": "amqp"}
 
 
-def test_the_table_names_whatever_of_the_application_changes(made: Any) -> None:
+def test_the_table_names_whatever_of_the_application_changes(made):
     """Each attribute that differs after `install` has its row, and each row its attribute."""
     stock, lanes = made(_plain), made(_plain)
     install(lanes)
@@ -196,7 +191,7 @@ def test_the_table_names_whatever_of_the_application_changes(made: Any) -> None:
     assert {name for name in named - unlike if not name.startswith("lanes_")} == set()
 
 
-def test_the_table_of_task_attributes_is_whole() -> None:
+def test_the_table_of_task_attributes_is_whole():
     """No attribute of Celery's tasks differs in a lane task that the table does not name."""
     named = {what.strip("`").partition(" = ")[0] for what, _ in _table("What a lane task has")}
     plain = str | int | float | None

@@ -1,24 +1,19 @@
 """What a call makes of a server that hangs up, or that does not speak HTTP."""
 
-from __future__ import annotations
-
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from celery_app.errors import ApiUnreachable
 from tasks.clients import call_timeout, client_for
+from tasks.failure import Failure
 from tasks.failures import failure_of
 from tasks.loop import close_loop, run
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tasks.failure import Failure
 
 IN_TIME_S = 30.0
 KEY = "sk-secret-0123"
@@ -86,7 +81,7 @@ def failure(url: str, *, stream: bool = False, **more: Any) -> Failure | None:
         (OK + b"transfer-encoding: chunked\r\n\r\n9\r\nhalf", "incomplete"),
     ],
 )
-def test_who_hangs_up_is_away(reply: bytes, words: str, stream: bool) -> None:
+def test_who_hangs_up_is_away(reply, words, stream):
     """The job is tried again, and everybody slows down."""
     with server(reply) as (url, _):
         judged = failure(url, stream=stream)
@@ -109,7 +104,7 @@ def test_who_hangs_up_is_away(reply: bytes, words: str, stream: bool) -> None:
     ],
     ids=["status", "header", "length", "chunk", "large"],
 )
-def test_who_speaks_no_http_is_there(reply: bytes, stream: bool) -> None:
+def test_who_speaks_no_http_is_there(reply, stream):
     """The job is tried again, nobody else slows down, and nothing that was said is shown."""
     with server(reply) as (url, _):
         judged = failure(url, stream=stream)
@@ -120,7 +115,7 @@ def test_who_speaks_no_http_is_there(reply: bytes, stream: bool) -> None:
     assert "secret" not in str(judged.error)
 
 
-def test_a_reset_and_a_refusal_are_called_so(dead_port: int) -> None:
+def test_a_reset_and_a_refusal_are_called_so(dead_port):
     """An operator reads what the system says."""
     with server(b"", reset=True) as (url, _):
         reset = failure(url)
@@ -134,14 +129,14 @@ def test_a_reset_and_a_refusal_are_called_so(dead_port: int) -> None:
     assert refused.overloaded
 
 
-def test_what_cannot_be_sent_is_no_failure_of_the_api() -> None:
+def test_what_cannot_be_sent_is_no_failure_of_the_api():
     """A header of two lines would be refused each time."""
     with server(b"") as (url, asked):
         assert failure(url, extra_headers={"x-two": "lines\nof it"}) is None
     assert not any(asked)
 
 
-def test_a_call_goes_through_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_goes_through_the_environments_proxy(monkeypatch):
     """As the SDK's other clients do."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)

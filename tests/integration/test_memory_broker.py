@@ -1,16 +1,11 @@
 """``memory://``: enough of a broker for eager tests, and for nothing else."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: Seconds for a process of Celery's to start and end, on a loaded machine.
 IN_TIME_S = 60.0
@@ -34,7 +29,7 @@ def double(number):
 
 
 @pytest.fixture
-def environ() -> dict[str, str]:
+def environ():
     """An environment in which nothing is configured."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "EZAI_", "LANES_"))}
 
@@ -53,7 +48,7 @@ def run(folder: Path, environ: dict[str, str], *arguments: str) -> subprocess.Co
     )
 
 
-def test_an_eager_test_needs_no_broker(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_an_eager_test_needs_no_broker(tmp_path, environ):
     """A lane task that runs where it is called gives its result, with no server anywhere."""
     script = "from proj import double; print(double.apply_async((21,), queue='batch').get(), double.delay(1).get())"
 
@@ -62,7 +57,7 @@ def test_an_eager_test_needs_no_broker(tmp_path: Path, environ: dict[str, str]) 
     assert (result.returncode, result.stdout) == (0, "42 2\n"), result.stderr
 
 
-def test_sending_is_refused_in_one_line(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_sending_is_refused_in_one_line(tmp_path, environ):
     """What would be sent to nobody is an exception where it is sent."""
     script = (
         "from proj import app, double; from celery_app.errors import InvalidSettings\n"
@@ -79,9 +74,7 @@ def test_sending_is_refused_in_one_line(tmp_path: Path, environ: dict[str, str])
 
 
 @pytest.mark.parametrize("command", [["worker", "-Q", "critical"], ["lanes", "status"], ["lanes", "up", "--no-flower"]])
-def test_a_command_for_the_lanes_is_refused_in_one_line(
-    command: list[str], tmp_path: Path, environ: dict[str, str]
-) -> None:
+def test_a_command_for_the_lanes_is_refused_in_one_line(command, tmp_path, environ):
     """A worker that would wait for ever, and figures of nothing, say so instead."""
     result = run(tmp_path, environ, "-W", "ignore", "-m", "celery", "-A", "proj", *command)
 

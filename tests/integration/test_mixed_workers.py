@@ -1,26 +1,16 @@
 """A worker of lanes and of a project's own queues: each queue keeps the rules that it has."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from worker_process import START_DEADLINE, worker
+from kit.worker import TO_START, worker
 
-from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from worker_process import Worker
-
-    from tests.conftest import Valkey
+from tests.conftest import Valkey, close
 
 HERE = str(Path(__file__).parent)
 ROOT = str(Path(__file__).parents[2])
@@ -32,7 +22,7 @@ DB = 13
 
 
 @pytest.fixture
-def env(valkey: Valkey) -> dict[str, str]:
+def env(valkey):
     """What a process of the project has in its environment, with an empty database; there is no API."""
     with valkey.client(DB) as redis:
         redis.flushdb()
@@ -46,7 +36,7 @@ def env(valkey: Valkey) -> dict[str, str]:
 
 
 @pytest.fixture
-def app(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def app(env, monkeypatch):
     """The project's application in this process."""
     monkeypatch.setenv("CELERY_BROKER_URL", env["CELERY_BROKER_URL"])
     monkeypatch.delitem(sys.modules, "mixed", raising=False)  # each test closes what it has opened
@@ -56,7 +46,7 @@ def app(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture(params=["threads", "prefork"])
-def mixed(tmp_path: Path, env: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Worker]:
+def mixed(tmp_path, env, request):
     """Its worker."""
     arguments = ("-Q", "critical,own,topics", "-c", "2", "-P", request.param)
     with worker(tmp_path, *arguments, app="mixed", **env) as running:
@@ -69,7 +59,7 @@ def ran(valkey: Valkey) -> list[bytes]:
         return [*redis.lrange("mixed:ran", 0, -1)]
 
 
-def test_own_queues_take_what_the_project_accepts(app: Any, mixed: Worker, valkey: Valkey) -> None:
+def test_own_queues_take_what_the_project_accepts(app, mixed, valkey):
     """JSON is for the lanes: a project that accepts pickle or signed jobs only gets no JSON in its own queues."""
     app.send_task("mixed.own", ("forged",), queue="own", serializer="json")
     assert app.send_task("mixed.own", (frozenset({1}),), queue="own").get(IN_TIME_S) == [frozenset({1}), "own"]
@@ -79,7 +69,7 @@ def test_own_queues_take_what_the_project_accepts(app: Any, mixed: Worker, valke
     assert b"forged" not in ran(valkey)
 
 
-def test_a_routing_key_is_no_lane(app: Any, mixed: Worker, valkey: Valkey) -> None:
+def test_a_routing_key_is_no_lane(app, mixed, valkey):
     """Jobs of an own queue whose routing key is called `critical` are its own: pickled, and gone when rejected."""
     assert mixed.process.poll() is None
     assert app.send_task("mixed.own", (frozenset({2}),), queue="topics").get(IN_TIME_S) == [frozenset({2}), "critical"]
@@ -95,7 +85,7 @@ def test_a_routing_key_is_no_lane(app: Any, mixed: Worker, valkey: Valkey) -> No
         assert not redis.zcard("lanes:dead")
 
 
-def test_what_a_worker_in_python_is_told_holds(tmp_path: Path, env: dict[str, str]) -> None:
+def test_what_a_worker_in_python_is_told_holds(tmp_path, env):
     """A project's own command may be called `worker`, too."""
     command = [sys.executable, "-m", "mixed", "worker"]
     done = subprocess.run(
@@ -105,16 +95,16 @@ def test_what_a_worker_in_python_is_told_holds(tmp_path: Path, env: dict[str, st
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=START_DEADLINE,
+        timeout=TO_START,
     )
     assert done.stdout.split() == ["celery.concurrency.solo", "3"], done.stderr
 
 
-def test_a_worker_of_two_brokers_is_refused(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_worker_of_two_brokers_is_refused(tmp_path, env):
     """The lanes are where jobs are written to; own queues that are read elsewhere need a worker of their own."""
     conf = '{"broker_read_url": "redis://127.0.0.1:1/0"}'
     arguments = ("-Q", "critical,own", "-c", "2")
     with worker(tmp_path, *arguments, app="mixed", ready=False, **env, MIXED_CONF=conf) as refusing:
-        assert refusing.process.wait(START_DEADLINE) == 1
+        assert refusing.process.wait(TO_START) == 1
         assert "broker_read_url leads elsewhere" in refusing.output()
         assert "give own a worker of their own" in refusing.output()

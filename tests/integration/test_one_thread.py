@@ -1,15 +1,9 @@
 """A worker's threads, as a job sees them."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from worker_process import worker
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from kit.worker import worker
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -32,13 +26,12 @@ def threads(self):
 """
 
 
-def test_a_worker_has_one_thread_for_all_that_is_done_again_and_again(
-    lanes_app: Any, broker_url: str, tmp_path: Path
-) -> None:
+def test_a_worker_has_one_thread_for_all_that_is_done_again_and_again(lanes_app, broker_url, tmp_path):
     """With a job in hand, events counted, its presence shown and what has ended looked for."""
     (tmp_path / "looking.py").write_text(PROJECT)
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     env = {"PYTHONPATH": path, "CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "k"}
     with worker(tmp_path, "-Q", "critical", "-c", "2", app="looking", **env):
         seen = lanes_app.send_task("threads", queue="critical").get(timeout=IN_TIME_S)
-    assert seen == ["lanes-calls", "lanes-heartbeat"]  # the first is the event loop of the calls
+    # The first is the event loop of the calls, the last sleeps until the worker is told to stop.
+    assert seen == ["lanes-calls", "lanes-heartbeat", "lanes-stopper"]

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.server import Server
-from broker_kit.waiting import eventually
-from client_rig import IN_TIME_S, Rig, params, the_dead, web_app
+from kit.client_rig import IN_TIME_S, Rig, params, the_dead, web_app
+from kit.server import Server
+from kit.waiting import wait_until
+from kit.worker import worker
 from redis import Redis
-from worker_process import worker
 
 from celery_app.client import Client
 from celery_app.errors import ApiError
@@ -114,6 +114,8 @@ def line_of(command: str, letter: str) -> list[str]:
         words[words.index("--port") + 1] = port
     elif "exporter" in words:
         words += ["--port", port]
+    elif "worker" in words:
+        words += ["-l", "info"]  # it says that it is ready at that level alone
     return [sys.executable, *(["-m", "celery"] if words[0] == "celery" else []), *words[1:]]
 
 
@@ -128,7 +130,7 @@ def run_until_it_works(line: list[str], says: str, env: dict[str, str], log: Pat
     with log.open("wb") as output:
         process = subprocess.Popen(line, env=env, stdout=output, stderr=output, cwd=ROOT)
     try:
-        eventually(lambda: says in log.read_text() or process.poll() is not None, DEADLINE_S, f"{line} says {says}")
+        wait_until(lambda: says in log.read_text() or process.poll() is not None, f"{line} says {says}", DEADLINE_S)
         assert process.poll() is None, f"{line}: {log.read_text()}"
         process.send_signal(signal.SIGTERM)
         process.wait(DEADLINE_S)

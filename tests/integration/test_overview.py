@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.backlog import fill
-from broker_kit.broker import Broker
-from client_rig import params
+from kit.backlog import fill
+from kit.broker import Broker
+from kit.client_rig import params
 
 from celery_app import controls
 from celery_app.budget import budget_for
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.metrics.events import JobEvent
 from celery_app.metrics.overview import CALLS_FLOOR, Overview
 from celery_app.metrics.recorder import Recorder

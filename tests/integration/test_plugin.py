@@ -1,19 +1,14 @@
 """What an environment's ``celery`` commands do because this package is installed: nothing."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 #: Seconds for one command, on a loaded CI machine.
 IN_TIME_S = 60.0
@@ -51,7 +46,7 @@ COMMANDS = [
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path):
     """A folder with a project that knows no lanes."""
     app = "app = Celery('{0}', broker='amqp://guest@localhost:1//', include={1})\n"
     (tmp_path / "otherproj.py").write_text(f"from celery import Celery\n{app.format('otherproj', [])}")
@@ -86,7 +81,7 @@ def lines(result: subprocess.CompletedProcess[str]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_a_command_is_what_it_is_without_this_package(project: Path, arguments: list[str]) -> None:
+def test_a_command_is_what_it_is_without_this_package(project, arguments):
     """Each command of another project says the same, byte for byte, and ends with the same status."""
     with_ours, without = (list(lines(run(project, mode, *arguments))) for mode in ("with", "without"))
 
@@ -94,7 +89,7 @@ def test_a_command_is_what_it_is_without_this_package(project: Path, arguments: 
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["report"], ["-A", "otherproj", "worker", "--help"]], ids=" ".join)
-def test_a_command_imports_nothing_of_this_package(project: Path, arguments: list[str]) -> None:
+def test_a_command_imports_nothing_of_this_package(project, arguments):
     """One module is imported more than without this package, the one that offers its commands."""
     imported = []
     for mode in ("with", "without"):
@@ -104,13 +99,13 @@ def test_a_command_imports_nothing_of_this_package(project: Path, arguments: lis
     assert imported[0] - imported[1] == {"celery_lanes_plugin"}
 
 
-def test_help_lists_lanes(project: Path) -> None:
+def test_help_lists_lanes(project):
     """Whoever asks `celery --help` sees that there is a group `lanes`, and `celery lanes --help` what is in it."""
     assert "\n  lanes " in run(project, "with", "--help").stdout
     assert {"demo", "status", "up"} <= {*run(project, "with", "lanes", "--help").stdout.split()}
 
 
-def test_without_an_application_lanes_means_the_lanes_own(project: Path) -> None:
+def test_without_an_application_lanes_means_the_lanes_own(project):
     """`celery lanes status` asks the lanes at the broker that `-b` names, and says in one line that nobody is there."""
     result = run(project, "with", "-b", "redis://127.0.0.1:1/0", "lanes", "status")
 
@@ -119,7 +114,7 @@ def test_without_an_application_lanes_means_the_lanes_own(project: Path) -> None
     assert result.stderr.count("\n") == 1
 
 
-def test_an_error_of_the_lanes_is_one_line_in_any_command(project: Path) -> None:
+def test_an_error_of_the_lanes_is_one_line_in_any_command(project):
     """A foreseen error that a command of Celery's own meets is told without a traceback."""
     (project / "broken.py").write_text(
         "from celery_app.errors import UnknownBatch\nraise UnknownBatch(batch_id='b-1', kept_days=7)\n"
@@ -131,7 +126,7 @@ def test_an_error_of_the_lanes_is_one_line_in_any_command(project: Path) -> None
     assert result.stderr.count("\n") == 1
 
 
-def test_a_module_that_hides_a_package_of_ours_is_named(project: Path) -> None:
+def test_a_module_that_hides_a_package_of_ours_is_named(project):
     """Many projects have a `celery_app.py`: Python's own words do not say what to do."""
     (project / "celery_app.py").write_text("from celery import Celery\napp = Celery('project')\n")
     result = run(project, "with", "-A", "celery_app", "lanes", "status")
@@ -141,7 +136,7 @@ def test_a_module_that_hides_a_package_of_ours_is_named(project: Path) -> None:
     assert "rename" in result.stderr
 
 
-def test_a_tasks_module_that_hides_ours_is_named(project: Path) -> None:
+def test_a_tasks_module_that_hides_ours_is_named(project):
     """A worker meets it first."""
     (project / "tasks.py").write_text("")
     (project / "broken.py").write_text("import tasks.warmup\n")
@@ -155,7 +150,7 @@ def test_a_tasks_module_that_hides_ours_is_named(project: Path) -> None:
     )
 
 
-def test_a_hook_of_somebody_else_is_asked_for_all_other_errors(tmp_path: Path) -> None:
+def test_a_hook_of_somebody_else_is_asked_for_all_other_errors(tmp_path):
     """An error reporter that was there first gets what is not ours, KeyboardInterrupt included."""
     script = (
         "import sys\n"

@@ -1,31 +1,24 @@
 """Whoever waits in vain learns whether anybody serves the lane."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from client_rig import params, wait_until
+from kit.client_rig import params
+from kit.waiting import wait_until
+from kit.worker import worker
 from pydantic import SecretStr
-from worker_process import worker
 
 from celery_app import LANES, create_app
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import DeadlineExceeded
 from celery_app.metrics.stats import get_queue_stats
-from celery_app.presence import why_silent
 from celery_app.settings import Settings
+from celery_app.worker.presence import why_silent
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -34,7 +27,7 @@ DB = 9
 
 
 @pytest.fixture
-def app(valkey: Valkey) -> Iterator[Any]:
+def app(valkey):
     """An application on an empty broker whose jobs have half a second."""
     with valkey.client(DB) as redis:
         redis.flushdb()
@@ -45,7 +38,7 @@ def app(valkey: Valkey) -> Iterator[Any]:
     close(app)
 
 
-def test_ask_says_that_nobody_serves_the_lane(app: Any) -> None:
+def test_ask_says_that_nobody_serves_the_lane(app):
     """Of a stopped worker or a forgotten ``-Q`` a web developer learns from the exception."""
     client = Client(app)
     with pytest.raises(DeadlineExceeded, match=r"before there is an answer: no worker serves critical; it had"):
@@ -54,7 +47,7 @@ def test_ask_says_that_nobody_serves_the_lane(app: Any) -> None:
         asyncio.run(client.aask("normal", **params()))
 
 
-def test_a_stream_says_so_too(app: Any) -> None:
+def test_a_stream_says_so_too(app):
     """Both kinds; one that was taken up by its id does not know its lane."""
     client = Client(app)
     with pytest.raises(DeadlineExceeded, match="before the stream has ended: no worker serves critical"):
@@ -68,7 +61,7 @@ def test_a_stream_says_so_too(app: Any) -> None:
     assert why_silent(app, None) == ""
 
 
-def test_a_served_lane_tells_how_many_jobs_wait(app: Any, valkey: Valkey, tmp_path: Path) -> None:
+def test_a_served_lane_tells_how_many_jobs_wait(app, valkey, tmp_path):
     """A worker is there, and the figures say what it is busy with."""
     redis = redis_client(app)
     env = {"CELERY_BROKER_URL": valkey.url(DB), "EZAI_API_KEY": "sk-test"}
@@ -85,7 +78,7 @@ def test_a_served_lane_tells_how_many_jobs_wait(app: Any, valkey: Valkey, tmp_pa
     assert why_silent(app, "batch") == ": no worker serves batch"
 
 
-def test_the_figures_say_so_where_jobs_wait(app: Any) -> None:
+def test_the_figures_say_so_where_jobs_wait(app):
     """An empty lane without workers waits for nothing."""
     app.send_task("some.task", queue="batch")
     lanes = get_queue_stats(app)["lanes"]
@@ -93,14 +86,14 @@ def test_the_figures_say_so_where_jobs_wait(app: Any) -> None:
     assert lanes["normal"]["waiting_for"] is None
 
 
-def test_a_killed_workers_sign_lapses(app: Any) -> None:
+def test_a_killed_workers_sign_lapses(app):
     """Nobody takes it away, so it lasts for 15 s and no longer, by the server's clock."""
     redis = redis_client(app)
     redis.zadd("lanes:workers:batch", {"killed": (time.time() - 16) * 1000})
     assert why_silent(app, "batch") == ": no worker serves batch"
 
 
-def test_a_worker_that_serves_no_lane_leaves_no_sign(app: Any, valkey: Valkey, tmp_path: Path) -> None:
+def test_a_worker_that_serves_no_lane_leaves_no_sign(app, valkey, tmp_path):
     """It has nothing to do with the lanes."""
     project = tmp_path / "no_lane.py"
     project.write_text(

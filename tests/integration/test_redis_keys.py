@@ -1,18 +1,20 @@
 """What is in Redis while jobs run, beside the table that says what is."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
+import signal
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_kit.script_client import ScriptClient
-from client_rig import IN_TIME_S, params, rig, wait_until
+from kit.client_rig import IN_TIME_S, params, rig
+from kit.script_client import ScriptClient
+from kit.waiting import wait_until
 from pydantic import SecretStr
+from redis import Redis
 
 from celery_app import LANES, controls, create_app
 from celery_app.budget import Cost, budget_for
@@ -23,14 +25,6 @@ from celery_app.lanes import BATCH
 from celery_app.settings import Limits, Settings
 from demo.simulator import Behaviour
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from redis import Redis
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -134,13 +128,15 @@ def lose_a_call(redis: Redis) -> None:
     wait_until(lambda: scripts.extend(lease_ms=1) == [] and not redis.zscore("lanes:leases", "call-1"), "its end")
 
 
-def test_the_table_has_every_key_with_its_type_and_lifetime(valkey: Valkey, tmp_path: Path) -> None:
+def test_the_table_has_every_key_with_its_type_and_lifetime(valkey, tmp_path):
     """Whatever happens to jobs, no other key is touched, each of them is, and what is to go has a time to live."""
     settings = {"EZAI_RPM": "900", "LANES_TENANT_WEIGHTS": '{"acme": 2}', "LANES_BATCH_BOOST_AFTER": "0.1"}
     with valkey.client(DB) as redis, heard_of(redis) as heard, rig(valkey, DB, tmp_path, Behaviour(), **settings) as up:
         live(up, redis)
         miss_a_place(valkey.url(DB))
         lose_a_call(redis)
+        up.worker.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: redis.keys("lanes:leaving:*"), "it says that it stops")
         left = {name.decode(): (redis.type(name).decode(), redis.ttl(name)) for name in redis.scan_iter("lanes:*")}
         left = {name: (kind, seconds) for name, (kind, seconds) in left.items() if kind != "none" and seconds != GONE}
 

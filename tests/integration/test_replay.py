@@ -1,49 +1,42 @@
 """Jobs that died are replayed once the API is back: real workers, real HTTP."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from celery import chain, chord
 from celery.exceptions import ChordError
-from client_rig import IN_TIME_S, Rig, params, text_of, the_dead, wait_until, web_app
-from dead_rig import ATTEMPTS, dead_rig, died, down, up_again
+from kit.client_rig import IN_TIME_S, Rig, params, text_of, the_dead, web_app
+from kit.dead_rig import ATTEMPTS, dead_rig, died, down, up_again
+from kit.waiting import wait_until
 
 from celery_app import dead_letters
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.dead_letters import Replayed
 from celery_app.errors import AccountRefused, ApiError, DeadlineExceeded
 from celery_app.metrics.stats import get_queue_stats
 from celery_app.routing import DEADLINE_AT
 from tests.conftest import close
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.conftest import Valkey
-
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def shared(valkey, tmp_path_factory):
     """One worker for all tests."""
     with dead_rig(valkey, tmp_path_factory.mktemp("worker")) as up:
         yield up
 
 
 @pytest.fixture
-def up(shared: Rig) -> Rig:
+def up(shared):
     """The same, fresh for each test, with the API down."""
     return down(shared)
 
 
 @pytest.fixture(scope="module")
-def elsewhere(shared: Rig) -> Iterator[Any]:
+def elsewhere(shared):
     """Another process of the web app: Celery may still have in this one's connection what it heard of a failure."""
     app = web_app(shared.env["CELERY_BROKER_URL"])
     yield app
@@ -60,7 +53,7 @@ def part_of(up: Rig, text: str) -> Any:
     return up.app.signature("dead.part", (text,), queue="batch", immutable=True)
 
 
-def test_who_waits_for_a_replayed_job_gets_its_answer(up: Rig, elsewhere: Any) -> None:
+def test_who_waits_for_a_replayed_job_gets_its_answer(up, elsewhere):
     """The letter says why it died and after how many tries; replayed, its id gets the answer."""
     result, letter = died(up)
     assert (letter.id, letter.lane, letter.task, letter.model) == (result.id, "critical", "tasks.create_message", "m")
@@ -77,7 +70,7 @@ def test_who_waits_for_a_replayed_job_gets_its_answer(up: Rig, elsewhere: Any) -
     assert get_queue_stats(up.app)["lanes"]["critical"]["dead"] == 0
 
 
-def test_who_asks_for_a_name_that_is_replayed_gets_its_answer(up: Rig) -> None:
+def test_who_asks_for_a_name_that_is_replayed_gets_its_answer(up):
     """One that comes meanwhile waits for the same job, and no other call is made."""
     with pytest.raises(ApiError):
         up.client.ask(unique="report", **params())
@@ -87,7 +80,7 @@ def test_who_asks_for_a_name_that_is_replayed_gets_its_answer(up: Rig) -> None:
     assert up.api.summary()["total"] == 1
 
 
-def test_a_replayed_job_has_all_of_its_attempts_and_may_die_again(up: Rig, elsewhere: Any) -> None:
+def test_a_replayed_job_has_all_of_its_attempts_and_may_die_again(up, elsewhere):
     """It is called as often as its lane says, fails as it did, and is a dead letter with the same id."""
     result, _ = died(up)
     up.api.clear()
@@ -98,7 +91,7 @@ def test_a_replayed_job_has_all_of_its_attempts_and_may_die_again(up: Rig, elsew
     assert (letter.id, letter.tries, up.api.summary()["total"]) == (result.id, ATTEMPTS, ATTEMPTS)
 
 
-def test_a_batchs_figures_stay_true(up: Rig) -> None:
+def test_a_batchs_figures_stay_true(up):
     """A part that is replayed has not ended, then it has, once; its result is the answer, wherever one reads from."""
     batch = up.client.submit_many([params(f"question {n}.") for n in range(3)])
     read = batch.results(patience=IN_TIME_S)
@@ -123,7 +116,7 @@ def test_a_batchs_figures_stay_true(up: Rig) -> None:
     assert sorted(each.index for each in batch.results(patience=IN_TIME_S)) == [0, 1, 2]
 
 
-def test_a_reader_in_the_midst_of_a_batch_gets_a_replayed_part_again(up: Rig) -> None:
+def test_a_reader_in_the_midst_of_a_batch_gets_a_replayed_part_again(up):
     """First its error, then its answer; the reader ends when all have ended."""
     batch = up.client.submit_many([params(f"question {n}.") for n in range(2)])
     results = batch.results(patience=IN_TIME_S)
@@ -134,7 +127,7 @@ def test_a_reader_in_the_midst_of_a_batch_gets_a_replayed_part_again(up: Rig) ->
     assert batch.counts().done == 2
 
 
-def test_a_replayed_step_goes_on_with_its_chain(up: Rig, elsewhere: Any) -> None:
+def test_a_replayed_step_goes_on_with_its_chain(up, elsewhere):
     """The steps behind it had failed with it; they run, and who asks for the last one waits and gets its result."""
     last = chain(part_of(up, "a"), part_of(up, "b"), part_of(up, "c")).apply_async()
     wait_until(lambda: last.state == "FAILURE", "it has failed")
@@ -145,7 +138,7 @@ def test_a_replayed_step_goes_on_with_its_chain(up: Rig, elsewhere: Any) -> None
 
 
 @pytest.mark.parametrize("through_chain", [False, True])
-def test_a_replayed_part_of_a_chord_counts_for_itself(up: Rig, elsewhere: Any, through_chain: bool) -> None:
+def test_a_replayed_part_of_a_chord_counts_for_itself(up, elsewhere, through_chain):
     """The chord has failed and stays so, its body never runs; the part has its answer, and nothing is left."""
     part = chain(part_of(up, "a"), part_of(up, "z")) if through_chain else part_of(up, "a")
     body = chord([part, part_of(up, "b")], up.app.signature("dead.join", queue="batch")).apply_async()
@@ -170,7 +163,7 @@ def results(up: Rig) -> list[Any]:
     return [up.app.AsyncResult(key.decode().removeprefix("celery-task-meta-")).result for key in keys]
 
 
-def test_a_replayed_stream_is_read_from_its_beginning(up: Rig) -> None:
+def test_a_replayed_stream_is_read_from_its_beginning(up):
     """Whoever comes for it now waits for the other answer; the events of the one that broke off are gone."""
     stream = up.client.stream(**params())
     assert [event["type"] for event in stream][-1] == "error"
@@ -183,7 +176,7 @@ def test_a_replayed_stream_is_read_from_its_beginning(up: Rig) -> None:
     assert text_of(events) == again.message["content"][0]["text"]
 
 
-def test_what_failed_because_of_the_account_is_kept_and_replayed_in_bulk(up: Rig, elsewhere: Any) -> None:
+def test_what_failed_because_of_the_account_is_kept_and_replayed_in_bulk(up, elsewhere):
     """The call that was refused, those that were not made, and one whose deadline passed in the queue meanwhile."""
     up.api.control(server_error_rate=0.0, spend_limit=True)
     refused = up.client.submit("critical", **params())
@@ -210,14 +203,14 @@ def test_what_failed_because_of_the_account_is_kept_and_replayed_in_bulk(up: Rig
     wait_until(lambda: elsewhere.AsyncResult(late.id).ready(), "it has ended")
 
 
-def test_a_job_is_kept_whatever_its_projects_ending_does(up: Rig) -> None:
+def test_a_job_is_kept_whatever_its_projects_ending_does(up):
     """A base that overrides `on_failure`, and breaks in it, loses no dead letter."""
     up.app.send_task("dead.own_ending", queue="batch")
     (letter,) = the_dead(up)
     assert (letter.task, letter.reason) == ("dead.own_ending", "ValueError after 1 attempts")
 
 
-def test_a_pools_process_keeps_what_died(valkey: Valkey, tmp_path: Path) -> None:
+def test_a_pools_process_keeps_what_died(valkey, tmp_path):
     """It has no leases of its own; the letter is there once the failure is stored, and its replay is worked on."""
     with dead_rig(valkey, tmp_path, "-c", "2", "-P", "prefork", db=14) as up:
         down(up)

@@ -1,26 +1,21 @@
 """What a job costs the server, whatever the job says or leaves out, and however large it is."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_kit.script_client import ScriptClient
-from budget_kit.clock import ClockedRedis
-from budget_kit.scheduler import REQUEST, Scheduler
+from kit.clock import ClockedRedis
+from kit.scheduler import REQUEST, Scheduler
+from kit.script_client import ScriptClient
+from redis import Redis
 
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, LANES
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
 from celery_app.settings import Limits
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from redis import Redis
 
 #: As large as README's own example sends them.
 TEXT = "a word, " * 1_000
@@ -72,22 +67,20 @@ def cost_of_a_job(app: Any, client: Redis, headers: dict[str, Any], text: str = 
         pytest.param({MODEL: 7, TENANT: [], COST: {}, SUBMITTED_AT: "x", DEADLINE_AT: "x"}, id="nonsense"),
     ],
 )
-def test_what_a_job_says_or_leaves_out_costs_the_server_nothing(
-    lanes_app: Any, client: Redis, headers: dict[str, Any]
-) -> None:
+def test_what_a_job_says_or_leaves_out_costs_the_server_nothing(lanes_app, client, headers):
     """No script looks for a field in a text: a job without a model costs what one with a model costs."""
     with_model = cost_of_a_job(lanes_app, client, {MODEL: "claude-haiku-4-5"})
     assert cost_of_a_job(lanes_app, client, headers) < 2 * with_model
 
 
-def test_a_large_job_costs_the_scripts_what_a_small_one_costs(lanes_app: Any, client: Redis) -> None:
+def test_a_large_job_costs_the_scripts_what_a_small_one_costs(lanes_app, client):
     """Scripts move ids, not texts: 3 MB go beside them, however often the job is claimed and comes back."""
     small = cost_of_a_job(lanes_app, client, {}, text="x")
     assert cost_of_a_job(lanes_app, client, {}, text="x" * 3_000_000) < 3 * small
 
 
 @pytest.mark.parametrize("others", [{"tenants": 2_000}, {"jobs": 5_000}], ids=["tenants", "jobs"])
-def test_a_claim_costs_the_same_however_many_wait(lanes_app: Any, client: Redis, others: dict[str, int]) -> None:
+def test_a_claim_costs_the_same_however_many_wait(lanes_app, client, others):
     """A claim looks at heads of lines: neither thousands of tenants nor thousands of jobs make it longer."""
     few = cost_of_a_claim(lanes_app, client, tenants=1, jobs=1)
     client.flushdb()
@@ -104,7 +97,7 @@ def ask(scheduler: Scheduler, number: int) -> bool:
     return FEW.reserve(scheduler.client, BATCH, REQUEST, claim=claim, waits=True).granted
 
 
-def test_waiting_in_a_slot_costs_the_same_however_many_wait(client: Redis) -> None:
+def test_waiting_in_a_slot_costs_the_same_however_many_wait(client):
     """A thousand calls that wait for a budget slow down neither each other nor a worker's claim."""
     scheduler, costs = Scheduler(ClockedRedis(client)), []
     assert ask(scheduler, 0)
@@ -118,7 +111,7 @@ def test_waiting_in_a_slot_costs_the_same_however_many_wait(client: Redis) -> No
     assert many_claim < 2 * few_claim
 
 
-def test_counting_a_lanes_jobs_costs_the_same_however_many_lines_it_has(client: Redis) -> None:
+def test_counting_a_lanes_jobs_costs_the_same_however_many_lines_it_has(client):
     """The oldest job is looked for in some lines only."""
     scheduler, costs = Scheduler(client), []
     for models, tenants in ((1, 32), (8, 60)):
@@ -130,9 +123,7 @@ def test_counting_a_lanes_jobs_costs_the_same_however_many_lines_it_has(client: 
     assert many < 3 * few
 
 
-def test_purging_a_lane_blocks_the_server_no_longer_however_many_jobs_of_others_wait(
-    lanes_app: Any, client: Redis
-) -> None:
+def test_purging_a_lane_blocks_the_server_no_longer_however_many_jobs_of_others_wait(lanes_app, client):
     """What is scheduled is looked through in pieces."""
     costs, put = [], 0
     with lanes_app.connection_for_write() as connection:

@@ -10,7 +10,7 @@ import click
 import pytest
 from canary_rig import LOGIN, SECRETS, TASKS, Seen, answers, secrets_in, seen
 from click.testing import CliRunner
-from client_rig import wait_until
+from kit.client_rig import wait_until
 from prometheus_client import CollectorRegistry, generate_latest
 
 from celery_app import dead_letters

@@ -1,19 +1,14 @@
 """A step of the server's own clock: put right by NTP, behind after a failover, forward after a machine was paused."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from budget_kit.clock import ClockedRedis
-from budget_kit.scheduler import REQUEST, Scheduler
+from kit.clock import ClockedRedis
+from kit.scheduler import REQUEST, Scheduler
 
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, CRITICAL, LANES, NORMAL
 from celery_app.settings import Limits
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 HOUR = 3_600.0
 
@@ -28,7 +23,7 @@ FREE = Budget("key:free", "free", Limits(), LANES, sharers=tuple(lane.name for l
 
 
 @pytest.fixture
-def scheduler(client: Redis) -> Scheduler:
+def scheduler(client):
     """Lanes whose clock stands still, and was noted."""
     scheduler = Scheduler(ClockedRedis(client))
     scheduler.claim()
@@ -44,7 +39,7 @@ def claims_in(scheduler: Scheduler, seconds: int, **options: Any) -> list[str]:
     return names
 
 
-def test_a_budget_goes_on_at_its_rate_when_the_clock_is_put_back(scheduler: Scheduler) -> None:
+def test_a_budget_goes_on_at_its_rate_when_the_clock_is_put_back(scheduler):
     """Its level was written down at a time that is now to come."""
     for _ in range(40):
         scheduler.put(ONE_A_SECOND, BATCH)
@@ -54,7 +49,7 @@ def test_a_budget_goes_on_at_its_rate_when_the_clock_is_put_back(scheduler: Sche
     assert 25 <= len(claims_in(scheduler, 30)) <= 30
 
 
-def test_jobs_of_a_dead_worker_come_back_when_the_clock_is_put_back(scheduler: Scheduler) -> None:
+def test_jobs_of_a_dead_worker_come_back_when_the_clock_is_put_back(scheduler):
     """Its last sign of life lies in the future then."""
     scheduler.put(ONE_A_SECOND, BATCH, "abandoned")
     (_,) = scheduler.claim()
@@ -64,7 +59,7 @@ def test_jobs_of_a_dead_worker_come_back_when_the_clock_is_put_back(scheduler: S
 
 
 @pytest.mark.parametrize("step", [20.0, HOUR])
-def test_no_lease_is_over_because_the_clock_was_put_forward(scheduler: Scheduler, step: float) -> None:
+def test_no_lease_is_over_because_the_clock_was_put_forward(scheduler, step):
     """Each worker has the time for one more sign of life; what nobody has given one for comes back."""
     for name in ("alive", "abandoned"):
         scheduler.put(ONE_A_SECOND, BATCH, name)
@@ -81,7 +76,7 @@ def test_no_lease_is_over_because_the_clock_was_put_forward(scheduler: Scheduler
     assert claims_in(scheduler, 10, scripts=other, lease_ms=LEASE_MS) == ["abandoned"]
 
 
-def test_what_waits_for_a_time_waits_no_longer_when_the_clock_is_put_back(scheduler: Scheduler) -> None:
+def test_what_waits_for_a_time_waits_no_longer_when_the_clock_is_put_back(scheduler):
     """A second's backoff is a second."""
     scheduler.put(ONE_A_SECOND, NORMAL, "again")
     (held,) = scheduler.claim()
@@ -91,7 +86,7 @@ def test_what_waits_for_a_time_waits_no_longer_when_the_clock_is_put_back(schedu
     assert claims_in(scheduler, 3) == ["again"]
 
 
-def test_a_call_that_gave_up_waiting_holds_no_room_when_the_clock_is_put_back(scheduler: Scheduler) -> None:
+def test_a_call_that_gave_up_waiting_holds_no_room_when_the_clock_is_put_back(scheduler):
     """It lapses after two seconds."""
     scheduler.put(ONE_A_SECOND, CRITICAL)
     (_,) = scheduler.claim()
@@ -120,7 +115,7 @@ def _next(scheduler: Scheduler) -> Any:
     raise AssertionError("nothing leaves")
 
 
-def test_an_api_that_was_overloaded_is_used_again_when_the_clock_is_put_back(scheduler: Scheduler) -> None:
+def test_an_api_that_was_overloaded_is_used_again_when_the_clock_is_put_back(scheduler):
     """Calls that go well after the step count as what came after the last refusal."""
     _overload(scheduler, 1)
     scheduler.client.now -= HOUR

@@ -1,29 +1,24 @@
 """Server-sent events from real web servers: a silent stream says that it lives, and a reader that left is noticed."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import uvicorn
 from celery.states import REVOKED
-from client_rig import IN_TIME_S, Rig, fresh, params, rig, text_of, wait_until
+from kit.client_rig import IN_TIME_S, fresh, params, rig, text_of
+from kit.waiting import in_time, wait_until
 from waitress.server import create_server
 
 from celery_app.client.event_stream import EventStream
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from demo.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -39,14 +34,14 @@ SILENCE = 25.0
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def shared(valkey, tmp_path_factory):
     """One worker for all tests."""
     with rig(valkey, 10, tmp_path_factory.mktemp("worker")) as up:
         yield up
 
 
 @pytest.fixture
-def up(shared: Rig) -> Rig:
+def up(shared):
     """The same, fresh for each test."""
     return fresh(shared)
 
@@ -133,7 +128,7 @@ def read_until(reader: socket.socket, words: bytes, times: int = 1) -> bytes:
     return read
 
 
-def test_a_silent_stream_sends_comments(up: Rig) -> None:
+def test_a_silent_stream_sends_comments(up):
     """Two within its heartbeat, so that a proxy does not hang up; nothing of it is an event."""
     up.api.control(latency=SILENCE)
     made: list[EventStream] = []
@@ -145,13 +140,13 @@ def test_a_silent_stream_sends_comments(up: Rig) -> None:
     with served_by_waitress(body) as port, connected(port) as reader:
         begun = time.monotonic()
         read = read_until(reader, b": keep-alive\n\n", times=4)
-        assert time.monotonic() - begun < 2 * HEARTBEAT + LATE
+        assert time.monotonic() - begun < 2 * HEARTBEAT + in_time(LATE)
         assert b"data:" not in read
         reader.close()
         wait_until(lambda: up.app.AsyncResult(made[0].task_id).state == REVOKED, "the job to be cancelled")
 
 
-def test_a_reader_that_left_is_noticed_within_the_heartbeat(up: Rig) -> None:
+def test_a_reader_that_left_is_noticed_within_the_heartbeat(up):
     """Its stream is closed, and its job cancelled, while the API is silent."""
     up.api.control(latency=SILENCE)
     made: list[EventStream] = []
@@ -167,11 +162,11 @@ def test_a_reader_that_left_is_noticed_within_the_heartbeat(up: Rig) -> None:
         reader.close()
         left = time.monotonic()
         wait_until(lambda: up.app.AsyncResult(made[0].task_id).state == REVOKED, "the job to be cancelled")
-        assert time.monotonic() - left < HEARTBEAT + LATE
+        assert time.monotonic() - left < HEARTBEAT + in_time(LATE)
         wait_until(lambda: [call for call in up.api.calls() if call["closed_by_client"]], "the call to be closed")
 
 
-def test_a_reader_that_left_an_asgi_server_is_noticed(up: Rig) -> None:
+def test_a_reader_that_left_an_asgi_server_is_noticed(up):
     """The server cancels its request."""
     up.api.control(latency=SILENCE)
     made: list[Any] = []
@@ -186,7 +181,7 @@ def test_a_reader_that_left_an_asgi_server_is_noticed(up: Rig) -> None:
         reader.close()
         left = time.monotonic()
         wait_until(lambda: up.app.AsyncResult(made[0].task_id).state == REVOKED, "the job to be cancelled")
-        assert time.monotonic() - left < HEARTBEAT + LATE
+        assert time.monotonic() - left < HEARTBEAT + in_time(LATE)
 
 
 def parsed(texts: Iterable[str]) -> list[dict[str, str]]:
@@ -195,7 +190,7 @@ def parsed(texts: Iterable[str]) -> list[dict[str, str]]:
     return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
 
 
-def test_events_have_id_and_data(up: Rig) -> None:
+def test_events_have_id_and_data(up):
     """A browser's ``onmessage`` gets them all, and comes back behind the last one with its id."""
     stream = up.client.stream(**params("count to three"))
     events = parsed(stream.sse())
@@ -206,7 +201,7 @@ def test_events_have_id_and_data(up: Rig) -> None:
     assert rest == events[3:]
 
 
-def test_events_may_be_named(up: Rig) -> None:
+def test_events_may_be_named(up):
     """As the API's own stream has them, for readers that are no browser; also from a coroutine."""
 
     async def read() -> list[str]:
@@ -218,7 +213,7 @@ def test_events_may_be_named(up: Rig) -> None:
         assert events[-1]["event"] == "message_stop"
 
 
-def test_an_error_is_the_last_event(up: Rig) -> None:
+def test_an_error_is_the_last_event(up):
     """Of a job that fails, and of a stream that is gone; the id before it stays the reader's."""
     failed = parsed(up.client.stream(**params(fault="400")).sse())
     gone = up.client.submit("critical", **params())
@@ -230,9 +225,9 @@ def test_an_error_is_the_last_event(up: Rig) -> None:
     assert "id" not in lost
 
 
-def test_a_reader_hears_nothing_of_where_the_broker_is(dead_port: int) -> None:
+def test_a_reader_hears_nothing_of_where_the_broker_is(dead_port):
     """Nobody listens there; the error says to try again."""
-    from client_rig import web_app
+    from kit.client_rig import web_app
 
     app = web_app(f"redis://127.0.0.1:{dead_port}/0")
     for texts in (EventStream(app, "some-id", cancel_on_close=True).sse(),):
@@ -243,7 +238,7 @@ def test_a_reader_hears_nothing_of_where_the_broker_is(dead_port: int) -> None:
 
 
 @pytest.mark.parametrize("heartbeat", [0, -1.0, float("nan")])
-def test_a_heartbeat_has_to_be_above_zero(up: Rig, heartbeat: float) -> None:
+def test_a_heartbeat_has_to_be_above_zero(up, heartbeat):
     """It would write comments without end."""
     with pytest.raises(ValueError, match="heartbeat"):
         next(EventStream(up.app, "some-id").sse(heartbeat))

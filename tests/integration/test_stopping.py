@@ -8,12 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.script_client import MAX_DEATHS
-from broker_kit.waiting import eventually
-from client_rig import params, rig, wait_until
+from kit.broker import Broker
+from kit.client_rig import params, rig
+from kit.script_client import MAX_DEATHS
+from kit.waiting import wait_until
 
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.keys import LEAVING
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ def test_who_was_told_to_stop_died_of_no_job(broker: Broker) -> None:
     broker.send("kit.job", "long", task_id="long", ignore_result=True)
     for _ in range(DEPLOYMENTS):
         dying = broker.scripts()
-        (held,) = eventually(lambda dying=dying: dying.claim(lease_ms=1), IN_TIME_S, "the job is back")
+        (held,) = wait_until(lambda dying=dying: dying.claim(lease_ms=1), "the job is back", IN_TIME_S)
         assert (held.job.tries, held.job.suspect) == (0, False)
-        broker.client.set(LEAVING.of("", dying.process), "", ex=60)
+        broker.client.set(LEAVING.of("", dying.leases.process), "", ex=60)
     assert broker.scripts().dead() == []
 
 
@@ -124,8 +124,8 @@ def test_who_was_not_told_is_blamed(broker: Broker) -> None:
     broker.send("kit.job", "killer", task_id="killer", ignore_result=True)
     for _ in range(2 + MAX_DEATHS):
         assert broker.scripts().dead() == []
-        eventually(lambda: broker.scripts().claim(lease_ms=1), IN_TIME_S, "the job is back")
-    eventually(lambda: broker.scripts().claim(lease_ms=1) or broker.scripts().dead(), IN_TIME_S, "its end")
+        wait_until(lambda: broker.scripts().claim(lease_ms=1), "the job is back", IN_TIME_S)
+    wait_until(lambda: broker.scripts().claim(lease_ms=1) or broker.scripts().dead(), "its end", IN_TIME_S)
     assert broker.scripts().dead() == ["killer"]
 
 
@@ -137,9 +137,9 @@ def test_what_ends_after_sigterm_is_done(broker: Broker, pool: str) -> None:
         broker.send("kit.gated", name, name, task_id=name, ignore_result=True)
     broker.event_log.wait_for("start", ["ends", "stays"], IN_TIME_S)
     worker.send(signal.SIGTERM)
-    eventually(lambda: broker.client.keys("lanes:leaving:*"), IN_TIME_S, "it says that it stops")
+    wait_until(lambda: broker.client.keys("lanes:leaving:*"), "it says that it stops", IN_TIME_S)
     broker.event_log.open_gate("ends")
-    eventually(lambda: broker.in_flight() == 1, IN_TIME_S, "it is acknowledged")
+    wait_until(lambda: broker.in_flight() == 1, "it is acknowledged", IN_TIME_S)
     worker.kill()
     assert broker.scripts().names(lease_ms=1) == ["stays"]
 
@@ -151,13 +151,13 @@ def test_a_deployment_that_kills_buries_nobody(broker: Broker, pool: str) -> Non
     """Workers that are told to stop and killed half a second later, again and again: their job is done in the end."""
     broker.send("kit.gated", "long", "never", task_id="long", ignore_result=True)
     for n in range(MAX_DEATHS + 3):
-        worker = broker.worker(f"w{n}", slots=1, conf=conf_of(pool), app="broker_kit.hasty")
-        eventually(lambda n=n: len(broker.event_log.jobs("start")) > n, IN_TIME_S, "the job runs")
+        worker = broker.worker(f"w{n}", slots=1, conf=conf_of(pool), app="kit.hasty")
+        wait_until(lambda n=n: len(broker.event_log.jobs("start")) > n, "the job runs", IN_TIME_S)
         worker.send(signal.SIGTERM)
-        eventually(lambda n=n: len(broker.client.keys("lanes:leaving:*")) > n, IN_TIME_S, "it says that it stops")
+        wait_until(lambda n=n: len(broker.client.keys("lanes:leaving:*")) > n, "it says that it stops", IN_TIME_S)
         worker.kill()
     broker.event_log.open_gate("never")
-    broker.worker("last", slots=1, conf=conf_of(pool), app="broker_kit.hasty")
+    broker.worker("last", slots=1, conf=conf_of(pool), app="kit.hasty")
     broker.event_log.wait_for("end", ["long"], IN_TIME_S)
     assert broker.scripts().dead() == []
 
@@ -205,7 +205,7 @@ def test_a_mixed_worker_finishes_what_is_not_ours(broker: Broker, pool: str) -> 
     worker.send(signal.SIGTERM)
     time.sleep(ANOTHER)
     worker.send(signal.SIGTERM)
-    eventually(lambda: broker.scripts().names(queues=("batch",)) == ["flight"], IN_TIME_S, "the lane's job is back")
+    wait_until(lambda: broker.scripts().names(queues=("batch",)) == ["flight"], "the lane's job is back", IN_TIME_S)
     assert worker.process.poll() is None
     broker.event_log.open_gate("mine")
     assert worker.process.wait(IN_TIME_S) == 0

@@ -1,33 +1,27 @@
 """Tenants take turns, and a job of a name is the only one."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker_kit.script_client import ScriptClient
-from client_rig import IN_TIME_S, params, web_app
+from kit.client_rig import IN_TIME_S, params, web_app
+from kit.script_client import ScriptClient
 
 from celery_app import create_app
 from celery_app.budget.terms import write_terms, write_weights
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import InvalidRequest
-from celery_app.identity import LONGEST_KEPT
+from celery_app.jobs.identity import LONGEST_KEPT
 from celery_app.settings import Settings, settings_of
 from tasks import create_message
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 
 @pytest.fixture
-def app(broker_url: str) -> Iterator[Any]:
+def app(broker_url):
     """A web app without any worker."""
     made = web_app(broker_url)
     yield made
@@ -35,13 +29,13 @@ def app(broker_url: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def client(app: Any) -> Client:
+def client(app):
     """Its client."""
     return Client(app)
 
 
 @pytest.fixture
-def scripts(app: Any) -> ScriptClient:
+def scripts(app):
     """A worker's scripts, which know the model's budget."""
     redis = redis_client(app)
     write_terms(redis, "", settings_of(app), [(lane.name, "m") for lane in settings_of(app).lanes])
@@ -63,14 +57,7 @@ def submit_for(client: Client, tenant: str, number: int) -> dict[str, str]:
     return {client.submit(lane="batch", tenant=tenant, **params(f"{n}")).id: tenant for n in range(number)}
 
 
-def test_a_tenant_does_not_wait_behind_all_of_another_ones_jobs(client: Client, scripts: ScriptClient) -> None:
-    """Of two tenants each gets every other turn, however much one has queued before."""
-    jobs = {**submit_for(client, "noisy", 30), **submit_for(client, "quiet", 5)}
-
-    assert served(scripts, jobs, 10).count("quiet") == 5
-
-
-def test_a_tenant_that_was_idle_has_saved_nothing_up(client: Client, scripts: ScriptClient) -> None:
+def test_a_tenant_that_was_idle_has_saved_nothing_up(client, scripts):
     """Who comes late takes turns from then on; the turns that were not wanted are not made up for."""
     early = submit_for(client, "early", 40)
     served(scripts, early, 20)
@@ -79,7 +66,7 @@ def test_a_tenant_that_was_idle_has_saved_nothing_up(client: Client, scripts: Sc
     assert served(scripts, jobs, 20).count("late") in {10, 11}
 
 
-def test_weights_say_how_many_turns_a_tenant_gets(app: Any, client: Client, scripts: ScriptClient) -> None:
+def test_weights_say_how_many_turns_a_tenant_gets(app, client, scripts):
     """Three to one, as the setting says, within one turn."""
     write_weights(redis_client(app), "", Settings(tenant_weights={"acme": 3}))
     jobs = {**submit_for(client, "acme", 60), **submit_for(client, "other", 60)}
@@ -88,9 +75,7 @@ def test_weights_say_how_many_turns_a_tenant_gets(app: Any, client: Client, scri
 
 
 @pytest.mark.parametrize("weight", ["0.001", "1000", "1e-300"])
-def test_a_weight_of_any_size_leaves_the_others_their_turns(
-    app: Any, client: Client, scripts: ScriptClient, weight: str
-) -> None:
+def test_a_weight_of_any_size_leaves_the_others_their_turns(app, client, scripts, weight):
     """The lane's time goes on, and the tenants' turns are told apart by it."""
     redis_client(app).hset("lanes:weights", "acme", weight)
     jobs = {**submit_for(client, "acme", 3), **submit_for(client, "other", 3)}
@@ -101,7 +86,7 @@ def test_a_weight_of_any_size_leaves_the_others_their_turns(
 
 
 @pytest.mark.parametrize("weight", ["0", "-1", "1e-300", "1e300", '"x"'])
-def test_the_weights_are_a_setting(monkeypatch: pytest.MonkeyPatch, weight: str) -> None:
+def test_the_weights_are_a_setting(monkeypatch, weight):
     """``LANES_TENANT_WEIGHTS`` is JSON; nonsense is refused by name."""
     monkeypatch.setenv("LANES_TENANT_WEIGHTS", '{"acme": 3}')
     assert Settings.from_environment().tenant_weights == {"acme": 3}
@@ -110,7 +95,7 @@ def test_the_weights_are_a_setting(monkeypatch: pytest.MonkeyPatch, weight: str)
         Settings.from_environment()
 
 
-def test_without_tenants_the_first_is_served_first(client: Client, scripts: ScriptClient) -> None:
+def test_without_tenants_the_first_is_served_first(client, scripts):
     """Jobs of nobody in particular leave in the order in which they came."""
     names = [client.submit(lane="batch", **params(f"{n}")).id for n in range(20)]
 
@@ -120,7 +105,7 @@ def test_without_tenants_the_first_is_served_first(client: Client, scripts: Scri
 class TestUnique:
     """``unique=``: while such a job is queued or runs, the same handle comes back."""
 
-    def test_a_name_is_queued_once(self, client: Client, scripts: ScriptClient) -> None:
+    def test_a_name_is_queued_once(self, client, scripts):
         """Its first job's result comes back, while it is queued and while it runs; then the name is free."""
         first = client.submit(lane="batch", unique="invoice-17", **params())
         assert client.submit(lane="normal", unique="invoice-17", **params("other")).id == first.id
@@ -130,7 +115,7 @@ class TestUnique:
         scripts.ack(held)
         assert client.submit(lane="batch", unique="invoice-17", **params()).id != first.id
 
-    def test_a_name_may_outlast_its_job(self, client: Client, scripts: ScriptClient) -> None:
+    def test_a_name_may_outlast_its_job(self, client, scripts):
         """For ``unique_for`` seconds after the job's end nothing is queued by its name."""
         first = client.submit(lane="batch", unique="x", unique_for=0.5, **params())
         (held,) = scripts.claim()
@@ -141,7 +126,7 @@ class TestUnique:
             time.sleep(0.05)
         assert len(scripts.claim(4)) == 1
 
-    def test_a_name_is_its_tasks(self, app: Any, client: Client) -> None:
+    def test_a_name_is_its_tasks(self, app, client):
         """Another task's job may have the same name, and another name another job."""
         first = client.submit(lane="batch", unique="x", **params())
         streamed = app.tasks["tasks.stream_message"].apply_async(kwargs=params(), queue="batch", unique="x")
@@ -149,12 +134,12 @@ class TestUnique:
         assert len({first.id, streamed.id, other.id}) == 3
 
     @pytest.mark.parametrize(("mine", "others"), [(("a", "x"), ("b", "x")), (("a", "1:b:x"), ("a:1", "b:x"))])
-    def test_a_name_is_its_tenants(self, client: Client, mine: tuple[str, str], others: tuple[str, str]) -> None:
+    def test_a_name_is_its_tenants(self, client, mine, others):
         """Another tenant's job of the same name is another: its handle would bring the answer along."""
         names = (*(dict(zip(("tenant", "unique"), each, strict=True)) for each in (mine, others)), {"unique": "x"})
         assert len({client.submit(lane="batch", **each, **params()).id for each in names}) == 3
 
-    def test_a_foreign_name_ends_with_its_job(self, app: Any, client: Client, scripts: ScriptClient) -> None:
+    def test_a_foreign_name_ends_with_its_job(self, app, client, scripts):
         """A producer without our code may ask for it to last for ever, and gets a year."""
         app.send_task("some.task", queue="batch", headers={"lanes_unique": "x", "lanes_unique_for": 9e10})
         (held,) = scripts.claim()
@@ -163,7 +148,7 @@ class TestUnique:
         assert 0 < redis_client(client.app).ttl(name) <= LONGEST_KEPT
         assert not redis_client(client.app).zcard("lanes:leases")
 
-    def test_a_cancelled_job_leaves_its_name(self, app: Any, client: Client) -> None:
+    def test_a_cancelled_job_leaves_its_name(self, app, client):
         """Its name is free once whoever waits has been told."""
         from tasks.ended import work_off
 
@@ -172,7 +157,7 @@ class TestUnique:
         work_off(app)
         assert client.submit(lane="batch", unique="x", **params()).id != first.id
 
-    def test_a_batch_leaves_out_what_there_is(self, client: Client, scripts: ScriptClient) -> None:
+    def test_a_batch_leaves_out_what_there_is(self, client, scripts):
         """``submit_many`` takes a name for each item; what is left out is told, and no part of the batch."""
         first = client.submit(lane="batch", unique="1", **params())
         items = [params(f"{n}") for n in range(3)]
@@ -194,7 +179,7 @@ class TestUnique:
             ({"unique": "x", "unique_for": float("nan")}, "unique_for"),
         ],
     )
-    def test_nonsense_is_refused_by_name(self, client: Client, options: dict[str, Any], path: str) -> None:
+    def test_nonsense_is_refused_by_name(self, client, options, path):
         """Before anything is queued."""
         with pytest.raises(InvalidRequest) as caught:
             client.submit(lane="batch", **options, **params())
@@ -204,7 +189,7 @@ class TestUnique:
 class TestExplain:
     """Why a job waits, by the code that decides."""
 
-    def test_it_tells_place_and_shortage(self, broker_url: str) -> None:
+    def test_it_tells_place_and_shortage(self, broker_url):
         """Place in line, what the budget is short of, and about when."""
         app = create_app(Settings.from_environment(broker_url, broker_url))
         app.lanes_settings_given = settings_with_limit(broker_url)
@@ -224,7 +209,7 @@ class TestExplain:
         assert client.explain(jobs[0])["state"] == "running"
         close(app)
 
-    def test_it_tells_of_a_second_message_of_an_id(self, app: Any, client: Client, scripts: ScriptClient) -> None:
+    def test_it_tells_of_a_second_message_of_an_id(self, app, client, scripts):
         """A task may replace itself, or be repeated with other arguments, while it runs: that one is found, too."""
         send = app.tasks[create_message.name].apply_async
         first = send(kwargs=params(), queue="batch", task_id="j")
@@ -238,7 +223,7 @@ class TestExplain:
         send(kwargs=params("again"), queue="batch", task_id="j")
         assert client.explain(first)["state"] == "queued"
 
-    def test_it_tells_what_it_does_not_know(self, client: Client) -> None:
+    def test_it_tells_what_it_does_not_know(self, client):
         """A job without a worker, one that waits for its time, and one that nobody has submitted."""
         queued = client.submit(lane="batch", **params())
         later = client.app.tasks[create_message.name].apply_async(kwargs=params(), queue="batch", countdown=60)

@@ -12,18 +12,18 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from broker_kit.waiting import eventually
-from client_rig import IN_TIME_S, drop_jobs, fresh, params, rig
+from kit.client_rig import IN_TIME_S, drop_jobs, fresh, params, rig
+from kit.waiting import wait_until
 from screen import DOWN, UP, OnScreen
 
 from celery_app import controls
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.metrics.stats import get_queue_stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from client_rig import Rig
+    from kit.client_rig import Rig
 
     from tests.conftest import Valkey
 
@@ -98,12 +98,12 @@ def test_each_key_does_what_the_screen_says(busy: Rig) -> None:
         assert WHO.search(said)[0] == paused[0].by  # type: ignore[index]
         assert "end it now: celery -A celery_app lanes resume batch" in said
         screen.until(lambda: screen.line("batch is paused: it starts nothing until r"), "it says what undoes it")
-        eventually(lambda: place(busy, "batch", "in_flight") == 0, IN_TIME_S, "what runs ends, and nothing starts")
+        wait_until(lambda: place(busy, "batch", "in_flight") == 0, "what runs ends, and nothing starts", IN_TIME_S)
         queued = place(busy, "batch", "depth")
         assert queued > 0
         screen.type("r")
         screen.until(lambda: screen.line("batch goes on"), "it says that it goes on")
-        eventually(lambda: place(busy, "batch", "depth") < queued, IN_TIME_S, "its jobs are worked on")
+        wait_until(lambda: place(busy, "batch", "depth") < queued, "its jobs are worked on", IN_TIME_S)
         screen.type("r")
         screen.until(lambda: screen.line("batch was not paused"), "a second time it says so")
         screen.type("q")

@@ -11,8 +11,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from broker_kit.broker import Broker
-from broker_kit.server import Server
+from kit.broker import Broker
+from kit.server import Server
 from screen import IN_TIME_S, OnScreen
 
 if TYPE_CHECKING:

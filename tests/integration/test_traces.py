@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import chord
-from client_rig import IN_TIME_S, params, wait_until, web_app
+from kit.client_rig import IN_TIME_S, params, web_app
+from kit.waiting import wait_until
+from kit.worker import worker
 from opentelemetry import trace
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from worker_process import worker
 
 from celery_app import controls
 from celery_app.client import Client
@@ -191,7 +192,7 @@ def test_what_follows_a_job_is_in_the_trace(up: Rig) -> None:
         parts = [task.s(**params()).set(queue="normal") for _ in range(2)]
         chord(parts, body, app=up.app).delay().get(timeout=IN_TIME_S)
 
-    spans = up.traced(submit, 13 if up.instrumented else 8)
+    spans = up.traced(submit, 14 if up.instrumented else 8)
 
     (part,) = set(up.way("normal", ""))
     joined = up.way("batch", "", task="traced.join", above=part.removesuffix(" > "))[0].removesuffix(" > ")

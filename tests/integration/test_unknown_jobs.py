@@ -1,30 +1,23 @@
 """A reader of a job that nobody knows hears so within seconds; one whose job only waits goes on waiting."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from client_rig import params, web_app
+from kit.client_rig import params, web_app
+from kit.waiting import in_time
 
 from celery_app import create_app, stream_from
 from celery_app.client import Client, doubt
 from celery_app.client.doubt import UNKNOWN_FOR
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.errors import DeadlineExceeded, LaneFull, UnknownJob
 from celery_app.keys import STREAM_KEPT_RUNNING
 from tasks import create_message, stream_message
 from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from celery_app.testing import Lanes
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -37,7 +30,7 @@ LATER = 600
 
 
 @pytest.fixture
-def client(valkey: Valkey) -> Iterator[Client]:
+def client(valkey):
     """A web app's side, on an empty broker that no worker serves."""
     with valkey.client(4) as redis:
         redis.flushdb()
@@ -57,7 +50,7 @@ async def aread(events: Any) -> list[Any]:
     return [event async for event in events]
 
 
-def test_a_made_up_id_ends_with_an_error_within_seconds(client: Client) -> None:
+def test_a_made_up_id_ends_with_an_error_within_seconds(client):
     """However it is read: it would hold a thread of the web server for as long as its reader likes."""
     begun = time.monotonic()
     with ThreadPoolExecutor() as pool:
@@ -72,7 +65,7 @@ def test_a_made_up_id_ends_with_an_error_within_seconds(client: Client) -> None:
         for texts in (sent.result(), sent_by_coroutine.result()):
             assert last_of(texts)["error"]["type"] == "UnknownJob"
 
-    assert UNKNOWN_FOR <= time.monotonic() - begun < UNKNOWN_FOR + LATE
+    assert UNKNOWN_FOR <= time.monotonic() - begun < UNKNOWN_FOR + in_time(LATE)
     assert client.app.AsyncResult("nonsense").state == "PENDING"  # looking at it has left no trace
     assert not redis_client(client.app).keys("*nonsense*")
 
@@ -100,9 +93,7 @@ def by_name(client: Client) -> str:
 
 
 @pytest.mark.parametrize("submitted", [by_stream, by_apply_async, by_countdown, by_name])
-def test_a_queued_job_is_waited_for(
-    client: Client, submitted: Callable[[Client], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queued_job_is_waited_for(client, submitted, monkeypatch):
     """Its stream is there from its submission on, for longer than a running one's: it may be far back in its lane."""
     monkeypatch.setattr(doubt, "UNKNOWN_FOR", 0.0)
     task_id = submitted(client)
@@ -113,7 +104,7 @@ def test_a_queued_job_is_waited_for(
     assert redis_client(client.app).ttl(f"lanes:stream:{task_id}") > STREAM_KEPT_RUNNING
 
 
-def test_a_job_that_is_no_stream_is_unknown(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_is_no_stream_is_unknown(client, monkeypatch):
     """There will be no event, ever."""
     monkeypatch.setattr(doubt, "UNKNOWN_FOR", 0.0)
     task_id = client.app.tasks[create_message.name].apply_async(kwargs=params(), queue="normal").id
@@ -122,7 +113,7 @@ def test_a_job_that_is_no_stream_is_unknown(client: Client, monkeypatch: pytest.
         next(client.stream_from(task_id))
 
 
-def test_an_id_may_be_read_before_its_job_is_submitted(client: Client) -> None:
+def test_an_id_may_be_read_before_its_job_is_submitted(client):
     """A page may be given the id first."""
     with ThreadPoolExecutor() as pool:
         texts = client.stream_from("early").sse(heartbeat=1.0)
@@ -135,7 +126,7 @@ def test_an_id_may_be_read_before_its_job_is_submitted(client: Client) -> None:
         texts.close()
 
 
-def test_a_stream_that_has_begun_is_left_as_it_is(client: Client) -> None:
+def test_a_stream_that_has_begun_is_left_as_it_is(client):
     """A job whose id is submitted twice does not empty the stream that is being read."""
     redis = redis_client(client.app)
     redis.xadd("lanes:stream:twice", {"a": "one", "n": 0, "e": '{"type": "message_start"}'})
@@ -144,7 +135,7 @@ def test_a_stream_that_has_begun_is_left_as_it_is(client: Client) -> None:
     assert redis.xlen("lanes:stream:twice") == 1
 
 
-def test_a_refused_job_leaves_nothing(valkey: Valkey, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_job_leaves_nothing(valkey, client, monkeypatch):
     """A crowd before a full lane would fill Redis otherwise."""
     monkeypatch.setenv("LANES_NORMAL_CAPACITY", "1")
     monkeypatch.setenv("LANES_NORMAL_SUBMIT_WAIT", "0.1")
@@ -157,7 +148,7 @@ def test_a_refused_job_leaves_nothing(valkey: Valkey, client: Client, monkeypatc
     close(app)
 
 
-def test_a_reader_that_gives_up_leaves_the_job_alone(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_gives_up_leaves_the_job_alone(client, monkeypatch):
     """It may be far back in `batch`; whoever looks at it must not end it."""
     monkeypatch.setattr("celery_app.client.client.SILENCE", 0.0)
     task_id = by_apply_async(client)
@@ -170,7 +161,7 @@ def test_a_reader_that_gives_up_leaves_the_job_alone(client: Client, monkeypatch
     assert not redis_client(client.app).keys("lanes:cancel:*")
 
 
-def test_silence_counts_from_the_last_event(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_counts_from_the_last_event(client, monkeypatch):
     """An answer may take longer than its readers' patience."""
     monkeypatch.setattr("celery_app.client.client.SILENCE", 0.5)
     task_id, redis = by_apply_async(client), redis_client(client.app)
@@ -188,7 +179,7 @@ def test_silence_counts_from_the_last_event(client: Client, monkeypatch: pytest.
         assert len(plain.result()) == len(by_coroutine.result()) == 5
 
 
-def test_a_made_up_id_in_a_test_of_ones_own(lanes: Lanes) -> None:
+def test_a_made_up_id_in_a_test_of_ones_own(lanes):
     """With the fixture `lanes` it is an error at once, and a held job is not taken for one."""
     with pytest.raises(UnknownJob):
         next(stream_from("nonsense"))

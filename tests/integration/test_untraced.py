@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import opentelemetry.trace  # noqa: F401 - as the SDK does in a worker
 import pytest
-from client_rig import params
+from kit.client_rig import params
 from opentelemetry import propagate
 
 from celery_app import tracing

@@ -12,13 +12,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_rig import Rig, drop_jobs, fresh, params, rig, the_dead
-from dead_rig import dead_rig, died, down
+from kit.client_rig import Rig, drop_jobs, fresh, params, rig, the_dead
+from kit.dead_rig import dead_rig, died, down
 
 from celery_app import controls
 from celery_app.budget import CallEnd, Cost, budget_for
 from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.settings import settings_of
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import pytest
-from client_rig import Rig, drop_jobs, fresh, params, rig, wait_until
+from kit.client_rig import Rig, drop_jobs, fresh, params, rig, wait_until
 
 from celery_app import controls
 from celery_app.cli.why import _job, _lanes
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
 from celery_app.metrics.reasons import Kind
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def short_of(up: Rig, text: str = "hello", **limits: int) -> str:
     """Have some jobs take what there is of a limit, and one more."""
     controls.set_limits(up.app, limits, model="m", new=True)
     jobs = [submit(up, text=text) for _ in range(4)]
-    wait_until(lambda: _job(up.app, jobs[-1], COMMAND)["waiting_for"], "the budget is short")
+    reasons = lambda: _job(up.app, jobs[-1], COMMAND)["waiting_for"]  # noqa: E731
+    wait_until(lambda: any(each["kind"] == "budget" for each in reasons()), "the budget is short, not only the slots")
     return jobs[-1]
 
 

@@ -1,33 +1,23 @@
 """README's worker command, at Celery's default log level, has a line for every job that ends badly."""
 
-from __future__ import annotations
-
 import re
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from broker_kit.records import ids_in
-from broker_kit.script_client import Held, ScriptClient
-from client_rig import Rig, fresh, params, wait_until, web_app
-from worker_process import worker
+from kit.client_rig import Rig, fresh, params, rig
+from kit.records import ids_in
+from kit.script_client import Held, ScriptClient
+from kit.waiting import wait_until
+from kit.worker import worker
 
-from celery_app.bounded_log import BoundedLog
 from celery_app.budget.terms import write_terms
-from celery_app.client import Client
-from celery_app.connection import redis_client
+from celery_app.connections.redis_client import redis_client
+from celery_app.process.bounded_log import BoundedLog
 from celery_app.routing import DEADLINE_AT
 from celery_app.settings import settings_of
-from demo.simulator import running
 from tasks import create_message
-from tests.conftest import close
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.conftest import Valkey
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -37,28 +27,18 @@ SAID = "Rumpelstiltskin"
 
 
 @pytest.fixture(scope="module")
-def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def shared(valkey, tmp_path_factory):
     """A worker that was given no log level."""
-    with valkey.client(DB) as redis:
-        redis.flushdb()
-    app = web_app(valkey.url(DB))
-    with running() as api:
-        env = {
-            "CELERY_BROKER_URL": valkey.url(DB),
-            "EZAI_API_KEY": "sk-test",
-            "EZAI_BASE_URL": api.url,
-            "LANES_CRITICAL_ATTEMPTS": "2",
-        }
-        # The last level counts: what `celery worker` has where nobody says anything.
-        arguments = ("-l", "WARNING", "-Q", "critical,normal,batch", "-c", "8")
-        with worker(tmp_path_factory.mktemp("worker"), *arguments, ready=False, **env) as started:
-            wait_until(lambda: redis_client(app).zcard("lanes:workers:critical"), "the worker's sign of life", 60.0)
-            yield Rig(app, Client(app), api, started, env)
-    close(app)
+    folder = tmp_path_factory.mktemp("worker")
+    # The last level counts: what `celery worker` has where nobody says anything.
+    silent = {"options": ("-l", "WARNING"), "ready": False}
+    with rig(valkey, DB, folder, **silent, LANES_CRITICAL_ATTEMPTS="2") as up:
+        wait_until(lambda: redis_client(up.app).zcard("lanes:workers:critical"), "the worker's sign of life", 60.0)
+        yield up
 
 
 @pytest.fixture
-def up(shared: Rig) -> Rig:
+def up(shared):
     """The same, fresh for each test."""
     return fresh(shared)
 
@@ -82,7 +62,7 @@ def send(up: Rig, fault: str | None, lane: str = "critical", **options: Any) -> 
     return up.app.tasks[create_message.name].apply_async(kwargs=params(SAID, fault), queue=lane, **options)
 
 
-def test_a_refusal_that_ends_the_job(up: Rig) -> None:
+def test_a_refusal_that_ends_the_job(up):
     """One line, with lane, task, id, attempts and the API's own words, and no traceback."""
     job = send(up, "400")
     line = line_of(up, job.id)
@@ -91,7 +71,7 @@ def test_a_refusal_that_ends_the_job(up: Rig) -> None:
     assert "Traceback" not in up.worker.output()
 
 
-def test_a_refusal_that_passes_and_the_end_of_all_attempts(up: Rig) -> None:
+def test_a_refusal_that_passes_and_the_end_of_all_attempts(up):
     """A line for the refused call with its attempt, and one for the failed job, which names the dead letter."""
     job = send(up, "529")
     failed = line_of(up, job.id, "failed")
@@ -102,34 +82,34 @@ def test_a_refusal_that_passes_and_the_end_of_all_attempts(up: Rig) -> None:
     assert "in attempt 1 of 2: ApiError: The API refused the call: 529" in refused
 
 
-def test_a_deadline_that_passed_in_the_queue(up: Rig) -> None:
+def test_a_deadline_that_passed_in_the_queue(up):
     """The API was never called, and the line says why."""
     job = send(up, None, headers={"submitted_at": time.time() - 9, DEADLINE_AT: time.time() - 1})
     assert "DeadlineExceeded: The job's deadline passes in the queue" in line_of(up, job.id)
     assert not up.api.calls()
 
 
-def test_a_deadline_before_the_next_attempt(up: Rig) -> None:
+def test_a_deadline_before_the_next_attempt(up):
     """So is one that could only be called again too late."""
     job = send(up, "503;retry-after=3600")
     line = line_of(up, job.id)
     assert "failed after 1 attempt: DeadlineExceeded: The job's deadline passes before its next attempt" in line
 
 
-def test_an_unknown_task(up: Rig) -> None:
+def test_an_unknown_task(up):
     """Its dead letter is told with lane, task and id."""
     job = up.app.send_task("somebody.elses", (SAID,), queue="batch")
     line = line_of(up, job.id)
     assert f"batch: somebody.elses[{job.id}] goes to the dead letters: unknown task" in line
 
 
-def test_what_nobody_can_read_is_told(up: Rig) -> None:
+def test_what_nobody_can_read_is_told(up):
     """The worker that takes it out of a lane's list says so, once, with none of its words."""
     redis_client(up.app).lpush("batch", f"{SAID} is no message")
     assert "batch: ?[unreadable-" in line_of(up, "goes to the dead letters: undecodable: ")
 
 
-def test_a_job_that_killed_its_workers_is_told(up: Rig) -> None:
+def test_a_job_that_killed_its_workers_is_told(up):
     """After the last of its deaths it is dead-lettered by whoever reaps; the line has its task and its id."""
     redis = redis_client(up.app)
     write_terms(redis, "", settings_of(up.app), [("batch", "m")])
@@ -149,7 +129,7 @@ def test_a_job_that_killed_its_workers_is_told(up: Rig) -> None:
     assert f"batch: tasks.create_message[{job.id}] goes to the dead letters: its worker died or hung 5 times" in line
 
 
-def test_a_cancelled_job_is_no_warning(up: Rig) -> None:
+def test_a_cancelled_job_is_no_warning(up):
     """Somebody wanted that."""
     up.api.control(latency=5.0)
     job = send(up, None)
@@ -160,7 +140,7 @@ def test_a_cancelled_job_is_no_warning(up: Rig) -> None:
     assert not lines_of(up, job.id)
 
 
-def test_a_lost_lease_names_its_job(up: Rig) -> None:
+def test_a_lost_lease_names_its_job(up):
     """Its result will be another worker's, or nobody's."""
     up.api.control(latency=6.0)
     job = send(up, None)
@@ -174,7 +154,7 @@ def test_a_lost_lease_names_its_job(up: Rig) -> None:
     assert other.ack(swept[0]) == 1
 
 
-def test_a_flood_is_counted(up: Rig) -> None:
+def test_a_flood_is_counted(up):
     """Of hundreds of failed jobs 50 have a line within 10 s, and one line has the number of the others."""
     jobs = [send(up, "404", "normal") for _ in range(130)]
     line_of(up, "80 more within 10 s: normal: jobs failed (ApiError 404)")
@@ -183,7 +163,7 @@ def test_a_flood_is_counted(up: Rig) -> None:
         wait_until(lambda job=job: up.app.AsyncResult(job.id).state == "FAILURE", "each to fail all the same")
 
 
-def test_a_bounded_log_counts_what_it_does_not_write() -> None:
+def test_a_bounded_log_counts_what_it_does_not_write():
     """A thousand lines of one kind become three, and the next window begins anew."""
     written: list[str] = []
     log = BoundedLog(written.append, most=2, window=0.1)
@@ -196,13 +176,13 @@ def test_a_bounded_log_counts_what_it_does_not_write() -> None:
     assert written == ["line 0", "line 1", "another kind", "998 more within 0 s: calls refused", "later"]
 
 
-def test_no_line_shows_a_prompt(up: Rig) -> None:
+def test_no_line_shows_a_prompt(up):
     """Whatever was said in the tests above."""
     assert SAID not in up.worker.output()
     assert re.search(r"WARNING", up.worker.output())
 
 
-def test_a_worker_that_stops_takes_its_sign_away(up: Rig, tmp_path: Path) -> None:
+def test_a_worker_that_stops_takes_its_sign_away(up, tmp_path):
     """Whoever asks from then on is told at once that nobody serves the lane."""
     redis = redis_client(up.app)
     with worker(tmp_path, "-Q", "batch", "-c", "1", "-n", "other@%h", **up.env) as other:

@@ -1,32 +1,26 @@
 """What a worker does before its first job: settle what it needs, refuse what would break the lanes."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import pytest
+from kit.worker import worker
 from pydantic import SecretStr
-from worker_process import worker
 
 from celery_app import LANES, create_app
 from celery_app.settings import Settings
-from demo.simulator import Behaviour, RunningServer, running
+from demo.simulator import Behaviour, running
 from tasks import create_message
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 #: Seconds for a worker that is to refuse: importing Celery and the SDK on a busy machine.
 REFUSAL_DEADLINE = 60.0
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[RunningServer]:
+def api():
     """A simulated API that accepts one key."""
     with running(Behaviour(latency=0.0), keys=["good"]) as server:
         yield server
@@ -51,21 +45,19 @@ def refusal(tmp_path: Path, *arguments: str, **env: str) -> str:
         (("-Q", "critcal"), "did you mean 'critical'"),
     ],
 )
-def test_what_would_break_the_lanes_is_refused_with_the_reason(
-    tmp_path: Path, broker_url: str, api: RunningServer, arguments: tuple[str, ...], reason: str
-) -> None:
+def test_what_would_break_the_lanes_is_refused_with_the_reason(tmp_path, broker_url, api, arguments, reason):
     """An operator reads one line that says what is wrong, and not later that jobs were lost."""
     env = {"CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "good", "EZAI_BASE_URL": api.url}
 
     assert reason in refusal(tmp_path, *arguments, **env)
 
 
-def test_a_worker_without_a_key_is_refused(tmp_path: Path, broker_url: str) -> None:
+def test_a_worker_without_a_key_is_refused(tmp_path, broker_url):
     """Its jobs would all fail."""
     assert "set EZAI_API_KEY" in refusal(tmp_path, CELERY_BROKER_URL=broker_url)
 
 
-def test_a_worker_with_a_wrong_key_is_refused(tmp_path: Path, broker_url: str, api: RunningServer) -> None:
+def test_a_worker_with_a_wrong_key_is_refused(tmp_path, broker_url, api):
     """The API is asked once, at the start, and the key is not repeated."""
     env = {"CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "wrong-secret", "EZAI_BASE_URL": api.url}
     line = refusal(tmp_path, **env)
@@ -74,7 +66,7 @@ def test_a_worker_with_a_wrong_key_is_refused(tmp_path: Path, broker_url: str, a
     assert "wrong-secret" not in line
 
 
-def test_a_wrong_environment_is_one_line(tmp_path: Path) -> None:
+def test_a_wrong_environment_is_one_line(tmp_path):
     """Every problem is named, in one line."""
     line = refusal(tmp_path, CELERY_BROKER_URL="amqp://localhost", LANES_BATCH_FLOOR="2")
 
@@ -82,7 +74,7 @@ def test_a_wrong_environment_is_one_line(tmp_path: Path) -> None:
     assert "LANES_BATCH_FLOOR" in line
 
 
-def test_a_plain_worker_is_right_without_flags(tmp_path: Path, broker_url: str, api: RunningServer) -> None:
+def test_a_plain_worker_is_right_without_flags(tmp_path, broker_url, api):
     """Threads, one job fetched per slot, a connection for each slot: -Q and -c are all an operator says."""
     env = {"CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "good", "EZAI_BASE_URL": api.url}
     app = create_app(Settings(broker_url=broker_url, result_backend=broker_url))
@@ -97,7 +89,7 @@ def test_a_plain_worker_is_right_without_flags(tmp_path: Path, broker_url: str, 
     assert [queue["name"] for queue in queues] == ["critical"]
 
 
-def test_the_first_job_is_as_fast_as_the_next(tmp_path: Path, broker_url: str, api: RunningServer) -> None:
+def test_the_first_job_is_as_fast_as_the_next(tmp_path, broker_url, api):
     """The SDK is imported, its client built and its connections open before a worker takes a job.
 
     The bound is generous: what is ruled out is the second that the import alone takes.
@@ -120,24 +112,17 @@ def test_the_first_job_is_as_fast_as_the_next(tmp_path: Path, broker_url: str, a
     assert first < median(others) + 0.3
 
 
-def test_a_worker_stops_cleanly(tmp_path: Path, broker_url: str, api: RunningServer) -> None:
-    """SIGTERM ends an idle worker with exit code 0."""
-    env = {"CELERY_BROKER_URL": broker_url, "EZAI_API_KEY": "good", "EZAI_BASE_URL": api.url}
-    with worker(tmp_path, **env) as idle:
-        assert idle.stop() == 0
-        assert "Traceback" not in idle.output()
-
-
-def test_importing_the_packages_costs_a_web_process_little() -> None:
-    """Neither the SDK nor Redis' client comes along, and the second import of many stays far below the SDK's own."""
+def test_importing_the_packages_costs_a_web_process_little():
+    """Neither the SDK nor Redis' client comes along, and all that comes takes less than half of what the SDK takes."""
     script = (
         "import sys, time; start = time.perf_counter(); import celery_app, tasks; took = time.perf_counter() - start\n"
-        "print(took, *(name for name in ('anthropic', 'httpx2', 'flower', 'redis') if name in sys.modules))"
+        "unwanted = [name for name in ('anthropic', 'httpx2', 'flower', 'redis') if name in sys.modules]\n"
+        "start = time.perf_counter(); import anthropic; print(took / (time.perf_counter() - start), *unwanted)"
     )
     runs = [
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in range(3)
     ]
-    times, unwanted = zip(*((run.stdout.split()[0], run.stdout.split()[1:]) for run in runs), strict=True)
+    ratios, unwanted = zip(*((run.stdout.split()[0], run.stdout.split()[1:]) for run in runs), strict=True)
 
     assert unwanted == ([], [], [])
-    assert min(map(float, times)) < 0.35 * 3  # three times the target, for a machine that is busy with other tests
+    assert min(map(float, ratios)) < 0.5

@@ -1,25 +1,20 @@
 """Workers and jobs on the real scripts, and what one move may change of them."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from broker_kit.script_client import Held, ScriptClient
-from budget_kit.clock import START_S, ClockedRedis
+from kit.clock import START_S, ClockedRedis
+from kit.script_client import Held, ScriptClient
+from redis import Redis
 
 from celery_app.budget import Budget, budget_for
 from celery_app.lanes import CRITICAL, LANES
 from celery_app.settings import Limits, Settings
 from scheduler_model.meter import Meter
 from scheduler_model.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from redis import Redis
 
 #: ms after which a lease without a sign of life is over, and seconds that a decision is remembered.
 LEASE_MS, KEPT_S = 15_000, 60

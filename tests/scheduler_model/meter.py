@@ -1,7 +1,5 @@
 """What a budget may give, kept apart from the scripts."""
 
-from __future__ import annotations
-
 #: What the design says of the bucket of requests: the part of the limit that is used, and the most that it holds.
 _HEADROOM, _BURST = 0.98, 1.0
 

@@ -1,13 +1,8 @@
 """The moves that a world can make, each with the numbers that choose what it is made with."""
 
-from __future__ import annotations
+from random import Random
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from random import Random
-
-    from scheduler_model.world import World
+from scheduler_model.world import World
 
 #: Name of the move -> how many numbers it takes, and how often it is made among others.
 MOVES = {

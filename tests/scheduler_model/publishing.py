@@ -1,23 +1,19 @@
 """What publishers do."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from broker_kit.script_client import LANES as NAMES
+from kit.script_client import LANES as NAMES
+from redis import Redis
 
 from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget import Cost
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE
 from celery_app.scheduler.scripts import PUBLISH, PUBLISH_MANY
 from scheduler_model.ground import KEPT_S, MOST_JOBS, Ground, task_id_of
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _TENANTS, _MODELS = ("", "ann", "bob"), ("m", "", "n", "m")
 

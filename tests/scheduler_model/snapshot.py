@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from redis import Redis
 
 from celery_app.lanes import LANES
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 # Unpacks the records as lib/jobs.lua packs them; the places it reads by itself, so that no library can hide a fault.
 _READ = """

@@ -1,17 +1,13 @@
 """What workers do: they claim, give signs of life, end jobs in each way, and die."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
+from kit.script_client import Held, ScriptClient
 
-from broker_kit.script_client import Held, ScriptClient
-
+from celery_app.budget import CallOutcome
 from celery_app.budget.call_end import CallEnd
 from celery_app.scheduler.scripts import DEAD_LETTER, DECIDE, DONE_ENDED, TAKE_ENDED
 from scheduler_model.ground import KEPT_S, LANES_ALONE, LEASE_MS, Ground, Worker, task_id_of
-
-if TYPE_CHECKING:
-    from celery_app.budget import CallOutcome
 
 _OUTCOMES: tuple[CallOutcome, ...] = ("answered", "answered", "unsent", "failed", "limited", "overloaded")
 
@@ -42,7 +38,7 @@ class Working(Ground):
             for theirs, said in other.held:
                 if theirs.tag == held.tag and before.claim == theirs.token:
                     late = self.client.now - said
-                    assert late >= LEASE_MS / 1000, f"{held.tag}: {by.scripts.process} got it after {late} s"
+                    assert late >= LEASE_MS / 1000, f"{held.tag}: {by.scripts.leases.process} got it after {late} s"
 
     def extend(self, which: int) -> None:
         """A worker gives a sign of life, and drops what it hears that it has lost."""

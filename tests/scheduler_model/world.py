@@ -1,8 +1,6 @@
 """The scheduler's world: each move does one thing, and checks what it may have changed and what must always hold."""
 
-from __future__ import annotations
-
-from broker_kit.script_client import ScriptClient
+from kit.script_client import ScriptClient
 
 from celery_app.scheduler.scripts import CANCEL, DROP_DEAD, REPLAY, REQUEUE
 from scheduler_model.ground import Worker, task_id_of
@@ -43,7 +41,7 @@ class World(Publishing, Working):
         if (tag := self._any(which, "dead")) is None:
             return
         scripts = ScriptClient(self.client)
-        token = f"{scripts.process}:0"
+        token = f"{scripts.leases.process}:0"
         fresh = "ended" not in self.seen.jobs[tag].places
         (word,) = REPLAY.run(self.client, (), ("", token, "none", 60, 60, 0, tag))
         assert word in ({b"done", b"named"} if fresh else {b"untold"}), (tag, word)

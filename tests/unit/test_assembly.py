@@ -1,7 +1,5 @@
 """A stream that is nearly right adds up to its message, and its readers get what they are written for."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -60,7 +58,7 @@ def read(events: list[Json]) -> list[str]:
     return list(blocks.values())
 
 
-def test_a_stream_as_the_api_sends_it_is_passed_on_untouched() -> None:
+def test_a_stream_as_the_api_sends_it_is_passed_on_untouched():
     """Its usage is a total, and nothing is added."""
     events = [START, {"type": "ping"}, BLOCK, HELLO, END_BLOCK, END, STOP]
     message, passed = added(*events)
@@ -117,7 +115,7 @@ NEARLY_RIGHT = {
 
 
 @pytest.mark.parametrize("name", NEARLY_RIGHT)
-def test_what_is_missing_is_made_up_for(name: str) -> None:
+def test_what_is_missing_is_made_up_for(name):
     """The text is there, in the message and for a reader who relies on each start, index and delta."""
     message, passed = added(*NEARLY_RIGHT[name])
     assert message["content"] == TEXT
@@ -131,13 +129,13 @@ def test_what_is_missing_is_made_up_for(name: str) -> None:
     assert kinds.count("message_start") == kinds.count("content_block_start") == 1
 
 
-def test_a_start_that_was_never_sent_names_the_model_that_was_asked() -> None:
+def test_a_start_that_was_never_sent_names_the_model_that_was_asked():
     """And no usage, since nobody has counted; the budget's estimate stands."""
     message, _ = added(HELLO, STOP)
     assert (message["model"], message["usage"]) == ("asked", {})
 
 
-def test_a_null_stop_reason_forgets_nothing() -> None:
+def test_a_null_stop_reason_forgets_nothing():
     """A gateway repeats the end with less in it; a reason that nobody knows is kept."""
     message, _ = added(
         START, {**END, "delta": {"stop_reason": "moonrise"}}, {**END, "delta": {"stop_reason": None}}, STOP
@@ -145,7 +143,7 @@ def test_a_null_stop_reason_forgets_nothing() -> None:
     assert message["stop_reason"] == "moonrise"
 
 
-def test_blocks_that_are_all_numbered_alike_stay_apart() -> None:
+def test_blocks_that_are_all_numbered_alike_stay_apart():
     """Each start begins a block, and what follows without an index of its own is its."""
     second = {"type": "tool_use", "id": "t", "name": "n", "input": {}}
     piece = {"type": "input_json_delta", "partial_json": '{"a": 1}'}
@@ -194,9 +192,7 @@ def test_blocks_that_are_all_numbered_alike_stay_apart() -> None:
         (None, [{"type": "citations_delta", "citation": {"c": 1}}], {"type": "text", "citations": [{"c": 1}]}),
     ],
 )
-def test_data_of_blocks_and_deltas_that_we_do_not_know_is_kept(
-    block: Json | None, deltas: list[Json], whole: Json
-) -> None:
+def test_data_of_blocks_and_deltas_that_we_do_not_know_is_kept(block, deltas, whole):
     """In the message; and readers have each delta as it came."""
     begin = [] if block is None else [{**BLOCK, "content_block": block}]
     message, passed = added(START, *begin, *map(delta, deltas), STOP)
@@ -204,7 +200,7 @@ def test_data_of_blocks_and_deltas_that_we_do_not_know_is_kept(
     assert [event["delta"] for event in passed if event["type"] == "content_block_delta"] == deltas
 
 
-def test_an_event_that_we_do_not_know_reaches_readers() -> None:
+def test_an_event_that_we_do_not_know_reaches_readers():
     """As it came."""
     event = {"type": "brand_new", "deep": [{"a": None}]}
     assert added(START, event, STOP)[1] == [START, event, STOP]
@@ -231,7 +227,7 @@ def test_an_event_that_we_do_not_know_reaches_readers() -> None:
         [START, {**END, "delta": "stop"}],
     ],
 )
-def test_what_means_nothing_is_no_message(events: list[Json]) -> None:
+def test_what_means_nothing_is_no_message(events):
     """One ordinary failure, whichever way it is wrong."""
     with pytest.raises(NotAMessage):
         added(*events)
@@ -249,7 +245,7 @@ WHOLE = {
 }
 
 
-def test_a_whole_message_becomes_a_stream_and_a_message_again() -> None:
+def test_a_whole_message_becomes_a_stream_and_a_message_again():
     """Readers of a gateway that does not stream get all of it at once."""
     message, passed = added(*events_of(WHOLE))
     assert message == WHOLE
@@ -311,7 +307,7 @@ _EVENT = st.fixed_dictionaries(
 
 @settings(max_examples=300)
 @given(st.lists(_EVENT | st.sampled_from([START, BLOCK, HELLO, END, STOP]), max_size=8))
-def test_nothing_but_one_ordinary_failure_escapes(events: list[Json]) -> None:
+def test_nothing_but_one_ordinary_failure_escapes(events):
     """Whatever a gateway sends; and what readers get of it can be read."""
     assembly = Assembly("m")
     passed: list[Json] = []

@@ -1,14 +1,7 @@
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from celery_app.away import MOST_LINES, say_away
-
-if TYPE_CHECKING:
-    import pytest
+from celery_app.process.away import MOST_LINES, say_away
 
 
-def test_an_outage_is_a_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_a_few_lines(caplog):
     """However many calls look for Redis while it is away, the log has two lines of each kind within 10 s."""
     for n in range(100):
         say_away("calls wait", ConnectionError(f"refused {n}"))

@@ -1,7 +1,5 @@
 """What the exporter remembers of earlier looks, and what a lane wants because of it."""
 
-from __future__ import annotations
-
 import math
 
 from celery_app import LANES
@@ -40,26 +38,26 @@ def for_backlog(jobs: int) -> float:
     return jobs * USUAL_CALL / TARGETS["batch"]
 
 
-def test_what_comes_is_what_a_lane_grows_by() -> None:
+def test_what_comes_is_what_a_lane_grows_by():
     """A lane that grows by a job a second wants the slots that serve these, beside those for its backlog."""
     growing = wanted(*(look(1_000 + 10 * number, 10 * number) for number in range(4)))
     assert growing == math.ceil(for_backlog(30) + USUAL_CALL + math.sqrt(USUAL_CALL))
 
 
-def test_a_burst_counts_once() -> None:
+def test_a_burst_counts_once():
     """Jobs that came all at once are a backlog, and no rate that goes on."""
     burst = wanted(*(look(1_000 + 10 * number, 3_000 if number >= 3 else 0) for number in range(5)))
     assert burst == math.ceil(for_backlog(3_000))
 
 
-def test_growth_that_the_budget_holds_up_is_no_load() -> None:
+def test_growth_that_the_budget_holds_up_is_no_load():
     """What piles up before a shut budget wants no slot; of a lane with two models only the free one's jobs do."""
     looks = [look(1_000 + 10 * number, 1_000 * number, HELD) for number in range(5)]
     assert wanted(*looks) == 0
     assert wanted(*looks, look(1_050, 5_000, HALF)) == math.ceil(for_backlog(2_500))
 
 
-def test_some_minutes_are_remembered() -> None:
+def test_some_minutes_are_remembered():
     """What grew before that does not count, nor what a clock says that was put back."""
     grown = [look(1_000 + 10 * number, 100 * number) for number in range(5)]
     later = look(1_050 + REMEMBERED, 400)

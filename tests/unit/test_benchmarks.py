@@ -1,7 +1,5 @@
 """The benchmarks as somebody finds them who wants to run one: nothing else runs them."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -10,7 +8,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -42,7 +39,7 @@ for node in ast.walk(ast.parse(open(sys.argv[1]).read())):
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
-def test_what_a_benchmark_imports_is_there(path: Path) -> None:
+def test_what_a_benchmark_imports_is_there(path):
     """A name that has changed elsewhere has changed here."""
     folders = [str(ROOT / "benchmarks"), str(ROOT / "tests"), str(ROOT)]
     program = f"import sys; sys.path[:0] = {folders}\n{IMPORTS}"
@@ -56,7 +53,7 @@ def test_what_a_benchmark_imports_is_there(path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def table() -> Any:
+def table():
     """Return benchmarks/table.py, which needs nothing that is not installed."""
     spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "table.py")
     assert spec
@@ -66,7 +63,7 @@ def table() -> Any:
     return module
 
 
-def test_the_pages_show_what_was_measured() -> None:
+def test_the_pages_show_what_was_measured():
     """README's table and docs/comparison.md are what benchmarks/table.py makes of the figures in the repository."""
     made = table()
     found = json.loads(made.RESULTS.read_text())
@@ -75,7 +72,7 @@ def test_the_pages_show_what_was_measured() -> None:
         assert made.with_block(text, block(found), end) == text, f"python benchmarks/table.py writes {page.name} anew"
 
 
-def test_a_row_is_won_by_whoever_is_best() -> None:
+def test_a_row_is_won_by_whoever_is_best():
     """The best figure of a column is bold, also a contender's; one that was not measured is a dash."""
     made = table()
     waits = {
@@ -91,7 +88,7 @@ def test_a_row_is_won_by_whoever_is_best() -> None:
 
 
 @pytest.mark.parametrize("path", CONTENDERS, ids=lambda path: path.stem)
-def test_a_contender_is_short_and_says_what_it_follows(path: Path) -> None:
+def test_a_contender_is_short_and_says_what_it_follows(path):
     """Whoever doubts a figure can read the contender in a minute, and the page that it follows."""
     text = path.read_text()
     assert text.count("\n") <= MOST_LINES

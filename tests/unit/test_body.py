@@ -1,7 +1,5 @@
 """The body of a job's message is read as Celery's worker reads it, and written so that it can be."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -28,7 +26,7 @@ def message_of(compression: str | None = None, **options: Any) -> dict[str, Any]
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "bzip2"])
-def test_a_body_is_read_and_written_whatever_it_is_packed_in(compression: str | None) -> None:
+def test_a_body_is_read_and_written_whatever_it_is_packed_in(compression):
     """Arguments and what Celery wants done around them; another body is packed like the first."""
     message = message_of(compression, chain=CHAIN)
     body = read_body(message)
@@ -51,13 +49,13 @@ def test_a_body_is_read_and_written_whatever_it_is_packed_in(compression: str | 
     ],
     ids=str,
 )
-def test_a_body_that_is_none_is_a_value_error(change: dict[str, Any]) -> None:
+def test_a_body_that_is_none_is_a_value_error(change):
     """Whatever somebody has sent, and no code comes out of it."""
     with pytest.raises(ValueError, match=r"\w"):
         read_body({**message_of(), **change})
 
 
-def test_a_job_is_parted_from_its_chord_and_keeps_its_chain() -> None:
+def test_a_job_is_parted_from_its_chord_and_keeps_its_chain():
     """Its own chord, and the one that the end of its chain is a part of; the steps keep the rest of their options."""
     steps = Steps.read(json.dumps(message_of(chain=CHAIN, chord={"task": "sum"})).encode())
     assert (steps.chained, steps.has_chord) == (["id-b"], True)

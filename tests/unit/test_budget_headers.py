@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 from datetime import UTC, datetime, timedelta
 
@@ -28,7 +26,7 @@ def dates(at: datetime) -> tuple[str, str, str]:
 DATES = dates(datetime(2026, 10, 21, 7, 28, tzinfo=UTC))
 
 
-def test_each_limit_is_read() -> None:
+def test_each_limit_is_read():
     """Limit and remaining of requests, input tokens and output tokens."""
     said = RateLimits.of(
         {
@@ -45,14 +43,14 @@ def test_each_limit_is_read() -> None:
     assert said == RateLimits(RateLimit(50, 49), RateLimit(40_000, 39_000), RateLimit(8_000, 0), 7.0)
 
 
-def test_names_may_be_in_any_case() -> None:
+def test_names_may_be_in_any_case():
     """A proxy may write them as it likes, and not every mapping folds case."""
     said = RateLimits.of({"Anthropic-RateLimit-Requests-Limit": "50", "Retry-After": "1.5"})
     assert said == RateLimits(requests=RateLimit(50, None), retry_after=1.5)
 
 
 @pytest.mark.parametrize("limit", ["", "0", "-5", "1e3", "fifty", "\u0665\u0660", "5 0", "9" * 5_000, "nan", "1.5"])
-def test_a_limit_that_is_no_whole_number_above_0_is_not_said(limit: str) -> None:
+def test_a_limit_that_is_no_whole_number_above_0_is_not_said(limit):
     """A wrong limit would stop the fleet; none at all only means that it has to be found."""
     assert RateLimits.of({"anthropic-ratelimit-requests-limit": limit}).requests is None
 
@@ -60,14 +58,14 @@ def test_a_limit_that_is_no_whole_number_above_0_is_not_said(limit: str) -> None
 @pytest.mark.parametrize(
     "text", ["", "soon", "-1", "nan", "Wed, 41 Oct", "Wed, 21 Oct 99999999999999999999 07:28:00 GMT", "1; 2"]
 )
-def test_a_retry_after_that_is_no_time_is_not_said(text: str) -> None:
+def test_a_retry_after_that_is_no_time_is_not_said(text):
     """Nonsense closes nothing."""
     assert RateLimits.of({"retry-after": text, "date": DATES[0]}).retry_after is None
 
 
 @pytest.mark.parametrize("until", [60, 0, -3_600])
 @pytest.mark.parametrize("form", range(3))
-def test_a_date_is_compared_with_the_answers_own(until: int, form: int) -> None:
+def test_a_date_is_compared_with_the_answers_own(until, form):
     """No clocks of two machines are compared; a date that has passed is now. HTTP has three forms of a date."""
     answered = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
     headers = {"Retry-After": dates(answered + timedelta(seconds=until))[form], "Date": dates(answered)[0]}
@@ -75,7 +73,7 @@ def test_a_date_is_compared_with_the_answers_own(until: int, form: int) -> None:
 
 
 @pytest.mark.parametrize("date", [None, "", "today"])
-def test_a_date_is_compared_with_our_clock_where_the_answer_has_none(date: str | None) -> None:
+def test_a_date_is_compared_with_our_clock_where_the_answer_has_none(date):
     """As Anthropic's SDK does; a second or two is what a date is exact to."""
     at = dates(datetime.now(UTC) + timedelta(seconds=100))[0]
     headers = {"retry-after": at} if date is None else {"retry-after": at, "date": date}
@@ -99,12 +97,12 @@ def test_a_date_is_compared_with_our_clock_where_the_answer_has_none(date: str |
         ({"retry-after": "0"}, 0.0),
     ],
 )
-def test_retry_after_in_the_forms_of_the_sdk(headers: dict[str, str], seconds: float) -> None:
+def test_retry_after_in_the_forms_of_the_sdk(headers, seconds):
     """Milliseconds before seconds, with fractions; of two proxies' words the longer."""
     assert RateLimits.of(headers).retry_after == pytest.approx(seconds)
 
 
-def test_a_fast_answer_has_limits_of_its_own() -> None:
+def test_a_fast_answer_has_limits_of_its_own():
     """Where it says so; the usual headers tell of other calls then, and where it does not they are all there is."""
     usual = {"anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-input-tokens-limit": "40000"}
     fast = {"anthropic-fast-input-tokens-limit": "100", "anthropic-fast-input-tokens-remaining": "7"}
@@ -112,18 +110,12 @@ def test_a_fast_answer_has_limits_of_its_own() -> None:
     assert RateLimits.of({**usual, **fast}) == RateLimits.of(usual) == RateLimits.of(usual, "fast")
 
 
-@pytest.mark.parametrize("text", ["1e300", "inf", "86400000"])
-def test_a_retry_after_of_days_is_cut(text: str) -> None:
-    """A gateway's nonsense does not stop the fleet for good."""
-    assert RateLimits.of({"retry-after": text}).retry_after == MOST_RETRY_AFTER
-
-
 @given(
     st.dictionaries(
         st.sampled_from([*NAMES, "retry-after", "retry-after-ms", "date"]), st.text() | st.sampled_from(DATES)
     )
 )
-def test_whatever_comes_the_numbers_are_sound(headers: dict[str, str]) -> None:
+def test_whatever_comes_the_numbers_are_sound(headers):
     """No header raises, and no number leaves the range that the scripts count with exactly."""
     said = RateLimits.of(headers)
     for limit in (said.requests, said.input_tokens, said.output_tokens):

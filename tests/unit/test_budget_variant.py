@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 from hypothesis import given, strategies as st
 
@@ -38,7 +34,7 @@ FAST = "fast-mode-2026-02-01"
         ({"extra_headers": None, "extra_body": None, "betas": None}, "m"),
     ],
 )
-def test_a_call_is_counted_under_its_model_and_variant(params: dict[str, Any], name: str) -> None:
+def test_a_call_is_counted_under_its_model_and_variant(params, name):
     """Wherever the call says it: fast calls, and those with the long context, have limits of their own at the API."""
     assert metered_model({"model": "m", **params}) == name
 
@@ -46,12 +42,12 @@ def test_a_call_is_counted_under_its_model_and_variant(params: dict[str, Any], n
 @pytest.mark.parametrize(
     ("name", "parts"), [("m", ("m", "")), ("m+fast", ("m", "fast")), ("+", ("+", "")), ("a+B", ("a+B", ""))]
 )
-def test_a_name_comes_apart_again(name: str, parts: tuple[str, str]) -> None:
+def test_a_name_comes_apart_again(name, parts):
     """What is no variant belongs to the model's name."""
     assert split_model(name) == parts
 
 
-def test_a_variant_has_a_budget_beside_its_models() -> None:
+def test_a_variant_has_a_budget_beside_its_models():
     """Whatever is configured: a fast call takes nothing from the others, nor they from it."""
     for settings in (
         Settings(),
@@ -65,7 +61,7 @@ def test_a_variant_has_a_budget_beside_its_models() -> None:
         assert usual.mixed == fast.mixed
 
 
-def test_a_pattern_can_name_a_variant() -> None:
+def test_a_pattern_can_name_a_variant():
     """``*opus*+fast`` has its limits; a pattern without it does not take fast calls away from it, in any order."""
     limits = {"*": Limits(rpm=1), "*opus*+fast": Limits(rpm=2), "*opus*": Limits(rpm=3), "*+*": Limits(rpm=4)}
     settings = Settings(model_limits=limits)
@@ -94,7 +90,7 @@ def test_a_pattern_can_name_a_variant() -> None:
         (None, None),
     ],
 )
-def test_a_usage_is_what_makes_sense_of_it(usage: Any, expected: Usage | None) -> None:
+def test_a_usage_is_what_makes_sense_of_it(usage, expected):
     """What is no count leaves the estimate as it stands."""
     assert Usage.of({"usage": usage}) == expected
 
@@ -109,7 +105,7 @@ _JSON = st.recursive(
 @given(
     st.dictionaries(st.sampled_from(["speed", "betas", "extra_body", "extra_headers", "anthropic_beta"]), _JSON), _JSON
 )
-def test_no_parameter_is_too_strange(params: dict[str, Any], usage: Any) -> None:
+def test_no_parameter_is_too_strange(params, usage):
     """Whatever they are, there is a name, and a count or none."""
     assert metered_model({"model": "m", **params}).startswith("m")
     Usage.of({"usage": usage})

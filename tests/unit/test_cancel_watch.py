@@ -1,15 +1,12 @@
 """The thread that looks for cancellations."""
 
-from __future__ import annotations
-
 import threading
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import redis
 
 from tasks.cancelling import Running, Watch
-
-if TYPE_CHECKING:
-    import redis
 
 IN_TIME_S = 30.0
 
@@ -28,7 +25,7 @@ class Closing:
         return [b"1"] * len(marks)
 
 
-def test_a_look_that_fails_in_any_way_does_not_end_the_looking() -> None:
+def test_a_look_that_fails_in_any_way_does_not_end_the_looking():
     """A cancellation is seen although an earlier look failed with an error that is not Redis' own."""
     client = Closing()
     call = Running(["mark"])

@@ -1,26 +1,20 @@
 """Celery's options among a call's parameters."""
 
-from __future__ import annotations
-
 import asyncio
 import datetime as dt
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from anthropic.resources.messages import Messages
 from celery import Task
 
 from celery_app import aask, ask, astream, create_app, stream, submit, submit_many
-from celery_app.call_options import _KNOWN
 from celery_app.errors import InvalidItem, InvalidRequest
+from celery_app.jobs.options import _KNOWN
 from celery_app.testing import in_process
 from tasks import create_message
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from celery_app.testing import Lanes
 
 CALL: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -35,7 +29,7 @@ WAYS: dict[str, Callable[..., Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def lanes() -> Iterator[Lanes]:
+def lanes():
     """Calls that would be answered, if they were made."""
     app = create_app()
     app.set_current()
@@ -62,7 +56,7 @@ def lanes() -> Iterator[Lanes]:
         ("args", (), "takes the parameters themselves"),
     ],
 )
-def test_an_option_is_told_what_it_should_be(way: str, option: str, value: Any, advice: str, lanes: Lanes) -> None:
+def test_an_option_is_told_what_it_should_be(way, option, value, advice, lanes):
     """By the function that was given it, before anything is queued."""
     with pytest.raises(InvalidRequest, match=rf"{option}: {way}\(\) .*{advice}|{option}: {way}\(\) {advice}"):
         WAYS[way](**{**CALL, option: value})
@@ -73,20 +67,20 @@ def test_an_option_is_told_what_it_should_be(way: str, option: str, value: Any, 
     ("option", "advice"),
     [("queue", "queue='batch'"), ("lane", "queue='batch'"), ("countdown", "countdown=…"), ("wait", "wait=…")],
 )
-def test_an_option_in_delay_is_told_where_it_belongs(option: str, advice: str, lanes: Lanes) -> None:
+def test_an_option_in_delay_is_told_where_it_belongs(option, advice, lanes):
     """`delay` takes no options, so all that it is given are parameters."""
     with pytest.raises(InvalidRequest, match=rf"{option}: .*apply_async\(kwargs=\{{…\}}, {advice}\)"):
         create_message.delay(**CALL, **{option: "batch"})
     assert lanes.jobs() == []
 
 
-def test_an_item_with_an_option_is_named() -> None:
+def test_an_item_with_an_option_is_named():
     """By its index."""
     with pytest.raises(InvalidItem, match=r"Item 1: queue: submit_many\(\) takes lane='batch'"):
         submit_many([CALL, {**CALL, "queue": "batch"}])
 
 
-def test_what_tomorrows_api_may_take_passes(lanes: Lanes) -> None:
+def test_what_tomorrows_api_may_take_passes(lanes):
     """Only Celery's own names are refused, and `extra_body` passes even those."""
     submit(**CALL, effort="high", memory={"type": "auto"}, extra_body={"priority": 1})
 
@@ -94,12 +88,12 @@ def test_what_tomorrows_api_may_take_passes(lanes: Lanes) -> None:
     assert (job.params["effort"], job.params["extra_body"]) == ("high", {"priority": 1})
 
 
-def test_no_parameter_of_the_api_is_taken_for_an_option() -> None:
+def test_no_parameter_of_the_api_is_taken_for_an_option():
     """As far as the SDK knows them."""
     assert not _KNOWN & set(inspect.signature(Messages.create).parameters)
 
 
-def test_each_option_that_celery_names_is_known() -> None:
+def test_each_option_that_celery_names_is_known():
     """A new release may bring one."""
     named = set(inspect.signature(Task.apply_async).parameters) - {"self", "options"}
     assert named <= _KNOWN

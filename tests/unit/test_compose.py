@@ -1,7 +1,5 @@
 """docker-compose.yml hands through what can be set, and keeps no secret."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
@@ -11,8 +9,8 @@ import pytest
 import yaml
 
 from celery_app import LANES
+from celery_app.configuration.variables import paths
 from celery_app.settings import Settings
-from celery_app.variables import paths
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -30,7 +28,7 @@ def interpolated(value: str, environ: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_whatever_can_be_set_is_handed_through(name: str) -> None:
+def test_whatever_can_be_set_is_handed_through(name):
     """Each variable that the settings know reaches each container under its own name."""
     environment = SERVICES[name]["environment"]
     wanted = {*paths(), "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
@@ -39,7 +37,7 @@ def test_whatever_can_be_set_is_handed_through(name: str) -> None:
         assert interpolated(environment[variable], {variable: "set"}) == "set"
 
 
-def test_what_is_not_set_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_set_changes_nothing(monkeypatch):
     """With the wanted secrets alone a container has the defaults."""
     for variable, value in SERVICES["worker-shared"]["environment"].items():
         monkeypatch.setenv(variable, interpolated(value, {"EZAI_API_KEY": "k", "VALKEY_PASSWORD": "p"}))
@@ -51,14 +49,14 @@ def test_what_is_not_set_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert {settings.api_key(lane) for lane in LANES} == {"k"}
 
 
-def test_no_secret_has_a_value() -> None:
+def test_no_secret_has_a_value():
     """Keys and passwords come from the environment alone; what everything needs is asked for by name."""
     found = VARIABLE.findall(TEXT)
     assert {name for name, kind, value in found if SECRET.search(name) and kind == "-" and value} == set()
     assert {name for name, kind, _ in found if kind == "?"} == {"EZAI_API_KEY", "VALKEY_PASSWORD", "FLOWER_BASIC_AUTH"}
 
 
-def test_a_web_app_joins_when_it_is_asked_to() -> None:
+def test_a_web_app_joins_when_it_is_asked_to():
     """The web service stays out of a plain `up`, and has the workers' broker."""
     assert SERVICES["web"]["profiles"] == ["web"]
     assert SERVICES["web"]["environment"] == SERVICES["worker-shared"]["environment"]

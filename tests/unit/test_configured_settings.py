@@ -1,11 +1,10 @@
 """Settings out of Celery's configuration, in every form in which Celery takes it."""
 
-from __future__ import annotations
-
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -16,9 +15,6 @@ from celery_app import install
 from celery_app.errors import InvalidSettings
 from celery_app.lanes import BATCH, CRITICAL
 from celery_app.settings import Limits, Settings, settings_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 #: What each of the forms below says.
 PLAIN = {
@@ -36,7 +32,7 @@ LOWER = {f"celery_{key}": value for key, value in PLAIN.items()}
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch):
     """Start each test without any variable of ours."""
     for name in list(os.environ):
         if name.startswith(("EZAI_", "LANES_", "CELERY_")):
@@ -46,7 +42,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, Any]], ModuleType]]:
+def module(monkeypatch):
     """Make a module that can be imported as `proj_settings`."""
 
     def make(values: dict[str, Any]) -> ModuleType:
@@ -135,12 +131,12 @@ def with_changes() -> Celery:
 
 
 @pytest.fixture(params=FORMS)
-def configured(request: pytest.FixtureRequest, module: Any, monkeypatch: pytest.MonkeyPatch) -> Celery:
+def configured(request, module, monkeypatch):
     """An application that has been configured in one of the forms, with the same values in each."""
     return FORMS[request.param](module, monkeypatch)
 
 
-def test_every_form_of_a_configuration_says_the_same(configured: Celery) -> None:
+def test_every_form_of_a_configuration_says_the_same(configured):
     """Native values or text, one by one or in the dict of lanes, wherever Celery looks."""
     settings = settings_of(configured)
 
@@ -153,7 +149,7 @@ def test_every_form_of_a_configuration_says_the_same(configured: Celery) -> None
     assert (settings.limits, settings.model_limits) == (Limits(rpm=60), {"*haiku*": Limits(rpm=1200)})
 
 
-def test_the_environment_wins_field_by_field(configured: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_wins_field_by_field(configured, monkeypatch):
     """One variable more or less changes one field, and a mistake beneath a right variable does not matter."""
     monkeypatch.setenv("LANES_BATCH_CAPACITY", "9")
     monkeypatch.setenv("LANES_CRITICAL_DEADLINE", "12")
@@ -173,7 +169,7 @@ def test_the_environment_wins_field_by_field(configured: Celery, monkeypatch: py
     assert [lane.capacity for lane in settings_of(configured).lanes] == [1_000, 10_000, 500]
 
 
-def test_a_change_after_the_first_look_is_seen(configured: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_after_the_first_look_is_seen(configured, monkeypatch):
     """A conftest that configures late configures, whatever form came first: by update, a variable, a new object."""
     before = settings_of(configured)
     assert settings_of(configured) is before
@@ -192,7 +188,7 @@ def test_a_change_after_the_first_look_is_seen(configured: Celery, monkeypatch: 
     assert (again.lanes[1].capacity, again.limits.otpm) == (13, 5)
 
 
-def test_a_dict_that_is_changed_in_place_is_seen() -> None:
+def test_a_dict_that_is_changed_in_place_is_seen():
     """The dict of lanes may be the same object as before, and say something else."""
     app = application({"lanes": (lanes := {"batch": {"capacity": 5}})})
     assert settings_of(app).lanes[2].capacity == 5
@@ -203,7 +199,7 @@ def test_a_dict_that_is_changed_in_place_is_seen() -> None:
 
 
 @pytest.mark.parametrize("what", ["module", "instance", "class", "base", "slots", "getattr"])
-def test_an_object_that_is_changed_is_seen(what: str, module: Any) -> None:
+def test_an_object_that_is_changed_is_seen(what, module):
     """monkeypatch.setattr(settings_module, …) is the same as a change of the configuration, whatever the object."""
     base = type("Base", (), {})
     kinds = {
@@ -226,7 +222,7 @@ def test_an_object_that_is_changed_is_seen(what: str, module: Any) -> None:
     assert settings_of(app).lanes[1].capacity == 7
 
 
-def test_a_value_that_is_computed_is_asked_for_each_time() -> None:
+def test_a_value_that_is_computed_is_asked_for_each_time():
     """A property has no value until it is read."""
     number = [5]
     config = type("C", (), {"lanes_batch_capacity": property(lambda _: number[0])})()
@@ -238,7 +234,7 @@ def test_a_value_that_is_computed_is_asked_for_each_time() -> None:
     assert settings_of(app).lanes[2].capacity == 6
 
 
-def test_what_djangos_tests_override_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_djangos_tests_override_is_seen(monkeypatch):
     """`override_settings` lays an object over the settings, and takes it away again."""
     lazy = django({"CELERY_LANES_BATCH_CAPACITY": 5}, monkeypatch)
     app = application(lazy, "CELERY")
@@ -254,7 +250,7 @@ def test_what_djangos_tests_override_is_seen(monkeypatch: pytest.MonkeyPatch) ->
     assert settings_of(app).lanes[2].capacity == 7
 
 
-def test_nothing_is_derived_anew_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_derived_anew_while_nothing_changes(monkeypatch):
     """It is asked several times a job; somebody else's variable changes no setting."""
     app = application(django(UPPER, monkeypatch), "CELERY")
     before = settings_of(app)
@@ -264,7 +260,7 @@ def test_nothing_is_derived_anew_while_nothing_changes(monkeypatch: pytest.Monke
     assert settings_of(app) is before
 
 
-def test_settings_that_were_given_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_were_given_stay(monkeypatch):
     """Who passes settings to `install` decides."""
     app, given = Celery("proj", set_as_current=False, fixups=[]), Settings(broker_url="redis://given")
     install(app, given)
@@ -299,9 +295,7 @@ def test_settings_that_were_given_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"CELERY_BROKER_URL": "amqp://u:the-key@mq"}, "the setting CELERY_BROKER_URL: the lanes need Redis or Valkey"),
     ],
 )
-def test_a_mistake_is_named_by_where_it_was_made(
-    values: dict[str, Any], names: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_is_named_by_where_it_was_made(values, names, monkeypatch):
     """The operator reads which setting is wrong and what was meant, and nobody reads its value."""
     app = application(django(values, monkeypatch), "CELERY")
 
@@ -313,7 +307,7 @@ def test_a_mistake_is_named_by_where_it_was_made(
     assert "\n" not in str(caught.value)
 
 
-def test_mistakes_of_both_places_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_of_both_places_are_told_at_once(monkeypatch):
     """Three mistakes are one restart, not three."""
     monkeypatch.setenv("EZAI_RPM", "many")
     app = application({"lanes_batch_floor": 2, "ezai_apikey": "the-key", "lanes": {"bach": {}}})
@@ -339,16 +333,14 @@ def test_mistakes_of_both_places_are_told_at_once(monkeypatch: pytest.MonkeyPatc
         {"LANES_BATCH_CAPACITIES": len},
     ],
 )
-def test_what_is_somebody_elses_or_not_set_is_passed_over(
-    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_somebody_elses_or_not_set_is_passed_over(values, monkeypatch):
     """A project's settings hold much that only looks like ours."""
     app = application(django(values, monkeypatch), "CELERY")
 
     assert settings_of(app) == Settings.from_environment()
 
 
-def test_an_import_in_a_settings_module_is_no_setting(module: Any) -> None:
+def test_an_import_in_a_settings_module_is_no_setting(module):
     """`from celery_app.lanes import LANES`, a module named lanes: neither is a dict of lanes."""
     from celery_app import lanes
 
@@ -358,22 +350,22 @@ def test_an_import_in_a_settings_module_is_no_setting(module: Any) -> None:
 
 
 @pytest.mark.parametrize("url", ["redis://a/1;redis://b/1", ["redis://a/1", "redis://b/1"]])
-def test_several_brokers_are_one_url(url: Any) -> None:
+def test_several_brokers_are_one_url(url):
     """Celery takes a list, too."""
     assert settings_of(application({"broker_url": url})).broker_url == "redis://a/1;redis://b/1"
 
 
 @pytest.mark.parametrize("backend", [None, "", "disabled"])
-def test_a_project_without_a_result_backend_is_known(backend: str | None) -> None:
+def test_a_project_without_a_result_backend_is_known(backend):
     """Results of lane jobs go to the broker then, and the project's own stay unstored."""
     settings = settings_of(application({"broker_url": "redis://b/1", "result_backend": backend}))
 
     assert (settings.result_backend, settings.has_own_backend) == ("redis://b/1", False)
 
 
-def test_a_result_backend_is_not_looked_for() -> None:
+def test_a_result_backend_is_not_looked_for():
     """Deriving settings imports no backend, of whatever kind."""
-    from celery_app.given import Given, Value
+    from celery_app.configuration.given import Given, Value
 
     for backend in ("django-db", "db+postgresql://h/d", "no.such.module:Backend", object):
         settings = Settings.from_given(Given({("celery", "result_backend"): Value(backend, "it")}, []))

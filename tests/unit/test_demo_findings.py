@@ -1,10 +1,8 @@
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
 
-from demo.findings import note_arrivals, sentence, summary, waits_ms, while_queued
+from demo.findings import note_arrivals, sentence, waits_ms, while_queued
 from demo.run import Job
 
 
@@ -13,14 +11,7 @@ def call(user_id: str | None, arrived: float, status: int = 200) -> dict[str, An
     return {"user_id": user_id, "arrived": arrived, "status": status}
 
 
-def test_percentiles_are_waits_that_occurred() -> None:
-    """Nearest rank: each figure is one of the values, the worst is the worst."""
-    assert summary(range(1, 101)) == {"p50": 50, "p95": 95, "p99": 99, "max": 100}
-    assert summary([7.0]) == {"p50": 7.0, "p95": 7.0, "p99": 7.0, "max": 7.0}
-    assert summary([]) == {"p50": None, "p95": None, "p99": None, "max": None}
-
-
-def test_a_wait_ends_with_the_first_call_that_is_let_in() -> None:
+def test_a_wait_ends_with_the_first_call_that_is_let_in():
     """A call turned away with 429 ends no wait, one repeated after an error ended it; without a call there is none."""
     jobs = {name: Job(name, 10.0) for name in "ab"}
     limited = note_arrivals(jobs, [call("a", 10.2, 429), call(None, 10.3), call("a", 10.5, 500), call("a", 12.0)])
@@ -28,7 +19,7 @@ def test_a_wait_ends_with_the_first_call_that_is_let_in() -> None:
     assert limited == {"a": 1}
 
 
-def test_only_waits_beside_a_full_batch_count() -> None:
+def test_only_waits_beside_a_full_batch_count():
     """A question counts if enough documents were queued from its submission to its arrival."""
     documents = [Job(f"d{n}", n, 20.0 + n) for n in range(1, 11)]  # one a second from 1 on; one leaves from 21 on
     early, between = Job("early", 3.0, 12.0), Job("between", 12.0, 13.0)
@@ -45,7 +36,7 @@ def test_only_waits_beside_a_full_batch_count() -> None:
         ({"p50": None, "p95": None, "p99": None, "max": None}, "this run says nothing"),
     ],
 )
-def test_the_sentence_follows_from_the_figures(wait_ms: dict[str, float | None], words: str) -> None:
+def test_the_sentence_follows_from_the_figures(wait_ms, words):
     """It claims that chat never waited only if it never did."""
     said = sentence(wait_ms)
     assert words in said

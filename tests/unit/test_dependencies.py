@@ -1,18 +1,13 @@
 """What is imported is declared: a project that installs this package alone has all that it needs."""
 
-from __future__ import annotations
-
 import ast
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from packaging.requirements import Requirement
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -24,7 +19,7 @@ OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
 #: Folder or module -> the extra that it belongs to; all others have to do with what is always installed.
 EXTRAS = {
     "celery_app/cli/exporter.py": "exporter",
-    "celery_app/flower_process.py": "flower",
+    "celery_app/flower/": "flower",
     "celery_app/metrics/prometheus.py": "exporter",
     "celery_app/spans.py": "tracing",
     "demo/": "embedded",
@@ -54,7 +49,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_each_import_is_declared(path: Path) -> None:
+def test_each_import_is_declared(path):
     """A module imports the standard library, this package, and what pyproject.toml declares for it."""
     name = str(path.relative_to(ROOT))
     extra = next((extra for start, extra in EXTRAS.items() if name.startswith(start)), None)
@@ -64,7 +59,7 @@ def test_each_import_is_declared(path: Path) -> None:
     assert foreign - declared(extra) - brought == set()
 
 
-def test_what_a_broker_needs_is_not_pinned_to_one_version() -> None:
+def test_what_a_broker_needs_is_not_pinned_to_one_version():
     """kombu's extra pins `packaging`; the lanes name what it stands for, and leave a project its own versions."""
     requirements = {Requirement(line).name: Requirement(line) for line in PROJECT["dependencies"]}
     assert requirements["kombu"].extras == set()
@@ -80,20 +75,20 @@ def test_what_a_broker_needs_is_not_pinned_to_one_version() -> None:
     ]
 
 
-def test_the_wheel_has_every_module_but_the_demos() -> None:
+def test_the_wheel_has_every_module_but_the_demos():
     """What stands beside the packages goes into the wheel, too: Celery and pytest load it by its name."""
     wheel = CONFIGURATION["tool"]["hatch"]["build"]["targets"]["wheel"]
     included = {*wheel.get("only-include", ()), *wheel.get("packages", ())}
     assert included == {"celery_app", "tasks", *(path.name for path in ROOT.glob("*.py"))}
 
 
-def test_the_installed_packages_do_without_the_demo() -> None:
+def test_the_installed_packages_do_without_the_demo():
     """Nothing that the wheel has imports the demo; its commands are looked for by name."""
     shipped = [path for path in MODULES if path.relative_to(ROOT).parts[0] != "demo"]
     assert [path for path in shipped if "demo" in imported(path)] == []
 
 
-def test_the_simulated_api_needs_nothing_of_the_lanes() -> None:
+def test_the_simulated_api_needs_nothing_of_the_lanes():
     """An independent witness, and able to stand beside an installed wheel."""
     simulator = ROOT / "demo" / "simulator"
     assert [path for path in simulator.glob("*.py") if {"celery_app", "tasks"} & {*imported(path)}] == []

@@ -1,19 +1,15 @@
 """deploy/kubernetes starts what README starts, stops it late enough, and scales each lane by what it wants."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
 from celery_app import LANES
-
-if TYPE_CHECKING:
-    from celery_app.lanes import Lane
+from celery_app.lanes import Lane
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -53,7 +49,7 @@ def metrics_in(text: str) -> set[str]:
 
 
 @each_lane
-def test_a_lane_has_workers_that_are_started_as_readme_says(lane: Lane) -> None:
+def test_a_lane_has_workers_that_are_started_as_readme_says(lane):
     """Its queue and its node name are its own, in the form that README has for critical."""
     words = f"celery -A celery_app worker -Q {lane.name} -n {lane.name}@%h"
     assert words.replace(lane.name, "critical") in README
@@ -61,13 +57,13 @@ def test_a_lane_has_workers_that_are_started_as_readme_says(lane: Lane) -> None:
 
 
 @each_lane
-def test_a_worker_is_not_killed_in_the_midst_of_a_call(lane: Lane) -> None:
+def test_a_worker_is_not_killed_in_the_midst_of_a_call(lane):
     """After SIGTERM there is time for the longest call that the lane allows, and to store its result."""
     assert pod(lane)["terminationGracePeriodSeconds"] >= lane.call_timeout + STORING_S
 
 
 @each_lane
-def test_a_lane_is_scaled_by_its_own_slots(lane: Lane) -> None:
+def test_a_lane_is_scaled_by_its_own_slots(lane):
     """Pods are as many as the busy and the wanted slots of the lane take, by the slots that a pod really has."""
     scaled = found("ScaledObject", f"lanes-{lane.name}")["spec"]
     (trigger,) = scaled["triggers"]
@@ -81,7 +77,7 @@ def test_a_lane_is_scaled_by_its_own_slots(lane: Lane) -> None:
 
 
 @each_lane
-def test_a_disruption_leaves_a_lane_its_workers(lane: Lane) -> None:
+def test_a_disruption_leaves_a_lane_its_workers(lane):
     """The budget is that of the lane's pods, and lets a drained node take one even where there are the fewest."""
     rules = found("PodDisruptionBudget", f"lanes-{lane.name}")["spec"]
     labels = found("Deployment", f"lanes-{lane.name}")["spec"]["template"]["metadata"]["labels"]
@@ -90,7 +86,7 @@ def test_a_disruption_leaves_a_lane_its_workers(lane: Lane) -> None:
     assert rules.get("minAvailable", 0) < fewest
 
 
-def test_no_secret_is_written_down() -> None:
+def test_no_secret_is_written_down():
     """Keys and the broker's address, which has a password, come from a Secret that is made elsewhere."""
     assert not [each for each in OBJECTS if each["kind"] == "Secret"]
     for each in OBJECTS:
@@ -99,7 +95,7 @@ def test_no_secret_is_written_down() -> None:
                 assert all("secretKeyRef" in variable["valueFrom"] for variable in container["env"])
 
 
-def test_the_exporter_is_reached_where_it_listens() -> None:
+def test_the_exporter_is_reached_where_it_listens():
     """Pod, service and annotation name one port, and it answers to more than its own pod."""
     exporter = found("Deployment", "lanes-exporter")["spec"]["template"]
     (container,) = exporter["spec"]["containers"]
@@ -115,7 +111,7 @@ def test_the_exporter_is_reached_where_it_listens() -> None:
     assert f"127.0.0.1:{port}" in (DEPLOY / "prometheus.yml").read_text(encoding="utf-8")
 
 
-def test_the_dashboard_is_one() -> None:
+def test_the_dashboard_is_one():
     """Each panel asks the Prometheus that its reader chooses."""
     board = json.loads((DEPLOY / "grafana" / "lanes.json").read_text(encoding="utf-8"))
     (variable,) = board["templating"]["list"]

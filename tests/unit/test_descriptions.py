@@ -1,24 +1,19 @@
 """A description of arguments: names, types and sizes within a bound, and never a text."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from celery import Celery
 
-from celery_app.descriptions import HIDDEN, MOST_CHARACTERS, described, description_of, store_descriptions
+from celery_app.jobs.descriptions import HIDDEN, MOST_CHARACTERS, described, description_of
 from tasks import LaneTask
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SAID = "Rumpelstiltskin"
 
 
 @pytest.fixture
-def app() -> Iterator[Celery]:
+def app():
     """An application with lane tasks; nothing connects."""
     app = Celery("described", set_as_current=False, broker="memory://", backend="cache+memory://")
 
@@ -59,20 +54,20 @@ def app() -> Iterator[Celery]:
         ((), {}, "no arguments"),
     ],
 )
-def test_a_description_has_names_types_and_sizes(app: Celery, args: Any, kwargs: Any, shown: str) -> None:
+def test_a_description_has_names_types_and_sizes(app, args, kwargs, shown):
     """The values stay out, and so does what somebody put into a name."""
     assert description_of(app.tasks["own.plain"], args, kwargs) == shown
     assert SAID not in shown
 
 
-def test_many_arguments_are_counted(app: Celery) -> None:
+def test_many_arguments_are_counted(app):
     """A job with nonsense makes no long line."""
     shown = description_of(app.tasks["own.plain"], tuple(range(1_000)), {})
     assert shown.endswith(", 980 more")
 
 
 @pytest.mark.parametrize("name", ["own.broken", "own.endless", "own.plain"])
-def test_a_description_is_one_line_of_a_bounded_length(app: Celery, name: str) -> None:
+def test_a_description_is_one_line_of_a_bounded_length(app, name):
     """Whatever a project's own `describe` does; one that fails loses no job and shows nothing."""
     shown = described(app, name, (SAID,), {}, in_lane=True)
     assert shown is not None
@@ -81,7 +76,7 @@ def test_a_description_is_one_line_of_a_bounded_length(app: Celery, name: str) -
     assert len(json.dumps(shown[1])) <= MOST_CHARACTERS + 10
 
 
-def test_celerys_own_tasks_are_described_where_they_carry_ours(app: Celery) -> None:
+def test_celerys_own_tasks_are_described_where_they_carry_ours(app):
     """The arguments of ``celery.map`` are a signature and what it is called with."""
     ours = app.tasks["own.plain"].map([SAID])
     others = app.tasks["own.ordinary"].map([SAID])
@@ -89,21 +84,14 @@ def test_celerys_own_tasks_are_described_where_they_carry_ours(app: Celery) -> N
     assert described(app, others.task, others.args, others.kwargs, in_lane=False) is None
 
 
-def test_who_is_described(app: Celery) -> None:
+def test_who_is_described(app):
     """Our own tasks everywhere, unknown ones in a lane, a project's others never."""
     assert described(app, "own.ordinary", (SAID,), {}, in_lane=True) is None
     assert described(app, "elsewhere", (SAID,), {}, in_lane=False) is None
     assert described(app, "elsewhere", (SAID,), {}, in_lane=True) == ("()", "#1=<str, 15 characters>")
 
 
-def test_a_backend_is_told_once(app: Celery) -> None:
-    """However many tasks ask for it."""
-    backend = store_descriptions(app.backend)
-    stored = backend.store_result
-    assert store_descriptions(backend).store_result is stored
-
-
-def test_a_task_that_foresees_errors_of_its_own_foresees_ours_too(app: Celery) -> None:
+def test_a_task_that_foresees_errors_of_its_own_foresees_ours_too(app):
     """An error of the API is one line in the log, whatever ``throws`` says."""
 
     @app.task(base=LaneTask, name="own.foreseeing", throws=(LookupError,), shared=False)

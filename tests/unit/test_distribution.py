@@ -1,7 +1,5 @@
 """Values counted below fixed bounds."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 
@@ -16,7 +14,7 @@ SOME = Distribution("some", BOUNDS, 1_000_000)
 
 
 @given(st.lists(st.floats(0, 100)))
-def test_each_bound_has_the_values_that_do_not_exceed_it(values: list[float]) -> None:
+def test_each_bound_has_the_values_that_do_not_exceed_it(values):
     """Bounds are inclusive, counts add up to all values, and the sum is theirs."""
     counts: dict[str, int] = {}
     for value in values:
@@ -27,7 +25,7 @@ def test_each_bound_has_the_values_that_do_not_exceed_it(values: list[float]) ->
     assert math.isclose(SOME.total(counts), sum(values), abs_tol=1e-6 * (len(values) + 1))
 
 
-def test_what_is_no_time_counts_as_none() -> None:
+def test_what_is_no_time_counts_as_none():
     """A clock that runs ahead, and a number that is none, break no sum."""
     counts: dict[str, int] = {}
     SOME.add(counts, -3.0)
@@ -35,7 +33,7 @@ def test_what_is_no_time_counts_as_none() -> None:
     assert (SOME.number(counts), SOME.total(counts), SOME.mean(counts), SOME.mean({})) == (2, 0, 0, None)
 
 
-def test_what_lanes_promise_is_counted_exactly() -> None:
+def test_what_lanes_promise_is_counted_exactly():
     """Each lane's target and deadline are bounds of waits, and its call timeout one of calls."""
     waits, calls = ({float(bound) for bound, _ in each.buckets({})} for each in (WAITS, CALLS))
     assert {*TARGETS.values(), *(lane.deadline for lane in LANES if lane.deadline)} <= waits

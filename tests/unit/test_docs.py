@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from celery.bin.celery import celery
 
+from celery_app.configuration.variables import paths
 from celery_app.keys import KEYS
 from celery_app.lanes import LANES as ALL_LANES
-from celery_app.variables import paths
 from celery_lanes_plugin import lanes
 from tasks import LaneTask
 

@@ -1,14 +1,12 @@
 """A reader gets every event as it was written, also those that nobody knows."""
 
-from __future__ import annotations
-
 import json
 
 from celery_app.client.entries import EntryReader
 from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE
 
 
-def test_unknown_events_are_given_as_they_are() -> None:
+def test_unknown_events_are_given_as_they_are():
     """Of a type, or with fields, that tomorrow's API has."""
     events = [
         {"type": "message_start", "message": {"content": []}},

@@ -1,28 +1,16 @@
-from __future__ import annotations
-
-import json
-from typing import Any
-
 import pytest
 
 from demo.simulator import ApiLimits, Behaviour, InvalidChange, Simulator
 from demo.simulator.simulator import CallLog
 
 
-def test_faults_are_as_frequent_as_their_rates() -> None:
+def test_faults_are_as_frequent_as_their_rates():
     """Each fault befalls its share of the calls, and the rest are well."""
     behaviour = Behaviour(overloaded_rate=0.2, server_error_rate=0.1)
     draws = [behaviour.fault(streaming=False) for _ in range(10_000)]
     assert draws.count("overloaded") == pytest.approx(2_000, rel=0.2)
     assert draws.count("server_error") == pytest.approx(1_000, rel=0.2)
     assert draws.count(None) == pytest.approx(7_000, rel=0.1)
-
-
-def test_only_streams_break_in_the_middle() -> None:
-    """A fault in the middle of a stream never befalls a call that does not stream."""
-    behaviour = Behaviour(drop_mid_stream_rate=1)
-    assert behaviour.fault(streaming=True) == "drop_mid_stream"
-    assert behaviour.fault(streaming=False) is None
 
 
 @pytest.mark.parametrize(
@@ -40,7 +28,7 @@ def test_only_streams_break_in_the_middle() -> None:
         ({"limits": {"*": {"rpn": 5}}}, "rpn"),
     ],
 )
-def test_a_wrong_value_changes_nothing(change: dict[str, Any], told: str) -> None:
+def test_a_wrong_value_changes_nothing(change, told):
     """A change with one wrong name or value is refused as a whole, and names it."""
     simulator = Simulator(Behaviour(), ApiLimits(rpm=60))
     before = simulator.settings()
@@ -49,7 +37,7 @@ def test_a_wrong_value_changes_nothing(change: dict[str, Any], told: str) -> Non
     assert simulator.settings() == before
 
 
-def test_limits_change_by_pattern_and_for_all_others() -> None:
+def test_limits_change_by_pattern_and_for_all_others():
     """A limit at the top is that of all models that no pattern names; what is not named stays as it is."""
     simulator = Simulator(Behaviour(latency=0.5), ApiLimits(itpm=1_000))
     simulator.change({"jitter": 0.1, "rpm": 60, "limits": {"*haiku*": {"rpm": 6}}})
@@ -58,13 +46,7 @@ def test_limits_change_by_pattern_and_for_all_others() -> None:
     assert simulator.behaviour == Behaviour(latency=0.5, jitter=0.1)
 
 
-def test_settings_can_be_shown_as_json() -> None:
-    """What is shown has each field that can be changed."""
-    shown = json.loads(json.dumps(Simulator(Behaviour(latency=0.5), {"*haiku*": ApiLimits(rpm=60)}).settings()))
-    assert (shown["behaviour"]["latency"], shown["limits"]["*haiku*"]["rpm"]) == (0.5, 60)
-
-
-def test_calls_come_in_order_of_arrival() -> None:
+def test_calls_come_in_order_of_arrival():
     """A call that arrived first stands first, although another ended before it, and one goes on."""
     log = CallLog()
     calls = [log.begin() for _ in range(3)]
@@ -75,7 +57,7 @@ def test_calls_come_in_order_of_arrival() -> None:
     assert [call["user_id"] for call in log.calls()] == ["0", "1", "2"]
 
 
-def test_the_log_is_bounded_and_the_counts_are_not() -> None:
+def test_the_log_is_bounded_and_the_counts_are_not():
     """Old calls are forgotten, but counted all the same; cleared, only those that go on stay."""
     log = CallLog(kept=2)
     for _ in range(5):

@@ -1,7 +1,5 @@
 """What a project may have of its own, and keeps: routers, queues, classes, addresses, arguments."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys
@@ -14,7 +12,7 @@ from celery.app.amqp import AMQP, Queues
 from kombu import Queue
 
 from celery_app import create_app, install
-from celery_app.descriptions import described
+from celery_app.jobs.descriptions import described
 from celery_app.settings import Settings, settings_of
 from tasks import LaneTask
 
@@ -103,14 +101,14 @@ def queue_of(app: Celery, name: str) -> str:
     ],
     ids=["old", "old in a list", "old by name", "function by name", "by name in a list", "mapping"],
 )
-def test_every_form_of_a_router_leads_where_it_did(routes: Any) -> None:
+def test_every_form_of_a_router_leads_where_it_did(routes):
     """Celery takes routers by name, and routers as of before Celery 4."""
     app = project(task_routes=routes)
     assert [queue_of(app, name) for name in ("mail.welcome", "other")] == ["emails", "celery"]
 
 
 @pytest.mark.parametrize("name", ["batch2", "batch_1", "critical_eu", "critical-2", "normal-eu", "Batch-2"])
-def test_a_lanes_name_with_something_beside_it_is_a_queue_of_ones_own(name: str) -> None:
+def test_a_lanes_name_with_something_beside_it_is_a_queue_of_ones_own(name):
     """Nobody writes that by mistake, and Celery makes such a queue."""
     app = project()
     assert app.amqp.queues[name].name == name
@@ -118,13 +116,13 @@ def test_a_lanes_name_with_something_beside_it_is_a_queue_of_ones_own(name: str)
     assert [*app.amqp.queues.consume_from] == [name]
 
 
-def test_queues_may_be_any_mapping() -> None:
+def test_queues_may_be_any_mapping():
     """Celery takes any."""
     app = project(task_queues=MappingProxyType({"emails": {"exchange": "emails", "routing_key": "emails"}}))
     assert [*app.amqp.queues] == ["emails"]
 
 
-def test_a_queue_by_a_lanes_name_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_queue_by_a_lanes_name_is_told(caplog):
     """A project that had a queue `critical` before learns that it is the lane now, and what to do."""
     app = project(task_queues=[Queue("critical", routing_key="critical"), Queue("emails", routing_key="emails")])
     with caplog.at_level(logging.WARNING):
@@ -135,7 +133,7 @@ def test_a_queue_by_a_lanes_name_is_told(caplog: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.parametrize("queues", [None, [Queue("batch", routing_key="batch")]])
-def test_a_default_queue_by_a_lanes_name_brings_no_other_lane(queues: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_default_queue_by_a_lanes_name_brings_no_other_lane(queues, caplog):
     """Its workers serve it as they did, and not two queues more; `celery purge` likewise."""
     app = project(task_default_queue="batch", task_queues=queues)
     with caplog.at_level(logging.WARNING):
@@ -144,7 +142,7 @@ def test_a_default_queue_by_a_lanes_name_brings_no_other_lane(queues: Any, caplo
     assert "'batch' is a queue of this application" in caplog.text
 
 
-def test_an_application_of_lanes_alone_serves_them_all(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_application_of_lanes_alone_serves_them_all(caplog):
     """And hears nothing of it."""
     app = create_app()
     assert {*app.amqp.queues.consume_from} == {"critical", "normal", "batch"}
@@ -153,7 +151,7 @@ def test_an_application_of_lanes_alone_serves_them_all(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("given", [Tenants, f"{__name__}:Tenants"])
-def test_the_projects_message_layer_stays(given: Any) -> None:
+def test_the_projects_message_layer_stays(given):
     """`Celery(amqp=…)` goes on doing what it did, for its own queues and for the lanes."""
     app = project(Celery("proj", set_as_current=False, fixups=[], amqp=given))
     assert isinstance(app.amqp, Tenants)
@@ -161,7 +159,7 @@ def test_the_projects_message_layer_stays(given: Any) -> None:
     assert app.amqp.queues["critical"].name == "critical"
 
 
-def test_a_class_of_applications_keeps_its_message_layer() -> None:
+def test_a_class_of_applications_keeps_its_message_layer():
     """So does one that is set on a class."""
 
     class Tenant(Celery):
@@ -174,7 +172,7 @@ def test_a_class_of_applications_keeps_its_message_layer() -> None:
 class TestTaskClasses:
     """Whatever class a project has its tasks made of, the lanes' tasks can be made of it, too."""
 
-    def test_a_lane_task_for_all(self) -> None:
+    def test_a_lane_task_for_all(self):
         """`Celery(task_cls=LaneTask)` says that every task is for lanes."""
         for own in (LaneTask, f"{LaneTask.__module__}:LaneTask", OwnLaneTask):
             app = project(Celery("proj", set_as_current=False, fixups=[], task_cls=own))
@@ -183,7 +181,7 @@ class TestTaskClasses:
             assert isinstance(task, app.Task)
             assert app.tasks["tasks.create_message"].in_lanes
 
-    def test_metaclasses(self) -> None:
+    def test_metaclasses(self):
         """Those of the project's task class and of its lane task are both there."""
         app = project(Celery("proj", set_as_current=False, fixups=[], task_cls=OwnTask))
         app.task(one, name="proj.one", shared=False, base=OwnLaneTask)
@@ -196,14 +194,14 @@ class TestAddresses:
     """The lanes are where the project sends its jobs."""
 
     @pytest.mark.parametrize("other", [{}, {"broker_url": "redis://127.0.0.1:2/0"}])
-    def test_a_broker_to_write_to(self, other: dict[str, Any]) -> None:
+    def test_a_broker_to_write_to(self, other):
         """A project may name no broker but one to write to and one to read from."""
         app = Celery("proj", set_as_current=False, fixups=[])
         app.conf.update(broker_write_url=BROKER, broker_read_url=BROKER, **other)
         install(app)
         assert settings_of(app).broker_url == BROKER
 
-    def test_several_brokers_have_one_place_for_results(self) -> None:
+    def test_several_brokers_have_one_place_for_results(self):
         """It is the first; Celery's backends know no list. Sentinels are one place by themselves."""
         app = project(broker_url=[BROKER, "redis://127.0.0.1:2/0"])
         assert settings_of(app).result_backend == BROKER
@@ -211,7 +209,7 @@ class TestAddresses:
         assert Settings.from_environment(broker_url=sentinels).result_backend == sentinels
 
 
-def test_arguments_may_be_deep_or_lead_back_to_themselves() -> None:
+def test_arguments_may_be_deep_or_lead_back_to_themselves():
     """Pickle carries both, and a job that is sent by name alone is looked through for tasks of ours."""
     app = project()
     circle: list[Any] = []
@@ -225,7 +223,7 @@ def test_arguments_may_be_deep_or_lead_back_to_themselves() -> None:
     assert described(app, "else.where", (circle, deep), {}, in_lane=False) is not None
 
 
-def test_of_two_applications_the_client_takes_the_one_with_lanes() -> None:
+def test_of_two_applications_the_client_takes_the_one_with_lanes():
     """Celery's current application is the one that was made last; in a fresh process, as both are its state."""
     code = (
         "from celery import Celery\nfrom celery_app import install\nfrom celery_app.client import Client\n"
@@ -237,7 +235,7 @@ def test_of_two_applications_the_client_takes_the_one_with_lanes() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_an_application_without_lanes_is_told_so() -> None:
+def test_an_application_without_lanes_is_told_so():
     """Where nobody has called `install`, the one without lanes is the project's, and it says what is missing."""
     code = "from celery import Celery\nfrom celery_app.client import Client\nother = Celery('other')\nClient().app\n"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)

@@ -1,24 +1,20 @@
 """The one background thread of a process."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis import RedisError
 
 from celery_app import create_app
-from celery_app.connection import heartbeat_client
-from celery_app.heartbeat import Entry, Heartbeat
+from celery_app.connections.redis_client import heartbeat_client
+from celery_app.process.heartbeat import Entry, Heartbeat
 from celery_app.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 #: Seconds that only a hang takes.
 IN_TIME_S = 30.0
@@ -48,7 +44,7 @@ class Counted:
 
 
 @pytest.fixture
-def heartbeat() -> Iterator[Heartbeat]:
+def heartbeat():
     """One of the test's own."""
     heartbeat = Heartbeat()
     yield heartbeat
@@ -63,7 +59,7 @@ def run(program: str) -> str:
     return done.stdout.strip()
 
 
-def test_an_entry_that_raises_stops_no_other(heartbeat: Heartbeat, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_entry_that_raises_stops_no_other(heartbeat, caplog):
     """It is tried again until it does well, and an outage of any length is one line."""
 
     def fail_at_first(run: int) -> bool:
@@ -81,7 +77,7 @@ def test_an_entry_that_raises_stops_no_other(heartbeat: Heartbeat, caplog: pytes
     assert caplog.messages == [said]
 
 
-def test_an_entry_whose_broker_is_mute_holds_up_the_others_for_a_moment(heartbeat: Heartbeat) -> None:
+def test_an_entry_whose_broker_is_mute_holds_up_the_others_for_a_moment(heartbeat):
     """For a reply's time: however long the project has its connections wait, the others run on after that."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
@@ -107,7 +103,7 @@ def test_an_entry_whose_broker_is_mute_holds_up_the_others_for_a_moment(heartbea
     heartbeat_client(app).close()
 
 
-def test_an_entry_that_has_nothing_to_do_rests_until_it_is_woken(heartbeat: Heartbeat) -> None:
+def test_an_entry_that_has_nothing_to_do_rests_until_it_is_woken(heartbeat):
     """It runs as often as it was woken, while another runs on and on."""
     resting, other = Counted(lambda _: False), Counted()
     heartbeat.wake(other.entry)
@@ -118,7 +114,7 @@ def test_an_entry_that_has_nothing_to_do_rests_until_it_is_woken(heartbeat: Hear
         assert resting.runs == runs
 
 
-def test_an_entry_that_is_woken_while_it_runs_runs_again(heartbeat: Heartbeat) -> None:
+def test_an_entry_that_is_woken_while_it_runs_runs_again(heartbeat):
     """It may have looked before there was anything to see."""
 
     def look(run: int) -> bool:
@@ -131,7 +127,7 @@ def test_an_entry_that_is_woken_while_it_runs_runs_again(heartbeat: Heartbeat) -
     resting.wait_for(2)
 
 
-def test_an_entry_that_is_ended_has_run_for_the_last_time(heartbeat: Heartbeat) -> None:
+def test_an_entry_that_is_ended_has_run_for_the_last_time(heartbeat):
     """Whoever ends it may take away what it uses; a run under way is waited for."""
     begun, over = threading.Event(), list[int]()
 
@@ -152,7 +148,7 @@ def test_an_entry_that_is_ended_has_run_for_the_last_time(heartbeat: Heartbeat) 
     assert working.runs == runs
 
 
-def test_a_heartbeat_that_has_stopped_runs_nothing(heartbeat: Heartbeat) -> None:
+def test_a_heartbeat_that_has_stopped_runs_nothing(heartbeat):
     """Its thread is gone, and nobody starts another."""
     before, counted = threading.active_count(), Counted()
     heartbeat.wake(counted.entry)
@@ -167,7 +163,7 @@ def test_a_heartbeat_that_has_stopped_runs_nothing(heartbeat: Heartbeat) -> None
 
 FORKING = """
 import os, sys, threading, time
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 
 of_parent, of_child = [], threading.Event()
 parents = Entry("count", 0.0001, lambda: of_parent.append(os.getpid()) or True)
@@ -190,14 +186,14 @@ print(sorted(set(codes)), len(of_parent) > before, threading.active_count())
 """
 
 
-def test_a_fork_has_a_heartbeat_of_its_own() -> None:
+def test_a_fork_has_a_heartbeat_of_its_own():
     """Forked at any moment, it runs what it wakes itself and nothing of its parent's, whose thread goes on."""
     assert run(FORKING) == "[0] True 2"
 
 
 HANGING = """
 import threading
-from celery_app.heartbeat import HEARTBEAT, Entry
+from celery_app.process.heartbeat import HEARTBEAT, Entry
 
 begun = threading.Event()
 HEARTBEAT.wake(Entry("hang", 0.0, lambda: begun.set() or threading.Event().wait()))
@@ -205,11 +201,6 @@ begun.wait()
 """
 
 
-def test_a_process_ends_although_an_entry_hangs() -> None:
+def test_a_process_ends_although_an_entry_hangs():
     """It is waited for, but not for ever."""
     assert run(HANGING) == ""
-
-
-def test_what_wakes_no_entry_has_no_thread() -> None:
-    """A web process that only submits jobs pays for none."""
-    assert run("import threading, celery_app, tasks, celery_app.heartbeat; print(threading.active_count())") == "1"

@@ -1,17 +1,12 @@
 """Who imports whom, in a function or for types alone, too: as the map in CONTRIBUTING says, and in no circle."""
 
-from __future__ import annotations
-
 import ast
 import re
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +45,7 @@ def place(module: str) -> str:
     return max((name for name in LEVELS if f"{module}.".startswith(f"{name}.")), key=len)
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_no_modules_import_each_other_in_a_circle():
     """There is an order in which each module comes behind all that it imports."""
     try:
         list(TopologicalSorter(IMPORTS).static_order())
@@ -58,7 +53,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         pytest.fail(" <- ".join(exc.args[1]))
 
 
-def test_no_import_runs_upward_on_the_map() -> None:
+def test_no_import_runs_upward_on_the_map():
     """What a module imports is on its own level of the map in CONTRIBUTING, or below."""
     upward = [
         f"{module} ({place(module)}) imports {other} ({place(other)})"
@@ -69,13 +64,13 @@ def test_no_import_runs_upward_on_the_map() -> None:
     assert upward == []
 
 
-def test_the_map_names_what_there_is() -> None:
+def test_the_map_names_what_there_is():
     """Each name on the map is that of a module or package."""
     assert [name for name in LEVELS if name not in MODULES] == []
     assert LEVELS
 
 
-def test_the_simulated_api_imports_nothing_of_the_lanes() -> None:
+def test_the_simulated_api_imports_nothing_of_the_lanes():
     """It stands for somebody else's server, so it has nothing in common with its callers."""
     simulator = {name: others for name, others in IMPORTS.items() if name.startswith("demo.simulator")}
     assert {other for others in simulator.values() for other in others if not other.startswith("demo.simulator")} == (

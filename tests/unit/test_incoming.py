@@ -1,9 +1,7 @@
 """An answer with status 200 is what it is: a message, the API's refusal, or one failure that passes."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anthropic
 import httpx2
@@ -11,11 +9,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from celery_app.errors import ApiError, ApiUnreachable, LanesError, NotAMessage
+from tasks.failure import Failure
 from tasks.failures import StreamCutShort, failure_of
 from tasks.incoming import Incoming, message_in
-
-if TYPE_CHECKING:
-    from tasks.failure import Failure
 
 Json = dict[str, Any]
 
@@ -76,7 +72,7 @@ REFUSALS: list[tuple[Any, int, str]] = [
 
 @pytest.mark.parametrize(("body", "status", "kind"), REFUSALS)
 @pytest.mark.parametrize("form", ["whole", "in a stream", "in a stream, named", "bare in a stream"])
-def test_an_error_of_any_form_is_what_it_says(body: Json, status: int, kind: str, form: str) -> None:
+def test_an_error_of_any_form_is_what_it_says(body, status, kind, form):
     """With status 200, as JSON or within a stream: lasting, passing, or to be waited for; it slows nobody down."""
     text = json.dumps(body).encode()
     stream = {"in a stream": b"data: %s\n\n" % text, "in a stream, named": b"event: error\ndata: %s\n\n" % text}
@@ -112,7 +108,7 @@ def test_an_error_of_any_form_is_what_it_says(body: Json, status: int, kind: str
     ],
 )
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "text/html", ""])
-def test_what_is_no_message_is_one_ordinary_failure(body: bytes, content_type: str) -> None:
+def test_what_is_no_message_is_one_ordinary_failure(body, content_type):
     """Tried again, and nobody is slowed down by it."""
     judged = failure(body, content_type)
     assert isinstance(judged.error, NotAMessage)
@@ -161,7 +157,7 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_a_text_arrives_however_it_is_sent(name: str, size: int) -> None:
+def test_a_text_arrives_however_it_is_sent(name, size):
     """In one piece or in many; as a stream where a message was expected, and the other way round."""
     body = BODIES[name]
     assert message_in(answer(), body, "m")["content"] == MESSAGE["content"]
@@ -179,7 +175,7 @@ def test_a_text_arrives_however_it_is_sent(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(("content", "blocks"), [(None, []), ("Hello", MESSAGE["content"])])
-def test_content_is_a_list_of_blocks(content: Any, blocks: Any) -> None:
+def test_content_is_a_list_of_blocks(content, blocks):
     """A caller goes through them."""
     assert message_in(answer(), json.dumps({**MESSAGE, "content": content}).encode(), "m") == {
         **MESSAGE,
@@ -187,20 +183,20 @@ def test_content_is_a_list_of_blocks(content: Any, blocks: Any) -> None:
     }
 
 
-def test_a_message_passes_as_it_is() -> None:
+def test_a_message_passes_as_it_is():
     """Blocks, stop reasons and fields that we do not know are the caller's."""
     strange = {**MESSAGE, "content": [{"type": "hologram", "x": [None]}], "stop_reason": "moonrise", "new": {"a": 1}}
     assert message_in(answer(), json.dumps(strange).encode(), "m") == strange
 
 
-def test_half_a_stream_is_a_failure_that_slows_nobody() -> None:
+def test_half_a_stream_is_a_failure_that_slows_nobody():
     """Whoever ended it in good order can be reached."""
     judged = failure(stream_of(START, HELLO), "text/event-stream")
     assert isinstance(judged.error, ApiUnreachable)
     assert (judged.kind, judged.overloaded) == ("retry", False)
 
 
-def test_nobody_else_says_restart() -> None:
+def test_nobody_else_says_restart():
     """It is ours alone, and would have readers drop what they have; a type on two lines is none."""
     incoming = Incoming(answer("text/event-stream"), "m")
     body = stream_of(START, {"type": "restart"}, HELLO, name=False) + b'data: {"type": "a\\nb"}\n\n'
@@ -226,7 +222,7 @@ def test_nobody_else_says_restart() -> None:
         (httpx2.UnsupportedProtocol("ftp"), "fatal", False),
     ],
 )
-def test_who_answers_nonsense_is_there(cause: Exception, kind: str, overloaded: bool) -> None:
+def test_who_answers_nonsense_is_there(cause, kind, overloaded):
     """Only an API that cannot be reached slows everybody down."""
     error = anthropic.APIConnectionError(request=answer().request)
     error.__cause__ = cause
@@ -252,7 +248,7 @@ _JSON = st.recursive(
 
 
 @given(_JSON | st.binary(), st.sampled_from(["application/json", "text/event-stream", ""]), st.booleans())
-def test_nothing_but_an_ordinary_failure_escapes(body: Any, content_type: str, as_event: bool) -> None:
+def test_nothing_but_an_ordinary_failure_escapes(body, content_type, as_event):
     """Whatever comes, it is a message, or a failure that a job's caller can read."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     text = b"event: error\ndata: " + text + b"\n\n" if as_event else text

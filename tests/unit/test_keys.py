@@ -1,7 +1,5 @@
 """The table of keys, beside the scripts that spell the same names."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -32,7 +30,7 @@ def spelt(expression: str) -> str:
     return "".join(part.strip("'") if part.startswith("'") else "<>" for part in parts)
 
 
-def test_the_scripts_use_no_key_that_is_not_in_the_table() -> None:
+def test_the_scripts_use_no_key_that_is_not_in_the_table():
     """With as many parts, in the same places."""
     known = {nameless(key.name) for key in KEYS}
     used = {spelt(each) for text in scripts().values() for each in IN_SCRIPTS.findall(text)} - {"<>"}
@@ -41,7 +39,7 @@ def test_the_scripts_use_no_key_that_is_not_in_the_table() -> None:
     assert used <= known, used - known
 
 
-def test_no_other_module_spells_a_key() -> None:
+def test_no_other_module_spells_a_key():
     """A name is changed in one place."""
     spellings = re.compile(r"[\"'}]lanes:[a-z_]+")
     for folder in ("celery_app", "tasks"):
@@ -50,7 +48,7 @@ def test_no_other_module_spells_a_key() -> None:
                 assert not spellings.findall(path.read_text()), path
 
 
-def test_a_key_has_its_parts_in_their_places() -> None:
+def test_a_key_has_its_parts_in_their_places():
     """Behind the broker's prefix, whatever the parts are."""
     assert STREAM.of("shop:", "<id>") == "shop:lanes:stream:<id>"
     assert keys.BATCH_SEEN.of("", "b") == "lanes:batch:b:seen"

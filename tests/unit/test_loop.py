@@ -1,7 +1,5 @@
 """The event loop of a process: what a call on it may take, and how it ends."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import threading
@@ -29,12 +27,12 @@ async def thread() -> str:
     return threading.current_thread().name
 
 
-def test_calls_share_one_thread() -> None:
+def test_calls_share_one_thread():
     """Whoever makes a call waits in his own thread; all calls run in one."""
     assert {run(thread, IN_TIME_S) for _ in range(3)} == {"lanes-calls"}
 
 
-def test_a_call_knows_the_context_of_its_slot() -> None:
+def test_a_call_knows_the_context_of_its_slot():
     """A span that a worker has opened is the parent of the call's, and what a task sets for its calls is seen."""
     said.set("hello")
 
@@ -45,13 +43,13 @@ def test_a_call_knows_the_context_of_its_slot() -> None:
     assert run(hear, IN_TIME_S) == "hello"
 
 
-def test_a_call_takes_no_longer_than_it_may() -> None:
+def test_a_call_takes_no_longer_than_it_may():
     """Its deadline is a total: no step of it begins anew."""
     with pytest.raises(OutOfTime):
         run(forever, 0.05)
 
 
-def test_a_timeout_of_its_own_is_a_calls_own() -> None:
+def test_a_timeout_of_its_own_is_a_calls_own():
     """Only the deadline is a reason to say that the time is over."""
 
     async def impatient() -> None:
@@ -61,7 +59,7 @@ def test_a_timeout_of_its_own_is_a_calls_own() -> None:
         run(impatient, IN_TIME_S)
 
 
-def test_a_call_can_be_cancelled_from_another_thread() -> None:
+def test_a_call_can_be_cancelled_from_another_thread():
     """It ends, having cleaned up, before its slot goes on."""
     call, cleaned = Running([]), []
 
@@ -78,7 +76,7 @@ def test_a_call_can_be_cancelled_from_another_thread() -> None:
     assert cleaned == [True]
 
 
-def test_a_call_that_was_cancelled_before_does_not_begin() -> None:
+def test_a_call_that_was_cancelled_before_does_not_begin():
     """Nothing is sent that nobody wants."""
     call = Running([])
     call.cancel()
@@ -87,7 +85,7 @@ def test_a_call_that_was_cancelled_before_does_not_begin() -> None:
         run(lambda: pytest.fail("it began"), IN_TIME_S)
 
 
-def test_a_cancellation_after_the_end_is_none() -> None:
+def test_a_cancellation_after_the_end_is_none():
     """Whatever the loop does by then."""
     call = Running([])
     with Watch(None).over(call):  # type: ignore[arg-type]
@@ -97,7 +95,7 @@ def test_a_cancellation_after_the_end_is_none() -> None:
     assert call.cancelled
 
 
-def test_closing_ends_what_runs() -> None:
+def test_closing_ends_what_runs():
     """A process that is over waits for no call, and a later one starts anew."""
     begun, ended = threading.Event(), []
 
@@ -120,7 +118,7 @@ def test_closing_ends_what_runs() -> None:
     assert run(thread, IN_TIME_S) == "lanes-calls"
 
 
-def test_a_forked_process_has_a_loop_of_its_own() -> None:
+def test_a_forked_process_has_a_loop_of_its_own():
     """The parent's thread is not there."""
     before = call_loop()
     with warnings.catch_warnings(action="ignore"):  # of threads, from Python 3.12 on: they are the point

@@ -1,7 +1,5 @@
 """What the scheduler's scripts declare is used."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from importlib.resources import files
@@ -22,14 +20,14 @@ USES = Counter(word for text in SOURCES.values() for word in re.findall(r"\w+", 
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_every_name_is_used(path: Path) -> None:
+def test_every_name_is_used(path):
     """A function or a constant that nobody uses any more goes with its last use."""
     declared = re.findall(r"^local (?:function (\w+)|([\w, ]+?))(?= =|\(|$)", code_of(SOURCES[path]), re.MULTILINE)
     names = {name for function, others in declared for name in (function, *re.findall(r"\w+", others)) if name}
     assert {name for name in names if USES[name] < 2} == set()
 
 
-def test_no_constant_is_written_twice() -> None:
+def test_no_constant_is_written_twice():
     """Two of a name would be changed one by one."""
     names = Counter(name for text in SOURCES.values() for name in re.findall(r"^local ([A-Z_]+) =", text, re.MULTILINE))
     assert {name for name, number in names.items() if number > 1} == set()

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -55,7 +53,7 @@ def content(*blocks: Any) -> dict[str, Any]:
         (request(timeout=3), "timeout"),
     ],
 )
-def test_a_bad_field_is_named_by_its_path_and_never_by_its_value(params: dict[str, Any], path: str) -> None:
+def test_a_bad_field_is_named_by_its_path_and_never_by_its_value(params, path):
     """The error says where the mistake is, in the caller's own terms, and repeats nothing of the prompt."""
     with pytest.raises(InvalidRequest) as caught:
         check_request(params)
@@ -64,7 +62,7 @@ def test_a_bad_field_is_named_by_its_path_and_never_by_its_value(params: dict[st
     assert TEXT not in str(caught.value)
 
 
-def test_what_the_api_may_know_passes() -> None:
+def test_what_the_api_may_know_passes():
     """Parameters and fields that are new to us are the API's to judge."""
     check_request(request(temperature=0.2, brand_new={"a": 1}, system=[{"type": "text", "text": "s"}]))
     check_request(content({"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}))
@@ -84,7 +82,7 @@ def test_what_the_api_may_know_passes() -> None:
     ],
 )
 @pytest.mark.parametrize("place", ["user", "assistant", "system"])
-def test_a_block_of_tomorrow_passes(block: dict[str, Any], place: str) -> None:
+def test_a_block_of_tomorrow_passes(block, place):
     """In a message of either side and in the system prompt, in tool results too; only the API knows all blocks."""
     check_request(
         request(system=[block]) if place == "system" else request(messages=[{"role": place, "content": [block]}])
@@ -93,24 +91,24 @@ def test_a_block_of_tomorrow_passes(block: dict[str, Any], place: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["tool", "developer", "function", "critic", "model", "system"])
-def test_a_role_that_another_api_knows_passes(role: str) -> None:
+def test_a_role_that_another_api_knows_passes(role):
     """Only a known role's misspelling is certainly nonsense."""
     check_request(request(messages=[{"role": "user", "content": "hi"}, {"role": role, "content": "hi"}]))
 
 
-def test_every_block_of_the_sdk_passes_whatever_is_in_it() -> None:
+def test_every_block_of_the_sdk_passes_whatever_is_in_it():
     """What the SDK's types know today is known by its type alone, but for the five that we look into."""
     kinds = ("web_search_tool_result", "thinking", "redacted_thinking", "server_tool_use", "container_upload")
     for kind in kinds:
         check_request(content({"type": kind, "anything": [kind]}))
 
 
-def test_a_description_shows_no_text() -> None:
+def test_a_description_shows_no_text():
     """Logs, events and Flower get the model, the number of messages and max_tokens."""
     assert describe_request(request(system=TEXT)) == "model='m', messages=1, max_tokens=5"
 
 
 @pytest.mark.parametrize("params", [{}, {"messages": 3}, {"model": None, "messages": None}])
-def test_a_description_of_nonsense_is_no_error(params: dict[str, Any]) -> None:
+def test_a_description_of_nonsense_is_no_error(params):
     """A description may be asked for before anything has been checked."""
     assert "messages=?" in describe_request(params)

@@ -1,7 +1,5 @@
 """The scheduler's scripts as a reader finds them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -22,7 +20,7 @@ def declared(header: str) -> set[int]:
 
 
 @pytest.mark.parametrize("path", SCRIPT_FILES, ids=lambda path: path.stem)
-def test_a_header_names_every_argument_and_what_comes_back(path: Path) -> None:
+def test_a_header_names_every_argument_and_what_comes_back(path):
     """The caller need not read the rest."""
     text = path.read_text()
     header = re.match(r"(?:--.*\n)+", text)
@@ -33,7 +31,7 @@ def test_a_header_names_every_argument_and_what_comes_back(path: Path) -> None:
     assert "Returns" in header[0]
 
 
-def test_the_map_has_every_script_and_every_key() -> None:
+def test_the_map_has_every_script_and_every_key():
     """And no other."""
     names = {path.stem for path in SCRIPT_FILES} | {f"lib/{path.stem}" for path in SCRIPTS.glob("lib/*.lua")}
     words = set(re.findall(r"`([^`\n]+)`", README))

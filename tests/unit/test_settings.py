@@ -1,27 +1,24 @@
-from __future__ import annotations
-
-import dataclasses
 import json
 import os
 import re
 
 import pytest
 
+from celery_app.configuration.variables import paths
 from celery_app.errors import InvalidSettings
 from celery_app.lanes import BATCH, CRITICAL, LANES
 from celery_app.settings import DEFAULT_BROKER_URL, Limits, Settings
-from celery_app.variables import paths
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch):
     """Start each test without any variable of ours."""
     for name in list(os.environ):
         if name.startswith(("EZAI_", "LANES_", "CELERY_")):
             monkeypatch.delenv(name)
 
 
-def test_an_empty_environment_gives_the_documented_defaults() -> None:
+def test_an_empty_environment_gives_the_documented_defaults():
     """Nothing has to be set but a key."""
     settings = Settings.from_environment()
 
@@ -30,18 +27,7 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
     assert settings.api_key(CRITICAL) is None
 
 
-def test_a_variable_overrides_one_field_of_one_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LANES_<LANE>_<FIELD> changes that field and nothing else, even where the field's name has an underscore."""
-    monkeypatch.setenv("LANES_BATCH_SUBMIT_WAIT", "1.5")
-    monkeypatch.setenv("LANES_CRITICAL_DEADLINE", "none")
-
-    settings = Settings.from_environment()
-
-    assert settings.lane("batch") == dataclasses.replace(BATCH, submit_wait=1.5)
-    assert settings.lane("critical") == dataclasses.replace(CRITICAL, deadline=None)
-
-
-def test_a_lanes_own_key_wins_over_the_common_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lanes_own_key_wins_over_the_common_one(monkeypatch):
     """A lane with a key of its own uses it, the others share the common one."""
     monkeypatch.setenv("EZAI_API_KEY", "common")
     monkeypatch.setenv("EZAI_API_KEY_BATCH", "own")
@@ -52,7 +38,7 @@ def test_a_lanes_own_key_wins_over_the_common_one(monkeypatch: pytest.MonkeyPatc
     assert settings.api_key(CRITICAL) == "common"
 
 
-def test_limits_are_read_for_all_models_and_for_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_read_for_all_models_and_for_patterns(monkeypatch):
     """EZAI_RPM speaks for every model, EZAI_LIMITS for those that match a pattern."""
     monkeypatch.setenv("EZAI_RPM", "1200")
     monkeypatch.setenv("EZAI_LIMITS", json.dumps({"*haiku*": {"itpm": 100_000}}))
@@ -63,7 +49,7 @@ def test_limits_are_read_for_all_models_and_for_patterns(monkeypatch: pytest.Mon
     assert settings.model_limits == {"*haiku*": Limits(itpm=100_000)}
 
 
-def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_problem_is_reported_at_once(monkeypatch):
     """Whoever sets five variables wrongly learns of five, each by its variable's name."""
     wrong = {
         "CELERY_BROKER_URL": "amqp://localhost",
@@ -90,9 +76,7 @@ def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         ("LANES_BATCH_PRIORITY", "LANES_BATCH_"),
     ],
 )
-def test_an_unknown_variable_is_refused_with_the_nearest_known(
-    name: str, nearest: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_variable_is_refused_with_the_nearest_known(name, nearest, monkeypatch):
     """A typo in a variable's name is an error, not a setting that silently does nothing."""
     monkeypatch.setenv(name, "1")
 
@@ -100,7 +84,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known(
         Settings.from_environment()
 
 
-def test_a_key_shows_in_no_error_and_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_shows_in_no_error_and_no_repr(monkeypatch):
     """Neither a wrong key nor a right one is ever printed."""
     monkeypatch.setenv("EZAI_API_KEY", "sk-very secret")
     with pytest.raises(InvalidSettings) as caught:
@@ -114,7 +98,7 @@ def test_a_key_shows_in_no_error_and_no_repr(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "url", ["redis://localhost:x/0", "localhost:6379", "redis://localhost/zero", "redis://localhost:99999/0"]
 )
-def test_a_wrong_broker_url_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_broker_url_is_refused(url, monkeypatch):
     """A URL that leads nowhere is found at the start and not on the first job."""
     monkeypatch.setenv("CELERY_BROKER_URL", url)
 
@@ -122,7 +106,7 @@ def test_a_wrong_broker_url_is_refused(url: str, monkeypatch: pytest.MonkeyPatch
         Settings.from_environment()
 
 
-def test_broken_json_in_limits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_json_in_limits_is_named(monkeypatch):
     """EZAI_LIMITS that is no JSON is reported under its name."""
     monkeypatch.setenv("EZAI_LIMITS", "{haiku: 3}")
 
@@ -130,7 +114,7 @@ def test_broken_json_in_limits_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         Settings.from_environment()
 
 
-def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_not_set(monkeypatch):
     """A compose file may hand over variables that nobody set."""
     monkeypatch.setenv("EZAI_RPM", "")
 
@@ -156,7 +140,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_kubernetes_says_of_a_service_is_passed_over(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_kubernetes_says_of_a_service_is_passed_over(service, monkeypatch):
     """A Service may have our name, or a name that begins with it, and every pod hears of it."""
     before = Settings.from_environment()
     for name, value in TOLD.items():
@@ -169,7 +153,7 @@ def test_what_kubernetes_says_of_a_service_is_passed_over(service: str, monkeypa
     "name",
     ["EZAI_TEAM_DASHBOARD_URL", "LANES_OF_TRAFFIC", "EZAI_MODEL", "LANES_IMAGE", "EZAI_LOG_LEVEL", "LANES_ENABLED"],
 )
-def test_a_name_that_is_near_none_of_ours_is_somebody_elses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_near_none_of_ours_is_somebody_elses(name, monkeypatch):
     """A team may call its own variables as it likes."""
     before = Settings.from_environment()
     monkeypatch.setenv(name, "3")
@@ -177,7 +161,7 @@ def test_a_name_that_is_near_none_of_ours_is_somebody_elses(name: str, monkeypat
     assert Settings.from_environment() == before
 
 
-def test_any_one_slip_in_a_name_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_one_slip_in_a_name_of_ours_is_refused(monkeypatch):
     """A letter that is missing, doubled, wrong or in its neighbour's place never makes a name somebody else's."""
     for name in paths():
         prefix = name.index("_") + 1
@@ -199,9 +183,7 @@ def test_any_one_slip_in_a_name_of_ours_is_refused(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "/v1/messages", "/v1/messages/", "//v1//"])
 @pytest.mark.parametrize("root", ["https://ezaiapi.com", "http://127.0.0.1:8080", "https://gateway/anthropic"])
-def test_a_base_url_is_understood_with_and_without_its_version(
-    root: str, end: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_base_url_is_understood_with_and_without_its_version(root, end, monkeypatch):
     """The SDK appends /v1/messages by itself, and most gateways' pages show the URL with /v1."""
     monkeypatch.setenv("EZAI_BASE_URL", f"{root}{end}")
 
@@ -209,7 +191,7 @@ def test_a_base_url_is_understood_with_and_without_its_version(
 
 
 @pytest.mark.parametrize("url", ["https://ezaiapi.com/v1beta", "https://v1", "https://host/dev1"])
-def test_a_base_url_that_only_looks_like_a_version_stays(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_url_that_only_looks_like_a_version_stays(url, monkeypatch):
     """Only the SDK's own path is taken off."""
     monkeypatch.setenv("EZAI_BASE_URL", url)
 
@@ -232,7 +214,7 @@ def test_a_base_url_that_only_looks_like_a_version_stays(url: str, monkeypatch: 
         ("redis://a/1;amqp://u:secret@mq", r"amqp:// \(RabbitMQ\)"),
     ],
 )
-def test_another_broker_is_told_in_one_line_what_to_do(url: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_broker_is_told_in_one_line_what_to_do(url, name, monkeypatch):
     """Whoever runs Celery on something else reads that the lanes need Redis or Valkey, and how that is written."""
     monkeypatch.setenv("CELERY_BROKER_URL", url)
 
@@ -248,7 +230,7 @@ def test_another_broker_is_told_in_one_line_what_to_do(url: str, name: str, monk
 @pytest.mark.parametrize(
     "url", ["hunter2:6379", "redis://:hunter2/x@host:6379/0", "hunter2://host", "redis://h/hunter2"]
 )
-def test_what_may_be_a_password_is_not_repeated(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_be_a_password_is_not_repeated(url, monkeypatch):
     """A URL that is wrong may have its password anywhere."""
     monkeypatch.setenv("CELERY_BROKER_URL", url)
 
@@ -258,7 +240,7 @@ def test_what_may_be_a_password_is_not_repeated(url: str, monkeypatch: pytest.Mo
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_broker_in_memory_is_refused_only_by_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_in_memory_is_refused_only_by_who_needs_it(monkeypatch):
     """Eager tests send nothing, so they may name memory://; its settings are derived, its results stay in memory."""
     monkeypatch.setenv("CELERY_BROKER_URL", "memory://")
 
@@ -269,7 +251,7 @@ def test_a_broker_in_memory_is_refused_only_by_who_needs_it(monkeypatch: pytest.
         settings.check_broker()
 
 
-def test_who_named_broker_and_backend_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_named_broker_and_backend_is_known(monkeypatch):
     """The defaults are told from what somebody chose, even where both are the same."""
     settings = Settings.from_environment()
     assert (settings.has_own_broker, settings.has_own_backend) == (False, False)

@@ -1,7 +1,5 @@
 """How many slots a lane wants, against the queueing theory that it is taken from."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 
@@ -32,27 +30,27 @@ def probability_of_waiting(offered: float, slots: int) -> float:
 
 
 @pytest.mark.parametrize("arriving", [0.5, 2, 10, 50, 250])
-def test_what_arrives_hardly_waits(arriving: float) -> None:
+def test_what_arrives_hardly_waits(arriving):
     """With the slots that a steady load wants, less than three in ten jobs wait at all, however large the load."""
     load = replace(IDLE, arriving=arriving)
     assert probability_of_waiting(arriving * load.call_s, slots_wanted(load)) < 0.3
 
 
-def test_a_backlog_alone_is_served_within_the_target() -> None:
+def test_a_backlog_alone_is_served_within_the_target():
     """Each slot does target / call jobs in time, and there are as many as that takes."""
     load = replace(IDLE, queued=1_000)
     assert slots_wanted(load) * load.target_s / load.call_s >= load.queued
     assert (slots_wanted(load) - 1) * load.target_s / load.call_s < load.queued
 
 
-def test_nothing_to_do_wants_nothing() -> None:
+def test_nothing_to_do_wants_nothing():
     """No slot is wanted for an idle lane, and one for a single job."""
     assert slots_wanted(IDLE) == 0
     assert slots_wanted(replace(IDLE, queued=1)) == 1
 
 
 @given(LOADS)
-def test_no_slot_waits_for_the_budget_alone(load: Load) -> None:
+def test_no_slot_waits_for_the_budget_alone(load):
     """However long the backlog, all slots together are no more than the budget keeps busy, and few more."""
     fed = load.fed * load.call_s
     wanted = slots_wanted(load)
@@ -62,13 +60,13 @@ def test_no_slot_waits_for_the_budget_alone(load: Load) -> None:
 
 
 @given(LOADS, st.integers(1, 1_000))
-def test_busy_slots_count(load: Load, more: int) -> None:
+def test_busy_slots_count(load, more):
     """What is wanted does not depend on how many slots there are: those that work already are taken off."""
     wanted = slots_wanted(load)
     assert slots_wanted(replace(load, busy=load.busy + more)) == max(0, wanted - more)
 
 
 @given(LOADS)
-def test_what_is_held_up_wants_no_slot(load: Load) -> None:
+def test_what_is_held_up_wants_no_slot(load):
     """While the budget is what is short, none is wanted."""
     assert slots_wanted(replace(load, held=True)) == 0

@@ -1,7 +1,5 @@
 """Server-sent events come apart in every form that they may have, wherever a chunk ends."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from hypothesis import given, strategies as st
@@ -33,26 +31,26 @@ def parsed(*chunks: bytes) -> list[ServerEvent]:
 
 
 @given(st.lists(st.integers(0, 300), max_size=12), st.sampled_from([b"\n", b"\r\n", b"\r"]))
-def test_an_event_is_the_same_wherever_it_is_cut(cuts: list[int], end: bytes) -> None:
+def test_an_event_is_the_same_wherever_it_is_cut(cuts, end):
     """Byte order mark, comments, line ends of all three kinds, split between any two bytes."""
     stream = SENT.replace(b"\n", end)
     at = [0, *sorted(cuts), len(stream)]
     assert parsed(*(stream[a:b] for a, b in pairwise(at))) == EVENTS
 
 
-def test_every_byte_by_itself() -> None:
+def test_every_byte_by_itself():
     """The worst that a network may do."""
     for end in (b"\n", b"\r\n", b"\r"):
         assert parsed(*(bytes([byte]) for byte in SENT.replace(b"\n", end))) == EVENTS
 
 
-def test_an_event_is_given_as_soon_as_it_is_complete() -> None:
+def test_an_event_is_given_as_soon_as_it_is_complete():
     """A reader does not wait for the next token to see this one, whichever line ends a gateway writes."""
     for end in (b"\n", b"\r\n", b"\r"):
         assert list(EventParser().feed(b"data: x" + end + end)) == [ServerEvent("", b"x")]
 
 
 @given(st.lists(st.binary()))
-def test_any_bytes_are_taken(chunks: list[bytes]) -> None:
+def test_any_bytes_are_taken(chunks):
     """Whatever comes, there are events or none."""
     parsed(*chunks)

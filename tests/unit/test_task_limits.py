@@ -1,7 +1,5 @@
 """Celery's limits on tasks in lanes, where jobs are submitted."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -9,7 +7,7 @@ from celery import Celery, _state
 
 from celery_app import install
 from celery_app.errors import UnsupportedTask
-from celery_app.task_limits import limited_tasks
+from celery_app.jobs.limits import limited_tasks
 from celery_app.testing import in_process
 from tasks import LaneTask, create_message
 
@@ -48,7 +46,7 @@ def project(**conf: Any) -> Celery:
     ],
     ids=["default", "annotation", "annotations", "time limits"],
 )
-def test_what_a_project_says_of_all_its_tasks_ends_before_the_lanes(conf: dict[str, Any]) -> None:
+def test_what_a_project_says_of_all_its_tasks_ends_before_the_lanes(conf):
     """The project's own tasks keep it, and nothing breaks."""
     app = project(**conf)
     others, ours = app.tasks["limits.own"], app.tasks["limits.lane"]
@@ -61,7 +59,7 @@ def test_what_a_project_says_of_all_its_tasks_ends_before_the_lanes(conf: dict[s
         assert ours.delay().get() == "lane"
 
 
-def test_a_rate_limit_on_a_lane_task_is_refused_where_a_job_is_submitted() -> None:
+def test_a_rate_limit_on_a_lane_task_is_refused_where_a_job_is_submitted():
     """Each time, with the reason and with what does it right; also where an annotation names the task."""
     app = project(task_annotations={"limits.lane": {"rate_limit": "10/m"}})
 
@@ -77,7 +75,7 @@ def test_a_rate_limit_on_a_lane_task_is_refused_where_a_job_is_submitted() -> No
     assert len(list(limited_tasks(app, threads=True))) == 2
 
 
-def test_a_time_limit_on_a_job_is_refused() -> None:
+def test_a_time_limit_on_a_job_is_refused():
     """Nobody can end a thread, and a limit that is not kept is a lie; the lane's own is kept."""
     app = project()
     ours = app.tasks["limits.lane"]
@@ -89,7 +87,7 @@ def test_a_time_limit_on_a_job_is_refused() -> None:
                 app.tasks[create_message.name].apply_async(kwargs=CALL, **limit)
 
 
-def test_a_time_limit_that_a_task_declares_is_for_a_pool_of_processes() -> None:
+def test_a_time_limit_that_a_task_declares_is_for_a_pool_of_processes():
     """There it is kept; a worker on threads refuses it."""
     app = project()
     app.task(name="limits.timed", base=LaneTask, time_limit=30, shared=False)(lane)

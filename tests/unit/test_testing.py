@@ -1,15 +1,15 @@
 """What a project's tests get from `celery_app.testing`: no broker, no worker and no API are there."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from anthropic.types import Message
@@ -43,13 +43,9 @@ from celery_app.errors import (
     UnknownLane,
     WouldBlock,
 )
-from celery_app.testing import Lanes, in_process
+from celery_app.testing import in_process
 from tasks import LaneTask, create_message
 from tasks.assembly import Assembly
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 #: Where nothing listens: 1 is a port of the system's.
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -104,7 +100,7 @@ def read(events: Any) -> str:
 
 
 @pytest.fixture
-def project() -> Iterator[Celery]:
+def project():
     """A project's application, current, whose broker is not there."""
     with installed(NOWHERE) as app:
         yield app
@@ -126,14 +122,14 @@ def installed(broker: str | None) -> Iterator[Celery]:
 
 
 @pytest.fixture(params=[False, True], ids=["", "eager"])
-def lanes(project: Celery, request: pytest.FixtureRequest) -> Iterator[Lanes]:
+def lanes(project, request):
     """The fixture of the package, with Celery's eager mode and without."""
     project.conf.task_always_eager = request.param
     with in_process() as stand_in:
         yield stand_in
 
 
-def test_each_way_to_ask_is_answered_as_the_test_says(lanes: Lanes) -> None:
+def test_each_way_to_ask_is_answered_as_the_test_says(lanes):
     """`ask`, `submit`, `delay`, `apply_async`, `apply` and sending by name have the answer that was set."""
     lanes.answer("Paris.")
 
@@ -151,16 +147,7 @@ def test_each_way_to_ask_is_answered_as_the_test_says(lanes: Lanes) -> None:
     assert [job.lane for job in lanes.jobs()] == ["critical", "normal", "normal", "batch", "normal"]
 
 
-@pytest.mark.filterwarnings("ignore::celery.exceptions.AlwaysEagerIgnored")
-def test_a_job_that_is_sent_by_name_is_answered(project: Celery) -> None:
-    """As a service without our package would send it."""
-    with in_process() as lanes:
-        lanes.answer("Paris.")
-        result = project.send_task("tasks.create_message", kwargs=CALL, queue="critical")
-        assert text_of(result.get()) == "Paris."
-
-
-def test_a_stream_comes_in_deltas_and_adds_up(lanes: Lanes) -> None:
+def test_a_stream_comes_in_deltas_and_adds_up(lanes):
     """The events are those of the API; with thoughts, tools and text they add up to the message."""
     content = [
         {"type": "thinking", "thinking": "Well, let me see.", "signature": "c2ln"},
@@ -182,7 +169,7 @@ def test_a_stream_comes_in_deltas_and_adds_up(lanes: Lanes) -> None:
     assert events.message["content"] == content
 
 
-def test_a_reader_goes_on_where_it_left(lanes: Lanes) -> None:
+def test_a_reader_goes_on_where_it_left(lanes):
     """With the id of the last event, as after a broken connection."""
     lanes.answer("one two three")
     events = stream(**CALL)
@@ -193,7 +180,7 @@ def test_a_reader_goes_on_where_it_left(lanes: Lanes) -> None:
     assert read([*first, *rest]) == "one two three"
 
 
-def test_coroutines_are_answered(lanes: Lanes) -> None:
+def test_coroutines_are_answered(lanes):
     """`aask`, `astream` and `acancel` in an event loop."""
     lanes.answer("one two")
 
@@ -207,20 +194,20 @@ def test_coroutines_are_answered(lanes: Lanes) -> None:
     assert (text, read(events), cancelled) == ("one two", "one two", False)
 
 
-def test_answers_come_in_order_and_may_be_functions(lanes: Lanes) -> None:
+def test_answers_come_in_order_and_may_be_functions(lanes):
     """The last one stays; a function sees the call's parameters."""
     lanes.answer("first", lambda params: f"{params['model']} says {params['messages'][0]['content']}")
 
     assert [text_of(submit(**CALL).get()) for _ in range(3)] == ["first", "m says hello", "m says hello"]
 
 
-def test_something_that_is_no_answer_is_refused(lanes: Lanes) -> None:
+def test_something_that_is_no_answer_is_refused(lanes):
     """Where the test says it, and not in the view."""
     with pytest.raises(TypeError, match="not int"):
         lanes.answer(7)  # type: ignore[arg-type]
 
 
-def test_a_failure_reaches_each_caller_in_its_form(lanes: Lanes) -> None:
+def test_a_failure_reaches_each_caller_in_its_form(lanes):
     """`ask` raises, a result has failed, a stream ends with the API's own event."""
     lanes.fail(status=529, text="Overloaded")
 
@@ -231,7 +218,7 @@ def test_a_failure_reaches_each_caller_in_its_form(lanes: Lanes) -> None:
     assert [job.state for job in lanes.jobs()] == ["FAILURE"] * 3
 
 
-def test_an_error_of_the_tests_own_is_raised(lanes: Lanes) -> None:
+def test_an_error_of_the_tests_own_is_raised(lanes):
     """Such as the deadline's, to see what a view makes of it."""
     lanes.fail(DeadlineExceeded(where="in the queue", allowed=30))
 
@@ -239,7 +226,7 @@ def test_an_error_of_the_tests_own_is_raised(lanes: Lanes) -> None:
         ask(**CALL)
 
 
-def test_what_production_refuses_is_refused(lanes: Lanes) -> None:
+def test_what_production_refuses_is_refused(lanes):
     """A wrong role, a misspelt lane, a bad item: where the call is made, and no job is there."""
     with pytest.raises(InvalidRequest, match="messages"):
         ask(model="m", max_tokens=9, messages=[{"role": "usr", "content": "x"}])
@@ -252,7 +239,7 @@ def test_what_production_refuses_is_refused(lanes: Lanes) -> None:
         lanes.jobs("bach")
 
 
-def test_jobs_are_there_to_be_looked_at(lanes: Lanes) -> None:
+def test_jobs_are_there_to_be_looked_at(lanes):
     """Lane, task, parameters, headers, state and result of each."""
     create_message.apply_async(kwargs=CALL, queue="batch", headers={"customer": "7"}, countdown=60)
     shout.apply_async(("hi",), queue="critical")
@@ -264,7 +251,7 @@ def test_jobs_are_there_to_be_looked_at(lanes: Lanes) -> None:
     assert (own.lane, own.args, own.params, own.state, own.result) == ("critical", ["hi"], {}, "SUCCESS", "HI")
 
 
-def test_a_batch_is_worked_off(lanes: Lanes) -> None:
+def test_a_batch_is_worked_off(lanes):
     """Its counts and results, by its handle and by its id; what is invalid is left out."""
     seen: list[Batch] = []
     batch = submit_many([CALL, {"model": "m"}, CALL], on_invalid="skip", progress=seen.append, wait=60)
@@ -278,7 +265,7 @@ def test_a_batch_is_worked_off(lanes: Lanes) -> None:
     assert (refused.message, str(refused.error).startswith("The API refused")) == (None, True)
 
 
-def test_jobs_can_be_held_and_drained(lanes: Lanes) -> None:
+def test_jobs_can_be_held_and_drained(lanes):
     """Held, nothing runs and nobody waits; drained, the most important lane goes first."""
     lanes.hold()
     late, soon = submit("batch", **CALL), submit("critical", **CALL)
@@ -300,7 +287,7 @@ def test_jobs_can_be_held_and_drained(lanes: Lanes) -> None:
     assert lanes.drain() == []
 
 
-def test_what_is_held_can_be_cancelled(lanes: Lanes) -> None:
+def test_what_is_held_can_be_cancelled(lanes):
     """One job, or a batch; each is REVOKED and does not run. What has ended is not cancelled."""
     done = submit(**CALL)
     lanes.hold()
@@ -315,7 +302,7 @@ def test_what_is_held_can_be_cancelled(lanes: Lanes) -> None:
     assert [job.state for job in lanes.jobs("critical")] == ["REVOKED"]
 
 
-def test_a_full_lane_and_a_dead_broker_can_be_had(lanes: Lanes) -> None:
+def test_a_full_lane_and_a_dead_broker_can_be_had(lanes):
     """At once, so that a view's answer to them can be tested."""
     lanes.fill("critical")
     with pytest.raises(LaneFull, match="critical is full"):
@@ -326,12 +313,12 @@ def test_a_full_lane_and_a_dead_broker_can_be_had(lanes: Lanes) -> None:
         submit(**CALL)
 
 
-def test_a_task_of_the_projects_own_runs_with_room_in_its_budget(lanes: Lanes) -> None:
+def test_a_task_of_the_projects_own_runs_with_room_in_its_budget(lanes):
     """`self.admit` grants, and the task does what it does."""
     assert shout.delay("hi").get() == "HI"
 
 
-def test_a_task_of_the_projects_own_gets_the_answers_through_the_sdk(lanes: Lanes) -> None:
+def test_a_task_of_the_projects_own_gets_the_answers_through_the_sdk(lanes):
     """The real client, whole and streamed, with the test's answers and refusals."""
     import anthropic
 
@@ -345,7 +332,7 @@ def test_a_task_of_the_projects_own_gets_the_answers_through_the_sdk(lanes: Lane
             client.messages.create(**CALL)
 
 
-def test_a_retry_runs_at_once_and_ends(lanes: Lanes) -> None:
+def test_a_retry_runs_at_once_and_ends(lanes):
     """As often as the lane allows; it stays one job."""
     assert stubborn.apply_async((2,), queue="batch").get() == 2
     with pytest.raises((ValueError, MaxRetriesExceededError)):
@@ -354,7 +341,7 @@ def test_a_retry_runs_at_once_and_ends(lanes: Lanes) -> None:
     assert [(job.lane, job.attempts) for job in lanes.jobs()] == [("batch", 3), ("critical", 3)]
 
 
-def test_chains_groups_and_chords_work(lanes: Lanes) -> None:
+def test_chains_groups_and_chords_work(lanes):
     """With steps in lanes, and a step that is replaced by a call."""
     step = create_message.si(**CALL).set(queue="normal")
     lanes.answer("one", "two", "three", "four", "five")
@@ -365,7 +352,7 @@ def test_chains_groups_and_chords_work(lanes: Lanes) -> None:
     assert lanes.jobs("normal")[-1].params["system"] == "2 messages"
 
 
-def test_a_chain_goes_on_in_a_task_that_is_in_no_lane(project: Celery) -> None:
+def test_a_chain_goes_on_in_a_task_that_is_in_no_lane(project):
     """In eager mode, as the project has it for its own tasks."""
     project.conf.task_always_eager = True
     with in_process() as lanes:
@@ -374,13 +361,13 @@ def test_a_chain_goes_on_in_a_task_that_is_in_no_lane(project: Celery) -> None:
         assert result.get() == "the end"
 
 
-def test_a_task_that_would_block_its_slot_is_refused(lanes: Lanes) -> None:
+def test_a_task_that_would_block_its_slot_is_refused(lanes):
     """As in a worker, though in process it would go well."""
     with pytest.raises(WouldBlock, match="ask"):
         impatient.delay().get(disable_sync_subtasks=False)
 
 
-def test_nothing_is_left_for_the_next_test(project: Celery) -> None:
+def test_nothing_is_left_for_the_next_test(project):
     """Neither jobs nor answers nor held lanes nor results; and the application has its own backend back."""
     backend = project._backend_cache
     with in_process() as lanes:
@@ -396,7 +383,7 @@ def test_nothing_is_left_for_the_next_test(project: Celery) -> None:
     assert project._backend_cache is backend
 
 
-def test_threads_share_the_stand_in(lanes: Lanes) -> None:
+def test_threads_share_the_stand_in(lanes):
     """A web server's, say; each has its own answer, and none is refused for what another does."""
     lanes.answer(lambda params: params["messages"][0]["content"])
     failures: list[BaseException | str] = []
@@ -419,7 +406,7 @@ def test_threads_share_the_stand_in(lanes: Lanes) -> None:
     assert len(lanes.jobs("critical")) == 200
 
 
-def test_a_call_takes_milliseconds(lanes: Lanes) -> None:
+def test_a_call_takes_milliseconds(lanes):
     """A suite of a thousand views gains no minute."""
     ask(**CALL)
     begun = time.perf_counter()
@@ -428,7 +415,7 @@ def test_a_call_takes_milliseconds(lanes: Lanes) -> None:
     assert (time.perf_counter() - begun) / 20 * 1_000 < MOST_MS
 
 
-def test_a_client_of_another_application_is_answered(lanes: Lanes) -> None:
+def test_a_client_of_another_application_is_answered(lanes):
     """Not only the process's own."""
     with installed(NOWHERE) as other:
         lanes_app = create_app()
@@ -437,7 +424,7 @@ def test_a_client_of_another_application_is_answered(lanes: Lanes) -> None:
     lanes_app.close()
 
 
-def test_eager_mode_without_the_fixture_is_refused(project: Celery) -> None:
+def test_eager_mode_without_the_fixture_is_refused(project):
     """A call in process would be paid for, and no budget drawn on; the error says what to do, without a broker."""
     project.conf.task_always_eager = True
     step = create_message.si(**CALL).set(queue="normal")
@@ -456,7 +443,7 @@ def test_eager_mode_without_the_fixture_is_refused(project: Celery) -> None:
 
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("broker", ["memory://", None])
-def test_no_broker_is_asked_at_any_url(broker: str | None, eager: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_broker_is_asked_at_any_url(broker, eager, monkeypatch):
     """Celery's own for tests, and the default URL, where nothing listens."""
     monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
     with installed(broker) as app:
@@ -471,7 +458,7 @@ def test_no_broker_is_asked_at_any_url(broker: str | None, eager: bool, monkeypa
             assert not cancel(submit(**CALL))
 
 
-def test_a_broker_in_memory_takes_no_job_without_the_fixture() -> None:
+def test_a_broker_in_memory_takes_no_job_without_the_fixture():
     """It would be gone with the process, and nobody would say so."""
     with installed("memory://") as app:
         for send in (lambda: Client(app).submit(**CALL), lambda: Client(app).submit_many([CALL])):
@@ -529,16 +516,16 @@ def pytest_in(folder: Path, *arguments: str, **files: str) -> str:
     return said.stdout + said.stderr
 
 
-def test_the_fixture_is_there_wherever_the_package_is_installed(tmp_path: Path) -> None:
+def test_the_fixture_is_there_wherever_the_package_is_installed(tmp_path):
     """With nothing in conftest.py."""
     assert "8 passed" in pytest_in(tmp_path, project=PROJECT, test_views=TESTS)
 
 
-def test_the_fixture_works_in_parallel_processes(tmp_path: Path) -> None:
+def test_the_fixture_works_in_parallel_processes(tmp_path):
     """As pytest-xdist runs a suite."""
     assert "8 passed" in pytest_in(tmp_path, "-n", "2", project=PROJECT, test_views=TESTS)
 
 
-def test_a_suite_that_does_not_ask_for_it_loads_nothing(tmp_path: Path) -> None:
+def test_a_suite_that_does_not_ask_for_it_loads_nothing(tmp_path):
     """Neither our package nor Celery, in any project of the environment."""
     assert "2 passed" in pytest_in(tmp_path, test_light=LIGHT)

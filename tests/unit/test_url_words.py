@@ -1,9 +1,7 @@
-from __future__ import annotations
-
 import pytest
 
-from celery_app.addresses import broker_address
-from celery_app.broker_urls import shown, understood, verified
+from celery_app.connections.addresses import broker_address
+from celery_app.connections.urls import shown, understood
 
 
 @pytest.mark.parametrize(
@@ -34,7 +32,7 @@ from celery_app.broker_urls import shown, understood, verified
         ("sentinel://a;sentinel://b/3", "sentinel://a;sentinel://b", None),
     ],
 )
-def test_urls_in_kombus_words(url: str, words: str, master: str | None) -> None:
+def test_urls_in_kombus_words(url, words, master):
     """A URL is translated, and what several Sentinels have in common is said at each."""
     assert understood(url) == (words, master)
     assert broker_address(url) == url
@@ -51,15 +49,7 @@ def test_urls_in_kombus_words(url: str, words: str, master: str | None) -> None:
         "redis://a/0;:hidden@b/0",
     ],
 )
-def test_no_password_is_shown(url: str) -> None:
+def test_no_password_is_shown(url):
     """Whichever of several URLs has the password, people do not see it."""
     assert "hidden" not in shown(url)
     assert "**" in shown(url)
-
-
-@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
-def test_who_says_nothing_gets_a_verified_certificate(scheme: str) -> None:
-    """TLS is verified, unless the URL speaks of certificates itself."""
-    assert verified(f"{scheme}://a/0")
-    assert not verified(f"{scheme}://a/0?ssl_cert_reqs=none")
-    assert not verified("redis://a/0")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from celery.result import AsyncResult
-from processes_of_celery import JOB_DEADLINE, Process, command, process, stats, until
+from processes_of_celery import JOB_DEADLINE, Process, until
 
 HERE = Path(__file__).parent
 
@@ -54,17 +51,6 @@ def test_results_are_ignored_unless_asked_for(flask_app: Any, worker: Process, t
     assert flask_app.extensions["celery"].conf.task_ignore_result is True
 
 
-def test_the_worker_is_a_stock_worker(flask_app: Any, worker: Process) -> None:
-    """Without any option: prefork, a process a core, Celery's own prefetch, one queue."""
-    app = flask_app.extensions["celery"]
-    told = stats(app, "site@flask")
-    cores = os.cpu_count() or 1
-    assert "prefork" in told["pool"]["implementation"]
-    assert (told["pool"]["max-concurrency"], told["prefetch_count"]) == (cores, cores * 4)
-    queues = until(lambda: app.control.inspect(["site@flask"], timeout=2).active_queues(), "queues")
-    assert [queue["name"] for queue in queues["site@flask"]] == ["celery"]
-
-
 def test_any_thread_of_the_web_server(flask_app: Any, worker: Process) -> None:
     """Threads send shared tasks to the application that was made last, and find the results."""
     from example import tasks
@@ -91,23 +77,3 @@ def test_two_applications_of_one_process(worker: Process) -> None:
     two.extensions["celery"].conf.task_always_eager = True
     assert two.extensions["celery"].tasks["example.tasks.add"].delay(1, 2).get(JOB_DEADLINE) == 3
     assert one.extensions["celery"].tasks["example.tasks.add"].delay(1, 2).get(JOB_DEADLINE) == 3
-
-
-def test_commands(worker: Process, folder: Path) -> None:
-    """`celery -A make_celery …` as documented; beat starts."""
-    assert "site@flask: OK" in command("make_celery", "inspect", "ping", "-d", "site@flask", cwd=HERE)
-    arguments = ("beat", "--loglevel", "INFO", "-s", str(folder / "schedule"), "--pidfile=")
-    with process("make_celery", *arguments, log=folder / "beat.log", cwd=HERE, ready="beat: Starting"):
-        pass
-
-
-def test_eager_tests_need_no_broker() -> None:
-    """`memory://` and eager, as a site's unit tests have it."""
-    asked = (
-        "from example import create_app, tasks; app = create_app()\n"
-        "app.extensions['celery'].conf.update(task_always_eager=True, task_eager_propagates=True)\n"
-        "assert app.test_client().post('/tasks/add', data={'a': 1, 'b': 2}).status_code == 200\n"
-        "assert tasks.greet.delay().get() == 'hello from the context'\n"
-    )
-    env = {**os.environ, "SITE_BROKER": "memory://", "FLASK_CELERY__result_backend": "cache+memory://"}
-    subprocess.run([sys.executable, "-c", asked], cwd=HERE, env=env, check=True, timeout=JOB_DEADLINE)

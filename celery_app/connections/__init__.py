@@ -1,0 +1,1 @@
+"""Where the broker is, in which words, and the lanes' own connections to it."""

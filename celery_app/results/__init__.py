@@ -1,0 +1,1 @@
+"""Where results are, and how they get there."""
