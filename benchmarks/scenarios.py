@@ -145,8 +145,9 @@ def kills(name: str, sizes: Sizes) -> dict[str, Any]:
             return {"says": "its queue is gone with its process"}
         run.start(2, 20, limited=False)
         for _ in range(sizes.kills):
+            kill = run.rig.doomed("shared")
             run.at_rate("batch", "batch", RATE, 2)
-            run.rig.kill("shared")
+            kill()
             run.contender.start(0, 20, limited=False)
             run.rig.wait_until_ready()
         run.drain(120)

@@ -44,8 +44,9 @@ class Trial:
         self.cpu = self.rig.cpu_seconds()
 
     def submit(self, kind: str, lane: str, **call: Any) -> None:
-        """Submit one job of a kind, with `tokens` or a `model`."""
-        self.contender.submit(lane, self._call(kind, **call))
+        """Submit one job of a kind, with `tokens` or a `model`; of a `tenant` where the contender knows tenants."""
+        tenant = call.pop("tenant", "")
+        self.contender.submit(lane, self._call(kind, **call), tenant)
 
     def submit_many(self, kind: str, jobs: int, tenant: str) -> None:
         """Submit jobs of a tenant to batch, which only the lanes know."""
@@ -114,8 +115,8 @@ class Trial:
         }
 
     def used(self, since: float, until: float) -> int:
-        """Return how many calls the API answered in a time."""
-        return sum(call["status"] == 200 and since <= call["arrived"] < until for call in self.rig.calls())
+        """Return how many calls the API let in, in a time, by its limit: those that failed behind it count there, too."""
+        return sum(call["status"] not in {429, None} and since <= call["arrived"] < until for call in self.rig.calls())
 
 
 @contextmanager

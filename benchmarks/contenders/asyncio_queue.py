@@ -14,9 +14,7 @@ import sys
 import time
 from typing import Any
 
-import anthropic
-
-from contenders.contender import RATE, Contender, async_client, retry_after
+from contenders.contender import RATE, TRANSIENT, Contender, async_client, retry_after
 
 #: Of lanes; and how often one job is tried: most retry libraries' users stop at about so many.
 PRIORITY, ATTEMPTS = {"critical": 0, "normal": 1, "batch": 2}, 5
@@ -60,11 +58,11 @@ class Work:
         return False
 
     async def call(self, lane: str, params: Any, attempt: int) -> None:
-        """Call; after a 429 the job waits and is queued again."""
+        """Call; after a 429 or 500 the job waits and is queued again."""
         try:
             if params:
                 await async_client().messages.create(**params)
-        except anthropic.RateLimitError as error:
+        except TRANSIENT as error:
             if attempt < ATTEMPTS:
                 asyncio.get_running_loop().call_later(retry_after(error), self.put, lane, params, attempt + 1)
             else:
@@ -100,7 +98,7 @@ class AsyncioQueue(Contender):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = connection.makefile("rw")
 
-    def submit(self, lane: str, params: dict[str, Any] | None) -> None:
+    def submit(self, lane: str, params: dict[str, Any] | None, tenant: str = "") -> None:  # noqa: ARG002 - it has none
         """Send a line."""
         self._file.write(json.dumps({"lane": lane, "params": params}) + "\n")
         self._file.flush()

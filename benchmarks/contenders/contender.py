@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Requests a second of the API where it has a limit; the model.
 RATE, MODEL = 20, "bench-model"
+#: What is tried again: the SDK's own retries are off, so that all contenders decide it by themselves.
+TRANSIENT = (anthropic.RateLimitError, anthropic.InternalServerError)
 
 
 class Contender:
@@ -33,8 +35,16 @@ class Contender:
         """Start workers: slots for critical alone, slots for all lanes, and whether the API has a limit of `RATE`."""
         raise NotImplementedError
 
-    def submit(self, lane: str, params: dict[str, Any]) -> None:
-        """Have one call made."""
+    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:
+        """Have one call made, of a tenant where the contender knows tenants."""
+        raise NotImplementedError
+
+    def fill(self, jobs: int, params: dict[str, Any] | None = None) -> None:
+        """Put that many copies of one job into batch, a call or one that does nothing, as fast as the broker takes them."""
+        raise NotImplementedError
+
+    def add_worker(self, name: str, slots: int) -> None:
+        """Start one more worker for all lanes."""
         raise NotImplementedError
 
     def submit_nothing(self, jobs: int) -> None:
@@ -73,5 +83,5 @@ def async_client() -> anthropic.AsyncAnthropic:
 
 
 def retry_after(error: anthropic.APIStatusError) -> float:
-    """Return the seconds that a 429 asks to wait."""
+    """Return the seconds that a 429 asks to wait; one where nobody says."""
     return float(error.response.headers.get("retry-after", 1))

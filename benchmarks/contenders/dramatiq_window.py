@@ -14,13 +14,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import anthropic
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.rate_limits import WindowRateLimiter
 from dramatiq.rate_limits.backends import RedisBackend
 
-from contenders.contender import RATE, Contender, client, retry_after
+from contenders.contender import RATE, TRANSIENT, Contender, client, retry_after
 
 URL = os.environ["CELERY_BROKER_URL"]
 #: Milliseconds: of backoff twice the least that its guide allows, and a second, in which the window moves on; then
@@ -40,7 +39,7 @@ def answer(params: dict[str, Any]) -> None:
             pass  # it limits how many begin in a second
     try:
         client().messages.create(**params)
-    except anthropic.RateLimitError as error:
+    except TRANSIENT as error:
         raise dramatiq.errors.Retry(delay=round(retry_after(error) * 1_000)) from error
 
 
@@ -69,7 +68,7 @@ class Dramatiq(Contender):
                 module = ["dramatiq", "contenders.dramatiq_window"]
                 self.rig.process(name, "Worker process is ready for action", *module, *options, **env)
 
-    def submit(self, lane: str, params: dict[str, Any]) -> None:
+    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:  # noqa: ARG002 - it has none
         """Submit."""
         actors[lane].send(params)
 

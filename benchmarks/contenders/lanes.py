@@ -5,13 +5,21 @@ README.md, "Start the workers", and docs/budget.md, with the limit in EZAI_RPM.
 
 from __future__ import annotations
 
+import json
+import uuid
 from typing import Any
 
 from celery_app import create_app
+from celery_app.broker.packet import Packet
 from celery_app.client import Client
+from celery_app.lanes import BATCH
 from celery_app.metrics.stats import get_queue_stats
+from celery_app.scheduler.scripts import PUBLISH_MANY
 from contenders.contender import RATE, Contender
 from tasks import LaneTask, create_message
+
+#: Jobs that one script queues.
+CHUNK = 500
 
 app = create_app()
 
@@ -29,12 +37,31 @@ class Lanes(Contender):
         env |= {"EZAI_RPM": str(RATE * 60)} if limited else {}
         if reserved:
             self.rig.worker("critical", "-Q", "critical", "-c", str(reserved), app="contenders.lanes", **env)
-        self.rig.worker("shared", "-Q", "critical,normal,batch", "-c", str(shared), app="contenders.lanes", **env)
-        self.calls = app.tasks[create_message.name]
+        self.add_worker("shared", shared, **env)
 
-    def submit(self, lane: str, params: dict[str, Any]) -> None:
+    def add_worker(self, name: str, slots: int, **env: str) -> None:
+        """Start one for all lanes."""
+        self.rig.worker(name, "-Q", "critical,normal,batch", "-c", str(slots), app="contenders.lanes", **env)
+
+    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:
         """Submit as Celery does."""
-        self.calls.apply_async(kwargs=params, queue=lane)
+        app.tasks[create_message.name].apply_async(kwargs=params, queue=lane, **({"tenant": tenant} if tenant else {}))
+
+    def fill(self, jobs: int, params: dict[str, Any] | None = None) -> None:
+        """Queue one as ever, and copies of its text by the script that queues many."""
+        task = app.tasks[create_message.name] if params else nothing
+        one = task.apply_async(kwargs=params, queue="batch", ignore_result=True).id
+        text: Any = self.rig.redis.hget("lanes:texts", one)
+        headers = json.loads(text)["headers"]
+        for first in range(1, jobs, CHUNK):
+            ids = [uuid.uuid4().hex for _ in range(min(CHUNK, jobs - first))]
+            texts = (text.replace(one.encode(), each.encode()) for each in ids)
+            packets = (
+                Packet(each, of_it, BATCH.priority, {**headers, "id": each}, "", 0.0)
+                for each, of_it in zip(ids, texts, strict=True)
+            )
+            facts = [part for packet in packets for part in packet.arguments()]
+            PUBLISH_MANY.run(self.rig.redis, (), ("", "batch", 2 * jobs, ids[0], 60, 0, *facts))
 
     def submit_many(self, calls: list[dict[str, Any]], tenant: str) -> None:
         """Submit calls of a tenant."""

@@ -13,16 +13,19 @@ queue to one (https://docs.celeryq.dev/en/stable/userguide/tasks.html#Task.rate_
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import uuid
 from typing import Any
 
-import anthropic
 from celery import Celery
 from kombu import Exchange, Queue
 
-from contenders.contender import RATE, Contender, client, retry_after
+from contenders.contender import RATE, TRANSIENT, Contender, client, retry_after
 
+#: Messages that one command pushes.
+CHUNK = 1_000
 PRIORITY = {"critical": 0, "normal": 3, "batch": 6}
 
 app = Celery("stock", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_BROKER_URL"])
@@ -48,10 +51,10 @@ def nothing() -> None:
 
 
 def answer(task: Any, params: dict[str, Any]) -> Any:
-    """Call, and on 429 come back after the time that the API says, with jitter."""
+    """Call, and on 429 or 500 come back after the time that the API says, with jitter."""
     try:
         return client().messages.create(**params).to_dict()
-    except anthropic.RateLimitError as error:
+    except TRANSIENT as error:
         raise task.retry(exc=error, countdown=retry_after(error) * random.uniform(1, 2)) from error
 
 
@@ -66,9 +69,13 @@ class Stock(Contender):
         env = dict(self.env if limited else ())
         if reserved:
             self.rig.worker("critical", "-Q", "critical", "-c", str(reserved), app=self.module, **env)
-        self.rig.worker("shared", "-Q", "critical,normal,batch", "-c", str(shared), app=self.module, **env)
+        self.add_worker("shared", shared, **env)
 
-    def submit(self, lane: str, params: dict[str, Any]) -> None:
+    def add_worker(self, name: str, slots: int, **env: str) -> None:
+        """Start one for all queues."""
+        self.rig.worker(name, "-Q", "critical,normal,batch", "-c", str(slots), app=self.module, **env)
+
+    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:  # noqa: ARG002 - it has none
         """Submit."""
         self.task.apply_async(kwargs=params, queue=lane, priority=PRIORITY[lane])
 
@@ -76,6 +83,16 @@ class Stock(Contender):
         """Queue jobs."""
         for _ in range(jobs):
             nothing.apply_async(queue="batch", priority=PRIORITY["batch"])
+
+    def fill(self, jobs: int, params: dict[str, Any] | None = None) -> None:
+        """Push one message, and copies of it with ids of their own."""
+        task, redis, key = (self.task if params else nothing), self.rig.redis, "batch\x06\x166"
+        one = task.apply_async(kwargs=params, queue="batch", priority=PRIORITY["batch"]).id
+        text: Any = redis.lindex(key, 0)
+        tag = json.loads(text)["properties"]["delivery_tag"]
+        for first in range(1, jobs, CHUNK):
+            names = [str(uuid.uuid4()).encode() for _ in range(min(CHUNK, jobs - first))]
+            redis.lpush(key, *(text.replace(one.encode(), name).replace(tag.encode(), name) for name in names))
 
     def left(self) -> int:
         """Look at the lists of all priority steps, and at what is not acknowledged."""

@@ -15,11 +15,10 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-import anthropic
 from taskiq import SmartRetryMiddleware, TaskiqScheduler
 from taskiq_redis import ListQueueBroker, ListRedisScheduleSource
 
-from contenders.contender import Contender, async_client
+from contenders.contender import TRANSIENT, Contender, async_client
 
 if TYPE_CHECKING:
     from rig import Rig
@@ -38,7 +37,7 @@ def _broker(lane: str) -> ListQueueBroker:
         use_delay_exponent=True,
         max_delay_exponent=4,
         schedule_source=source,
-        types_of_exceptions=[anthropic.RateLimitError],
+        types_of_exceptions=list(TRANSIENT),
     )
     return ListQueueBroker(URL, queue_name=lane).with_middlewares(retry)
 
@@ -85,7 +84,7 @@ class Taskiq(Contender):
             module = ["taskiq", "scheduler", "contenders.taskiq_list:scheduler"]
             self.rig.process("scheduler", "Startup completed", *module, "--update-interval", "1")
 
-    def submit(self, lane: str, params: dict[str, Any]) -> None:
+    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:  # noqa: ARG002 - it has none
         """Submit."""
         self._run(answers[lane].kicker().with_labels(queue_name=lane).kiq(params))
 
