@@ -2,9 +2,9 @@
 
 Each measurement has a process, a broker, an API and workers of its own. Writes benchmarks/results/compare.json, the
 plots beside it, and the table in README. By default all is sized to be done in 20 minutes; ``--full`` has the sizes of
-the issue (over an hour), ``--quick`` tries whether all works (figures of no worth). A measurement is repeated until
-there are three, and the median counts; not if critical's p99 was above a second at once, where a repetition shows
-nothing new.
+the issue (hours), ``--quick`` tries whether all works (figures of no worth). Every measurement is made once, and then
+again, the most telling first, until there are three or the time is over; the median counts. None is repeated if critical's
+p99 was above a second at once, where a repetition shows nothing new. Ctrl-C ends it, and changes no file.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from contenders import CONTENDERS
-from scenarios import COMPARED, FULL, QUICK, SCENARIOS, Sizes
+from plan import ONCE, PLAN, WITH_FAILURES
+from scenarios import FULL, QUICK, SCENARIOS, Sizes
 
 from demo.processes import interruptible
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "compare.json"
 RUNS = 3
+#: Minutes after which no repetition ends: the whole has to be done in 20.
+MINUTES = 18.5
 #: Milliseconds of critical's p99 above which a measurement is not repeated.
 HOPELESS_MS = 1_000.0
 #: Seconds after which one measurement is given up.
@@ -52,7 +55,7 @@ def measured(scenario: str, name: str, size: str) -> dict[str, Any] | None:
 
 def is_hopeless(figures: dict[str, Any]) -> bool:
     """Whether critical waited so long that a repetition shows nothing new."""
-    return any(figures.get(kind, {}).get("p99", 0) > HOPELESS_MS for kind in ("critical", "slow", "fast"))
+    return any(figures.get(kind, {}).get("p99", 0) > HOPELESS_MS for kind in ("critical", "slow", "fast", "quiet"))
 
 
 def median(runs: list[Any]) -> Any:
@@ -76,39 +79,60 @@ def machine() -> dict[str, Any]:
     }
 
 
+class Comparison:
+    """The measurements that were made, and how long each took."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Begin."""
+        self.size, self.started, self.end_s = options.size, time.monotonic(), 60 * options.minutes
+        self.runs: dict[tuple[str, str], list[Any]] = {pair: [] for pair in options.pairs}
+        self._took: dict[tuple[str, str], float] = {}
+
+    def run(self, times: int) -> None:
+        """Measure everything once, contenders in turn; and again as often as wanted, as far as there is time."""
+        for number in range(times):
+            for pair in self.runs:
+                if not number or self._is_worth_it(*pair):
+                    self._measure(number, *pair)
+
+    def _is_worth_it(self, scenario: str, name: str) -> bool:
+        pair = (scenario, name)
+        is_late = time.monotonic() - self.started + self._took[pair] > self.end_s
+        is_known = scenario not in WITH_FAILURES and any(map(is_hopeless, self.runs[pair]))
+        return not (is_late or is_known or scenario in ONCE or not self.runs[pair])
+
+    def _measure(self, number: int, scenario: str, name: str) -> None:
+        begun = time.monotonic()
+        figures = measured(scenario, name, self.size)
+        self.runs[scenario, name] += [figures] if figures else []
+        self._took[scenario, name] = took = time.monotonic() - begun
+        text = brief(figures) if figures else "FAILED"
+        when = f"{took:3.0f} s of {time.monotonic() - self.started:4.0f}"
+        print(f"{scenario:9} {name:12} run {number + 1}: {when}: {text}", file=sys.stderr, flush=True)
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Return the runs of each scenario and contender, and their median."""
+        found: dict[str, dict[str, Any]] = {}
+        for (scenario, name), each in self.runs.items():
+            if each:
+                found.setdefault(scenario, {})[name] = {"runs": len(each), "median": median(each), "each": each}
+        return found
+
+
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Run all that is asked for, contenders in turn."""
-    found: dict[str, dict[str, list[Any]]] = {scenario: {} for scenario in options.scenarios}
-    started, about = time.monotonic(), machine()
-    for number in range(options.runs):
-        for scenario, runs in found.items():
-            for name in options.contenders:
-                past = runs.setdefault(name, [])
-                if any(map(is_hopeless, past)) or (scenario == "nothing" and number):
-                    continue
-                begun = time.monotonic()
-                figures = measured(scenario, name, options.size)
-                past += [figures] if figures else []
-                took = f"{time.monotonic() - begun:3.0f} s of {time.monotonic() - started:4.0f}"
-                text = brief(figures) if figures else "FAILED"
-                print(f"{scenario:9} {name:12} run {number + 1}: {took}: {text}", file=sys.stderr, flush=True)
-    results = {
-        scenario: {
-            name: {"runs": len(each), "median": median(each), "each": each} for name, each in runs.items() if each
-        }
-        for scenario, runs in found.items()
-    }
+    """Run all that is asked for."""
+    about, comparison = machine(), Comparison(options)
+    comparison.run(options.runs)
     when = f"{datetime.now(UTC):%Y-%m-%d}"
-    took = round((time.monotonic() - started) / 60, 1)
-    return {"date": when, "minutes": took, "size": options.size, "machine": about, "results": results}
+    took = round((time.monotonic() - comparison.started) / 60, 1)
+    return {"date": when, "minutes": took, "size": options.size, "machine": about, "results": comparison.results()}
 
 
 def brief(figures: dict[str, Any]) -> str:
     """Return a line for people."""
-    kinds = [kind for kind in ("alone", "critical", "wave", "slow", "fast") if kind in figures]
-    waits = [f"{kind} {figures[kind]['p50']:g}/{figures[kind]['p99']:g} ms" for kind in kinds]
-    rest = [f"{key} {value}" for key, value in figures.items() if not isinstance(value, dict)]
-    return ", ".join([*waits, *rest])
+    waits = {key: each for key, each in figures.items() if isinstance(each, dict) and "p99" in each}
+    parts = [f"{key} {each['p50']:g}/{each['p99']:g} ms" for key, each in waits.items()]
+    return ", ".join([*parts, *(f"{key} {value}" for key, value in figures.items() if key not in waits)])
 
 
 def parse() -> argparse.Namespace:
@@ -120,6 +144,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--full", dest="size", action="store_const", const="full")
     parser.add_argument("--size", choices=["quick", "default", "full"], help=argparse.SUPPRESS)
     parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="none is repeated that would end later")
     parser.add_argument("--json", action="store_true", help="print the figures, and change no file")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     parser.set_defaults(size="default")
@@ -127,8 +152,9 @@ def parse() -> argparse.Namespace:
     only = [name for name in options.only.split(",") if name]
     if unknown := set(only) - set(names):
         parser.error(f"no such scenario or contender: {', '.join(unknown)}")
-    options.scenarios = [name for name in only if name in SCENARIOS] or list(COMPARED)
-    options.contenders = [name for name in only if name in CONTENDERS] or list(CONTENDERS)
+    scenarios = [name for name in PLAN if name in only] or list(PLAN)
+    named = [name for name in CONTENDERS if name in only]
+    options.pairs = [(scenario, name) for scenario in scenarios for name in named or PLAN[scenario]]
     return options
 
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import reach
 from trial import Trial, trial
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class Sizes:
         nothing: jobs that do nothing.
         overload_s: seconds of all three lanes at 120 % of the limit.
         kills: of the worker for all lanes, one every two seconds.
+        backlog: calls queued in batch.
+        noisy: jobs of one tenant.
+        waiters: on one bucket.
+        drained: jobs that do nothing, by 1 to 8 processes.
     """
 
     free_batch: int = 500
@@ -43,11 +48,15 @@ class Sizes:
     idle_s: float = 8
     nothing: int = 10_000
     overload_s: float = 20
-    kills: int = 5
+    kills: int = 4
+    backlog: int = 1_000_000
+    noisy: int = 300
+    waiters: int = 1_000
+    drained: int = 4_000
 
 
-QUICK = Sizes(100, 60, 2, 2, 1, 1, 2, 2, 500, 5, 2)
-FULL = Sizes(500, 1_000, 30, 15, 3, 10, 10, 20, 50_000, 60, 30)
+QUICK = Sizes(100, 60, 2, 2, 1, 1, 2, 2, 500, 5, 2, 5_000, 60, 100, 500)
+FULL = Sizes(500, 1_000, 30, 15, 3, 10, 10, 20, 50_000, 60, 30, 1_000_000, 1_000, 1_000, 20_000)
 
 
 def free(name: str, sizes: Sizes) -> dict[str, Any]:
@@ -168,10 +177,13 @@ def prompts(name: str, sizes: Sizes) -> dict[str, Any]:
 
 
 SCENARIOS: dict[str, Callable[[str, Sizes], dict[str, Any]]] = {
-    scenario.__name__: scenario for scenario in (free, limited, bursts, nothing, overload, failures, kills, prompts)
+    scenario.__name__: scenario
+    for scenario in (
+        *(limited, bursts, free, nothing),
+        *(overload, failures, kills, prompts),
+        *(reach.backlog, reach.tenants, reach.waiters, reach.processes),
+    )
 }
-#: Those of README's comparison, which are run by default.
-COMPARED = ("free", "limited", "bursts", "nothing")
 
 
 def _time(run: Trial, begun: float, ideal: float) -> dict[str, Any]:

@@ -115,8 +115,8 @@ class Trial:
         }
 
     def used(self, since: float, until: float) -> int:
-        """Return how many calls the API let in, in a time, by its limit: those that failed behind it count there, too."""
-        return sum(call["status"] not in {429, None} and since <= call["arrived"] < until for call in self.rig.calls())
+        """Return how many calls the API's limit let in, in a time: those that it works on, and that failed behind it, too."""
+        return sum(call["status"] != 429 and since <= call["arrived"] < until for call in self.rig.calls())
 
 
 @contextmanager
