@@ -3,8 +3,8 @@
 Each measurement has a process, a broker, an API and workers of its own. Writes benchmarks/results/compare.json, the
 plots beside it, and the table in README. By default all is sized to be done in 20 minutes; ``--full`` has the sizes of
 the issue (hours), ``--quick`` tries whether all works (figures of no worth). Every measurement is made once, and then
-again, the most telling first, until there are three or the time is over; the median counts. None is repeated if critical's
-p99 was above a second at once, where a repetition shows nothing new. Ctrl-C ends it, and changes no file.
+again, the most telling first, until there are three or the time is over; the median counts. None is repeated if
+critical's p99 was above a second at once, where a repetition shows nothing new. Ctrl-C ends it, and changes no file.
 """
 
 from __future__ import annotations

@@ -67,7 +67,11 @@ def waiters(name: str, sizes: Sizes) -> dict[str, Any]:
         while not all("]" in log.read_text() for log in logs) and time.monotonic() < end:
             time.sleep(0.1)
         took = [each for log in logs for each in json.loads(log.read_text().splitlines()[-1])]
-    return {"waiters": threads * WAITING_PROCESSES, "asked_per_s": round(len(took) / WAITING_S), "wait": quantiles(took)}
+    return {
+        "waiters": threads * WAITING_PROCESSES,
+        "asked_per_s": round(len(took) / WAITING_S),
+        "wait": quantiles(took),
+    }
 
 
 def processes(name: str, sizes: Sizes) -> dict[str, Any]:

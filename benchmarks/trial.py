@@ -115,7 +115,7 @@ class Trial:
         }
 
     def used(self, since: float, until: float) -> int:
-        """Return how many calls the API's limit let in, in a time: those that it works on, and that failed behind it, too."""
+        """Return how many calls the API's limit let in, in a time: also those that failed behind it."""
         return sum(call["status"] != 429 and since <= call["arrived"] < until for call in self.rig.calls())
 
 

@@ -1,7 +1,7 @@
 """`python -m waiting lanes|bucket THREADS SECONDS`: threads that ask one bucket for a call again and again.
 
-Says "ready", waits for the channel `begin`, and prints the seconds that each answer took. The bucket has enough for all:
-what is measured is how many can be told so.
+Says "ready", waits for the channel `begin`, and prints the seconds that each answer took. The bucket has enough
+for all: what is measured is how many can be told so.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class AsyncioQueue(Contender):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = connection.makefile("rw")
 
-    def submit(self, lane: str, params: dict[str, Any] | None, tenant: str = "") -> None:  # noqa: ARG002 - it has none
+    def submit(self, lane: str, params: dict[str, Any] | None, tenant: str = "") -> None:
         """Send a line."""
         self._file.write(json.dumps({"lane": lane, "params": params}) + "\n")
         self._file.flush()

@@ -40,7 +40,7 @@ class Contender:
         raise NotImplementedError
 
     def fill(self, jobs: int, params: dict[str, Any] | None = None) -> None:
-        """Put that many copies of one job into batch, a call or one that does nothing, as fast as the broker takes them."""
+        """Put so many copies of one job into batch as fast as can be: of a call, or of one that does nothing."""
         raise NotImplementedError
 
     def add_worker(self, name: str, slots: int) -> None:

@@ -68,7 +68,7 @@ class Dramatiq(Contender):
                 module = ["dramatiq", "contenders.dramatiq_window"]
                 self.rig.process(name, "Worker process is ready for action", *module, *options, **env)
 
-    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:  # noqa: ARG002 - it has none
+    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:
         """Submit."""
         actors[lane].send(params)
 

@@ -75,7 +75,7 @@ class Stock(Contender):
         """Start one for all queues."""
         self.rig.worker(name, "-Q", "critical,normal,batch", "-c", str(slots), app=self.module, **env)
 
-    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:  # noqa: ARG002 - it has none
+    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:
         """Submit."""
         self.task.apply_async(kwargs=params, queue=lane, priority=PRIORITY[lane])
 

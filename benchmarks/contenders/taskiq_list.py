@@ -84,7 +84,7 @@ class Taskiq(Contender):
             module = ["taskiq", "scheduler", "contenders.taskiq_list:scheduler"]
             self.rig.process("scheduler", "Startup completed", *module, "--update-interval", "1")
 
-    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:  # noqa: ARG002 - it has none
+    def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:
         """Submit."""
         self._run(answers[lane].kicker().with_labels(queue_name=lane).kiq(params))
 
