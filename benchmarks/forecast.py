@@ -7,14 +7,18 @@ Needs the extra `embedded`.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import random
 import statistics
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from kit.bench import main
 from pydantic import SecretStr
 from rig import Rig
 
@@ -23,6 +27,7 @@ from celery_app.client import Client
 from celery_app.settings import Settings
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
 #: Requests a minute of one model, input tokens of another, both of two that share a budget.
@@ -149,24 +154,20 @@ def _is_good(expected: float | None, waited: float) -> bool:
     return most - least <= MOMENT_S or most <= FACTOR * least
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--jobs", type=int, default=1000, help="that are asked about; those that leave at once do not count"
+def say(figures: dict[str, Any]) -> str:
+    """Return the figures for people."""
+    return "\n".join(
+        f"{name:9}" + "".join(f" {field} {value}" for field, value in row.items()) for name, row in figures.items()
     )
-    parser.add_argument("--latency", type=float, default=1.0, help="seconds of a call")
-    parser.add_argument("--slots", type=int, default=16, help="of each of the four workers")
-    parser.add_argument("--rate", type=float, default=0.0, help="jobs a second that can be served; 0: by the limits")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args()
-    figures = measure(arguments)
-    if arguments.json:
-        print(json.dumps(figures))
-        return
-    for name, row in figures.items():
-        print(f"{name:9}" + "".join(f" {field} {value}" for field, value in row.items()))
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        __doc__,
+        measure,
+        say,
+        jobs=(1000, "that are asked about; those that leave at once do not count"),
+        latency=(1.0, "seconds of a call"),
+        slots=(16, "of each of the four workers"),
+        rate=(0.0, "jobs a second that can be served; 0: by the limits"),
+    )

@@ -7,8 +7,6 @@ the figure; seconds are told, too, but on a busy machine say nothing of 2 %. Nee
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import sys
@@ -16,6 +14,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from kit.bench import main
 from pydantic import SecretStr
 from rig import Rig
 
@@ -27,6 +28,7 @@ from celery_app.metrics.store import WAITS_SLOT
 from celery_app.settings import Settings
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 REQUEST: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
@@ -121,21 +123,19 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--jobs", type=int, default=400, help="of a round")
-    parser.add_argument("--slots", type=int, default=16)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args()
-    figures = measure(arguments)
-    if arguments.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
-        return
-    for name, row in figures.items():
-        print(f"{name:22}" + "".join(f" {field} {value}" for field, value in row.items()))
+def say(figures: dict[str, Any]) -> str:
+    """Return the figures for people."""
+    return "\n".join(
+        f"{name:22}" + "".join(f" {field} {value}" for field, value in row.items()) for name, row in figures.items()
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        __doc__,
+        measure,
+        say,
+        rounds=20,
+        jobs=(400, "of a round"),
+        slots=16,
+    )

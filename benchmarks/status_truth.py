@@ -7,14 +7,16 @@ Needs the extra `embedded`.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from kit.bench import main
 from pydantic import SecretStr
 from rig import Rig
 
@@ -24,6 +26,7 @@ from celery_app.metrics.stats import get_queue_stats
 from celery_app.settings import Settings
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 #: Seconds that a call takes, and by how much more or less.
@@ -160,23 +163,22 @@ def _row(name: str, told: float, true: float, moment: float) -> dict[str, Any]:
     return {"figure": name, "told": round(told, 1), "true": round(true, 1), "off": round(off, 4)}
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=5_000)
-    parser.add_argument("--rate", type=float, default=60.0, help="jobs a second that are submitted")
-    parser.add_argument("--slots", type=int, default=12, help="of each of the four workers")
-    parser.add_argument("--looks", type=int, default=20, help="at the depth and the throughput")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args()
-    figures = measure(arguments)
-    if arguments.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
-        return
-    for row in figures["rows"]:
-        print(f"{row['figure']:32} told {row['told']:10,} true {row['true']:10,} off {row['off']:.1%}")
-    print(f"the worst is off by {figures['worst_off']:.1%}")
+def say(figures: dict[str, Any]) -> str:
+    """Return the figures for people."""
+    rows = [
+        f"{row['figure']:32} told {row['told']:10,} true {row['true']:10,} off {row['off']:.1%}"
+        for row in figures["rows"]
+    ]
+    return "\n".join([*rows, f"the worst is off by {figures['worst_off']:.1%}"])
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        __doc__,
+        measure,
+        say,
+        jobs=5_000,
+        rate=(60.0, "jobs a second that are submitted"),
+        slots=(12, "of each of the four workers"),
+        looks=(20, "at the depth and the throughput"),
+    )

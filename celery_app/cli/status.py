@@ -65,8 +65,10 @@ def _watch_lines(app: Any) -> None:
 
 
 def _watch_table(app: Any) -> None:
+    """Draw over the last look; what ends us shows the terminal's cursor again."""
     from rich.live import Live
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Live(_look(app), console=console(), auto_refresh=False) as live:
         while True:
             time.sleep(REFRESH_INTERVAL)

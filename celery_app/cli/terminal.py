@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 #: Signals whose usual end would leave the terminal as it is.
-_ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 #: Bytes read at once: more than a person types.
 _MOST_READ = 1_024
@@ -53,15 +53,15 @@ class Terminal:
         self._fd_before = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         self._modes = termios.tcgetattr(self._keys) if self._keys is not None else None
         handlers: dict[signal.Signals, Any] = {
+            # A script in the background starts its commands with SIGINT ignored; one that only ends by it must not.
             **dict.fromkeys(_ENDS, _end),
             signal.SIGTSTP: self._ask_to_stop,
             signal.SIGWINCH: lambda *_: None,
         }
-        # A script in the background starts its commands with SIGINT ignored; one that only ends by it must not.
-        handlers[signal.SIGINT] = signal.default_int_handler
+        self._before = {each: signal.getsignal(each) for each in handlers}
         try:
             for each, handler in handlers.items():
-                self._before[each] = signal.signal(each, handler)
+                signal.signal(each, handler)
             self._take()
         except BaseException:
             self.__exit__()
@@ -69,13 +69,16 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave it as it was."""
-        self._leave()
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
-        signal.set_wakeup_fd(self._fd_before)
-        os.close(self._woken)
-        os.close(self._wake)
+        """Leave it as it was, whatever signal of somebody impatient comes meanwhile."""
+        try:
+            _ignore_ends()
+        finally:
+            self._leave()
+            signal.set_wakeup_fd(self._fd_before)
+            os.close(self._woken)
+            os.close(self._wake)
+            for each, handler in self._before.items():
+                signal.signal(each, handler)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -148,5 +151,12 @@ class Terminal:
         self._take()
 
 
+def _ignore_ends() -> None:
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)
+
+
 def _end(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
+    """End once: a second signal would end the leaving."""
+    _ignore_ends()
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)

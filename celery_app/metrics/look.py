@@ -18,7 +18,7 @@ from celery_app.settings import settings_of
 from celery_app.worker.presence import serving_call
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from redis.client import Pipeline
 
@@ -115,12 +115,17 @@ def look(
     crowd = answers.pop() if tenants is not None else None
     levels, demand = (answers.pop(), answers.pop()) if budgets else (None, None)
     served, shut, fields, (seconds, micros), heads, places, *rest = answers
-    happened = activities(names, rest)
     *served, (workers, slots) = served
-    parts = zip(lane_stats_of(lanes, places).items(), served, heads, strict=True)
-    seen = {
-        name: LaneLook(place, serving, room, Shortage.of(head), happened[name])
-        for (name, place), (serving, room), head in parts
-    }
+    happened = activities(names, rest)
+    seen = _seen(lane_stats_of(lanes, places), served, heads, happened)
     now = seconds + micros / _US_PER_S
     return Look(now, seen, workers, slots, controls_of(fields, now), shut, demand, levels, crowd)
+
+
+def _seen(
+    places: Mapping[str, LaneStats], served: Sequence[Any], heads: Sequence[Any], happened: Mapping[str, LaneActivity]
+) -> dict[str, LaneLook]:
+    return {
+        name: LaneLook(place, serving, room, Shortage.of(head), happened[name])
+        for (name, place), (serving, room), head in zip(places.items(), served, heads, strict=True)
+    }

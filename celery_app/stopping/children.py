@@ -36,6 +36,7 @@ class Children:
         """Have processes that are forked from now on ask."""
         self._worker, self._told = os.getpid(), mmap.mmap(-1, 1)
         self._before: Callable[[int, Any], object] | None = None
+        self._job = ""
         signals.task_prerun.connect(self._begin)
         signals.task_postrun.connect(self._end)
 
@@ -49,11 +50,12 @@ class Children:
             return
         before = signal.getsignal(signal.SIGTERM)
         if callable(before) and before != self._on_sigterm:  # else Celery's REMAP_SIGTERM has it ignored
-            self._before = before
+            self._before, self._job = before, request.id
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    def _end(self, **_: Any) -> None:
-        if os.getpid() != self._worker and self._before is not None:
+    def _end(self, task_id: str, **_: Any) -> None:
+        # A job may run other tasks within it, by their `apply`.
+        if os.getpid() != self._worker and self._before is not None and task_id == self._job:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
 

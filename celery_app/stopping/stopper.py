@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from _thread import start_new_thread
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,13 @@ from celery.worker import state
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.stopping import told
 from celery_app.stopping.children import FINISH, GIVE_BACK, Children
-from celery_app.stopping.giving_back import give_back, has_processes
+from celery_app.stopping.giving_back import end_anyway, end_process, give_back, has_processes
 from celery_app.stopping.leaving import say_leaving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
 
 #: Seconds within which signals are one: a supervisor tells the whole process group, and a shell or a launcher among
 #: them passes it on.
@@ -34,9 +38,11 @@ class Stopper(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        self._wishes: SimpleQueue[Callable[[], None]] = SimpleQueue()  # the one queue that a signal handler may use
+        # The one queue that a signal handler may use; None: there will be no more.
+        self._wishes: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._worker = worker
         self._told_at: float | None = None
+        self._over = False
         self._children = Children()  # before the pool forks
         worker.lanes_stopper = self
 
@@ -46,9 +52,14 @@ class Stopper(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         """Hear from now on."""
+        told.begin()
+        # A worker in a thread is a guest of somebody's process, such as a test's, which is not to be ended.
+        self._is_guest = threading.current_thread() is not threading.main_thread()
         threading.Thread(target=self._act, name="lanes-stopper", daemon=True).start()
         signals.worker_shutting_down.connect(self._heard)
         self._soft_shutdown, worker.wait_for_soft_shutdown = worker.wait_for_soft_shutdown, self._wait
+        # Not at this step's own stop, which Celery may have before that of its pool, whose slots it waits for.
+        self._on_stopped, worker.blueprint.on_stopped = worker.blueprint.on_stopped, self._stopped
 
     def close(self, worker: Any) -> None:
         """Hear that it stops, for whatever reason."""
@@ -57,7 +68,10 @@ class Stopper(bootsteps.StartStopStep):
     def give_back(self) -> None:
         """Give back what runs; in a signal handler, too."""
         self.let_children_end()
-        self._wishes.put(lambda: give_back(self._worker))
+        if not self._is_guest:
+            # Takes no lock, as a Thread would; whatever hangs from now on, it ends.
+            start_new_thread(end_anyway, (lambda: self._over,))
+        self._wishes.put(self._give_back)
 
     def let_children_end(self) -> None:
         """Have a pool's processes end at SIGTERM, whatever they do."""
@@ -78,9 +92,22 @@ class Stopper(bootsteps.StartStopStep):
         told.stop()
         self._wishes.put(say_leaving)
 
+    def _give_back(self) -> None:
+        if give_back(self._worker) and not self._is_guest:
+            end_process()
+
+    def _stopped(self) -> None:
+        self._over = True
+        self._wishes.put(None)
+        if self._on_stopped:
+            self._on_stopped()
+
     def _act(self) -> None:
-        while True:
-            self._wishes.get()()
+        while wish := self._wishes.get():
+            try:
+                wish()
+            except Exception:
+                logger.exception("a worker that was told to stop goes on with that")
 
     def _wait(self) -> None:
         """Do what Celery's soft shutdown does, which sleeps all of its time; threads are done as soon as they are."""

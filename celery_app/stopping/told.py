@@ -12,6 +12,12 @@ _hearers: list[Callable[[], object]] = []
 _stops = _gives_back = False
 
 
+def begin() -> None:
+    """Forget what a worker was told that was in this process before, as those of tests are."""
+    global _stops, _gives_back  # noqa: PLW0603 - one worker at a time in a process
+    _stops = _gives_back = False
+
+
 def stops() -> bool:
     """Say whether it was told to stop in whatever way: its main thread waits for its slots, or is about to."""
     return _stops

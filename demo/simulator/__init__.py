@@ -5,8 +5,9 @@ On the command line: `python -m demo.simulator --port 0 --rpm 60 --latency 0.1`.
 """
 
 from demo.simulator.behaviour import Behaviour, InvalidChange
+from demo.simulator.bill import Price
 from demo.simulator.limits import ApiLimits
 from demo.simulator.server import RunningServer, running
 from demo.simulator.simulator import Simulator
 
-__all__ = ["ApiLimits", "Behaviour", "InvalidChange", "RunningServer", "Simulator", "running"]
+__all__ = ["ApiLimits", "Behaviour", "InvalidChange", "Price", "RunningServer", "Simulator", "running"]

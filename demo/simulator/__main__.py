@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import Any
 
 from demo.simulator.behaviour import Behaviour, InvalidChange
+from demo.simulator.bill import Price
 from demo.simulator.limits import ApiLimits
 from demo.simulator.server import running
 
@@ -44,13 +45,16 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     text = "A simulated Messages API on 127.0.0.1. Prints its URL as one line of JSON when it is ready."
     options = "Each attribute below is an option, too: --tokens-per-second 30, --no-headers, --outage."
-    epilog = f"{options}\n\n{inspect.getdoc(Behaviour)}\n\n{inspect.getdoc(ApiLimits)}"
+    epilog = (
+        f"{options}\n\n{inspect.getdoc(Behaviour)}\n\n{inspect.getdoc(ApiLimits)}\n\n--prices: {inspect.getdoc(Price)}"
+    )
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m demo.simulator", None, text, epilog, formatter_class=raw)
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
     parser.add_argument("--key", action="append", default=[], help="an API key to accept; without, any key is good")
     parser.add_argument("--exit-with-parent", action="store_true", help="stop when the parent process has died")
     parser.add_argument("--limits", type=json.loads, help='by model pattern: {"*haiku*": {"rpm": 60}}')
+    parser.add_argument("--prices", type=json.loads, help='by model pattern: {"*haiku*": {"input": 1.0}}')
     for field in (*fields(Behaviour), *fields(ApiLimits)):
         switch = isinstance(field.default, bool)
         kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if switch else {"type": json.loads}

@@ -45,6 +45,9 @@ BEHIND = {
 }
 # Faults of a stream. Asked for of a whole answer, the first cuts it short and an overload is a plain 529.
 MID_STREAM = frozenset({"drop_mid_stream", "truncated", *STREAM_ERRORS})
+# Those whose answer has no first byte, and those whose message is complete.
+UNANSWERED = frozenset({"server_error", "hang", "drop", "html"})
+WHOLE = frozenset({None, "drip", *BEHIND})
 # Faults of a call that was admitted, after its latency.
 FAULTS = {
     "server_error",  # 500 api_error

@@ -33,12 +33,16 @@ class ApiLimits:
         itpm: input tokens per minute; cache creation counts, cache reads do not.
         otpm: output tokens per minute, as produced; max_tokens does not count.
         in_flight: calls at the same time.
+        batch_rpm: calls to the batches API per minute, for all models; those of a model pattern count for nothing.
+        batch_queue: requests that wait in a key's batches, likewise; a batch that would be too much gets 429.
     """
 
     rpm: float | None = None
     itpm: float | None = None
     otpm: float | None = None
     in_flight: int | None = None
+    batch_rpm: float | None = None
+    batch_queue: int | None = None
 
 
 class Bucket:
@@ -122,7 +126,7 @@ class Account:
             self.buckets["output-tokens"].take(output_tokens, now)
 
 
-def pattern_of(model: str, table: LimitTable) -> str:
+def pattern_of(model: str, table: Mapping[str, object]) -> str:
     """Give the first pattern, in the table's order, that fits a model; ANY_MODEL comes last wherever it stands."""
     return next((each for each in table if each != ANY_MODEL and fnmatchcase(model, each)), ANY_MODEL)
 

@@ -1,82 +1,42 @@
-"""MessagesHandler: POST /v1/messages, answered whole or as a stream, well or broken; and what all handlers share."""
+"""MessagesHandler: POST /v1/messages, answered whole or as a stream, well or broken."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import random
 import socket
 import struct
 import time
-from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from tornado.web import RequestHandler
-
-from demo.simulator.faults import BEHIND, HTML_TYPE, JSON_TYPE, SimulatedError, page, rate_limited, refusal
+from demo.simulator.bill import shown
+from demo.simulator.faults import (
+    BEHIND,
+    HTML_TYPE,
+    JSON_TYPE,
+    UNANSWERED,
+    WHOLE,
+    SimulatedError,
+    page,
+    rate_limited,
+    refusal,
+)
+from demo.simulator.handler import ApiHandler
 from demo.simulator.limits import ratelimit_headers
-from demo.simulator.prompts import Prompt, prompt
+from demo.simulator.prompts import Prompt, legible, prompt
 from demo.simulator.replies import Events, Reply, reply
 
 if TYPE_CHECKING:
-    from tornado.http1connection import HTTP1Connection
-
     from demo.simulator.limits import Account
-    from demo.simulator.simulator import LoggedCall, Simulator
+    from demo.simulator.simulator import LoggedCall
 
 STREAM_TYPE = "text/event-stream; charset=utf-8"
-# A request without `x-simulate` can carry its fault here: SDK users cannot always set headers.
-USER_ID_PREFIX = "simulate:"
 # Seconds between the bytes of a dripping answer: below any read timeout in use, so that it outlives each of them.
 DRIP_INTERVAL_S = 0.05
 # Seconds between a complete message and what comes behind it.
 BEHIND_AFTER_S = 0.01
 # SO_LINGER on, for 0 s: the kernel resets the connection instead of closing it.
 LINGER_NOT = struct.pack("ii", 1, 0)
-
-
-_numbers = count(1)
-
-
-class ApiHandler(RequestHandler):
-    """A path of the API: every answer has a request-id, every refusal the API's own error body."""
-
-    def initialize(self, simulator: Simulator) -> None:
-        """Take the state that all handlers of a server share."""
-        self.simulator = simulator
-
-    def set_default_headers(self) -> None:
-        """Give the answer its id."""
-        self.request_id = f"req_sim{next(_numbers):020}"
-        self.set_header("request-id", self.request_id)
-
-    def compute_etag(self) -> None:
-        """Leave out the hash that tornado would compute of each answer."""
-
-    def reply(self, value: Any) -> None:
-        """Answer 200 with JSON."""
-        self.set_header("Content-Type", JSON_TYPE)
-        self.finish(json.dumps(value))
-
-    def authenticate(self) -> str:
-        """Give the API key of the request, or raise 401: it is missing or not among those accepted."""
-        headers = self.request.headers
-        key = headers.get("x-api-key") or headers.get("Authorization", "").removeprefix("Bearer ")
-        if not key or (self.simulator.keys and key not in self.simulator.keys):
-            raise SimulatedError(401, "invalid x-api-key" if key else "x-api-key header is required")
-        return key
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Put an error into the API's form, whether it is the API's or one of tornado's own, such as 405."""
-        error = kwargs.get("exc_info", (None, None))[1]
-        self.refuse(error if isinstance(error, SimulatedError) else SimulatedError(status_code, self._reason))
-
-    def refuse(self, error: SimulatedError) -> None:
-        """Answer with an error of the API."""
-        self.set_status(error.status_code)
-        self.set_header("Content-Type", error.content_type)
-        self.finish(error.body(self.request_id))
 
 
 class MessagesHandler(ApiHandler):
@@ -111,7 +71,7 @@ class MessagesHandler(ApiHandler):
     async def _serve(self) -> None:
         key, call = self.authenticate(), self.call
         # So that calls of different keys can be told apart in the log.
-        call.key = key[-4:] if len(key) > 4 else "…"
+        call.key = shown(key)
         asked = prompt(self.request.body)
         call.model, call.user_id, call.stream = asked.model, asked.user_id, asked.stream
         call.fault = self._fault(asked)
@@ -119,27 +79,32 @@ class MessagesHandler(ApiHandler):
             raise refused
         account = self.account = self.simulator.account(key, asked.model)
         cache = self.simulator.caches[key]
-        usage, prefixes = cache.measure(asked.params)
+        with legible():
+            measured = cache.measure(asked.params, time.monotonic())
+        usage = measured.usage
         denial = account.admit(usage.counted, time.monotonic())
         if denial is not None:
             raise rate_limited(denial.limit, max(1, math.ceil(denial.wait)))
-        cache.remember(prefixes)
-        call.input_tokens = usage.counted
+        call.input_tokens, call.cache_read_tokens = usage.counted, usage.cache_read_input_tokens
         account.in_flight += 1
+        answer = reply(asked, usage, self.simulator.behaviour.output_tokens)
         try:
-            behaviour = self.simulator.behaviour
-            await asyncio.sleep(max(0.0, behaviour.latency + random.uniform(-behaviour.jitter, behaviour.jitter)))
-            await self._answer(reply(asked, usage, behaviour.output_tokens), call.fault)
+            await asyncio.sleep(self.simulator.behaviour.first_byte(usage.counted))
+            # Not earlier: of several that come at the same time each one writes.
+            if call.fault not in UNANSWERED:
+                cache.remember(measured.kept, time.monotonic())
+            await self._answer(answer, call.fault)
         finally:
             account.in_flight -= 1
+            if call.status == 200 and call.output_tokens:
+                self.simulator.charge(key, asked.model, usage, call.output_tokens, kind="live")
+                if call.fault in WHOLE and call.output_tokens == len(answer.pieces):
+                    self.simulator.bill.answered(measured.digest)
 
     def _fault(self, asked: Prompt) -> str | None:
         """Give what is to go wrong: what the request asks for, or what befalls it."""
-        if "x-simulate" in self.request.headers:
-            return self.request.headers["x-simulate"]
-        if asked.user_id is not None and asked.user_id.startswith(USER_ID_PREFIX):
-            return asked.user_id.removeprefix(USER_ID_PREFIX)
-        return self.simulator.behaviour.fault(streaming=asked.stream)
+        named = self.request.headers.get("x-simulate", asked.fault)
+        return self.simulator.behaviour.fault(streaming=asked.stream) if named is None else named
 
     async def _answer(self, answer: Reply, fault: str | None) -> None:
         stream = self.call.stream
@@ -149,7 +114,7 @@ class MessagesHandler(ApiHandler):
             case "hang":
                 await asyncio.get_running_loop().create_future()  # until the client hangs up
             case "drop":
-                self._connection.close()
+                self.connection.close()
             case "reset" if not stream:
                 self._reset()
             case "html":
@@ -173,12 +138,12 @@ class MessagesHandler(ApiHandler):
             return
         if events.head:
             # Otherwise a small event waits for the acknowledgement of the one before: 40 ms.
-            self._connection.stream.set_nodelay(True)
+            self.connection.stream.set_nodelay(True)
             self.write(events.head)
             await self.flush()
             await self._send_tokens(events.deltas)
         if fault == "drop_mid_stream":
-            self._connection.close()
+            self.connection.close()
         elif fault == "reset":
             self._reset()
         elif fault in BEHIND and self.call.stream:
@@ -189,7 +154,7 @@ class MessagesHandler(ApiHandler):
     async def _send_tokens(self, deltas: list[bytes]) -> None:
         pace = self.simulator.behaviour.tokens_per_second
         if not pace:
-            self._connection.write(b"".join(deltas))
+            self.connection.write(b"".join(deltas))
             self._produced(len(deltas))
             return
         loop = asyncio.get_running_loop()
@@ -197,7 +162,7 @@ class MessagesHandler(ApiHandler):
         for number, delta in enumerate(deltas, 1):
             # From the beginning, not from the token before: delays must not add up.
             await asyncio.sleep(max(0.0, begun + number / pace - loop.time()))
-            self._connection.write(delta)
+            self.connection.write(delta)
             self._produced(1)
 
     async def _send_behind(self, tail: bytes, fault: str) -> None:
@@ -213,14 +178,9 @@ class MessagesHandler(ApiHandler):
         else:
             self.finish(BEHIND[fault])
 
-    @property
-    def _connection(self) -> HTTP1Connection:
-        """The connection of the call; its `close` is a fault as the client sees it."""
-        return cast("HTTP1Connection", self.request.connection)
-
     def _reset(self) -> None:
-        self._connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
-        self._connection.close()
+        self.connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+        self.connection.close()
 
     def _produced(self, tokens: int) -> None:
         self.call.output_tokens += tokens

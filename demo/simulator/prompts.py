@@ -1,10 +1,10 @@
-"""Prompt: a request to the Messages API, and how many tokens it has."""
+"""Prompt: a request to the Messages API, as far as an answer needs it."""
 
 from __future__ import annotations
 
 import json
 import re
-from hashlib import blake2b
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demo.simulator.faults import SimulatedError
@@ -20,25 +20,8 @@ SAID_CHARS = 60
 # How a prompt asks for one of some classes: "… one word out of: web, data, other."
 CLASSES = re.compile(r"\bone (?:word )?(?:out )?of(?: these(?: \w+)?)?: *([^.\n]+)", re.IGNORECASE)
 UNKNOWN_MODEL = "unknown-"  # models that do not exist, for testing 404
-CHARS_PER_TOKEN = 4  # Anthropic's rule of thumb for English text
-# An image of 1092 x 1092 pixels (platform.claude.com, vision: width x height / 750).
-IMAGE_CHARS = 1_590 * CHARS_PER_TOKEN
-# A page of PDF is "1,500 to 3,000 tokens"; the simulator does not open the file.
-DOCUMENT_CHARS = 3_000 * CHARS_PER_TOKEN
-PREFIXES = 10_000  # cached ones remembered per key; a benchmark uses a handful
-
-
-class PromptUsage(NamedTuple):
-    """Tokens of a prompt, as `usage` reports them."""
-
-    input_tokens: int
-    cache_creation_input_tokens: int = 0
-    cache_read_input_tokens: int = 0
-
-    @property
-    def counted(self) -> int:
-        """Those that count against the limit: all but cache reads."""
-        return self.input_tokens + self.cache_creation_input_tokens
+# A request without `x-simulate` can carry its fault here: SDK users cannot always set headers.
+USER_ID_PREFIX = "simulate:"
 
 
 class Prompt(NamedTuple):
@@ -54,18 +37,32 @@ class Prompt(NamedTuple):
     tool: Json | None  # that must be used, None for an answer in text
     classes: tuple[str, ...]  # of which the answer is to be one; none for an answer in its own words
 
+    @property
+    def fault(self) -> str | None:
+        """What the request asks to go wrong."""
+        asked = (self.user_id or "").partition(USER_ID_PREFIX)
+        return asked[2] if asked[1] and not asked[0] else None
+
 
 def prompt(body: bytes) -> Prompt:
     """Read a request, or raise the real API's 400, 404 or 413; nothing is checked that the answer does not need."""
     if len(body) > MAX_BODY_BYTES:
         raise SimulatedError(413, "Request exceeds the maximum size")
+    with legible():
+        return prompt_of(json.loads(body))
+
+
+@contextmanager
+def legible() -> Iterator[None]:
+    """Turn what goes wrong in reading a request into a 400."""
     try:
-        return _read(json.loads(body))
+        yield
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise SimulatedError(400, f"The request cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _read(params: Json) -> Prompt:
+def prompt_of(params: Json) -> Prompt:
+    """Read the fields of a request; what is wrong with them is a SimulatedError, or for `legible` to tell."""
     for field in ("model", "max_tokens", "messages"):
         if not params.get(field):
             raise SimulatedError(400, f"{field}: Field required")
@@ -107,56 +104,3 @@ def _forced_tool(params: Json) -> Json | None:
         return None
     fitting: list[Json] = [tool for tool in params["tools"] if choice.get("name") in {None, tool["name"]}]
     return fitting[0]
-
-
-class PromptCache:
-    """The prompt prefixes that one key has sent with `cache_control`. They do not expire."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, None] = {}
-
-    def measure(self, params: Json) -> tuple[PromptUsage, list[bytes]]:
-        """Measure a prompt: a read up to the longest known prefix, a creation from there to its last breakpoint.
-
-        Its prefixes come with its tokens, to `remember` once it is admitted.
-        """
-        digest, total, read, cached, prefixes = blake2b(params["model"].encode(), digest_size=16), 0, 0, 0, []
-        for block in _blocks(params):
-            total += _weight(block)
-            digest.update(json.dumps({**block, "cache_control": None}, sort_keys=True).encode())
-            if block.get("cache_control"):
-                prefixes.append(digest.digest())
-                cached = total
-                read = total if prefixes[-1] in self._known else read
-        usage = PromptUsage(_tokens(total - cached), _tokens(cached - read), _tokens(read))
-        return (usage if any(usage) else PromptUsage(1)), prefixes
-
-    def remember(self, prefixes: list[bytes]) -> None:
-        """Keep the prefixes of a prompt that was admitted."""
-        self._known |= dict.fromkeys(prefixes)
-        while len(self._known) > PREFIXES:
-            del self._known[next(iter(self._known))]
-
-
-def _blocks(params: Json) -> Iterator[Json]:
-    """Give the blocks of a prompt in the order in which they are cached: tools, system, messages."""
-    yield from params.get("tools") or ()
-    for content in (params.get("system") or "", *(message["content"] for message in params["messages"])):
-        yield from [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _weight(block: Json) -> int:
-    match block:
-        case {"type": "text", "text": str(text)} | {"type": "document", "source": {"type": "text", "data": str(text)}}:
-            return len(text)
-        case {"type": "image"}:
-            return IMAGE_CHARS
-        case {"type": "document"}:
-            return DOCUMENT_CHARS
-        case {"type": "tool_result", "content": list(parts)}:
-            return sum(map(_weight, parts))
-    return len(json.dumps(block))
-
-
-def _tokens(chars: int) -> int:
-    return -(-chars // CHARS_PER_TOKEN)

@@ -11,7 +11,8 @@ from zlib import crc32
 from demo.simulator.faults import MID_STREAM, STREAM_ERRORS
 
 if TYPE_CHECKING:
-    from demo.simulator.prompts import Prompt, PromptUsage
+    from demo.simulator.caches import PromptUsage
+    from demo.simulator.prompts import Prompt
 
 Json = dict[str, Any]
 
@@ -84,7 +85,7 @@ class Reply(NamedTuple):
         return {**self.envelope, "usage": {**self.envelope["usage"], "output_tokens": output_tokens}}
 
 
-def reply(prompt: Prompt, usage: PromptUsage, wanted: int) -> Reply:
+def reply(prompt: Prompt, usage: PromptUsage, wanted: int, tier: str = "standard") -> Reply:
     """Answer a prompt of some tokens with so many as are wanted, if max_tokens allows them.
 
     The prompt's beginning is in the answer, so that mixed-up answers are noticed; one that names classes gets one.
@@ -111,7 +112,7 @@ def reply(prompt: Prompt, usage: PromptUsage, wanted: int) -> Reply:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {**usage._asdict(), "service_tier": "standard"},
+        "usage": {**usage.reported(), "service_tier": tier},
     }
     return Reply(envelope, prompt.thinking, block, pieces, stop_reason)
 

@@ -155,11 +155,11 @@ def test_errors_django(up, valkey, caplog):
     assert handler.process_exception(None, ValueError()) is None
     with pytest.raises(UnknownBatch) as caught:
         Batch.load("nonsense")
-    assert handler.process_exception(RequestFactory().get("/batches/nonsense"), caught.value).status_code == 404
-    assert "UnknownBatch: There is no batch 'nonsense'" in caplog.text
     views = {"ask": "submit_and_fetch.submit", "events": "stream_django.events"}
     body = urlencode({"question": "x"})
     with django_site(middleware, **views) as site:
+        assert handler.process_exception(RequestFactory().get("/batches/nonsense"), caught.value).status_code == 404
+        assert "UnknownBatch: There is no batch 'nonsense'" in caplog.text
         with without_worker(valkey.url(13), capacity=1, submit_wait=0.1):
             submit("normal", **REQUEST)
             assert statuses(site, "/ask", body) == (503, "5", "LaneFull")
@@ -539,7 +539,6 @@ def test_lane_keys(up):
     assert sorted(name.rpartition(":")[2] for name in budgets) == ["*haiku*}", "*haiku*}", "*opus*}"]
 
 
-@pytest.mark.slow  # it starts all of `lanes up`
 def run_pytest(folder: Path) -> str:
     """Run a project's tests in a folder; return what pytest says."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "EZAI_", "LANES_"))}
@@ -549,7 +548,7 @@ def run_pytest(folder: Path) -> str:
         env={**kept, "PYTHONPATH": str(RECIPES), "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     return said.stdout + said.stderr
@@ -562,6 +561,7 @@ def test_testing_views(tmp_path):
     assert "4 passed" in said, said
 
 
+@pytest.mark.slow  # it starts all of `lanes up`
 def test_testing_end_to_end(tmp_path):
     """The fixtures give a view's test a real stack, and an API that fails when it is told to."""
     (tmp_path / "conftest.py").write_text((RECIPES / "testing_end_to_end.py").read_text())

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import anthropic
 import pytest
+from kit.waiting import wait_until
 
 from demo.simulator import running
 
@@ -49,6 +51,22 @@ def test_it_says_when_it_is_ready_and_stops_when_told(number):
             assert process.wait(DEADLINE_S) == 0
         out, err = process.communicate()
         assert (out, err) == ("", "")
+
+
+def test_a_process_ships_and_writes_a_bill():
+    """The command's process takes batches of the real SDK, at the pace and the prices of its options."""
+    prices = '{"*haiku*": {"input": 0, "output": 1000}}'
+    with started("--batch-pace", "1000", "--prices", prices, "--key", "sk-test") as (_, ready):
+        with anthropic.Anthropic(base_url=ready["url"], api_key="sk-test", max_retries=0) as client:
+            asked = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+            client.messages.create(**asked)
+            batches = client.messages.batches
+            batch = batches.create(requests=[{"custom_id": f"job-{n}", "params": asked} for n in range(10)])
+            wait_until(lambda: batches.retrieve(batch.id).processing_status == "ended", "its end")
+            assert {result.result.type for result in batches.results(batch.id)} == {"succeeded"}
+        with urllib.request.urlopen(f"{ready['url']}/_bill") as response:  # noqa: S310
+            bill = json.load(response)
+    assert {row["kind"]: row["dollars"] for row in bill["rows"]} == {"live": 0.009, "batch": 0.045}
 
 
 def test_options_are_the_fields():

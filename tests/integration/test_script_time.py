@@ -14,7 +14,9 @@ from redis import Redis
 
 from celery_app.budget import Budget
 from celery_app.lanes import BATCH, LANES
+from celery_app.metrics.shortage import explain_arguments
 from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
+from celery_app.scheduler.scripts import EXPLAIN
 from celery_app.settings import Limits
 
 #: As large as README's own example sends them.
@@ -121,6 +123,22 @@ def test_counting_a_lanes_jobs_costs_the_same_however_many_lines_it_has(client):
 
     few, many = costs
     assert many < 3 * few
+
+
+def test_a_forecast_reads_few_jobs_of_many_models(client):
+    """Some jobs of each model are read to know what it costs: of many models, few each."""
+    scheduler, reads = Scheduler(client), []
+    for models in (1, 12):
+        for lane, model, _ in product(LANES, range(models), range(20)):
+            last = scheduler.put(replace(FEW, model=f"m{model}"), lane)
+        arguments = explain_arguments("", LANES, last, [1.0] * len(LANES))
+        client.config_resetstat()
+        (row,) = EXPLAIN.run(client, (), arguments)
+        assert row[1] == b"queued"
+        reads.append(client.info("commandstats")["cmdstat_hget"]["calls"])
+
+    few, many = reads
+    assert many < 4 * few  # 12 times as many models; of each lane's, the head is read, too
 
 
 def test_purging_a_lane_blocks_the_server_no_longer_however_many_jobs_of_others_wait(lanes_app, client):

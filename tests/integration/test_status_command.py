@@ -1,5 +1,6 @@
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -104,21 +105,25 @@ def test_watching_ends_with_control_c(broker_url):
     assert (process.returncode, err) == (0, "")
 
 
-def test_the_table_can_be_watched(broker_url):
-    """On a terminal the table stays in its place until Ctrl-C."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_table_can_be_watched(broker_url, number):
+    """On a terminal the table stays in its place until Ctrl-C or SIGTERM, and then the cursor is back."""
     leader, follower = os.openpty()
     env = {**environ(broker_url), "TERM": "xterm", "COLUMNS": "160"}
     with subprocess.Popen(command("--watch"), env=env, stdout=follower, stderr=follower) as process:
-        os.close(follower)
         try:
             seen = b""
             while seen.count(b"critical") < 3:
                 seen += os.read(leader, 65_536)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
+            while b"\x1b[?25h" not in seen and select.select([leader], (), (), DEADLINE_S)[0]:
+                seen += os.read(leader, 65_536)
             assert process.wait(DEADLINE_S) == 0
         finally:
             process.kill()
             os.close(leader)
+            os.close(follower)
+    assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l")
     assert b"\x1b[1A" in seen  # it went up, to draw over the last look
     assert b"Traceback" not in seen
 

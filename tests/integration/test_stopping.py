@@ -47,11 +47,11 @@ def conf_of(pool: str, **more: Any) -> dict[str, Any]:
     return more if pool == "threads" else {"worker_pool": pool, **more}
 
 
-def flight(broker: Broker, slots: int = 2) -> list[str]:
+def flight(broker: Broker, slots: int = 2, task: str = "kit.gated") -> list[str]:
     """Have all slots busy with what cannot be interrupted, with more jobs behind."""
     jobs = [f"flight-{n}" for n in range(slots)]
     for job in jobs:
-        broker.send("kit.gated", job, "flight", task_id=job, ignore_result=True)
+        broker.send(task, job, "flight", task_id=job, ignore_result=True)
     for name in REST:
         broker.send("kit.job", name, task_id=name, ignore_result=True)
     broker.event_log.wait_for("start", jobs, IN_TIME_S)
@@ -213,10 +213,11 @@ def test_a_mixed_worker_finishes_what_is_not_ours(broker: Broker, pool: str) -> 
 
 
 @slow
-def test_a_signal_to_all_processes_ends_no_job(broker: Broker) -> None:
-    """systemd tells a pool's processes, too: they finish their jobs, since their worker does."""
+@pytest.mark.parametrize("task", ["kit.gated", "kit.nesting"])
+def test_a_signal_to_all_processes_ends_no_job(broker: Broker, task: str) -> None:
+    """systemd tells a pool's processes, too: they finish their jobs, since their worker does; another within or not."""
     worker = broker.worker(slots=2, conf=conf_of("prefork"))
-    jobs = flight(broker)
+    jobs = flight(broker, task=task)
     os.killpg(worker.process.pid, signal.SIGTERM)
     time.sleep(ANOTHER)
     broker.event_log.open_gate("flight")

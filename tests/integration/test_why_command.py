@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kit.client_rig import Rig, drop_jobs, fresh, params, rig, the_dead
+from kit.client_rig import Rig, nothing_set, params, rig, the_dead
 from kit.dead_rig import dead_rig, died, down
 
 from celery_app import controls
@@ -77,13 +77,8 @@ def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def up(shared: Rig) -> Iterator[Rig]:
     """The same, fresh for each test, and with nothing set."""
-    fresh(shared)
-    yield shared
-    for lane in ("critical", "normal", "batch"):
-        controls.resume(shared.app, lane)
-    controls.reset_limits(shared.app)
-    fresh(shared)
-    drop_jobs(redis_client(shared.app))
+    with nothing_set(shared):
+        yield shared
 
 
 def submit(up: Rig, lane: str = "batch", **more: Any) -> str:

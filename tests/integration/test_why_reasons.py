@@ -6,11 +6,10 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import pytest
-from kit.client_rig import Rig, drop_jobs, fresh, params, rig, wait_until
+from kit.client_rig import Rig, nothing_set, params, rig, wait_until
 
 from celery_app import controls
 from celery_app.cli.why import _job, _lanes
-from celery_app.connections.redis_client import redis_client
 from celery_app.metrics.reasons import Kind
 
 if TYPE_CHECKING:
@@ -186,15 +185,8 @@ def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def up(shared: Rig) -> Iterator[Rig]:
     """The same, with nothing set and no job."""
-    fresh(shared)
-    yield shared
-    for lane in ("critical", "normal", "batch"):
-        controls.resume(shared.app, lane)
-    controls.reset_limits(shared.app)
-    for job in redis_client(shared.app).hkeys("lanes:jobs"):
-        shared.client.cancel(job.decode())
-    fresh(shared, latency=0.0, outage=False)
-    drop_jobs(redis_client(shared.app))
+    with nothing_set(shared):
+        yield shared
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))

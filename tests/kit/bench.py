@@ -24,13 +24,21 @@ def bench_broker() -> Iterator[Broker]:
 
 
 def main(doc: str, measure: Callable[[argparse.Namespace], Any], say: Callable[[Any], str], **options: Any) -> None:
-    """Measure and print."""
+    """Measure and print.
+
+    Args:
+        doc: what is measured.
+        measure: does it, with the options.
+        say: makes lines for people of its figures.
+        options: name -> default, or (default, help).
+    """
     os.environ.setdefault("EZAI_API_KEY", "test-key")
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    for name, default in options.items():
+    for name, given in options.items():
+        default, what = given if isinstance(given, tuple) else (given, None)
         kind = {"action": "store_true"} if default is False else {"type": type(default), "default": default}
-        parser.add_argument(f"--{name.replace('_', '-')}", **kind)
+        parser.add_argument(f"--{name.replace('_', '-')}", help=what, **kind)
     arguments = parser.parse_args()
     figures = measure(arguments)
     print(json.dumps(figures) if arguments.json else say(figures))  # noqa: T201 - a benchmark's purpose

@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery
 from pydantic import SecretStr
 
-from celery_app import LANES, create_app, dead_letters
+from celery_app import LANES, controls, create_app, dead_letters
 from celery_app.client import Client
 from celery_app.connections.redis_client import redis_client
 from celery_app.dead_letters import DeadLetter
@@ -95,6 +95,19 @@ def fresh(rig: Rig, **behaviour: Any) -> Rig:
     for key in redis.keys("lanes:budget:*"):
         redis.delete(key)
     return rig
+
+
+@contextmanager
+def nothing_set(rig: Rig) -> Iterator[Rig]:
+    """A rig as if no test had used it, and nothing of this one is left behind: no control, no job."""
+    yield fresh(rig)
+    for lane in LANES:
+        controls.resume(rig.app, lane.name)
+    controls.reset_limits(rig.app)
+    for job in redis_client(rig.app).hkeys("lanes:jobs"):
+        rig.client.cancel(job.decode())
+    fresh(rig, outage=False)
+    drop_jobs(redis_client(rig.app))
 
 
 def drop_jobs(redis: Any) -> None:

@@ -70,6 +70,12 @@ def put_jobs_on(app: Celery, lane_task: type | None = None) -> None:  # noqa: C9
         event_log().write("end", n, self.request.hostname)
         return n
 
+    @app.task(name="kit.nesting", bind=True)
+    def nesting(self: Any, n: Any, gate: str) -> None:
+        """Run another task within this one, then wait at a gate."""
+        nothing.apply()
+        gated.run(n, gate)
+
     @app.task(name="kit.rejected", bind=True)
     def rejected(self: Any, n: Any) -> None:
         event_log().write("start", n, self.request.hostname)

@@ -2,7 +2,6 @@ import pytest
 
 from demo.simulator import ApiLimits
 from demo.simulator.limits import Account, Bucket
-from demo.simulator.prompts import PromptCache, PromptUsage
 
 
 def test_a_bucket_starts_full_and_refills_steadily_up_to_its_capacity():
@@ -62,39 +61,3 @@ def test_the_longest_wait_is_told():
     assert denial is not None
     assert denial.limit == "input tokens per minute"
     assert denial.wait == pytest.approx(15)
-
-
-SYSTEM = {"type": "text", "text": "r" * 4_000, "cache_control": {"type": "ephemeral"}}
-
-
-def params(question: object, **more: object) -> dict[str, object]:
-    """Give a request that asks one question."""
-    return {"model": "m", "messages": [{"role": "user", "content": question}], **more}
-
-
-def measured(request: dict[str, object]) -> PromptUsage:
-    """Measure a request that nobody has sent before."""
-    return PromptCache().measure(request)[0]
-
-
-def test_every_kind_of_block_weighs_something():
-    """Text counts its characters, wherever it is nested; media count a fixed number; unknown blocks their JSON."""
-    blocks = [
-        {"type": "text", "text": "x" * 400},
-        {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "x" * 400}]},
-        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "x" * 400_000}},
-        {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}},
-        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x" * 400}},
-        {"type": "novelty", "words": "x" * 400},
-    ]
-    weights = [measured(params([block])).input_tokens for block in blocks]
-    assert weights[:5] == [100, 100, 1_590, 3_000, 100]
-    assert 100 < weights[5] < 120
-
-
-def test_a_longer_prefix_reads_what_is_known_of_it():
-    """A conversation that grows reads the part that was cached, and creates the rest up to its breakpoint."""
-    cache = PromptCache()
-    cache.remember(cache.measure(params("hello", system=[SYSTEM]))[1])
-    turn = {"type": "text", "text": "x" * 400, "cache_control": {"type": "ephemeral"}}
-    assert cache.measure(params([turn], system=[SYSTEM]))[0] == (0, 100, 1_000)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +40,19 @@ def test_flower_is_the_one_that_was_read() -> None:
     assert parameters(SearchDocument.from_task) == ["task"]
     assert parameters(BaseHandler.get_broker) == ["self"]
     assert parameters(BaseTaskHandler.update_response_result) == ["self", "response", "result"]
+
+
+def test_an_older_flower_is_told_in_one_line(tmp_path: Path) -> None:
+    """Whoever starts one reads which it is, which it has to be, and how to get that; nothing of it is imported."""
+    old = tmp_path / "flower-2.0.1.dist-info"
+    old.mkdir()
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: flower\nVersion: 2.0.1\n")
+    (old / "entry_points.txt").write_text("[celery.commands]\nflower = flower.command:flower\n")
+    command = [sys.executable, "-m", "celery", "-A", "celery_app", "flower"]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    said = "Error: Flower 2.0.1 is not the 2.2 that the lanes' pages need: pip install 'ezai-lanes[flower]'\n"
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_the_usual_columns_are_those_of_flower() -> None:

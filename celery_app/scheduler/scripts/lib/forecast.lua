@@ -1,4 +1,4 @@
--- Library (uses draws, budgets, heads, waiters, turns): when a job that is queued will leave, if all goes on as it does.
+-- Library (uses draws, budgets, heads, waiters, turns, usual): when a job that is queued will leave, if all goes on as it does.
 --
 -- By its budget: the bucket has to fill with what it costs and what all cost that go before it, the jobs of its lane by turns
 -- and all that is queued in the lanes above. That is as fast as the limit says, less the fraction that the lanes above
@@ -9,9 +9,6 @@
 --
 -- While it waits, other tenants' jobs come that have their turns before it: so the wait is reckoned again, with those.
 
--- Jobs of a lane's model that are read to know what they cost on average; tenants that are counted.
-local MOST_READ = 16
-
 -- What is left of a budget at least, and of slots, for a lane that others are before.
 local LEAST_LEFT = 0.05
 
@@ -20,51 +17,6 @@ local ROUNDS = 5
 
 -- Milliseconds within which a free slot takes a job: one that may go and is there for longer finds none.
 local TAKEN_WITHIN = 100
-
--- The place of a line's jobs that are read: evenly from all of it.
-local function read_some(line, most)
-  local jobs, number = {}, redis.call('ZCARD', line)
-  most = math.min(most, number)
-  for i = 0, most - 1 do
-    local rank = math.floor(i * number / most)
-    jobs[#jobs + 1] = read_job(redis.call('ZRANGE', line, rank, rank)[1])
-  end
-  return jobs
-end
-
--- What a job of a head's lane and model costs on average.
-local function usual(head)
-  if head.usual then
-    return head.usual
-  end
-  local tenants = redis.call('ZRANGE', tenants_key(head.lane.name, head.model), 0, MOST_READ - 1)
-  local sum, jobs = {requests = 0, input_tokens = 0, output_tokens = 0}, 0
-  for _, tenant in ipairs(tenants) do
-    local line = line_key({lane = head.lane.name, model = head.model, tenant = tenant})
-    for _, job in ipairs(read_some(line, math.ceil(MOST_READ / #tenants))) do
-      jobs = jobs + 1
-      for dimension, cost in pairs(cost_of(head.budget, job) or {}) do
-        sum[dimension] = sum[dimension] + cost
-      end
-    end
-  end
-  for dimension in pairs(sum) do
-    sum[dimension] = jobs > 0 and sum[dimension] / jobs or 0
-  end
-  head.usual = sum
-  return sum
-end
-
--- How many jobs there are of a head's lane and model.
-local function number_behind(head)
-  head.jobs = head.jobs or jobs_of(head.lane.name, head.model, MOST_READ)
-  return head.jobs
-end
-
-local function usual_seconds(head)
-  local seconds = head.budget and seconds_of(head.budget, usual(head)) or 0
-  return seconds > 0 and seconds or NOMINAL
-end
 
 -- Heads of a lane for which `fits` holds, by model; and the seconds of a job of each.
 local function turn_takers(lane, fits)
@@ -223,6 +175,7 @@ end
 
 -- For a job and the head of its lane and model: its place from 1, and µs until it leaves; -1: nobody knows.
 local function forecast(lanes, head, job, waiters, lengths)
+  share_reads(lanes)
   local lane, busy, wait = head.lane, busy_beside(lanes, head.lane), 0
   local by_budget = jobs_before(lane, job, turn_takers(lane, function(other)
     return shares_budget(head, other)
