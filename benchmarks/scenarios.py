@@ -49,7 +49,7 @@ class Sizes:
     nothing: int = 10_000
     overload_s: float = 20
     kills: int = 4
-    backlog: int = 1_000_000
+    backlog: int = 100_000
     noisy: int = 300
     waiters: int = 1_000
     drained: int = 4_000

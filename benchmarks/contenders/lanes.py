@@ -50,8 +50,10 @@ class Lanes(Contender):
     def fill(self, jobs: int, params: dict[str, Any] | None = None) -> None:
         """Queue one as ever, and copies of its text by the script that queues many."""
         task = app.tasks[create_message.name] if params else nothing
-        one = task.apply_async(kwargs=params, queue="batch", ignore_result=True).id
-        text: Any = self.rig.redis.hget("lanes:texts", one)
+        text: Any = None
+        while text is None:  # a worker may have been faster
+            one = task.apply_async(kwargs=params, queue="batch", ignore_result=True).id
+            text = self.rig.redis.hget("lanes:texts", one)
         headers = json.loads(text)["headers"]
         for first in range(1, jobs, CHUNK):
             ids = [uuid.uuid4().hex for _ in range(min(CHUNK, jobs - first))]

@@ -26,6 +26,8 @@ from contenders.contender import RATE, TRANSIENT, Contender, client, retry_after
 
 #: Messages that one command pushes.
 CHUNK = 1_000
+#: What Redis calls the list of a priority, behind its queue's name.
+STEP = "\x06\x166"
 PRIORITY = {"critical": 0, "normal": 3, "batch": 6}
 
 app = Celery("stock", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_BROKER_URL"])
@@ -85,12 +87,12 @@ class Stock(Contender):
             nothing.apply_async(queue="batch", priority=PRIORITY["batch"])
 
     def fill(self, jobs: int, params: dict[str, Any] | None = None) -> None:
-        """Push one message, and copies of it with ids of their own."""
-        task, redis, key = (self.task if params else nothing), self.rig.redis, "batch\x06\x166"
-        one = task.apply_async(kwargs=params, queue="batch", priority=PRIORITY["batch"]).id
-        text: Any = redis.lindex(key, 0)
+        """Push copies, with ids of their own, of a message that goes where no worker takes it."""
+        task, redis, key = (self.task if params else nothing), self.rig.redis, f"batch{STEP}"
+        one = task.apply_async(kwargs=params, queue="template", priority=PRIORITY["batch"]).id
+        text: Any = redis.rpop(f"template{STEP}").replace(b'"template"', b'"batch"')
         tag = json.loads(text)["properties"]["delivery_tag"]
-        for first in range(1, jobs, CHUNK):
+        for first in range(0, jobs, CHUNK):
             names = [str(uuid.uuid4()).encode() for _ in range(min(CHUNK, jobs - first))]
             redis.lpush(key, *(text.replace(one.encode(), name).replace(tag.encode(), name) for name in names))
 
