@@ -12,6 +12,7 @@ from trial import trial
 
 if TYPE_CHECKING:
     from scenarios import Sizes
+    from trial import Trial
 
 #: Calls a second that the API allows where tenants share it; that critical makes beside a backlog, and for how long.
 RATE, CRITICAL_RATE, CRITICAL_S = 20, 10, 4.0
@@ -76,25 +77,28 @@ def waiters(name: str, sizes: Sizes) -> dict[str, Any]:
 
 def processes(name: str, sizes: Sizes) -> dict[str, Any]:
     """Jobs that do nothing, drained by 1 to 8 worker processes: how many a second, and whose CPU they take."""
-    return {str(number): _drained(name, number, sizes.drained) for number in PROCESSES}
-
-
-def _drained(name: str, number: int, jobs: int) -> dict[str, Any]:
+    found = {}
     with trial(name) as run:
-        for n in range(number):
-            run.contender.add_worker(f"shared-{n}", 8)
-        run.rig.wait_until_ready()
-        run.contender.fill(jobs)  # by far faster than it is drained
-        begun, left, cpu, broker = _look(run)
-        while (seen := _look(run))[1] and seen[0] < begun + 60:
-            time.sleep(0.05)
-        seconds = seen[0] - begun
-        return {
-            "drained_per_s": round((left - seen[1]) / seconds),
-            "cores": round((seen[2] - cpu) / seconds, 2),
-            "broker_cores": round((seen[3] - broker) / seconds, 2),
-        }
+        for number in PROCESSES:
+            for n in range(len(run.rig.workers), number):
+                run.contender.add_worker(f"shared-{n}", 8)
+            run.rig.wait_until_ready()
+            run.contender.fill(sizes.drained)  # by far faster than it is drained
+            found[str(number)] = _drained(run)
+    return found
 
 
-def _look(run: Any) -> tuple[float, int, float, float]:
+def _drained(run: Trial) -> dict[str, Any]:
+    begun, left, cpu, broker = _look(run)
+    while (seen := _look(run))[1] and seen[0] < begun + 60:
+        time.sleep(0.05)
+    seconds = seen[0] - begun
+    return {
+        "drained_per_s": round((left - seen[1]) / seconds),
+        "cores": round((seen[2] - cpu) / seconds, 2),
+        "broker_cores": round((seen[3] - broker) / seconds, 2),
+    }
+
+
+def _look(run: Trial) -> tuple[float, int, float, float]:
     return time.monotonic(), run.contender.left(), run.rig.cpu_seconds(), run.rig.broker_cpu_seconds()
