@@ -15,7 +15,7 @@ PLAN = {
     "nothing": ("lanes", "celery", "dramatiq", "taskiq", "asyncio"),
     "overload": ("lanes", "celery", "bucket-split"),
     "failures": ("lanes", "celery"),
-    "kills": ("lanes", "celery", "dramatiq"),
+    "kills": ("lanes", "celery"),
     "prompts": ("lanes", "celery"),
     "backlog": ("lanes", "celery"),
     "tenants": ("lanes", "celery"),

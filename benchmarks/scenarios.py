@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 RATE, LATENCY = 20, 0.3
 LIMITED = ("--rpm", str(RATE * 60), "--latency", str(LATENCY))
 #: Slots for critical alone, and for all.
+#: Seconds after the last kill in which a job has to be done, or is not: the lanes' leases are over after 18.
+BACK_S = 40.0
 SLOTS = {"reserved": 10, "shared": 100}
 
 
@@ -39,15 +41,15 @@ class Sizes:
     """
 
     free_batch: int = 500
-    limited_batch: int = 400
-    limited_s: float = 15
-    alone_s: float = 10
+    limited_batch: int = 300
+    limited_s: float = 12
+    alone_s: float = 7
     waves: int = 3
-    slow_s: float = 4
-    fast_s: float = 10
-    idle_s: float = 8
-    nothing: int = 10_000
-    overload_s: float = 20
+    slow_s: float = 3
+    fast_s: float = 8
+    idle_s: float = 6
+    nothing: int = 6_000
+    overload_s: float = 15
     kills: int = 4
     backlog: int = 100_000
     noisy: int = 300
@@ -159,7 +161,7 @@ def kills(name: str, sizes: Sizes) -> dict[str, Any]:
             kill()
             run.contender.start(0, 20, limited=False)
             run.rig.wait_until_ready()
-        run.drain(120)
+        run.drain(BACK_S)
         accounts = run.accounts()
         del accounts["cpu_ms_per_job"]  # the dead do not tell
         return {**accounts, "kills": sizes.kills, "twice_per_kill": round(accounts["done_twice"] / sizes.kills, 2)}
