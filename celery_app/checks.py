@@ -172,7 +172,7 @@ def _lanes(app: Any, command: str) -> Iterator[Finding]:
     for name, lane in found.lanes.items():
         yield _served(name, lane, command)
         for reason in lane_reasons(found, name):
-            if reason.kind in {"account", "shut", "paused"}:
+            if reason.kind in {"account", "shut", "paused", "cap"}:
                 level: Literal["warn", "fail"] = "fail" if reason.kind == "account" else "warn"
                 yield Finding(name, level, f"waits for {reason.words}", f"{command} lanes why {name}")
         if lane.place.dead:

@@ -44,6 +44,9 @@ STREAM_KEPT_QUEUED = CANCEL_KEPT
 #: Seconds that a batch is kept after its last job has ended.
 BATCH_KEPT = 7 * 86_400
 
+#: Seconds for which is remembered what was spent, after the last change: the jobs of a batch may wait for that long.
+QUOTA_KEPT = 35 * 86_400
+
 #: Seconds that a slot of the metrics is kept, and the longest window: twice the usual one, so that a dashboard can ask
 #: for more.
 SLOTS_KEPT = 600
@@ -162,6 +165,19 @@ BUDGET_CALLS = Key("budget:{<budget>}:calls", "set", _BUDGET_KEPT)
 BUDGET_LAPSED = Key("budget:{<budget>}:lapsed", "set", _LAPSED_KEPT)
 #: What is known of one model.
 BUDGET_MODEL = Key("budget:{<budget>}:model:<model>", "hash", _BUDGET_KEPT)
+
+# Amounts with a limit for a day, or for a batch (scheduler/scripts/lib/quota.lua).
+
+#: "<kind>|<whose>" -> nanodollars that the settings allow for a day.
+CAPS = Key("caps", "hash")
+#: The ends of the next days in ms, in the time zone of the settings, if that is not UTC.
+DAYS = Key("days", "zset")
+#: What was spent of one of them, and when that ends.
+QUOTA = Key("quota:<quota>", "hash", QUOTA_KEPT)
+#: The batches of a lane with jobs that are set aside, as their batch may cost no more.
+PARKED = Key("parked:<lane>", "set")
+#: ids of these jobs, by priority step and number.
+PARKED_LINE = Key("parked:<lane>:<batch>", "zset")
 
 #: "revision", "decision", and "<kind>|…|…" -> what operators have set, JSON (scheduler/scripts/control.lua).
 CONTROLS = Key("controls", "hash")

@@ -27,6 +27,7 @@ class Lane:
         share: fraction of slots and budget guaranteed once the lane's head has waited `boost_after`.
         boost_after: seconds; None: the lane needs no guarantee.
         attempts: failed calls before a job fails for good; waiting for the budget is no attempt.
+        usd_per_day: dollars that its calls may cost in a day; None: whatever they cost.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Lane:
     share: float
     boost_after: float | None
     attempts: int
+    usd_per_day: float | None = None
 
     @property
     def arguments(self) -> tuple[str, float, float, int]:

@@ -25,6 +25,8 @@ MODEL = "lanes_model"
 TENANT = "lanes_tenant"
 #: What a job takes out of its budget, as `celery_app.broker.packet` writes it; absent: nothing is reserved.
 COST = "lanes_cost"
+#: What the batch of a job may cost, in nanodollars; absent: whatever it costs.
+CAP = "lanes_cap"
 #: Name under which a job is to be the only one of its task, and the seconds for which that lasts after its end.
 UNIQUE, UNIQUE_FOR = "lanes_unique", "lanes_unique_for"
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 
 from celery_app.configuration.derived import Derived
 from celery_app.configuration.given import Given, Value, from_configuration, from_environment
-from celery_app.configuration.variables import Fields, Limits
+from celery_app.configuration.variables import NANODOLLARS, Fields, Limits
 from celery_app.connections.addresses import DEFAULT_BASE_URL, DEFAULT_BROKER_URL, MEMORY, NO_BACKEND, scheme_of
 from celery_app.connections.urls import SENTINEL
 from celery_app.errors import InvalidSettings
@@ -37,6 +37,9 @@ class Settings:
         limits: of every key, for models that no pattern in `model_limits` matches.
         model_limits: model pattern (fnmatch) -> limits, in the order given.
         lanes: most important first.
+        usd_per_day: dollars that all calls may cost in a day; None: whatever they cost.
+        tenant_usd_per_day: tenant, or ``*`` for each that is not named -> the same.
+        time_zone: where days end at midnight.
         tenant_weights: tenant -> how much of a lane it gets, where others want some, too; 1 for one that is not named.
         has_own_broker: whether somebody named a broker; otherwise `broker_url` is our default.
         has_own_backend: whether somebody named a result backend; otherwise `result_backend` is the broker.
@@ -50,6 +53,9 @@ class Settings:
     model_limits: Mapping[str, Limits] = dataclasses.field(default_factory=dict)
     lanes: tuple[Lane, ...] = LANES
     tenant_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    usd_per_day: float | None = None
+    tenant_usd_per_day: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    time_zone: str = "UTC"
     has_own_broker: bool = False
     has_own_backend: bool = False
 
@@ -94,13 +100,23 @@ class Settings:
             result_backend=backend if has_own_backend else _backend_at(broker),
             api_keys={lane.name: getattr(ezai, f"api_key_{lane.name}") or ezai.api_key for lane in LANES},
             base_url=ezai.base_url,
-            limits=Limits(rpm=ezai.rpm, itpm=ezai.itpm, otpm=ezai.otpm, concurrency=ezai.concurrency),
+            limits=Limits.model_validate({name: getattr(ezai, name) for name in Limits.model_fields}),
             model_limits=ezai.limits,
             lanes=tuple(getattr(fields.lanes, lane.name).applied_to(lane) for lane in LANES),
             tenant_weights=fields.lanes.tenant_weights,
+            usd_per_day=ezai.usd_per_day,
+            tenant_usd_per_day=fields.lanes.tenant_usd_per_day,
+            time_zone=fields.lanes.time_zone,
             has_own_broker=fields.celery.broker_url is not None,
             has_own_backend=has_own_backend,
         )
+
+    @property
+    def caps(self) -> dict[str, int]:
+        """What calls may cost in a day, by the name of the cap as `celery_app.budget.quota` has it: nanodollars."""
+        dollars = {"all|": self.usd_per_day, **{f"lane|{lane.name}": lane.usd_per_day for lane in self.lanes}}
+        dollars |= {f"tenant|{tenant}": usd for tenant, usd in self.tenant_usd_per_day.items()}
+        return {name: round(usd * NANODOLLARS) for name, usd in dollars.items() if usd is not None}
 
     def check_broker(self) -> None:
         """Refuse ``memory://``, before something is sent or a worker starts; eager tests need no more of a broker.

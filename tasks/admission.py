@@ -37,7 +37,7 @@ LONGEST_GUESS = 1.0
 AWAY_PAUSE = 0.5
 
 #: The facts of a job that are its cost, as ``scheduler/scripts/lib/jobs.lua`` names them.
-_COST_FACTS = ("requests", "input_tokens", "characters", "output_tokens", "max_tokens", "whole")
+_COST_FACTS = ("requests", "input_tokens", "characters", "output_tokens", "max_tokens", "whole", "usd")
 
 
 def admitted(job: Job, cost: Cost, model: str) -> Call:
@@ -107,7 +107,7 @@ def _waited_for(job: Job, budget: Budget, client: redis.Redis, cost: Cost) -> Ca
             raise hopeless
         elif may_return:
             error = OutOfBudget(wait=answer.wait_s, dimension=_shortage(answer))
-            facts = dict(zip(_COST_FACTS, cost_header(cost), strict=True))
+            facts = dict(zip(_COST_FACTS, cost_header(cost), strict=False))
             raise requeued(job, error, 0.0, attempt_spent=False, facts={**facts, "model": budget.model})
         else:
             _pause(job, min(answer.wait_s, LONGEST_GUESS))
@@ -141,7 +141,7 @@ def _account_refused(job: Job, reason: str) -> AccountRefused:
 def _shortage(answer: Reservation) -> str:
     """Say what a call waits for."""
     if answer.dimension != "closed":
-        return str(answer.dimension)
+        return str(answer.dimension)  # of a cap `lanes why` has the rest: a worker's log has no amounts of money
     reason = f" ({answer.reason})" if answer.reason else ""
     if answer.account:
         return f"the API refuses the account{reason}"

@@ -14,7 +14,7 @@ from celery_app.errors import JobTooLarge
 from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.jobs.identity import LONGEST_KEPT
 from celery_app.keys import PUBLISHED_KEPT, STREAM_KEPT_QUEUED
-from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
+from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ LONGEST = 256
 MOST_RETRIES = 1_000_000
 
 #: Headers that are facts of the submission and nothing to a worker.
-_TAKEN_OUT = (PUBLISH_HEADER, UNIQUE, UNIQUE_FOR, COST)
+_TAKEN_OUT = (PUBLISH_HEADER, UNIQUE, UNIQUE_FOR, COST, CAP)
 
 _MS_PER_S = 1000
 
@@ -87,6 +87,7 @@ class Packet(NamedTuple):
             _retries(headers),
             _unique_name(headers),
             min(_ms(kept or 0), LONGEST_KEPT * _MS_PER_S),
+            *money_arguments(headers),
         ]
         return [text, _encode(facts)]
 
@@ -144,16 +145,26 @@ def packet_of(message: Mapping[str, Any], step: int, *, bounded: bool = True) ->
 
 
 def cost_header(cost: Cost) -> list[int]:
-    """Return a cost as a header of a job."""
+    """Return a cost as a header of a job; money comes last, where there is a price."""
     output, most = (UNKNOWN if tokens is None else tokens for tokens in (cost.output_tokens, cost.max_tokens))
-    return [cost.requests, cost.input_tokens, cost.characters, output, most, int(not cost.cached)]
+    known = [cost.requests, cost.input_tokens, cost.characters, output, most, int(not cost.cached)]
+    return [*known, cost.usd] if cost.usd else known
 
 
 def cost_arguments(header: Any) -> list[float]:
     """Return the cost in a header as the scripts take it; one that makes no sense reserves nothing."""
-    if type(header) is list and len(header) == len(_NO_COST) and all(map(_is_amount, header)):
-        return header
-    return list(_NO_COST)
+    amounts = header[: len(_NO_COST)] if type(header) is list else []
+    return amounts if len(amounts) == len(_NO_COST) and all(map(_is_amount, amounts)) else list(_NO_COST)
+
+
+def money_arguments(headers: Mapping[str, Any]) -> list[int]:
+    """Return what a job costs and what its batch may, in nanodollars, as scripts take it; nothing if nobody says."""
+    cost = headers.get(COST)
+    usd = cost[len(_NO_COST)] if type(cost) is list and len(cost) == len(_NO_COST) + 1 else 0
+    money = [
+        value if type(value) is int and 0 <= value <= _MOST_NANODOLLARS else 0 for value in (usd, headers.get(CAP))
+    ]
+    return money if any(money) else []
 
 
 def _is_amount(part: Any) -> bool:
@@ -162,6 +173,9 @@ def _is_amount(part: Any) -> bool:
 
 #: More than a job can have of anything: it has fewer bytes.
 _MOST = 1e9
+
+#: A million dollars: numbers up to there are exact in Lua, sums of a thousand such, too.
+_MOST_NANODOLLARS = 10**15
 
 _NO_COST = (0, 0, 0, UNKNOWN, UNKNOWN, 0)
 

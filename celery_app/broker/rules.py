@@ -55,6 +55,7 @@ class LaneRules:
 
     def keep_terms(self, client: Any, prefix: str) -> None:
         """Write down anew what is written down, if the settings are others than they were."""
+        from celery_app.budget.quota import write_caps
         from celery_app.budget.terms import rewrite_terms, write_weights
         from celery_app.settings import settings_of
 
@@ -62,4 +63,5 @@ class LaneRules:
         if settings is not self._written_by:
             rewrite_terms(client, prefix, settings)
             write_weights(client, prefix, settings)
+            write_caps(client, prefix, settings)
             self._written_by = settings

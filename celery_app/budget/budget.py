@@ -55,6 +55,7 @@ class Budget:
             configured is learned for each.
         sharers: names of the lanes whose calls draw on it.
         pattern: of the settings, whose limits these are; empty: none names the model.
+        has_caps: whether money that its calls cost may be capped.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Budget:
     mixed: bool = False
     sharers: tuple[str, ...] = ()
     pattern: str = ""
+    has_caps: bool = False
 
     @property
     def terms(self) -> str:
@@ -73,7 +75,11 @@ class Budget:
         known = {"name": self.name, "model": self.model, "mixed": self.mixed, "family": self.family}
         rates = {"requests": limits.rpm, "input_tokens": limits.itpm, "output_tokens": limits.otpm}
         numbers = {name: limit or 0 for name, limit in {**rates, "calls": limits.concurrency}.items()}
-        return json.dumps({**known, **numbers, "pattern": self.pattern, "sharers": self.sharers})
+        by_day = {"requests": limits.rpd, "input_tokens": limits.itpd, "output_tokens": limits.otpd}
+        only_set = {f"{name}_day": limit for name, limit in by_day.items() if limit}
+        if self.has_caps:
+            only_set["caps"] = 1
+        return json.dumps({**known, **numbers, "pattern": self.pattern, "sharers": self.sharers, **only_set})
 
     def reserve(
         self,
@@ -102,7 +108,8 @@ class Budget:
             redis.exceptions.RedisError: if Redis is away or full; nothing is reserved then.
         """
         asking = (self.prefix, *claim, lane.name, self.terms, *job)
-        args = (*asking, *_cost_args(cost), int(not cost.cached), int(waits), *_lane_args(self.lanes))
+        how = (int(not cost.cached), int(waits), cost.usd)
+        args = (*asking, *_cost_args(cost), *how, *_lane_args(self.lanes))
         ticket, wait_us, short, shut_us, reason, account, tokens, limit = RESERVE.run(client, (), args)
         dimension: Any = _text(short) or None
         return Reservation(
@@ -134,7 +141,8 @@ class Budget:
 
     def settling(self, ticket: str, end: CallEnd, ends: tuple[str, str, int] = NO_JOB) -> _Args:
         """Return the arguments of the script by which `settle` settles a call."""
-        return (self.prefix, self.terms, ticket, *end.arguments(self._variant), *ends)
+        usd = end.usage.usd if end.usage is not None else None
+        return (self.prefix, self.terms, ticket, *end.arguments(self._variant), *ends, _UNKNOWN if usd is None else usd)
 
     @staticmethod
     def sent_at(ticket: str) -> int:
@@ -190,7 +198,17 @@ def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> 
     digest = hashlib.sha256(account.encode()).hexdigest()[:_DIGEST_LENGTH]
     sharers = tuple(each.name for each in settings.lanes if settings.api_key(each) == settings.api_key(lane))
     name = f"{digest}:{family}"
-    return Budget(name, model, limits, settings.lanes, prefix, mixed=mixed, sharers=sharers, pattern=pattern)
+    return Budget(
+        name,
+        model,
+        limits,
+        settings.lanes,
+        prefix,
+        mixed=mixed,
+        sharers=sharers,
+        pattern=pattern,
+        has_caps=bool(settings.caps),
+    )
 
 
 def _family_of(settings: Settings, model: str) -> tuple[str, Limits]:

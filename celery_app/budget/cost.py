@@ -33,6 +33,7 @@ class Cost:
         max_tokens: bound of the answer where `output_tokens` is None; it is no cost by itself, the API does not count
             it (platform.claude.com, rate limits).
         cached: whether some of the input may be read from a cache, which does not count.
+        usd: money that it will cost, in nanodollars; 0: no price is known.
     """
 
     requests: int = 1
@@ -41,6 +42,7 @@ class Cost:
     characters: int = 0
     max_tokens: int | None = None
     cached: bool = False
+    usd: int = 0
 
 
 def cost_of(params: Mapping[str, Any]) -> Cost:

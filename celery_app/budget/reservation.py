@@ -6,8 +6,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: What a call may have to wait for: ``closed`` is the API's own ``retry-after`` or its refusal of the account,
-#: ``calls`` are the calls in flight; ``lost`` is the job itself.
-Dimension = Literal["requests", "input_tokens", "output_tokens", "calls", "closed", "lost"]
+#: ``calls`` are the calls in flight; ``cap`` is money; ``lost`` is the job itself.
+Dimension = Literal[
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "calls",
+    "requests_day",
+    "input_tokens_day",
+    "output_tokens_day",
+    "cap",
+    "closed",
+    "lost",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +30,7 @@ class Reservation:
         wait_s: seconds after which to ask again, 0 if it need not.
         dimension: what is short, None if nothing is.
         shut_s: seconds until the API's ``retry-after`` is over, 0 where it has said none.
-        reason: why the API has shut the budget; empty where it has not, or has not said.
+        reason: why the API has shut the budget, or which quota is used up (`celery_app.budget.quota`); else empty.
         account: whether it refuses the account, and so every call.
         tokens: input tokens of a job that asks for more than the limit of a minute, so that no waiting helps; else 0.
         limit: that limit.

@@ -18,10 +18,12 @@ class Usage:
     Attributes:
         input_tokens: of the prompt, cache creation included, cache reads not (platform.claude.com, rate limits).
         output_tokens: produced.
+        usd: money that the call has cost, in nanodollars; None: no price is known.
     """
 
     input_tokens: int
     output_tokens: int
+    usd: int | None = None
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> Usage | None:

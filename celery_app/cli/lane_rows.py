@@ -55,7 +55,7 @@ _NAME = 10
 _LEAST_SPARK, _MOST_SPARK = 6, 60
 
 #: Kind of reason -> its colour; whoever has none reads the words.
-_STYLES = {"account": "red", "shut": "red", "no_worker": "red", "paused": "yellow", "budget": "yellow"}
+_STYLES = {"account": "red", "shut": "red", "no_worker": "red", "paused": "yellow", "cap": "yellow", "budget": "yellow"}
 
 
 def lane_rows(view: View, glyphs: Glyphs, width: int) -> list[Text]:

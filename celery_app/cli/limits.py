@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 NONE_WORDS = ("none", "off")
 
 _OF = (
-    click.option("--lane", help="Fields of a lane: floor, share, capacity."),
-    click.option("--tenant", help="The weight of a tenant."),
+    click.option("--lane", help="Fields of a lane: floor, share, capacity, usd_per_day."),
+    click.option("--tenant", help="Of a tenant: weight, usd_per_day."),
+    click.option("--batch", help="Of a batch, by its id: usd."),
     click.option("--json", "as_json", is_flag=True, help="Print what is in force as JSON."),
 )
 
@@ -42,6 +43,7 @@ def limits(ctx: click.Context, as_json: bool) -> None:
     lanes limits set '*haiku*' rpm=2000 itpm=none
     lanes limits set --lane batch floor=0.6 share=0.1 capacity=500
     lanes limits set --tenant acme weight=3
+    lanes limits set usd_per_day=20
     lanes limits reset '*haiku*' rpm
     lanes limits reset
     """  # noqa: D301 - click leaves the lines behind this mark as they are
@@ -55,16 +57,18 @@ def limits(ctx: click.Context, as_json: bool) -> None:
 @_with_options
 @click.pass_context
 def set_(  # one argument for each option
-    ctx: click.Context, words: tuple[str, ...], new: bool, lane: str | None, tenant: str | None, as_json: bool
+    ctx: click.Context, /, words: tuple[str, ...], new: bool, as_json: bool, **whose: str | None
 ) -> None:
-    """Set limits of the models that are like PATTERN, or with --lane or --tenant, those of one.
+    """Set limits of the models that are like PATTERN, or with --lane, --tenant or --batch, those of one.
+
+    usd_per_day alone is what all calls may cost in a day.
 
     It is for all workers and publishers from the next job on, and stronger than the environment until it is reset.
     """
     app = app_of(ctx)
     model, pairs = _split(words)
     values = dict(_pair(word) for word in pairs)
-    controls.set_limits(app, values, model=model, lane=lane, tenant=tenant, new=new)
+    controls.set_limits(app, values, model=model, new=new, **whose)
     _show(app, as_json=as_json)
 
 
@@ -72,14 +76,15 @@ def set_(  # one argument for each option
 @click.argument("words", nargs=-1, metavar="[PATTERN] [FIELD…]")
 @_with_options
 @click.pass_context
-def reset(ctx: click.Context, words: tuple[str, ...], lane: str | None, tenant: str | None, as_json: bool) -> None:
+def reset(ctx: click.Context, /, words: tuple[str, ...], as_json: bool, **whose: str | None) -> None:
     """Take away what was set: of one thing all fields or some, or, if none is named, everything.
 
     Then the environment and the configuration count again. Pauses stay; `lanes resume` ends them.
     """
     app = app_of(ctx)
-    model, fields = (None, words) if lane is not None or tenant is not None else _first(words)
-    controls.reset_limits(app, fields, model=model, lane=lane, tenant=tenant)
+    is_model = not any(whose.values()) and words != controls.FIELDS["all"]
+    model, fields = _first(words) if is_model else (None, words)
+    controls.reset_limits(app, fields, model=model, **whose)
     _show(app, as_json=as_json)
 
 
@@ -112,7 +117,7 @@ def _show(app: Any, *, as_json: bool) -> None:
     for heading in ("of", "field", "value", "from"):
         table.add_column(heading, no_wrap=True)
     for row in rows:
-        table.add_row(printable(f"{row.kind} {row.name}"), row.field, _value(row.value), printable(row.origin))
+        table.add_row(printable(f"{row.kind} {row.name}".strip()), row.field, _value(row.value), printable(row.origin))
     for each in others:
         what = "paused" if each.kind == "pause" else "drained"
         left = "" if each.left_s is None else f" for {duration(each.left_s)}"

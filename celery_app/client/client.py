@@ -79,6 +79,7 @@ class Client:
         tenant: str | None = None,
         unique: Callable[[Any], str] | None = None,
         unique_for: float | None = None,
+        usd: float | None = None,
     ) -> Batch:
         """Submit many calls, and return once all are queued.
 
@@ -98,6 +99,8 @@ class Client:
             tenant: whose jobs they are.
             unique: returns the name of an item; one whose job is queued or runs is left out, see ``Batch.found``.
             unique_for: as in `submit`.
+            usd: dollars that all of its calls may cost. The jobs that would cost more wait, whatever their lane, until
+                somebody raises it (``lanes limits set --batch ID usd=…``); none fails. It needs prices.
 
         Raises:
             InvalidItem: naming the item's index and the first bad field.
@@ -107,7 +110,7 @@ class Client:
         from celery_app.client.sending import lane_of
         from celery_app.client.submission import submit_many
 
-        names = Names(tenant, unique, unique_for)
+        names = Names(tenant, unique, unique_for, usd)
         return submit_many(self.app, items, lane_of(self.app, lane), on_invalid, progress, wait, names)
 
     def load_batch(self, batch_id: str) -> Batch:

@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from celery_app.configuration.variables import NANODOLLARS
 from celery_app.errors import InvalidItem, InvalidRequest
 from celery_app.jobs.identity import identity
 from celery_app.jobs.options import refuse_options
+from celery_app.routing import CAP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class Names(NamedTuple):
-    """Whose jobs a batch has, and which of them are the only ones of their names; as in `Client.submit_many`."""
+    """Whose jobs a batch has, what they may cost, and which are the only ones of their names; as in `Client`."""
 
     tenant: str | None = None
     unique: Callable[[Any], str] | None = None
     unique_for: float | None = None
+    usd: float | None = None
+
+    @property
+    def cap(self) -> dict[str, int]:
+        """What the batch may cost, as a header and in nanodollars; nothing, where nobody has said."""
+        return {} if self.usd is None else {CAP: max(1, round(self.usd * NANODOLLARS))}
 
     def headers(self, item: Any) -> dict[str, Any]:
         """Return the headers of one job."""
         unique = None if self.unique is None else self.unique(item)
-        return identity(self.tenant, unique, self.unique_for if unique else None)
+        return identity(self.tenant, unique, self.unique_for if unique else None) | self.cap
 
 
 def check_item(index: int, item: Any) -> None:

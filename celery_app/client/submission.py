@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 OnInvalid: TypeAlias = Literal["stop", "skip"]
 
+#: Dollars that a batch may cost at most: more is a slip.
+MOST_DOLLARS = 1e6
+
 #: Seconds between two reports of progress.
 REPORT_EVERY = 0.5
 
@@ -50,6 +53,8 @@ def submit_many(
 ) -> Batch:
     """Submit many calls; see `Client.submit_many`."""
     refuse_eager(app)
+    if names is not None and names.usd is not None and not 0 < names.usd <= MOST_DOLLARS:
+        raise ValueError(f"usd has to be a number of dollars above 0, not {names.usd!r}")
     if on_invalid not in {"stop", "skip"}:
         raise ValueError(f"on_invalid must be 'stop' or 'skip', not {on_invalid!r}")
     if on_invalid == "stop" and isinstance(items, Sequence):
@@ -92,7 +97,7 @@ class Submission:
         self._progress, self._report_at = progress, 0.0
         self._put = 0
         self.batch = Batch(app, batch_id)
-        self._note(lane=lane.name)  # first: kombu takes longer to find a broker dead
+        self._note(lane=lane.name, **names.cap)  # first: kombu takes longer to find a broker dead
         self._envelope = Envelope(app, lane, batch_id)
 
     def run(self, items: Iterable[Any], on_invalid: OnInvalid) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -23,6 +24,9 @@ Path = tuple[str, ...]
 #: Part of a name that it has to share with one of ours to be a misspelling of it: EZAI_RPN (0.67) is one, and
 #: EZAI_TEAM_URL (0.62) is somebody else's.
 NEAR = 0.65
+
+#: In a dollar: money is counted in whole ones, as a token costs some hundred or more of them.
+NANODOLLARS = 10**9
 
 #: Kubernetes tells every pod of each Service: of one named ``lanes`` or ``ezai-gateway``, too.
 _OF_A_SERVICE = re.compile(
@@ -42,6 +46,13 @@ def _json(text: object) -> object:
         raise ValueError(f"is not valid JSON: {exc}") from None
 
 
+def _time_zone(name: str) -> str:
+    try:
+        return ZoneInfo(name).key
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(f"no time zone is called {name!r}, as Europe/Berlin is") from None
+
+
 def _api_key(key: SecretStr) -> SecretStr:
     text = key.get_secret_value()
     if not text or not text.isascii() or any(c.isspace() for c in text):
@@ -53,6 +64,8 @@ Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # scheduler/scripts/lib/lines.lua has the reason.
 Weight = Annotated[float, Field(ge=0.001, le=1000)]
+# More than a million is a slip, and would not be counted exactly.
+Dollars = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 
@@ -64,6 +77,7 @@ class Limits(BaseModel):
         rpm: requests per minute.
         itpm: input tokens per minute.
         otpm: output tokens per minute.
+        rpd, itpd, otpd: the same per day, from midnight to midnight.
         concurrency: calls in flight.
     """
 
@@ -72,6 +86,9 @@ class Limits(BaseModel):
     rpm: Positive | None = None
     itpm: Positive | None = None
     otpm: Positive | None = None
+    rpd: Positive | None = None
+    itpd: Positive | None = None
+    otpd: Positive | None = None
     concurrency: Positive | None = None
 
 
@@ -87,6 +104,7 @@ class LaneFields(BaseModel):
     share: Fraction | None = None
     boost_after: Annotated[Seconds | None, BeforeValidator(_none_word)] = None
     attempts: Positive | None = None
+    usd_per_day: Annotated[Dollars | None, BeforeValidator(_none_word)] = None
 
     def applied_to(self, lane: Lane) -> Lane:
         """Return the lane with what was set."""
@@ -102,6 +120,8 @@ class EzaiFields(Limits):
     api_key_batch: ApiKey | None = None
     base_url: Annotated[str, AfterValidator(api_root)] = DEFAULT_BASE_URL
     limits: Annotated[dict[str, Limits], BeforeValidator(_json)] = Field(default_factory=dict)
+    # What all calls may cost in a day; the most important lane's are counted and not stopped.
+    usd_per_day: Annotated[Dollars | None, BeforeValidator(_none_word)] = None
 
 
 class CeleryFields(BaseModel):
@@ -121,6 +141,10 @@ class LanesFields(BaseModel):
     batch: LaneFields = Field(default_factory=LaneFields)
     # Tenant -> how much more than another's its jobs count; one that is not named has 1.
     tenant_weights: Annotated[dict[str, Weight], BeforeValidator(_json)] = Field(default_factory=dict)
+    # Tenant, or "*" for each that is not named -> dollars that its calls may cost in a day.
+    tenant_usd_per_day: Annotated[dict[str, Dollars], BeforeValidator(_json)] = Field(default_factory=dict)
+    # Where days end at midnight.
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
 
 
 class Fields(BaseModel):
@@ -132,7 +156,7 @@ class Fields(BaseModel):
 
 
 #: None is a value of these, "no limit"; of all others it says that nothing is set.
-NULLABLE = frozenset({"deadline", "boost_after"})
+NULLABLE = frozenset({"deadline", "boost_after", "usd_per_day"})
 
 
 @cache
@@ -142,7 +166,8 @@ def paths() -> Mapping[str, Path]:
     for lane in LANES:
         for field in LaneFields.model_fields:
             found[f"LANES_{lane.name.upper()}_{field.upper()}"] = ("lanes", lane.name, field)
-    found["LANES_TENANT_WEIGHTS"] = ("lanes", "tenant_weights")
+    for field in ("tenant_weights", "tenant_usd_per_day", "time_zone"):
+        found[f"LANES_{field.upper()}"] = ("lanes", field)
     return found
 
 

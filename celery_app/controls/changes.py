@@ -16,9 +16,9 @@ from celery_app.budget.variant import fits
 from celery_app.configuration.variables import closest
 from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.controls.control import Control, controls_of
-from celery_app.controls.fields import FIELDS, LONGEST_NAME, check_field, check_lane, checked, named
+from celery_app.controls.fields import FIELDS, LONGEST_NAME, MONEY, Named, check_field, check_lane, checked, named
 from celery_app.errors import InvalidControl
-from celery_app.keys import CONTROLS, TERMS
+from celery_app.keys import BATCH_COUNTS, CONTROLS, TERMS
 from celery_app.scheduler.scripts import CONTROL
 from celery_app.settings import settings_of
 
@@ -92,18 +92,21 @@ def set_limits(
     model: str | None = None,
     lane: str | None = None,
     tenant: str | None = None,
+    batch: str | None = None,
     new: bool = False,
     by: str | None = None,
 ) -> None:
-    """Set fields of one of three things; what is not named stays as it was.
+    """Set fields of one thing, or of all calls; what is not named stays as it was.
 
     Args:
         app: a Celery application with lanes.
-        values: field -> value, as in `FIELDS`; of a model's limits None is none.
-        model: a pattern (fnmatch) of models: rpm, itpm, otpm, concurrency. Of several that fit a model the longest
-            counts, and before those of the environment; ``*`` is for those that no pattern of the environment names.
-        lane: floor, share, capacity.
-        tenant: weight.
+        values: field -> value, as in `FIELDS`; of a model's limits and of money None is none.
+        model: a pattern (fnmatch) of models: rpm, itpm, otpm, rpd, itpd, otpd, concurrency. Of several that fit a model
+            the longest counts, and before those of the environment; ``*`` is for those that no pattern of the
+            environment names.
+        lane: floor, share, capacity, usd_per_day.
+        tenant: weight, usd_per_day.
+        batch: its id; usd. Where nothing is named it is usd_per_day of all calls.
         new: whether the pattern may be for models that nobody has called yet.
         by: who does it; None: this process's user, and its host.
 
@@ -111,9 +114,11 @@ def set_limits(
         InvalidControl: naming what is wrong, and the nearest that would be right.
         BrokerUnreachable: if no broker answers.
     """
-    kind, name = named(model, lane, tenant)
+    kind, name = named(Named(model, lane, tenant, batch), values)
     if kind == "model":
         _check_pattern(app, name, new=new)
+    if kind == "batch":
+        _check_batch(app, name)
     fields = {field: checked(kind, field, value) for field, value in values.items()}
     if not fields:
         raise InvalidControl(
@@ -129,6 +134,7 @@ def reset_limits(
     model: str | None = None,
     lane: str | None = None,
     tenant: str | None = None,
+    batch: str | None = None,
     by: str | None = None,
 ) -> list[Control]:
     """Take away what was set: of one thing some fields or all, or, if none is named, of everything; pauses stay.
@@ -138,13 +144,14 @@ def reset_limits(
     """
     fields = tuple(fields)
     there = [each for each in read_controls(app) if each.kind in FIELDS]
-    if (model, lane, tenant) != (None, None, None):
-        kind, name = named(model, lane, tenant)
+    whose = Named(model, lane, tenant, batch)
+    if whose != Named() or {*fields} & {*FIELDS["all"]}:
+        kind, name = named(whose, fields)
         for field in fields:
             check_field(kind, field)
         there = [each for each in there if (each.kind, each.name) == (kind, name)]
     elif fields:
-        raise InvalidControl(problem=f"whose {fields[0]}? Name a pattern of models, a lane or a tenant")
+        raise InvalidControl(problem=f"whose {fields[0]}? Name a pattern of models, a lane, a tenant or a batch")
     gone = [each for each in there if not fields or each.field in fields]
     _change(app, [(_key(each.kind, each.name, each.field), None) for each in gone], by)
     return gone
@@ -166,6 +173,8 @@ def read_controls(app: Any) -> list[Control]:
 
 
 def _key(kind: str, name: str, field: str) -> str:
+    if field in MONEY:
+        return f"cap|{kind}|{name}"
     return f"weight|tenant|{name}" if kind == "tenant" else f"{kind}|{field}|{name}"
 
 
@@ -186,6 +195,12 @@ def _whoever() -> str:
     except (KeyError, OSError):
         user = "somebody"  # in a container, whose user has no name
     return f"{user}@{socket.gethostname()}"
+
+
+def _check_batch(app: Any, batch: str) -> None:
+    with broker_errors(app):
+        if not redis_client(app).exists(BATCH_COUNTS.of(key_prefix(app), batch)):
+            raise InvalidControl(problem=f"there is no batch {batch!r}, or it ended long ago")
 
 
 def _check_pattern(app: Any, pattern: str, *, new: bool) -> None:

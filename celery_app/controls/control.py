@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_app.budget.variant import fits
+from celery_app.configuration.variables import NANODOLLARS
+from celery_app.controls.fields import MONEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 #: What can be set, in the order in which it is shown.
-KINDS: Final = ("pause", "drain", "model", "lane", "tenant")
+KINDS: Final = ("pause", "drain", "model", "lane", "tenant", "batch", "all")
 
 _MS_PER_S, _S_PER_MIN = 1_000, 60
 
@@ -26,10 +28,10 @@ class Control:
     """One thing that an operator has set.
 
     Attributes:
-        kind: ``pause``, ``drain``, ``model``, ``lane`` or ``tenant``.
-        name: a lane, a pattern of models, or a tenant.
+        kind: ``pause``, ``drain``, ``model``, ``lane``, ``tenant``, ``batch``, or ``all`` calls.
+        name: a lane, a pattern of models, a tenant, or a batch's id; empty for ``all``.
         field: as in `FIELDS`; of a pause, the pattern of the models that it is for: empty for all.
-        value: what was set; None: no limit.
+        value: what was set, money in dollars; None: no limit.
         by: who has done it, ``user@host``.
         age_s: seconds since then.
         left_s: seconds for which it lasts; None: until somebody takes it away.
@@ -86,6 +88,7 @@ def _control(place: bytes, text: bytes, now: float) -> Control | None:
             "pause": ("pause", one, other),
             "drain": ("drain", one, ""),
             "weight": ("tenant", other, "weight"),
+            "cap": (one, other, "usd" if one == "batch" else "usd_per_day"),
         }.get(kind, (kind, other, one))
         return _known(kind, name, field, json.loads(text), now) if kind in KINDS else None
     return None
@@ -94,4 +97,6 @@ def _control(place: bytes, text: bytes, now: float) -> Control | None:
 def _known(kind: str, name: str, field: str, known: Any, now: float) -> Control:
     left = known["till"] / _MS_PER_S - now if known["till"] else None
     value = None if kind == "model" and not known["value"] else known["value"]
+    if field in MONEY:
+        value = known["value"] / NANODOLLARS if known["value"] >= 0 else None
     return Control(kind, name, field, value, known["by"], max(0.0, now - known["at"] / _MS_PER_S), left)

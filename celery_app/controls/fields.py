@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from celery_app.configuration.variables import LaneFields, Limits, Weight, closest
+from celery_app.configuration.variables import NANODOLLARS, Dollars, LaneFields, Limits, Weight, closest
 from celery_app.errors import InvalidControl
 from celery_app.lanes import LANES
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 
 class _TenantFields(BaseModel):
-    weight: Weight
+    weight: Weight | None = None
+    usd_per_day: Dollars | None = None
 
 
-#: Fields that can be set, of the models that a pattern names, of a lane, and of a tenant.
+class _DayFields(BaseModel):
+    usd_per_day: Dollars
+
+
+class _BatchFields(BaseModel):
+    usd: Dollars
+
+
+#: Fields that can be set, of the models that a pattern names, of a lane, of a tenant, of a batch, and of all calls.
 FIELDS: Final = {
     "model": tuple(Limits.model_fields),
-    "lane": ("floor", "share", "capacity"),
+    "lane": ("floor", "share", "capacity", "usd_per_day"),
     "tenant": tuple(_TenantFields.model_fields),
+    "batch": tuple(_BatchFields.model_fields),
+    "all": tuple(_DayFields.model_fields),
 }
 
-_SHAPES: Final[dict[str, type[BaseModel]]] = {"model": Limits, "lane": LaneFields, "tenant": _TenantFields}
+_SHAPES: Final[dict[str, type[BaseModel]]] = {
+    "model": Limits,
+    "lane": LaneFields,
+    "tenant": _TenantFields,
+    "batch": _BatchFields,
+    "all": _DayFields,
+}
+
+#: Fields that are caps on money: in dollars here, in nanodollars in Redis.
+MONEY: Final = ("usd_per_day", "usd")
 
 #: Characters of a pattern, of a tenant's name and of who it was, at most.
 LONGEST_NAME = 200
@@ -36,12 +59,26 @@ _SURROGATES = range(0xD800, 0xE000)
 #: In the hash, for "no limit".
 _NO_LIMIT = 0
 
+#: The same of a cap on money, of which 0 is one.
+NO_CAP: Final = -1
 
-def named(model: str | None, lane: str | None, tenant: str | None) -> tuple[str, str]:
-    """Return which of the three was named."""
-    named = [(kind, name) for kind, name in (("model", model), ("lane", lane), ("tenant", tenant)) if name is not None]
+
+class Named(NamedTuple):
+    """Whose fields are meant: one of these, or all calls'."""
+
+    model: str | None = None
+    lane: str | None = None
+    tenant: str | None = None
+    batch: str | None = None
+
+
+def named(whose: Named, fields: Collection[str]) -> tuple[str, str]:
+    """Return which of them was named; none, where the fields are those of all calls."""
+    named = [(kind, name) for kind, name in whose._asdict().items() if name is not None]
+    if not named and fields and {*fields} <= {*FIELDS["all"]}:
+        return "all", ""
     if len(named) != 1:
-        raise InvalidControl(problem="whose? Name one thing: a pattern of models, a lane or a tenant")
+        raise InvalidControl(problem="whose? Name one thing: a pattern of models, a lane, a tenant or a batch")
     kind, name = named[0]
     if kind == "lane":
         check_lane(name)
@@ -68,8 +105,8 @@ def check_field(kind: str, field: str) -> None:
 def checked(kind: str, field: str, value: Any) -> float:
     """Return a value as the script takes it."""
     check_field(kind, field)
-    if value is None and kind == "model":
-        return _NO_LIMIT
+    if value is None and (kind == "model" or field in MONEY):
+        return NO_CAP if field in MONEY else _NO_LIMIT
     try:
         number: float | None = getattr(_SHAPES[kind].model_validate({field: value}), field)
     except ValidationError as exc:
@@ -79,4 +116,4 @@ def checked(kind: str, field: str, value: Any) -> float:
         raise InvalidControl(problem=f"{field}: a {kind} needs one; `lanes limits reset` takes away what was set")
     if number > _MOST:
         raise InvalidControl(problem=f"{field}: more than {_MOST:,.0f} makes no sense")
-    return number
+    return round(number * NANODOLLARS) if field in MONEY else number

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 #: What a limit can be set of; one of them is named.
-_OF = ("model", "lane", "tenant")
+_OF = ("model", "lane", "tenant", "batch")
 
 
 def change(app: Any, wish: Mapping[str, Any], by: str) -> None:
@@ -20,8 +20,8 @@ def change(app: Any, wish: Mapping[str, Any], by: str) -> None:
     Args:
         app: a Celery application with lanes.
         wish: ``action`` is pause (``lane``, perhaps ``model`` and ``for_s``), resume (``lane``, perhaps ``model``), set
-            (``model``, ``lane`` or ``tenant``; ``values``: field -> number or None; ``new``: whether nobody has called
-            such a model yet) or reset (the same, ``fields``).
+            (``model``, ``lane``, ``tenant`` or ``batch``; ``values``: field -> number or None; ``new``: whether nobody
+            has called such a model yet) or reset (the same, ``fields``).
         by: who it is.
 
     Raises:

@@ -44,7 +44,7 @@ _OPTIONS = (
 )
 
 #: What functions of ours take, but not all of them, and ``apply_async`` calls otherwise.
-_OURS = ("lane", "cancel_on_close", "on_invalid", "progress", "wait", "tenant", "unique", "unique_for")
+_OURS = ("lane", "cancel_on_close", "on_invalid", "progress", "wait", "tenant", "unique", "unique_for", "usd")
 
 _KNOWN = frozenset((*_PLACES, *_CONTAINERS, *_OPTIONS, *_OURS))
 

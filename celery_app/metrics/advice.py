@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from celery_app.budget.levels import OTHER, shown_name
 from celery_app.budget.variant import fits
+from celery_app.configuration.variables import NANODOLLARS
+from celery_app.controls.fields import FIELDS
 from celery_app.metrics.histogram import quantile
 from celery_app.metrics.reasons import Reason, lane_reasons
 from celery_app.metrics.shortage import DIMENSIONS
@@ -14,11 +16,13 @@ from celery_app.worker.start import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
     from celery_app.budget.levels import Budgets, BudgetState, Level
+    from celery_app.budget.quota import Quota
     from celery_app.metrics.look import Look
     from celery_app.metrics.shortage import Shortage
 
 #: Dimension -> the field of `lanes limits set` that raises it.
-FIELDS = {"requests": "rpm", "input_tokens": "itpm", "output_tokens": "otpm", "calls": "concurrency"}
+RAISED_BY = {"requests": "rpm", "input_tokens": "itpm", "output_tokens": "otpm", "calls": "concurrency"}
+RAISED_BY |= {"requests_day": "rpd", "input_tokens_day": "itpd", "output_tokens_day": "otpd"}
 
 _MS_PER_S = 1_000
 
@@ -61,6 +65,8 @@ class Adviser:
             return f"start one: {self._start(lane, slots)}"
         if reason.kind == "slots":
             return self._on_slots(lane)
+        if reason.kind == "cap" and short.quota is not None:
+            return self._on_cap(short.quota)
         return {
             "paused": f"end it now: {command} lanes resume {lane}",
             "account": "put the account in order, or set another key and restart the workers; what failed: "
@@ -89,8 +95,8 @@ class Adviser:
 
     def _on_budget(self, short: Shortage) -> str:
         state, level = self._state(short), self._level(short)
-        field, family = FIELDS[short.short], state.family if state else shown_name(short.model) or "*"
-        limit = state.most if state and short.short == "calls" else level.limit if level else 0
+        field, family = RAISED_BY[short.short], state.family if state else shown_name(short.model) or "*"
+        limit = self._limit(short, state, level)
         parts = [self._level_words(short, state, level), self._rivals(short, state)]
         known = f"the limit is {limit:,.0f} {DIMENSIONS[short.short]}{''.join(filter(None, parts))}; " if limit else ""
         raised = f"{field}={limit * 2:.0f}" if limit else f"{field}=…"
@@ -98,6 +104,19 @@ class Adviser:
             f"{known}more workers would not help. Wait; or, if the account allows more, for instance twice as much: "
             f"{self._command} lanes limits set '{'…' if family == OTHER else family}' {raised}"
         )
+
+    def _limit(self, short: Shortage, state: BudgetState | None, level: Level | None) -> float:
+        if short.quota is not None:
+            return short.quota.limit
+        if state and short.short == "calls":
+            return state.most
+        return level.limit if level else 0
+
+    def _on_cap(self, quota: Quota) -> str:
+        of = f"--{quota.kind} {shown_name(quota.whose)} " if quota.whose else ""
+        raised = f"{FIELDS[quota.kind][-1]}={2 * quota.limit / NANODOLLARS or 1:.2f}"
+        until = "wait; or " if quota.till is not None else ""
+        return f"{until}raise it, for instance to twice as much: {self._command} lanes limits set {of}{raised}"
 
     def _level_words(self, short: Shortage, state: BudgetState | None, level: Level | None) -> str:
         if short.short == "calls":

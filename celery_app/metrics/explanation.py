@@ -63,7 +63,8 @@ def explain(app: Any, job: Any) -> Explanation:
 
 def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason], Shortage | None]:
     """Say why a job waits, in one text and reason by reason, and what it is short of; None: it is in no lane."""
-    task_id, lanes, prefix = id_of(job), settings_of(app).lanes, key_prefix(app)
+    task_id, settings, prefix = id_of(job), settings_of(app), key_prefix(app)
+    lanes = settings.lanes
     names = [lane.name for lane in lanes]
 
     def fill(pipe: Pipeline) -> None:
@@ -86,7 +87,7 @@ def explain_with_reasons(app: Any, job: Any) -> tuple[Explanation, list[Reason],
                 [],
                 None,
             )
-    found = Shortage.of(rows[0])
+    found = Shortage.of(rows[0], settings.time_zone)
     shut = shut_of(shut_fields, found.lane, now, found.model)
     pauses = pauses_of(controls_of(controls, now), found.lane)
     reasons = job_reasons(found, shut, [each for each in pauses if each.is_for(found.model)])

@@ -92,7 +92,8 @@ def look(
         BrokerUnreachable: if no broker answers.
         InvalidSettings: if the environment is wrong.
     """
-    lanes, prefix = settings_of(app).lanes, key_prefix(app)
+    settings, prefix = settings_of(app), key_prefix(app)
+    lanes = settings.lanes
     names = [lane.name for lane in lanes]
     scripts = (SERVING, EXPLAIN, STATS, RECALL, *((DEMAND, LEVELS) if budgets else ()), TENANTS)
 
@@ -117,15 +118,19 @@ def look(
     served, shut, fields, (seconds, micros), heads, places, *rest = answers
     *served, (workers, slots) = served
     happened = activities(names, rest)
-    seen = _seen(lane_stats_of(lanes, places), served, heads, happened)
+    short = [Shortage.of(head, settings.time_zone) for head in heads]
+    seen = _seen(lane_stats_of(lanes, places), served, short, happened)
     now = seconds + micros / _US_PER_S
     return Look(now, seen, workers, slots, controls_of(fields, now), shut, demand, levels, crowd)
 
 
 def _seen(
-    places: Mapping[str, LaneStats], served: Sequence[Any], heads: Sequence[Any], happened: Mapping[str, LaneActivity]
+    places: Mapping[str, LaneStats],
+    served: Sequence[Any],
+    heads: Sequence[Shortage],
+    happened: Mapping[str, LaneActivity],
 ) -> dict[str, LaneLook]:
     return {
-        name: LaneLook(place, serving, room, Shortage.of(head), happened[name])
+        name: LaneLook(place, serving, room, head, happened[name])
         for (name, place), (serving, room), head in zip(places.items(), served, heads, strict=True)
     }

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from celery_app.budget.levels import SHUT_REASONS, Budgets
+from celery_app.budget.quota import BY_DAY
 from celery_app.errors import LanesError
 from celery_app.metrics.backlog import Backlog
 from celery_app.metrics.distribution import CALLS, INPUT_TOKENS, OUTPUT_TOKENS, WAITS
@@ -42,6 +43,8 @@ REASONS = {
     "closed": "shut",
     "overloaded": "overloaded",
     "paused": "paused",
+    "cap": "cap",
+    **dict.fromkeys(BY_DAY, "day"),
 }
 SLOT, NO_WORKER, OTHER = "slot", "no_worker", "other"
 
@@ -135,7 +138,7 @@ def _calls(found: Look) -> Iterator[Metric]:
 
 
 def _waiting(found: Look) -> Metric:
-    reasons = (*REASONS.values(), SLOT, NO_WORKER, OTHER)
+    reasons = (*dict.fromkeys(REASONS.values()), SLOT, NO_WORKER, OTHER)
     rows = (((lane, each), float(each == _reason(seen))) for lane, seen in found.lanes.items() for each in reasons)
     return _gauge("lanes_waiting", "1 for what the lane's next job waits for.", ("lane", "reason"), rows)
 

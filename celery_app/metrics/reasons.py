@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from celery_app.budget.shut import Shut, shut_of
 from celery_app.controls.control import Control, pauses_of
-from celery_app.metrics.shortage import OVERLOADED, Shortage
+from celery_app.metrics.shortage import CAP, OVERLOADED, Shortage
 from celery_app.worker.presence import unserved
 
 if TYPE_CHECKING:
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
     from celery_app.metrics.look import Look
 
-Kind = Literal["paused", "account", "shut", "overloaded", "budget", "no_worker", "time", "slots", "dead", "broker"]
+Kind = Literal[
+    "paused", "cap", "account", "shut", "overloaded", "budget", "no_worker", "time", "slots", "dead", "broker"
+]
+
+#: What is short -> the kind of reason, where that is not the budget.
+_KINDS: dict[str, Kind] = {OVERLOADED: "overloaded", CAP: "cap"}
 
 _MS_PER_S = 1_000
 
@@ -23,7 +28,8 @@ class Reason(NamedTuple):
     """One thing that has to happen before a job can leave.
 
     Attributes:
-        kind: ``account`` is that the API refuses it, ``shut`` its ``retry-after``, ``overloaded`` a 529 or no answer.
+        kind: ``cap`` is money, ``account`` that the API refuses it, ``shut`` its ``retry-after``, ``overloaded`` a 529
+            or no answer.
         words: as the end of a sentence that begins with "batch waits for"; or a sentence, "no worker serves batch".
     """
 
@@ -74,7 +80,7 @@ def _paused(pauses: list[Control]) -> list[Reason]:
 
 
 def _short(found: Shortage) -> list[Reason]:
-    kind: Kind = "overloaded" if found.short == OVERLOADED else "budget"
+    kind: Kind = _KINDS.get(found.short, "budget")
     return [Reason(kind, found.words)] if found.words else []
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery_app.budget.levels import shown_name
+from celery_app.budget.quota import BY_DAY, Quota
+from celery_app.controls.control import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,8 +21,12 @@ DIMENSIONS = {
     "input_tokens": "input tokens per minute",
     "output_tokens": "output tokens per minute",
     "calls": "calls in flight",
+    **BY_DAY,
 }
 
+
+#: What is short where money is.
+CAP = "cap"
 
 #: What is short where the API has answered 529, or nobody: it gets fewer requests for a while.
 OVERLOADED = "overloaded"
@@ -32,7 +38,8 @@ class Shortage(NamedTuple):
     Attributes:
         lane: whose job it is.
         state: queued, scheduled, running, ended, dead; empty: the lane has none.
-        short: a dimension of the budget, ``calls``, ``overloaded``, ``closed``, ``paused``; empty: nothing but a slot.
+        short: a dimension of the budget, ``calls``, ``overloaded``, ``closed``, ``paused``, ``cap``, a limit of the
+            day (`celery_app.budget.quota.BY_DAY`); empty: nothing but a slot.
         model: that the job calls.
         wait_us: until the first of its lane and model may go.
         depth: jobs in the lane.
@@ -40,6 +47,8 @@ class Shortage(NamedTuple):
         has_worker: whether one serves the lane.
         place: the job's among those of its lane and model, from 1; 0: it is not queued.
         expected_us: until it leaves, if all goes on as it does; -1: nobody knows.
+        quota: that is used up; None: none.
+        zone: in which its end is told.
     """
 
     lane: str
@@ -52,13 +61,15 @@ class Shortage(NamedTuple):
     has_worker: bool
     place: int
     expected_us: int
+    quota: Quota | None = None
+    zone: str = "UTC"
 
     @classmethod
-    def of(cls, row: list[Any]) -> Shortage:
-        """Read a row."""
-        lane, state, short, model, wait, depth, due, has_worker, place, expected = row
-        lane, state, short, model = (word.decode() for word in (lane, state, short, model))
-        return cls(lane, state, short, model, wait, depth, due, bool(has_worker), place, expected)
+    def of(cls, row: list[Any], zone: str = "UTC") -> Shortage:
+        """Read a row; zone: in which a day's end is told."""
+        lane, state, short, model, wait, depth, due, has_worker, place, expected, told = row
+        lane, state, short, model, told = (word.decode() for word in (lane, state, short, model, told))
+        return cls(lane, state, short, model, wait, depth, due, bool(has_worker), place, expected, Quota.of(told), zone)
 
     @property
     def words(self) -> str | None:
@@ -66,8 +77,13 @@ class Shortage(NamedTuple):
         model = f" of {shown_name(self.model)}" if self.model else ""
         if self.short == OVERLOADED:
             return f"the API, which is overloaded: calls{model} go slowly for a while, {self.wait_us / _US_PER_S:.1f} s"
+        if self.short == CAP and self.quota is not None:
+            return self.quota.words(self.zone)
         if self.short not in DIMENSIONS:
             return None
+        if self.short in BY_DAY and self.quota is not None:
+            of = f"{self.quota.used:,} of {self.quota.limit:,} used"
+            return f"the budget{model}: {BY_DAY[self.short]}, {of}, {duration(self.wait_us / _US_PER_S)}"
         return f"the budget{model}: {DIMENSIONS[self.short]}, {self.wait_us / _US_PER_S:.1f} s"
 
 

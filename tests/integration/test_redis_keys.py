@@ -103,8 +103,20 @@ def live(up: Any, redis: Redis) -> None:
     up.app.send_task("nobody.knows", queue="normal", ignore_result=True)
     redis.lpush("critical", "no job")
     wait_until(lambda: redis.zcard("lanes:dead") == 2, "the dead letters")
+    stop_a_batch(up, redis)
     client.submit("batch", **params(fault="429;retry-after=1"))
     wait_until(lambda: redis.exists("lanes:budget:shut"), "the budget is shut")
+
+
+def stop_a_batch(up: Any, redis: Redis) -> None:
+    """Have a batch wait since it may cost nothing, and go on."""
+    controls.pause(up.app, "batch")
+    batch = up.client.submit_many([params()], usd=1)
+    controls.set_limits(up.app, {"usd": 0}, batch=batch.id)
+    controls.resume(up.app, "batch", model="")
+    wait_until(lambda: redis.exists(f"lanes:parked:batch:{batch.id}"), "it is set aside")
+    controls.set_limits(up.app, {"usd": 5}, batch=batch.id)
+    assert [each.error for each in batch.results(IN_TIME_S)] == [None]
 
 
 def miss_a_place(broker: str) -> None:
@@ -131,6 +143,7 @@ def lose_a_call(redis: Redis) -> None:
 def test_the_table_has_every_key_with_its_type_and_lifetime(valkey, tmp_path):
     """Whatever happens to jobs, no other key is touched, each of them is, and what is to go has a time to live."""
     settings = {"EZAI_RPM": "900", "LANES_TENANT_WEIGHTS": '{"acme": 2}', "LANES_BATCH_BOOST_AFTER": "0.1"}
+    settings |= {"EZAI_USD_PER_DAY": "9", "LANES_TIME_ZONE": "Europe/Berlin"}
     with valkey.client(DB) as redis, heard_of(redis) as heard, rig(valkey, DB, tmp_path, Behaviour(), **settings) as up:
         live(up, redis)
         miss_a_place(valkey.url(DB))

@@ -46,6 +46,12 @@ def paused(up: Rig, **how: Any) -> str:
     return submit(up)
 
 
+def out_of_money(up: Rig) -> str:
+    """Allow the lane no money."""
+    controls.set_limits(up.app, {"usd_per_day": 0}, lane="batch")
+    return submit(up)
+
+
 def short_of(up: Rig, text: str = "hello", **limits: int) -> str:
     """Have some jobs take what there is of a limit, and one more."""
     controls.set_limits(up.app, limits, model="m", new=True)
@@ -151,6 +157,20 @@ CASES = (
         "budget",
         r"the budget of m: calls in flight, \d+\.\d s",
         r"the limit is 1 calls in flight, 1 are on their way; .*limits set 'm' concurrency=2",
+    ),
+    Case(
+        "requests of a day",
+        lambda up: short_of(up, rpd=2),
+        "budget",
+        r"the budget of m: requests per day, [12] of 2 used, .* (s|min)",
+        r"the limit is 2 requests per day; .*limits set 'm' rpd=4",
+    ),
+    Case(
+        "money",
+        out_of_money,
+        "cap",
+        r"usd cap of lane batch reached: 0\.00 of 0\.00 \$, until 00:00 UTC",
+        rf"wait; or raise it, for instance to twice as much: {COMMAND} lanes limits set --lane batch usd_per_day=1.00",
     ),
     Case("retry-after", lambda up: refused(up, "429;retry-after=600"), "shut", API_SAYS, "nothing, a job now and then"),
     Case("401", lambda up: refused(up, "echo_key"), "account", REFUSES.format("401"), ACCOUNT),

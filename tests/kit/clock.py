@@ -48,6 +48,10 @@ class ClockedRedis:
             pipe.execute_command("EVALSHA", self._shas[sha], *args[1:])  # type: ignore[no-untyped-call]
             return pipe.execute()[-1]
 
+    def time(self) -> tuple[int, int]:
+        """Tell the time that was set, as the server would."""
+        return divmod(round(START_S * _US_PER_S) + round(self.now * _US_PER_S), _US_PER_S)
+
     def script_load(self, source: str) -> str:
         """Load a script that will read the time that was set; return the digest of its own text."""
         sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()

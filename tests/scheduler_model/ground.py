@@ -13,7 +13,7 @@ from redis import Redis
 from celery_app.budget import Budget, budget_for
 from celery_app.lanes import CRITICAL, LANES
 from celery_app.settings import Limits, Settings
-from scheduler_model.meter import Meter
+from scheduler_model.meter import Meter, Purse
 from scheduler_model.snapshot import Snapshot
 
 #: ms after which a lease without a sign of life is over, and seconds that a decision is remembered.
@@ -64,7 +64,7 @@ class Ground:
             budget_for(Settings(limits=Limits(rpm=RPM)), CRITICAL, "m"), lanes=LANES_ALONE
         )
         self._write_terms([(lane.name, "m") for lane in LANES])
-        self.meter = Meter(RPM)
+        self.meter, self.purse = Meter(RPM), Purse()
         self.workers = [Worker(ScriptClient(self.client)) for _ in range(_WORKERS)]
         self.finished: Counter[str] = Counter()
         self.open: list[str] = []

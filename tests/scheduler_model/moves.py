@@ -22,6 +22,7 @@ MOVES = {
     "done_ended": (2, 2),
     "replay": (2, 1),
     "drop_dead": (1, 1),
+    "set_cap": (2, 1),
     "wait": (1, 6),
 }
 

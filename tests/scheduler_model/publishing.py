@@ -11,9 +11,13 @@ from redis import Redis
 
 from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget import Cost
-from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE
+from celery_app.jobs.headers import BATCH_HEADER
+from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE
 from celery_app.scheduler.scripts import PUBLISH, PUBLISH_MANY
 from scheduler_model.ground import KEPT_S, MOST_JOBS, Ground, task_id_of
+
+#: Units of money that each call costs, and that each batch may.
+COSTS, BATCH_MAY = 10, 25
 
 _TENANTS, _MODELS = ("", "ann", "bob"), ("m", "", "n", "m")
 
@@ -59,23 +63,28 @@ class Publishing(Ground):
         if len(self.seen.jobs) + jobs > MOST_JOBS:
             return
         number = next(self._numbers)
-        entries = [self._packet(f"batch{number}-{i}", i, 0, 0, 0, 0) for i in range(jobs)]
+        entries = [self._packet(f"batch{number}-{i}", i, 0, 0, 0, 0, cap=number) for i in range(jobs)]
+        self.purse.caps[f"batch|batch{number}"] = BATCH_MAY
         parts = [part for entry in entries for part in entry.arguments()]
         arguments = ("", NAMES[lane % len(NAMES)], 1_000, f"lanes:batch:{number}", KEPT_S, 0, *parts)
         for again in range(1 + times % 2):
             PUBLISH_MANY.run(self.client, (), arguments)
             self._look(comes=None if again else f"batch{number}", many=jobs)
 
-    def _packet(self, name: str, tenant: int, model: int, delay: int, left: int, unique: int) -> Packet:
+    def _packet(
+        self, name: str, tenant: int, model: int, delay: int, left: int, unique: int, cap: int | None = None
+    ) -> Packet:
         now = time.time()
         headers: dict[str, Any] = {
             "id": name,
             MODEL: (name_of_model := _MODELS[model % len(_MODELS)]),
             TENANT: _TENANTS[tenant % len(_TENANTS)],
-            COST: cost_header(Cost(output_tokens=0)) if name_of_model else None,
+            COST: cost_header(Cost(output_tokens=0, usd=COSTS)) if name_of_model else None,
             SUBMITTED_AT: now,
             DEADLINE_AT: now + 5 * (left % 4) if left % 4 else None,
         }
+        if cap is not None:
+            headers |= {BATCH_HEADER: f"batch{cap}", CAP: BATCH_MAY}
         if unique % 6 == 1:
             headers[UNIQUE] = "the only one"
         text = json.dumps({"headers": {"id": name}}).encode()

@@ -15,9 +15,12 @@ local jobs = redis.call('HGETALL', 'lanes:jobs')
 for i = 1, #jobs, 2 do
   local id, facts = jobs[i], cmsgpack.unpack(jobs[i + 1])
   local lane, step, number, model, tenant = facts[1], facts[2], facts[3], facts[4], facts[5]
-  local line = 'lanes:line:' .. lane .. ':' .. #model .. ':' .. model .. ':' .. tenant
+  local batch, usd, parked = facts[8], facts[34] or 0, facts[36] == 1
+  local line = parked and 'lanes:parked:' .. lane .. ':' .. batch
+    or 'lanes:line:' .. lane .. ':' .. #model .. ':' .. model .. ':' .. tenant
   local place = redis.call('ZSCORE', line, id)
-  local indexed = redis.call('ZSCORE', 'lanes:tenants:' .. lane .. ':' .. model, tenant)
+  local indexed = parked and redis.call('SISMEMBER', 'lanes:parked:' .. lane, batch) == 1
+    or not parked and redis.call('ZSCORE', 'lanes:tenants:' .. lane .. ':' .. model, tenant)
     and redis.call('SISMEMBER', 'lanes:models:' .. lane, model) == 1
   local leased = redis.call('ZSCORE', 'lanes:leases', id)
   found[#found + 1] = {id, lane, facts[26], facts[30], facts[31], tostring(facts[10]), facts[23],
@@ -25,7 +28,7 @@ for i = 1, #jobs, 2 do
     leased and 'leases' or '', redis.call('ZSCORE', 'lanes:ended', id) and 'ended' or '',
     redis.call('ZSCORE', 'lanes:dead', id) and 'dead' or '', redis.call('ZSCORE', 'lanes:deadlines', id) and 1 or 0,
     place and tonumber(place) == step * 1e13 + number and 1 or 0, leased or '',
-    redis.call('HEXISTS', 'lanes:texts', id)}
+    redis.call('HEXISTS', 'lanes:texts', id), tenant, batch, usd}
 end
 local sizes = {}
 for _, name in ipairs({'texts', 'leases', 'scheduled', 'ended', 'dead', 'deadlines'}) do
@@ -47,6 +50,7 @@ class Placed(NamedTuple):
         claim: the token that it is held under; empty: nobody holds it.
         places: the names of all places that it was found in.
         last_sign: of the worker that holds it, ms since the epoch; 0: nobody does.
+        usd: what it says that it costs.
     """
 
     id: str
@@ -61,6 +65,9 @@ class Placed(NamedTuple):
     stands_right: bool
     last_sign: int
     has_text: bool
+    tenant: str
+    batch: str
+    usd: int
 
 
 class Snapshot(NamedTuple):
@@ -110,6 +117,7 @@ class Snapshot(NamedTuple):
 
 
 def _placed(row: list[Any]) -> Placed:
+    *row, tenant, batch, usd = row
     id_, lane, claim, ending, reason, deadline, unique, *places, watched, right, last, has_text = row
     words = [word.decode() for word in (id_, lane, claim, ending, reason)]
     return Placed(
@@ -121,4 +129,7 @@ def _placed(row: list[Any]) -> Placed:
         bool(right),
         int(last or 0),
         bool(has_text),
+        tenant.decode(),
+        batch.decode(),
+        int(usd),
     )

@@ -24,6 +24,7 @@ class Working(Ground):
             self._check_free(held, worker)
             if held.job.ticket:
                 self.meter.grant(self.client.now)
+                self.purse.grant(self.seen.jobs[held.tag], held.job.ticket)
                 self.open.append(held.job.ticket)
         if lost % 4 != 1:
             worker.held += [(held, self.client.now) for held in jobs]
@@ -94,6 +95,7 @@ class Working(Ground):
         if mine and held.job.ticket in self.open:
             self.open.remove(held.job.ticket)
             self.meter.give_back(self.client.now)
+            self.purse.give_back(held.job.ticket)
 
     def decide(self, which: int, job: int) -> None:
         """A worker asks whether its job ends by itself."""
@@ -112,6 +114,8 @@ class Working(Ground):
             assert known == (not again), "a call is settled once, also one whose worker was taken for dead"
             if known and word == "unsent":
                 self.meter.give_back(self.client.now)
+            if known and word in {"unsent", "limited", "overloaded"}:
+                self.purse.give_back(ticket)
             self._look()
 
     def die(self, which: int) -> None:

@@ -2,13 +2,16 @@
 
 from kit.script_client import ScriptClient
 
-from celery_app.scheduler.scripts import CANCEL, DROP_DEAD, REPLAY, REQUEUE
+from celery_app.scheduler.scripts import CANCEL, CONTROL, DROP_DEAD, REPLAY, REQUEUE
 from scheduler_model.ground import Worker, task_id_of
-from scheduler_model.publishing import Publishing
+from scheduler_model.publishing import COSTS, Publishing
 from scheduler_model.working import Working
 
 #: What stands behind a task's id in the names of the records of its messages.
 RECORDS = ("", "~", "~~", "~~~")
+
+#: What may be capped, beside the batches that there are.
+CAPPED = ("all|", "lane|batch", "lane|critical", "tenant|ann")
 
 #: Rounds in which a worker has done all that a world can hold.
 _MOST_ROUNDS = 200
@@ -20,6 +23,8 @@ _LEFT = {"published", "ended", "cancel", "bell", "batch", "budget", "terms", "ti
     "wakes",
     "workers",
     "credits",
+    "controls",
+    "quota",
 }
 
 
@@ -35,6 +40,18 @@ class World(Publishing, Working):
             self._look(moved=waiting)
             for each in waiting if cancelled else ():
                 assert self.seen.jobs[each].ending == "cancelled", f"{each} goes on"
+
+    def set_cap(self, which: int, more: int) -> None:
+        """An operator says what calls may cost, or that it does not matter."""
+        names = sorted({*CAPPED, *(f"batch|{job.batch}" for job in self.seen.jobs.values() if job.batch)})
+        self._set_cap(names[which % len(names)], -1 if more % 3 == 0 else COSTS * (more % 30))
+
+    def _set_cap(self, name: str, value: int) -> None:
+        CONTROL.run(self.client, (), ("", "ann", f"cap|{name}", value, 0))
+        self.purse.caps.pop(name, None)
+        if value >= 0:
+            self.purse.caps[name] = value
+        self._look()
 
     def replay(self, which: int, heard: int) -> None:
         """An operator takes a dead letter in hand, and puts it back, unless he is killed in between."""
@@ -60,6 +77,8 @@ class World(Publishing, Working):
     def drain(self) -> None:
         """All workers die; one new one does all that is left. Nothing may remain, and all have ended in one way."""
         self.workers = [Worker(ScriptClient(self.client))]
+        for name in [*CAPPED, *(f"batch|{job.batch}" for job in self.seen.jobs.values() if job.batch)]:
+            self._set_cap(name, -1)
         for _ in range(_MOST_ROUNDS):
             if not self.seen.jobs:
                 break

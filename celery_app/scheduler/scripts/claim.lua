@@ -85,8 +85,9 @@ local function take(head)
   local seconds = head.cost and seconds_of(head.budget, head.cost) or 0
   if head.cost and not head.verdict and lane.held then
     job.budget = head.budget.name
-    job.ticket = reserve(head.budget, lane.rank, head.cost, text_alone(job), token .. '|' .. id)
+    job.ticket = reserve(head.budget, lane, job, head.cost, token .. '|' .. id)
     drop_budget(head.budget)
+    let_in_more(job, head.budget.terms)
   end
   share_out(lanes, head, head.seconds)
   take_turn(head, seconds)
@@ -201,6 +202,9 @@ if soonest then
   next_look = moment_for(process, soonest, soonest_wait, longest)
 end
 local due = redis.call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]
+for _, lane in ipairs(lanes) do
+  next_look = lane.more and lane.served and 0 or next_look
+end
 next_look = math.min(next_look, due and (tonumber(due) - NOW) * 1000 or math.huge)
 local look = next_look < math.huge and math.max(0, math.ceil(next_look / 1000)) or -1
 return {look, has_arrivals() and 1 or 0, unknown, claimed}

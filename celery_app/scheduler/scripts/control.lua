@@ -7,7 +7,8 @@
 -- ARGV[3…] triples: name, value, and ms for which that lasts (0: until it is taken away); an empty value takes it away. Names:
 --   "pause|<lane>|<pattern of models, or ''>" and "drain|<lane>|", value 1
 --   "lane|floor|<lane>", the same with share and capacity
---   "model|rpm|<pattern of models>", the same with itpm, otpm, concurrency; value 0: no limit
+--   "model|rpm|<pattern of models>", the same with itpm, otpm, rpd, itpd, otpd, concurrency; value 0: no limit
+--   "cap|<kind>|<whose>", as lib/quota.lua has them; value in nanodollars, -1: none
 --   "weight|tenant|<tenant>"
 --
 -- In the hash each is JSON: value, by, at and till (ms since the epoch; till 0: for good). `revision` counts the changes.
@@ -17,7 +18,8 @@
 -- Each claim reads them all.
 local MOST_CONTROLS = 200
 
-local LIMITS = {rpm = 'requests', itpm = 'input_tokens', otpm = 'output_tokens', concurrency = 'calls'}
+local LIMITS = {rpm = 'requests', itpm = 'input_tokens', otpm = 'output_tokens', concurrency = 'calls', rpd = BY_DAY.requests,
+  itpd = BY_DAY.input_tokens, otpd = BY_DAY.output_tokens}
 
 -- name -> what is known of it.
 local function read_controls()
@@ -108,6 +110,9 @@ local function decision_of(found)
       made.lanes[other][one] = control.value
     elseif kind == 'weight' then
       made.weights[other] = control.value
+    elseif kind == 'cap' then
+      made.caps = made.caps or {}
+      made.caps[one .. '|' .. other] = control.value
     elseif kind == 'model' and LIMITS[one] then
       limits_of(models, other)[LIMITS[one]] = control.value
     end
@@ -146,6 +151,12 @@ if next(found) then
   redis.call('HSET', CONTROLS, 'decision', cmsgpack.pack(decision_of(found)))
 else
   redis.call('HDEL', CONTROLS, 'decision')
+end
+for i = 3, #ARGV, 3 do
+  local cap = string.match(ARGV[i], '^cap|(.*)$')
+  if cap then
+    let_in(quota_of(cap))
+  end
 end
 for lane in pairs(changed > 0 and LANES or {}) do
   wake(lane) -- somebody may go who could not before

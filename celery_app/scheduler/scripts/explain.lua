@@ -7,15 +7,16 @@
 -- ARGV[4…] the lanes, as claim.lua has them
 --
 -- Returns for each, an array: lane, state (queued, scheduled, running, ended, dead), what is short (a dimension, calls,
--- overloaded, closed, paused, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), jobs in
+-- overloaded, closed, paused, cap, a limit of the day, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), jobs in
 -- the lane, ms until it is due, 1 if a worker serves the lane; then of a job its place among those of its model from 1, and µs
--- until it leaves if all goes on as it does (-1: nobody knows). Nothing for a job that nobody knows.
+-- until it leaves if all goes on as it does (-1: nobody knows); then which quota is used up, as lib/quota.lua tells it, or ''.
+-- Nothing for a job that nobody knows.
 
 local lanes = read_lanes(4)
 
-local function row(lane, state, short, model, wait, due, place, expected)
+local function row(lane, state, short, model, wait, due, place, expected, told)
   return {lane.name, state, short, model, math.ceil(wait), depth_of(lane.name), due, has_worker(lane) and 1 or 0,
-    place or 0, expected or -1}
+    place or 0, expected or -1, told or ''}
 end
 
 local function lengths()
@@ -42,12 +43,17 @@ local function note_waits(waiters, only)
   end)
 end
 
--- What is paused waits for the end of that.
+-- What is paused, or kept back by a cap, waits for the end of that.
+local function note_pause(head)
+  if head.pause then
+    head.wait, head.short = head.pause.till > 0 and (head.pause.till - NOW) * 1000 or 0, head.pause.told and 'cap' or 'paused'
+    head.told = head.pause.told
+  end
+end
+
 local function note_pauses(lane)
   for _, head in pairs(lane.heads) do
-    if head.pause then
-      head.wait, head.short = head.pause.till > 0 and (head.pause.till - NOW) * 1000 or 0, 'paused'
-    end
+    note_pause(head)
   end
 end
 
@@ -104,10 +110,13 @@ local function explain_job(task_id)
   local head = lane.heads[job.model] or read_head(lane, job.model) -- of many models only some were looked at
   lane.heads[job.model] = head
   local waiters = note_all_waits()
-  if not head then
-    return {row(lane, state, '', job.model, 0, 0)}
+  local own = weighed(lane, job.model, {id = id, job = job})
+  if own.pause and own.pause.told or not head then
+    note_pause(own)
+    return {row(lane, state, own.short or '', job.model, own.wait or 0, 0, 0, -1, own.told)}
   end
-  return {row(lane, state, head.short or '', job.model, head.wait or 0, 0, forecast(lanes, head, job, waiters, lengths()))}
+  local place, expected = forecast(lanes, head, job, waiters, lengths())
+  return {row(lane, state, head.short or '', job.model, head.wait or 0, 0, place, expected, head.told)}
 end
 
 -- Whether a head may go before another one.
@@ -116,6 +125,18 @@ local function is_sooner(head, other)
     return head.pause == nil
   end
   return (head.wait or 0) < (other.wait or 0)
+end
+
+-- One of the jobs that were set aside, where a lane has no others.
+local function parked_head(lane)
+  local batch = redis.call('SRANDMEMBER', parked_key(lane.name))
+  local id = batch and redis.call('ZRANGE', line_key({lane = lane.name, batch = batch, parked = 1}), 0, 0)[1]
+  local job = id and read_job(id)
+  local head = job and weighed(lane, job.model, {id = id, job = job})
+  if head then
+    note_pause(head)
+  end
+  return head
 end
 
 local function explain_lanes()
@@ -128,7 +149,8 @@ local function explain_lanes()
         best = head
       end
     end
-    rows[#rows + 1] = best and row(lane, 'queued', best.short or '', best.model, best.wait or 0, 0)
+    best = best or parked_head(lane)
+    rows[#rows + 1] = best and row(lane, 'queued', best.short or '', best.model, best.wait or 0, 0, 0, -1, best.told)
       or row(lane, '', '', '', 0, 0)
   end
   return rows

@@ -26,6 +26,12 @@ local function drop_lines(model)
   end
 end
 
+for _, batch in ipairs(redis.call('SMEMBERS', parked_key(lane))) do
+  local line = line_key({lane = lane, batch = batch, parked = 1})
+  for _, id in ipairs(dropped < most and redis.call('ZRANGE', line, 0, most - dropped - 1) or {}) do
+    drop(id, read_job(id), leave_line)
+  end
+end
 -- Of many models only some are looked at in one go.
 local before
 repeat

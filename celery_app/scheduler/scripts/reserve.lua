@@ -9,13 +9,14 @@
 -- ARGV[8] integer: requests; ARGV[9…12] integers: input tokens, characters, output tokens, most of these; ARGV[13]: whole; its
 --   cost, as in lib/jobs.lua
 -- ARGV[14] integer: 1 if it will ask again, and its place is to be kept meanwhile
--- ARGV[15…] the lanes, as claim.lua has them
+-- ARGV[15] integer: nanodollars that it costs, 0: not known
+-- ARGV[16…] the lanes, as claim.lua has them
 --
--- Returns: the ticket, or '' if it has to wait; µs to wait; what is short, "paused", or "lost": the job in hand is somebody
--- else's by now; µs until the API's `retry-after` is over; why the API has shut the budget; 1 if it refuses the account; the input tokens
+-- Returns: the ticket, or '' if it has to wait; µs to wait; what is short, "paused", "cap", or "lost": the job in hand is somebody
+-- else's by now; µs until the API's `retry-after` is over; why the API has shut the budget, or which quota is used up; 1 if it refuses the account; the input tokens
 -- of a call that asks for more than the limit per minute, and that limit, or 0 and 0.
 
-local own, token, lanes = ARGV[2], ARGV[3], read_lanes(15)
+local own, token, lanes = ARGV[2], ARGV[3], read_lanes(16)
 local id = token .. '|' .. own
 local call = read_job(own)
 if call and call.claim == token then
@@ -36,6 +37,12 @@ if pause then
   return {'', pause.till > 0 and (pause.till - NOW) * 1000 or SECOND, 'paused', 0, '', 0, 0, 0}
 end
 local budget = budget_of(lane.name, terms.model)
+-- Money, too, for what a job has begun: nobody else would stop it.
+asked.usd, asked.tenant, asked.batch, asked.cap = tonumber(ARGV[15]), job and job.tenant or '', job and job.batch or '', job and job.cap or 0
+local over = cap_reached(lane, asked, budget.terms)
+if over then
+  return {'', over.till > 0 and (over.till - NOW) * 1000 or SECOND, 'cap', 0, over.told, 0, 0, 0}
+end
 local cost = estimated(budget.state, asked)
 local limit = exceeded(budget, asked, cost)
 if limit then
@@ -62,10 +69,10 @@ for _, waiter in ipairs(read_waiters(lanes)) do
     waiters[#waiters + 1] = waiter
   end
 end
-local wait, short
+local wait, short, told
 walk(lanes, waiters, function(head, its_wait, its_short)
   if head.asks then
-    wait, short = its_wait, its_short
+    wait, short, told = its_wait, its_short, head.told
     return true
   end
   return false
@@ -81,11 +88,11 @@ if wait > 0 then
     keep_waiter(queue, id, {model = terms.model, cost = cost, place = kept.place, seconds = asker.seconds, since = kept.since})
   end
   local shut = short == 'closed'
-  return {'', math.ceil(wait), short, shut and math.ceil(shut_for(state)) or 0, shut and state.closed_reason or '',
+  return {'', math.ceil(wait), short, shut and math.ceil(shut_for(state)) or 0, shut and state.closed_reason or told or '',
     shut and state.account or 0, 0, 0}
 end
 drop_waiter(queue, id)
-local ticket = reserve(budget, lane.rank, cost, text_alone(asked), id)
+local ticket = reserve(budget, lane, asked, cost, id)
 share_out(lanes, asker, asker.seconds)
 write_job(own, {budget = budget.name, claim = token, ticket = ticket})
 redis.call('ZADD', LEASES, NOW, own)

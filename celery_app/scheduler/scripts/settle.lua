@@ -16,6 +16,7 @@
 -- ARGV[15] integer: µs since the epoch at which the job's last call left that was limited or overloaded; 0: none was
 -- ARGV[16] string: id of the job if it ends with this answer, else ''; ARGV[17] string: id of its batch; ARGV[18] integer:
 --   seconds for which is remembered that it has ended
+-- ARGV[19] integer: nanodollars that the call has cost; -1: not known
 --
 -- The budgets that the API has shut are in a hash for all to see: "lane|family" -> "0 or 1 (the account is refused)", µs since
 -- the epoch at which that is over by the server's own clock, and why, with a space between.
@@ -28,7 +29,7 @@ local ROUNDED = {requests = 0, input_tokens = 500, output_tokens = 500}
 
 local budget = open_budget(cjson.decode(ARGV[2]))
 local state, ticket, outcome = budget.state, read_ticket(ARGV[3]), ARGV[4]
-local used = {input_tokens = tonumber(ARGV[5]), output_tokens = tonumber(ARGV[6])}
+local used = {input_tokens = tonumber(ARGV[5]), output_tokens = tonumber(ARGV[6]), usd = tonumber(ARGV[19])}
 local retry_after, reason, refused_at = tonumber(ARGV[7]), ARGV[14], tonumber(ARGV[15])
 local SHUT_BUDGETS = key('budget:shut')
 
@@ -185,7 +186,8 @@ end
 local own = is_own()
 local told = learn_limits()
 budget.buckets = buckets_of(state, budget.terms)
-local more = not begun and correct(budget, ticket, really_taken)
+local freed = not begun and correct_quotas(ticket, really_taken, let_in)
+local more = not begun and correct(budget, ticket, really_taken) or freed
 heed_remaining(in_flight(budget.calls))
 for _, bucket in pairs(budget.buckets) do
   keep_bucket(state, bucket)

@@ -110,9 +110,9 @@ local function text_alone(job)
 end
 
 -- What settling has to know, so that Redis need not: when, the characters of text, what was taken of each dimension and the
--- level after that ("-" where there is no limit), and the id of the reservation.
-local function ticket_of(budget, cost, characters, id)
-  local parts = {text_of(NOW_US), text_of(characters)}
+-- level after that ("-" where there is no limit), and the id of the reservation. Behind the characters, what was taken of the quotas.
+local function ticket_of(budget, cost, characters, quotas, id)
+  local parts = {text_of(NOW_US), text_of(characters) .. quotas}
   for _, dimension in ipairs(DIMENSIONS) do
     parts[#parts + 1] = text_of(cost[dimension])
     parts[#parts + 1] = budget.buckets[dimension] and text_of(budget.buckets[dimension].level) or '-'
@@ -121,17 +121,17 @@ local function ticket_of(budget, cost, characters, id)
   return table.concat(parts, ' ')
 end
 
--- Take a cost out of the budget; rank: of the lane; id: of the reservation. Returns its ticket.
-local function reserve(budget, rank, cost, characters, id)
+-- Take a job's cost out of the budget, and out of all that it counts for; id: of the reservation. Returns its ticket.
+local function reserve(budget, lane, job, cost, id)
   for dimension, bucket in pairs(budget.buckets) do
     bucket.level = bucket.level - cost[dimension]
   end
   count_sent(budget.state, cost.requests)
-  note_drawn(budget.state, rank, seconds_of(budget, cost))
+  note_drawn(budget.state, lane.rank, seconds_of(budget, cost))
   if is_shut(budget.state) then
     begin_probe(budget.state)
   end
-  local ticket = ticket_of(budget, cost, characters, id)
+  local ticket = ticket_of(budget, cost, text_alone(job), charge(lane, job, budget.terms, cost), id)
   save_budget(budget)
   redis.call('SADD', budget.calls, id)
   redis.call('EXPIRE', budget.calls, KEPT)

@@ -14,7 +14,7 @@ local function walk(lanes, waiters, visit)
       if visit(head, wait, short) then
         return head
       end
-      if head.cost and (wait == 0 or short ~= 'closed') then
+      if head.cost and (wait == 0 or head.budget.buckets[short] or short == 'calls') then
         leave_room(ahead, head)
       end
     end

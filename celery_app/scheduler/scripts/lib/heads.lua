@@ -1,4 +1,4 @@
--- Library (uses jobs, controls, lines, budgets, workers): the jobs that are next, in the order in which they may go.
+-- Library (uses jobs, controls, lines, quota, aside, budgets, workers): the jobs that are next, in the order in which they may go.
 --
 -- The order is total, so that nobody waits for one who waits for him: the most important lane; then the heads that are owed
 -- a share, by lane; then the other lanes; within a lane by turn, then by place.
@@ -69,15 +69,35 @@ local function weighed(lane, model, head)
     head.unknown = not head.budget
     head.cost = cost_of(head.budget, job)
   end
+  head.pause = head.pause or head.cost and cap_reached(lane, job, head.budget.terms)
   head.seconds = head.cost and seconds_of(head.budget, head.cost) or 0
   head.seconds = head.seconds > 0 and head.seconds or NOMINAL
   return head
 end
 
--- The head of a lane's model, or nil.
-local function read_head(lane, model)
+-- Heads that are passed by at once.
+local MOST_PASSED_BY = 64
+
+local function next_head(lane, model)
   local head = head_of(lane.name, model)
   return head and weighed(lane, model, head)
+end
+
+-- The head of a lane's model, or nil; one that a cap of its tenant or its batch keeps back lets others pass, of which more may follow:
+-- then `lane.more` is set.
+local function read_head(lane, model)
+  local head = next_head(lane, model)
+  if head and head.budget and has_caps(head.budget.terms) and bring_back_by(lane.name, model, ASIDE + WALL) then
+    head = next_head(lane, model)
+  end
+  for _ = 1, MOST_PASSED_BY do
+    if not (head and pass_by(head)) then
+      return head
+    end
+    head = next_head(lane, model)
+  end
+  lane.more = true
+  return head
 end
 
 -- A process with a suspect gets no other, and works on all the same: what may pass the suspects stands beside them.
@@ -173,11 +193,21 @@ local function wait_of(head, lanes, ahead)
     head.verdict = string.format('large %.0f %.0f', head.cost.input_tokens, limit)
     return 0, ''
   end
+  local over = not head.slot and cap_reached(head.lane, head.job, head.budget.terms) -- others have gone since it was read
+  if over then
+    head.lane.more, head.told = true, over.told
+    return over.till > 0 and (over.till - NOW) * 1000 or SECOND, 'cap'
+  end
   local floor = head.owed and math.min(head.lane.floor, lanes.owed_floor) or head.lane.floor
   local wait, short = wait_for(head.budget, head.cost, head.lane.rank, floor, ahead[head.budget.name] or NOTHING)
   if short == 'closed' and wait > 0 and head.budget.state.account == 1 and head.lane.rank == 1 and not head.slot then
     head.verdict = 'account ' .. (head.budget.state.closed_reason or '')
     return 0, ''
+  end
+  local day, short_of_day, told = wait_for_day(head.budget.terms, head.cost, floor)
+  if day > wait then
+    head.told = told
+    return day, short_of_day
   end
   return wait, short
 end

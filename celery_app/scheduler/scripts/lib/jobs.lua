@@ -23,13 +23,19 @@ local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 --   claim, budget, ticket  while it is held: token of the claim, key of the budget it draws on, the reservation
 --   list                   of a message that came from a queue that is no lane: its list
 --   ending, reason, told   once nobody will work on it: why, and how often a worker took it to tell those who wait
+--   usd, cap, parked       what its call costs and its batch may, in nanodollars (0: not known, no cap); 1 while it is set aside since
+--                          its batch may cost no more: these are left out where they say nothing
 local FACTS = {'lane', 'step', 'number', 'model', 'tenant', 'task', 'task_id', 'batch', 'submitted', 'deadline', 'requests',
   'input_tokens', 'characters', 'output_tokens', 'max_tokens', 'whole', 'tries', 'timeouts', 'refused_at', 'out', 'deaths',
-  'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason', 'told', 'since'}
+  'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason', 'told', 'since', 'usd', 'cap',
+  'parked'}
 local UNSAID = {lane = '', step = 0, number = 0, model = '', tenant = '', task = '', task_id = '', batch = '', submitted = 0,
   deadline = 0, requests = 0, input_tokens = 0, characters = 0, output_tokens = -1, max_tokens = -1, whole = 0, tries = 0,
   timeouts = 0, refused_at = 0, out = 0, deaths = 0, suspect = 0, unique = '', kept = 0, large = 0, claim = '', budget = '',
-  ticket = '', list = '', ending = '', reason = '', told = 0, since = 0}
+  ticket = '', list = '', ending = '', reason = '', told = 0, since = 0, usd = 0, cap = 0, parked = 0}
+
+-- Facts that each record has; of those behind them, the last ones that say nothing are left out.
+local ALWAYS = 33
 
 -- A job of which only this is known.
 local function new_job(known)
@@ -53,7 +59,7 @@ local function read_job(id)
   end
   local facts, job = cmsgpack.unpack(text), {}
   for i, name in ipairs(FACTS) do
-    job[name] = facts[i]
+    job[name] = facts[i] or UNSAID[name]
   end
   return job
 end
@@ -62,6 +68,9 @@ local function packed(job)
   local facts = {}
   for i, name in ipairs(FACTS) do
     facts[i] = job[name] or UNSAID[name]
+  end
+  while #facts > ALWAYS and facts[#facts] == UNSAID[FACTS[#facts]] do
+    facts[#facts] = nil
   end
   return cmsgpack.pack(facts)
 end
@@ -114,7 +123,7 @@ local WHERE = {queued = 'models:', scheduled = 'scheduled', held = 'leases'}
 local function number_of(lane, place)
   local number = tonumber(redis.call('HGET', COUNTS, lane .. ':' .. place) or '0')
   local where = key(WHERE[place] .. (place == 'queued' and lane or ''))
-  if number > 0 and redis.call('EXISTS', JOBS, where) < 2 then
+  if number > 0 and redis.call('EXISTS', JOBS, where) < 2 and redis.call('EXISTS', key('parked:' .. lane)) == 0 then
     redis.call('HDEL', COUNTS, lane .. ':' .. place) -- whoever deleted the jobs by hand has left their number
     return 0
   end

@@ -14,7 +14,18 @@ local MOST_MODELS = 32
 -- Entries that are put right at once, at most.
 local MOST_MENDED = 64
 
+-- In the set of tenants, one that may cost no more stands behind all others: its tag is this and the ms when that is over.
+local ASIDE = 1e15
+
+-- Set: the batches with jobs that are set aside, each in a line of its own.
+local function parked_key(lane)
+  return key('parked:' .. lane)
+end
+
 local function line_key(job)
+  if job.parked == 1 then
+    return key('parked:' .. job.lane .. ':' .. job.batch)
+  end
   return key('line:' .. job.lane .. ':' .. #job.model .. ':' .. job.model .. ':' .. job.tenant)
 end
 
@@ -55,7 +66,9 @@ local there = {}
 -- Put a job into its line; nobody is woken.
 local function enter_line(id, job)
   local line = line_key(job)
-  if not there[line] then
+  if job.parked == 1 then
+    redis.call('SADD', parked_key(job.lane), job.batch)
+  elseif not there[line] then
     if not redis.call('ZSCORE', tenants_key(job.lane, job.model), job.tenant) then
       redis.call('ZADD', tenants_key(job.lane, job.model), start_tag(job.lane, job.tenant), job.tenant)
     end
@@ -67,6 +80,15 @@ local function enter_line(id, job)
     redis.call('ZADD', DEADLINES, job.deadline, id)
   end
   count(job.lane, 'queued', 1)
+end
+
+-- Whether a claim comes to a job's line.
+local function is_listed(job)
+  if job.parked == 1 then
+    return redis.call('SISMEMBER', parked_key(job.lane), job.batch) == 1
+  end
+  return redis.call('ZSCORE', tenants_key(job.lane, job.model), job.tenant)
+    and redis.call('SISMEMBER', models_key(job.lane), job.model) == 1
 end
 
 local function drop_tenant(lane, model, tenant)
@@ -84,16 +106,21 @@ local function leave_line(id, job)
   end
   if redis.call('EXISTS', line) == 0 then
     there[line] = nil
-    drop_tenant(job.lane, job.model, job.tenant)
+    if job.parked == 1 then
+      redis.call('SREM', parked_key(job.lane), job.batch)
+    else
+      drop_tenant(job.lane, job.model, job.tenant)
+    end
   end
   if job.deadline > 0 then
     redis.call('ZREM', DEADLINES, id)
   end
   count(job.lane, 'queued', -1)
+  job.parked = 0
   return true
 end
 
--- The job of a lane's model that is next by turns, or nil: id, job, start (its tag), place.
+-- The job of a lane's model that is next by turns, or nil: id, job, start (its tag), place; aside: all tenants are set aside.
 local function head_of(lane, model)
   for _ = 1, MOST_MENDED do
     local first = redis.call('ZRANGE', tenants_key(lane, model), 0, 0, 'WITHSCORES')
@@ -110,7 +137,8 @@ local function head_of(lane, model)
       local entry = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')
       local job = entry[1] and read_job(entry[1])
       if job and line_key(job) == line then
-        return {id = entry[1], job = job, start = start, place = tonumber(entry[2])}
+        local aside = start >= ASIDE
+        return {id = entry[1], job = job, start = aside and start_tag(lane, tenant) or start, place = tonumber(entry[2]), aside = aside}
       elseif entry[1] then
         redis.call('ZREM', line, entry[1]) -- somebody has deleted its record, or it says that the job stands elsewhere
         count(lane, 'queued', -1)

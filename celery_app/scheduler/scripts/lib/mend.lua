@@ -6,8 +6,7 @@ local MOST_LOOKED_AT, CURSOR = 100, key('mended')
 
 -- Whether a queued job is where a claim finds it, and its deadline.
 local function is_found(id, job)
-  return redis.call('ZSCORE', line_key(job), id) and redis.call('ZSCORE', tenants_key(job.lane, job.model), job.tenant)
-    and redis.call('SISMEMBER', models_key(job.lane), job.model) == 1
+  return redis.call('ZSCORE', line_key(job), id) and is_listed(job)
     and (job.deadline == 0 or redis.call('ZSCORE', DEADLINES, id))
 end
 

@@ -1,11 +1,12 @@
 -- Library (uses clock, bucket, budgets): the ticket of a reservation; see budgets.lua.
 
--- id, sent_at, characters; taken and left: dimension -> units (left: nil where there was no bucket).
+-- id, sent_at, characters, quotas: what was taken of these, as lib/quota.lua has it; taken and left: dimension -> units (left: nil where there was no bucket).
 local function read_ticket(text)
   local sent_at, characters, requests, requests_left, input, input_left, output, output_left, id =
     string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (.*)$')
-  return {id = id, sent_at = tonumber(sent_at), characters = tonumber(characters),
-    taken = {requests = tonumber(requests), input_tokens = tonumber(input), output_tokens = tonumber(output)},
+  local of_text, usd, quotas = string.match(characters, '^([^;]*);?([^;]*);?(.*)$')
+  return {id = id, sent_at = tonumber(sent_at), characters = tonumber(of_text), quotas = quotas,
+    taken = {usd = tonumber(usd), requests = tonumber(requests), input_tokens = tonumber(input), output_tokens = tonumber(output)},
     left = {requests = tonumber(requests_left), input_tokens = tonumber(input_left), output_tokens = tonumber(output_left)}}
 end
 

@@ -1,4 +1,4 @@
--- Library (uses jobs, leases, budgets, tickets): taking a job out of its worker's hands; what it has reserved and not used goes
+-- Library (uses jobs, leases, quota, aside, budgets, tickets): taking a job out of its worker's hands; what it has reserved and not used goes
 -- back into the budget.
 
 -- The job's reservation, if it is not settled yet: its call never left.
@@ -6,11 +6,13 @@ local function refund(id, job)
   if job.ticket == '' or redis.call('SISMEMBER', job.budget .. ':calls', job.claim .. '|' .. id) == 0 then
     return
   end
+  local ticket, nothing = read_ticket(job.ticket), function() return 0 end
+  correct_quotas(ticket, nothing, let_in)
   local text = redis.call('HGET', key('terms'), job.lane .. ':' .. job.model)
   if text then
     local budget = open_budget(cjson.decode(text))
     if budget.name == job.budget then
-      correct(budget, read_ticket(job.ticket), function() return 0 end)
+      correct(budget, ticket, nothing)
       save_budget(budget)
     end
   end
