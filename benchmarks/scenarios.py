@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 #: Requests a second that the API allows in most scenarios; seconds that a call takes.
 RATE, LATENCY = 20, 0.3
 LIMITED = ("--rpm", str(RATE * 60), "--latency", str(LATENCY))
-#: Slots for critical alone, and for all.
 #: Seconds after the last kill in which a job has to be done, or is not: the lanes' leases are over after 18.
 BACK_S = 40.0
+#: Slots for critical alone, and for all.
 SLOTS = {"reserved": 10, "shared": 100}
 
 
