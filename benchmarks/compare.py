@@ -62,7 +62,10 @@ def median(runs: list[Any]) -> Any:
     """Return the median of each figure."""
     if isinstance(runs[0], dict):
         return {key: median([run[key] for run in runs]) for key in runs[0]}
-    return statistics.median(runs) if isinstance(runs[0], int | float) else runs[0]
+    if not isinstance(runs[0], int | float):
+        return runs[0]
+    middle = round(statistics.median(runs), 3)
+    return int(middle) if middle == int(middle) and all(isinstance(run, int) for run in runs) else middle
 
 
 def machine() -> dict[str, Any]:

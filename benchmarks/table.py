@@ -63,12 +63,12 @@ def _cells(results: dict[str, Any], column: Column, names: list[str]) -> list[st
     return [f"**{texts[name]}**" if figures.get(name) == best else texts[name] for name in names]
 
 
-def ahead(found: dict[str, Any], columns: tuple[Column, ...]) -> str:
+def ahead(found: dict[str, Any], columns: tuple[Column, ...], only: Iterable[str] = TITLES) -> str:
     """Say in which columns somebody else is better than the lanes, or as good."""
     told = {}
     for column in columns:
         runs = found["results"].get(column.scenario, {})
-        names = [name for name in TITLES if name in runs]
+        names = [name for name in only if name in runs]
         cells = zip(names, _cells(runs, column, names), strict=True)
         best = [TITLES[name] for name, cell in cells if cell.startswith("**")]
         if best and TITLES["lanes"] not in best:
@@ -79,7 +79,7 @@ def ahead(found: dict[str, Any], columns: tuple[Column, ...]) -> str:
 
 def short(found: dict[str, Any]) -> str:
     """Return README's block."""
-    return "".join([*table(found, SHORT, IN_README), "\n", ahead(found, SHORT)])
+    return "".join([*table(found, SHORT, IN_README), "\n", ahead(found, SHORT, IN_README)])
 
 
 def targets(found: dict[str, Any]) -> str:
