@@ -94,9 +94,14 @@ class Rig:
 
         return kill
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the logs, which goes with the rig."""
+        return self._group.directory
+
     def log(self, name: str) -> Path:
         """Return the file with what a process says."""
-        return self._group.directory / f"{name}.log"
+        return self.folder / f"{name}.log"
 
     def logged(self, text: str) -> int:
         """Return how often the workers have said this."""
@@ -128,6 +133,10 @@ class Rig:
     def summary(self) -> dict[str, Any]:
         """Return the API's counts."""
         return self._ask("GET", "/_calls?summary=1")
+
+    def bill(self) -> dict[str, Any]:
+        """Return what the API's answers cost."""
+        return self._ask("GET", "/_bill")
 
     def _tree(self, name: str) -> list[psutil.Process]:
         child = self.workers[name]

@@ -115,6 +115,7 @@ def _broker(app: Any) -> Iterator[Finding]:
     yield _server(info, shown_url(app))
     yield from _memory(info)
     yield _persistence(info, saves)
+    yield from _replicas(info)
 
 
 def _server(info: dict[str, Any], url: str) -> Finding:
@@ -142,6 +143,17 @@ def _memory(info: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "memory", "warn", f"{used / most:.0%} of maxmemory are used", "give it memory, or drop dead letters"
         )
+
+
+def _replicas(info: dict[str, Any]) -> Iterator[Finding]:
+    """INFO has how many replicas are in step only where a master without them takes no writes."""
+    if not info.get("connected_slaves"):
+        return
+    if "min_slaves_good_slaves" in info:
+        yield Finding("replicas", "ok", "a master without a replica takes no writes")
+    else:
+        advice = "redis-cli CONFIG SET min-replicas-to-write 1, on all of them; and in redis.conf"
+        yield Finding("replicas", "warn", "a master that was replaced goes on taking jobs, and loses them", advice)
 
 
 def _saves(client: Redis) -> bool | None:

@@ -217,6 +217,10 @@ class BrokerRefused(BrokerUnreachable):
     """The broker at {url} lets nobody in ({reason}): check user and password in CELERY_BROKER_URL, or broker_url."""
 
 
+class BrokerTakesNoWrites(BrokerUnreachable):
+    """The broker at {url} takes no writes ({reason}): it needs memory, disk or a replica; try again once it has."""
+
+
 def error_event(error: Exception) -> dict[str, Any]:
     """Return an error in the form in which the Messages API itself ends a stream that fails."""
     kind = error.type if isinstance(error, ApiError) and hasattr(error, "type") else type(error).__name__

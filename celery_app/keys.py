@@ -58,6 +58,9 @@ SIGN_LASTS = 15
 # that nobody waits for; moments for which workers were told to look; a call that waits and has not asked again.
 _BUDGET_KEPT, _LAPSED_KEPT, _WAKEUP_KEPT, _WAKES_KEPT, _ASKS_WITHIN = 86_400, 3_600, 60, 1, 2
 
+# The same: for as long as the API keeps the beginning of a prompt at most, and as anybody waits for the first with it.
+_PREFIX_KEPT, _PASSED_KEPT = 3_600, 10
+
 _PART = re.compile(r"<\w+>")
 
 
@@ -163,6 +166,10 @@ BUDGET = Key("budget:{<budget>}", "hash", _BUDGET_KEPT)
 BUDGET_CALLS = Key("budget:{<budget>}:calls", "set", _BUDGET_KEPT)
 #: Those whose processes are dead or cut off: a late answer still settles them.
 BUDGET_LAPSED = Key("budget:{<budget>}:lapsed", "set", _LAPSED_KEPT)
+#: What is known of a prompt's beginning that calls mark, by its digest (scheduler/scripts/lib/prefixes.lua).
+PREFIX = Key("prefix:<account>:<digest>", "string", _PREFIX_KEPT)
+#: line -> jobs at its front that wait for the first one with their prefix (scheduler/scripts/lib/passing.lua).
+PASSED = Key("passed", "hash", _PASSED_KEPT)
 #: What is known of one model.
 BUDGET_MODEL = Key("budget:{<budget>}:model:<model>", "hash", _BUDGET_KEPT)
 

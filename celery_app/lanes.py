@@ -27,6 +27,8 @@ class Lane:
         share: fraction of slots and budget guaranteed once the lane's head has waited `boost_after`.
         boost_after: seconds; None: the lane needs no guarantee.
         attempts: failed calls before a job fails for good; waiting for the budget is no attempt.
+        prompt_caches: whether jobs wait for the first one whose prompt begins as theirs, so that the API reads that
+            from its cache; off: nothing is gained where no prompt is marked for it.
         usd_per_day: dollars that its calls may cost in a day; None: whatever they cost.
     """
 
@@ -40,6 +42,7 @@ class Lane:
     share: float
     boost_after: float | None
     attempts: int
+    prompt_caches: bool = False
     usd_per_day: float | None = None
 
     @property

@@ -25,6 +25,9 @@ MODEL = "lanes_model"
 TENANT = "lanes_tenant"
 #: What a job takes out of its budget, as `celery_app.broker.packet` writes it; absent: nothing is reserved.
 COST = "lanes_cost"
+#: The beginning of a job's prompt that the API's cache may have, as `celery_app.budget.prefix` writes it; absent: its
+#: lane does not ask.
+PREFIX = "lanes_prefix"
 #: What the batch of a job may cost, in nanodollars; absent: whatever it costs.
 CAP = "lanes_cap"
 #: Name under which a job is to be the only one of its task, and the seconds for which that lasts after its end.
@@ -93,6 +96,8 @@ def stamped(lane: Lane, headers: Mapping[str, Any] | None, now: float) -> dict[s
     stamps: dict[str, Any] = {SUBMITTED_AT: now, **(headers or {})}
     if seconds(stamps[SUBMITTED_AT]) is None:
         stamps[SUBMITTED_AT] = now
+    if not lane.prompt_caches:
+        stamps.pop(PREFIX, None)  # stated for whichever lane it would be
     if lane.deadline is not None:
         stamps.setdefault(DEADLINE_AT, stamps[SUBMITTED_AT] + lane.deadline)
     return stamps

@@ -65,7 +65,7 @@ class Call:
     def begun(self, headers: Mapping[str, str]) -> None:
         """Take the limits from the headers of an answer that will take a while."""
         try:
-            self._budget.hear(self._client, self._ticket, headers)
+            self._budget.hear(self._client, self._ticket, headers, self._job.prefix)
         except redis.RedisError as exc:
             say_away("the headers of an answer did not reach the budget", exc)
 
@@ -92,7 +92,7 @@ class Call:
         """Replace the estimate in the budget; where Redis is away that is done before the job ends."""
         took = time.monotonic() - self._begun  # before Redis is asked, which may be away
         ends = self._ends()
-        end = CallEnd(self.usage, self.headers, self.outcome, self.reason, self._job.refused_at)
+        end = CallEnd(self.usage, self.headers, self.outcome, self.reason, self._job.refused_at, self._job.prefix)
         try:
             self.settlement = self._budget.settle(self._client, self._ticket, end, ends=ends or NO_JOB)
             if ends is not None:

@@ -20,7 +20,7 @@ from celery_app.broker.claims import (
 from celery_app.errors import DeadlineExceeded
 from celery_app.jobs.headers import BATCH_HEADER, REPLY_HEADER
 from celery_app.lanes import NORMAL, Lane
-from celery_app.routing import DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, seconds
+from celery_app.routing import DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT, TENANT, seconds
 from celery_app.settings import settings_of
 from celery_app.traced import Traced
 
@@ -57,6 +57,7 @@ class Job:
         lane: with the application's settings; `normal` for a job that came from another queue.
         tenant: whose it is; empty: nobody's in particular.
         model: that it said it would call; empty where it did not say.
+        prefix: the marked beginning of its prompt, where its lane asks for it; else empty.
         submitted_at: seconds since the epoch; now, where a stock producer did not say.
         deadline_at: seconds since the epoch after which it is pointless, or None.
         tries: attempts before this one.
@@ -83,6 +84,7 @@ class Job:
     lane: Lane
     tenant: str
     model: str
+    prefix: str
     submitted_at: float
     deadline_at: float | None
     tries: int
@@ -133,6 +135,7 @@ class Job:
             lane=lane,
             tenant=str(request.get(TENANT) or ""),
             model=str(request.get(MODEL) or ""),
+            prefix=str(request.get(PREFIX) or ""),
             submitted_at=seconds(request.get(SUBMITTED_AT)) or time.time(),
             deadline_at=seconds(request.get(DEADLINE_AT)),
             tries=retries,

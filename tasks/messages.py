@@ -12,7 +12,7 @@ from celery.exceptions import TaskPredicate
 from celery_app.broker.packet import cost_header
 from celery_app.errors import InvalidRequest, LanesError, UnforeseenFailure
 from celery_app.jobs.options import refuse_options
-from celery_app.routing import COST, MODEL
+from celery_app.routing import COST, MODEL, PREFIX
 from celery_app.settings import settings_of
 from celery_app.stand_in import refuse_eager, stand_in
 from tasks.base import LaneTask
@@ -53,9 +53,11 @@ class MessageTask(LaneTask):
         return super().apply_async(args, kwargs, **options)
 
     def _stated(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        from celery_app.budget import cost_of, metered_model
+        from celery_app.budget import cost_of, metered_model, prefix_of
 
-        return {MODEL: metered_model(kwargs), COST: cost_header(cost_of(kwargs))}
+        stated = {MODEL: metered_model(kwargs), COST: cost_header(cost_of(kwargs))}
+        asks = any(lane.prompt_caches for lane in settings_of(self.app).lanes)
+        return {**stated, PREFIX: prefix_of(kwargs)} if asks else stated
 
     def describe(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Return model, number of messages and max_tokens."""

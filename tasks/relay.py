@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis
 
-from celery_app.connections.redis_client import redis_client, stream_key
+from celery_app.connections.redis_client import redis_client, stream_key, takes_no_writes
 from celery_app.keys import ATTEMPT, EVENTS, FIRST, MESSAGE, STREAM_KEPT, STREAM_KEPT_RUNNING
 from celery_app.process.forks import begin_in_each_process
 
@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 #: for more than one token an entry.
 GROUP = 0.015
 
-#: Seconds between two tries while Redis is away, and how long they are repeated before a reader's loss is accepted.
+#: Seconds between two tries while Redis is away or takes no writes, and how long they are repeated before a reader's
+#: loss is accepted.
 AWAY_PAUSE, AWAY_FOR = 0.2, 30.0
 
 #: Random bytes that tell an attempt from all others of its job.
@@ -172,7 +173,7 @@ class Relay:
             for command in commands:
                 execute(*command)
             for reply in pipeline.execute(raise_on_error=False):
-                if isinstance(reply, redis.ConnectionError | redis.TimeoutError):
+                if isinstance(reply, redis.ConnectionError | redis.TimeoutError) or takes_no_writes(reply):
                     raise reply
                 if isinstance(reply, redis.RedisError):
                     logger.warning("events are lost to their readers: %s", reply)

@@ -65,12 +65,26 @@ async def _passed_on(
 
 
 def _relayed(job: Job) -> RelayedStream:
-    from celery_app.connections.redis_client import redis_client, stream_key
+    from celery_app.connections.redis_client import stream_key
     from tasks.relay import RelayedStream, relay_for
 
     key = stream_key(job.app, job.id)
-    anew = bool(job.redelivered and redis_client(job.app).exists(key))
-    return RelayedStream(relay_for(job.app), key, anew=anew)
+    return RelayedStream(relay_for(job.app), key, anew=bool(job.redelivered and _may_have_begun(job, key)))
+
+
+def _may_have_begun(job: Job, key: str) -> bool:
+    """Return whether an attempt before has written something; where Redis is away it may.
+
+    One restart more harms nobody; raised from within the job the error would be its end.
+    """
+    import redis
+
+    from celery_app.connections.redis_client import redis_client
+
+    try:
+        return bool(redis_client(job.app).exists(key))
+    except redis.RedisError:
+        return True
 
 
 async def _pass_on(response: Any, chunks: AsyncIterator[bytes], stream: RelayedStream, model: str) -> dict[str, Any]:

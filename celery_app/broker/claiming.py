@@ -20,6 +20,7 @@ from celery_app.broker.refused_writes import coming_back, wait_for_server
 from celery_app.broker.rules import LANE_NAMES, LaneRules
 from celery_app.keys import TEXT, WAKEUP
 from celery_app.scheduler.scripts import CLAIM
+from celery_app.stopping.told import stops, waits_softly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +113,8 @@ class ClaimingChannel(kombu_redis.Channel):
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
+        if waits_softly():
+            return
         self._stock = not any(map(self.is_lane, self.active_queues))
         if self._stock:
             super()._brpop_start(timeout)
@@ -223,7 +226,11 @@ class ClaimingChannel(kombu_redis.Channel):
         except Exception as exc:
             if not held or not self.is_lane(queue):
                 raise
-            self.leases.dead_letter(*claim_of(delivery), f"no worker can take it up: {type(exc).__name__}")
+            if stops():
+                # A signal that came meanwhile has closed the pool under it: the job is as good as any.
+                self.leases.requeue_all([claim_of(delivery)])
+            else:
+                self.leases.dead_letter(*claim_of(delivery), f"no worker can take it up: {type(exc).__name__}")
             if delivery in self.qos._delivered:
                 self.qos._free_slot(delivery)
 

@@ -25,7 +25,6 @@ from celery_app.jobs.limits import RATE_REASON
 from celery_app.messaging import SERIALIZER
 from celery_app.settings import settings_of
 from celery_app.stopping.giving_back import has_processes
-from celery_app.stopping.told import stops
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +49,16 @@ class LaneConsumer(Consumer):
         return self.ensure_connected(self.app.amqp.lane_connection())
 
     def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
-        """Note what is done, which Celery's main thread acknowledges when it comes to it.
+        """Acknowledge what is done in its slot; Celery's main thread frees the slot when it comes to it.
 
-        Once it was told to stop that is after the last job's end: who is killed before would have done all for nothing.
+        It may have a lot to do, and once it was told to stop it comes to nothing before the last job's end: whose
+        worker is killed meanwhile would be done again.
         """
         message = getattr(p, "__self__", None)
         if message is not None and p.__name__ == "ack_log_error" and is_delivery(message.delivery_tag):
             claim = claim_of(message.delivery_tag)
             leases = holder_of(claim[0])
             if leases is not None:
-                leases.done.add(claim)
-            if leases is not None and stops():
                 leases.ack(*claim)
         return super().call_soon_ack(p, *args, **kwargs)
 

@@ -66,8 +66,6 @@ class Leases:
         self._extending = Entry("extend the leases of jobs in hand", EXTEND_EVERY, self._extend)
         self._acking = Entry("tell the broker how jobs ended", RETRY_EVERY, self._repeat_acks)
         self._held: dict[str, str] = {}
-        #: Jobs that are about to be acked, by tag and token: they are not returned.
-        self.done: set[tuple[str, str]] = set()
         self._suspects: set[str] = set()
         #: Jobs of which the broker is being told at this moment how they ended.
         self._ending: set[str] = set()
@@ -143,11 +141,11 @@ class Leases:
         self._trusted_from = time.monotonic() + GRACE
 
     def requeue_all(self, claims: Iterable[tuple[str, str]]) -> None:
-        """Return what is still held of these jobs, by tag and token, at once; what is done is acked instead."""
+        """Return what is still held of these jobs, by tag and token, at once."""
         for tag, token in claims:
             if self._held.get(tag) != token or (tag, token) in self._unacked:
                 continue
-            (self.ack if (tag, token) in self.done else self.requeue)(tag, token)
+            self.requeue(tag, token)
 
     def close(self) -> None:
         """Tell the broker what it has not been told and return all that is held; for the end of the process."""
@@ -189,7 +187,6 @@ class Leases:
     def _release(self, tag: str, token: str) -> bool:
         """Keep a claim's lease alive no longer, but that of a later claim of the same job; return whether it was."""
         with self._lock:
-            self.done.discard((tag, token))
             if self._held.get(tag) != token:
                 return False
             del self._held[tag]

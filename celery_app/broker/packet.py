@@ -14,7 +14,7 @@ from celery_app.errors import JobTooLarge
 from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
 from celery_app.jobs.identity import LONGEST_KEPT
 from celery_app.keys import PUBLISHED_KEPT, STREAM_KEPT_QUEUED
-from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
+from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT, TENANT, UNIQUE, UNIQUE_FOR, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,9 +87,10 @@ class Packet(NamedTuple):
             _retries(headers),
             _unique_name(headers),
             min(_ms(kept or 0), LONGEST_KEPT * _MS_PER_S),
-            *money_arguments(headers),
         ]
-        return [text, _encode(facts)]
+        money, prefix = money_arguments(headers), word(headers.get(PREFIX))
+        more = [*(money or (0, 0)), prefix] if prefix else money
+        return [text, _encode([*facts, *more])]
 
     def submission(
         self,

@@ -34,7 +34,9 @@ class QoS(kombu_redis.QoS):
         if not is_delivery(delivery_tag):
             super().ack(delivery_tag)
             return
-        self.channel.leases.ack(*claim_of(delivery_tag))
+        claim = claim_of(delivery_tag)
+        if self.channel.leases.holds(claim[0]):  # else its slot has done so
+            self.channel.leases.ack(*claim)
         self._free_slot(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:

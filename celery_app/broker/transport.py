@@ -25,11 +25,11 @@ class Transport(kombu_redis.Transport):
             self.loop_wakeup = LoopWakeup(loop)
 
     def close_connection(self, connection: Any) -> None:
-        """Close the wakeup along with the channels."""
-        super().close_connection(connection)
+        """Close the wakeup and the channels; the wakeup first, for a channel raises whose server is away."""
         if self.loop_wakeup is not None:
             self.loop_wakeup.close()
             self.loop_wakeup = None
+        super().close_connection(connection)
 
 
 class SentinelTransport(Transport, kombu_redis.SentinelTransport):

@@ -4,6 +4,7 @@ from celery_app.budget.budget import Budget, budget_for
 from celery_app.budget.call_end import CallEnd, CallOutcome
 from celery_app.budget.cost import Cost, cost_of
 from celery_app.budget.headers import RateLimit, RateLimits
+from celery_app.budget.prefix import prefix_of
 from celery_app.budget.reservation import Reservation, Settlement
 from celery_app.budget.usage import Usage
 from celery_app.budget.variant import metered_model
@@ -21,4 +22,5 @@ __all__ = [
     "budget_for",
     "cost_of",
     "metered_model",
+    "prefix_of",
 ]

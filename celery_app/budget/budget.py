@@ -142,7 +142,8 @@ class Budget:
     def settling(self, ticket: str, end: CallEnd, ends: tuple[str, str, int] = NO_JOB) -> _Args:
         """Return the arguments of the script by which `settle` settles a call."""
         usd = end.usage.usd if end.usage is not None else None
-        return (self.prefix, self.terms, ticket, *end.arguments(self._variant), *ends, _UNKNOWN if usd is None else usd)
+        told = (*end.arguments(self._variant), *ends, _UNKNOWN if usd is None else usd, *end.cached)
+        return (self.prefix, self.terms, ticket, *told)
 
     @staticmethod
     def sent_at(ticket: str) -> int:
@@ -154,8 +155,14 @@ class Budget:
         """The models that share it: a model's name, a pattern, or ``*``."""
         return self.name.partition(":")[2]
 
-    def hear(self, client: Redis, ticket: str, headers: Mapping[str, str]) -> bool:
+    def hear(self, client: Redis, ticket: str, headers: Mapping[str, str], prefix: str = "") -> bool:
         """Learn from the headers of an answer that has only begun: a stream may take minutes until it is settled.
+
+        Args:
+            client: one that puts no prefix before the keys.
+            ticket: of the admission.
+            headers: of the answer.
+            prefix: of its job's prompt, which the API's cache has by now; see `CallEnd`.
 
         Returns:
             Whether the ticket was open, and the headers said anything.
@@ -163,8 +170,8 @@ class Budget:
         Raises:
             redis.exceptions.RedisError: if Redis is away.
         """
-        end = CallEnd(headers=headers, outcome="begun")
-        return end.said(self._variant) != RateLimits() and self.settle(client, ticket, end).known
+        end = CallEnd(headers=headers, outcome="begun", prefix=prefix)
+        return (bool(prefix) or end.said(self._variant) != RateLimits()) and self.settle(client, ticket, end).known
 
     @property
     def _variant(self) -> str:

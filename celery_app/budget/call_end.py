@@ -34,6 +34,7 @@ class CallEnd:
         outcome: how it ended.
         reason: why the API refused it, in words that anybody may read.
         refused_at: `Budget.sent_at` of the job's last call that was limited or overloaded; 0: none was.
+        prefix: of its job's prompt, as `prefix_of` has it; empty: nobody asks for it.
     """
 
     usage: Usage | None = None
@@ -41,6 +42,7 @@ class CallEnd:
     outcome: CallOutcome | Literal["begun"] = "answered"
     reason: str = ""
     refused_at: int = 0
+    prefix: str = ""
 
     def said(self, variant: str) -> RateLimits:
         """Return what the headers say of a model with a variant, or with none."""
@@ -50,6 +52,12 @@ class CallEnd:
         """Return it as ``scheduler/scripts/settle.lua`` takes it."""
         used = (self.usage.input_tokens, self.usage.output_tokens) if self.usage else (_UNKNOWN, _UNKNOWN)
         return (self.outcome, *used, *_header_args(self.said(variant)), self.reason, self.refused_at)
+
+    @property
+    def cached(self) -> tuple[str | int, ...]:
+        """What it tells of the API's cache, for the end of the script's arguments; nothing where nobody asks."""
+        used = (self.usage.cache_read, self.usage.cache_created) if self.usage else (_UNKNOWN, _UNKNOWN)
+        return (self.prefix, *used) if self.prefix else ()
 
 
 def _header_args(said: RateLimits) -> tuple[int, ...]:

@@ -54,7 +54,7 @@ def cost_of(params: Mapping[str, Any]) -> Cost:
     Returns:
         Its cost: one request, the length of its text, and a flat number of tokens for what is no text.
     """
-    size = _size([params.get(field) for field in PROMPT_FIELDS])
+    size = size_of([params.get(field) for field in PROMPT_FIELDS])
     max_tokens = params.get("max_tokens")
     return Cost(
         input_tokens=size.tokens,
@@ -64,7 +64,7 @@ def cost_of(params: Mapping[str, Any]) -> Cost:
     )
 
 
-class _Size(NamedTuple):
+class Size(NamedTuple):
     """Characters of all text, flat tokens of images and documents, and whether some block asks to be cached."""
 
     characters: int
@@ -72,7 +72,7 @@ class _Size(NamedTuple):
     cached: bool
 
 
-def _size(left: list[Any]) -> _Size:
+def size_of(left: list[Any]) -> Size:
     """Return the size of JSON values.
 
     With a list of what is left to do, because JSON may be nested deeper than Python calls functions.
@@ -92,7 +92,7 @@ def _size(left: list[Any]) -> _Size:
                 # The names in a tool's JSON schema are part of the prompt, too.
                 left.extend(value.keys())
                 left.extend(value.values())
-    return _Size(characters, tokens, cached)
+    return Size(characters, tokens, cached)
 
 
 def _flat_tokens(block: Mapping[str, Any]) -> int:

@@ -19,11 +19,15 @@ class Usage:
         input_tokens: of the prompt, cache creation included, cache reads not (platform.claude.com, rate limits).
         output_tokens: produced.
         usd: money that the call has cost, in nanodollars; None: no price is known.
+        cache_read: of the prompt, read from the API's cache; -1: the answer does not say.
+        cache_created: of the prompt, put there; -1: the answer does not say.
     """
 
     input_tokens: int
     output_tokens: int
     usd: int | None = None
+    cache_read: int = -1
+    cache_created: int = -1
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> Usage | None:
@@ -34,8 +38,10 @@ class Usage:
         tokens = _tokens(usage, "input_tokens"), _tokens(usage, "output_tokens")
         if None in tokens:
             return None
-        created = _tokens(usage, "cache_creation_input_tokens") or 0
-        return cls((tokens[0] or 0) + created, tokens[1] or 0)
+        read, created = (_tokens(usage, f"cache_{how}_input_tokens") for how in ("read", "creation"))
+        read, created = (-1 if number is None else number for number in (read, created))
+        counted = (tokens[0] or 0) + max(0, created)
+        return cls(counted, tokens[1] or 0, cache_read=read, cache_created=created)
 
 
 def _tokens(usage: Mapping[str, Any], field: str) -> int | None:

@@ -99,8 +99,7 @@ class Client:
             tenant: whose jobs they are.
             unique: returns the name of an item; one whose job is queued or runs is left out, see ``Batch.found``.
             unique_for: as in `submit`.
-            usd: dollars that all of its calls may cost. The jobs that would cost more wait, whatever their lane, until
-                somebody raises it (``lanes limits set --batch ID usd=…``); none fails. It needs prices.
+            usd: dollars that its calls may cost; what would cost more waits for ``lanes limits set --batch ID usd=…``.
 
         Raises:
             InvalidItem: naming the item's index and the first bad field.

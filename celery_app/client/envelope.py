@@ -14,10 +14,11 @@ from kombu.utils.json import dumps
 
 from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget.cost import cost_of
+from celery_app.budget.prefix import prefix_of
 from celery_app.budget.variant import metered_model
 from celery_app.client.sending import CREATE_TASK, task_of
 from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
-from celery_app.routing import COST, DEADLINE_AT, MODEL, SUBMITTED_AT
+from celery_app.routing import COST, DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from celery_app.lanes import Lane
 
 #: Stand for what differs from job to job; long enough to occur in no message by chance.
-_BODY, _ID, _REPR, _MODEL, _AT, _DEADLINE = (f"lanes-{uuid.uuid4().hex}-{n}" for n in range(6))
+_BODY, _ID, _REPR, _MODEL, _AT, _DEADLINE, _PREFIX = (f"lanes-{uuid.uuid4().hex}-{n}" for n in range(7))
 
 #: Arguments that pass the check of a request, to be replaced.
 _ARGUMENTS = {"model": _MODEL, "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
@@ -86,9 +87,13 @@ class Envelope:
             _AT: repr(now),
             _DEADLINE: repr(deadline),
         }
+        prefix = prefix_of(params) if self._lane.prompt_caches else ""
+        values[_PREFIX] = _encode(prefix)
         text = "".join([values.get(part, part) for part in self._parts]).encode()
         headers = {**self._headers, "id": own, MODEL: model, COST: cost_header(cost_of(params)), SUBMITTED_AT: now}
         headers.update(names or {})
+        if self._lane.prompt_caches:
+            headers[PREFIX] = prefix
         if self._lane.deadline is not None:
             headers[DEADLINE_AT] = deadline
         return Packet(own, text, self._step, headers, "", 0.0)
@@ -132,6 +137,7 @@ def _split(message: dict[str, Any]) -> list[str]:
     for fields in (headers, properties):
         # In the properties there is what the scripts read, and options that kombu does not know.
         fields.update({name: _REPR for name, value in fields.items() if value == description})
-        fields.update({name: mark for name, mark in ((SUBMITTED_AT, _AT), (DEADLINE_AT, _DEADLINE)) if name in fields})
-    marks = f"{_BODY}|{_ID}|{_REPR}|{_MODEL}|{_AT}|{_DEADLINE}"
+        given = ((SUBMITTED_AT, _AT), (DEADLINE_AT, _DEADLINE), (PREFIX, _PREFIX))
+        fields.update({name: mark for name, mark in given if name in fields})
+    marks = f"{_BODY}|{_ID}|{_REPR}|{_MODEL}|{_AT}|{_DEADLINE}|{_PREFIX}"
     return re.split(f'"({marks})"', dumps(message))

@@ -104,6 +104,7 @@ class LaneFields(BaseModel):
     share: Fraction | None = None
     boost_after: Annotated[Seconds | None, BeforeValidator(_none_word)] = None
     attempts: Positive | None = None
+    prompt_caches: bool | None = None
     usd_per_day: Annotated[Dollars | None, BeforeValidator(_none_word)] = None
 
     def applied_to(self, lane: Lane) -> Lane:

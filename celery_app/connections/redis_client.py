@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from celery_app.connections.urls import shown
-from celery_app.errors import BrokerRefused, BrokerUnreachable, MaybeQueued
+from celery_app.errors import BrokerRefused, BrokerTakesNoWrites, BrokerUnreachable, MaybeQueued
 from celery_app.jobs.publishing import PublishUncertain
 from celery_app.keys import STREAM
 from celery_app.process.heartbeat import REPLY_TIMEOUT
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 #: Connections at most: one for each thread that talks to Redis at the same moment. redis-py raises beyond it, so it is
 #: a fuse against leaks and far above any worker's number of slots.
 MAX_CONNECTIONS = 1_000
+
+#: Words of a server's refusals that say nothing of the command: its disk is full, its replicas are gone, a script of
+#: somebody's runs for ever. That its memory is full or that it is a replica itself redis-py tells by the class.
+_NO_WRITES = ("MISCONF", "NOREPLICAS", "BUSY", "CLUSTERDOWN", "MASTERDOWN")
 
 
 def redis_client(app: Any) -> Redis:
@@ -86,19 +90,28 @@ def broker_errors(app: Any) -> Iterator[None]:
     """Say in one line that the broker is away.
 
     Raises:
-        BrokerUnreachable: in place of redis-py's errors about the connection; `BrokerRefused` if it wants a password.
+        BrokerUnreachable: in place of redis-py's errors about the connection; `BrokerRefused` if it wants a password,
+            `BrokerTakesNoWrites` if it is full or read-only.
         MaybeQueued: which is one, where a job was being queued.
     """
     from kombu.exceptions import OperationalError
-    from redis.exceptions import ConnectionError as NoConnection, InvalidResponse, TimeoutError as NoReply
+    from redis.exceptions import (
+        ConnectionError as NoConnection,
+        InvalidResponse,
+        ResponseError,
+        TimeoutError as NoReply,
+    )
 
     try:
         yield
     except PublishUncertain as exc:
         raise MaybeQueued(url=shown_url(app), reason=_reason(exc.__cause__ or exc)) from exc
-    except (NoConnection, NoReply, InvalidResponse, OperationalError) as exc:
-        kind = BrokerRefused if _is_refusal(exc) else BrokerUnreachable
-        raise kind(url=shown_url(app), reason=_reason(exc)) from exc
+    except (NoConnection, NoReply, InvalidResponse, ResponseError, OperationalError) as exc:
+        causes = list(_causes(exc))
+        kind = next(filter(None, map(_kind_of, causes)), BrokerUnreachable)
+        if kind is BrokerUnreachable and isinstance(exc, ResponseError):
+            raise  # it says something of the command
+        raise kind(url=shown_url(app), reason=_reason(causes[-1])) from exc
     except RuntimeError as exc:
         # Celery's word for a result backend that is away; it says to restart, but the next call connects again.
         if "Retry limit exceeded" not in str(exc):
@@ -106,20 +119,35 @@ def broker_errors(app: Any) -> Iterator[None]:
         raise BrokerUnreachable(url=shown_url(app), reason="the result backend does not answer") from exc
 
 
-def _is_refusal(exc: BaseException | None) -> bool:
-    """Return whether a server is there and wants another password; kombu's error says so in what it comes from."""
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what it comes from: kombu's own says little."""
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__
+
+
+def _kind_of(exc: BaseException) -> type[BrokerUnreachable] | None:
+    """Return what a server has that is there: another password, or no room for what is written; None: neither."""
     from redis.exceptions import AuthenticationError
 
-    while exc is not None:
-        if isinstance(exc, AuthenticationError):
-            return True
-        exc = exc.__cause__
-    return False
+    if isinstance(exc, AuthenticationError):
+        return BrokerRefused
+    return BrokerTakesNoWrites if takes_no_writes(exc) else None
+
+
+def takes_no_writes(exc: BaseException) -> bool:
+    """Return whether a server refuses whatever is written: it is full, without its replicas, or one itself."""
+    from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+
+    if isinstance(exc, OutOfMemoryError | ReadOnlyError):
+        return True
+    return isinstance(exc, ResponseError) and any(word in str(exc) for word in _NO_WRITES)
 
 
 def _reason(exc: BaseException) -> str:
     """A server of another protocol answers with anything, a page of HTML for instance."""
     text = str(exc).partition(" : <")[0]  # what follows are the Sentinels that were asked, at length
+    text = text.rpartition(" of pipeline caused error: ")[2]
     return " ".join(text.split())[:120].rstrip(".") or type(exc).__name__
 
 

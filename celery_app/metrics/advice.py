@@ -73,6 +73,7 @@ class Adviser:
             f"{command} lanes dead list --lane {lane}",
             "shut": "nothing, a job now and then probes it; if it stays shut, look at what the API says",
             "overloaded": "nothing, it gets faster with each call that is answered; more workers would not help",
+            "prefix": "nothing, its prompt is then read from the API's cache, which counts for no limit",
             "time": "nothing; after a failure the workers' log has its reason",
             "dead": f"see why, then put them back: {command} lanes dead list --lane {lane}",
         }[reason.kind]

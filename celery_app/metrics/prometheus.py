@@ -42,6 +42,7 @@ REASONS = {
     "calls": "calls",
     "closed": "shut",
     "overloaded": "overloaded",
+    "prefix": "prefix",
     "paused": "paused",
     "cap": "cap",
     **dict.fromkeys(BY_DAY, "day"),

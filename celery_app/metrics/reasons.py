@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from celery_app.budget.shut import Shut, shut_of
 from celery_app.controls.control import Control, pauses_of
-from celery_app.metrics.shortage import CAP, OVERLOADED, Shortage
+from celery_app.metrics.shortage import CAP, OVERLOADED, PREFIX, Shortage
 from celery_app.worker.presence import unserved
 
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from celery_app.metrics.look import Look
 
 Kind = Literal[
-    "paused", "cap", "account", "shut", "overloaded", "budget", "no_worker", "time", "slots", "dead", "broker"
+    "paused", "cap", "account", "shut", "overloaded", "budget", "prefix", "no_worker", "time", "slots", "dead", "broker"
 ]
 
 #: What is short -> the kind of reason, where that is not the budget.
-_KINDS: dict[str, Kind] = {OVERLOADED: "overloaded", CAP: "cap"}
+_KINDS: dict[str, Kind] = {OVERLOADED: "overloaded", CAP: "cap", PREFIX: "prefix"}
 
 _MS_PER_S = 1_000
 

@@ -25,6 +25,8 @@ DIMENSIONS = {
 }
 
 
+#: What is short where a job waits for another one, whose prompt begins as its own.
+PREFIX = "prefix"
 #: What is short where money is.
 CAP = "cap"
 
@@ -38,8 +40,8 @@ class Shortage(NamedTuple):
     Attributes:
         lane: whose job it is.
         state: queued, scheduled, running, ended, dead; empty: the lane has none.
-        short: a dimension of the budget, ``calls``, ``overloaded``, ``closed``, ``paused``, ``cap``, a limit of the
-            day (`celery_app.budget.quota.BY_DAY`); empty: nothing but a slot.
+        short: a dimension of the budget, ``calls``, ``overloaded``, ``closed``, ``paused``, ``prefix``, ``cap``, a
+            limit of the day (`celery_app.budget.quota.BY_DAY`); empty: nothing but a slot.
         model: that the job calls.
         wait_us: until the first of its lane and model may go.
         depth: jobs in the lane.
@@ -73,10 +75,12 @@ class Shortage(NamedTuple):
 
     @property
     def words(self) -> str | None:
-        """What the budget is short of; None: nothing, or the API has shut it."""
+        """What it waits for; None: nothing, or the API has shut its budget."""
         model = f" of {shown_name(self.model)}" if self.model else ""
         if self.short == OVERLOADED:
             return f"the API, which is overloaded: calls{model} go slowly for a while, {self.wait_us / _US_PER_S:.1f} s"
+        if self.short == PREFIX:
+            return f"the first job with its prompt prefix{model}, {self.wait_us / _US_PER_S:.1f} s at most"
         if self.short == CAP and self.quota is not None:
             return self.quota.words(self.zone)
         if self.short not in DIMENSIONS:

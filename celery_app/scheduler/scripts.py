@@ -5,13 +5,13 @@ from __future__ import annotations
 from celery_app.script import Script
 
 _RECORDS = ("clock", "jobs", "wakeup")
-_PLACES = (*_RECORDS, "controls", "lines", "scheduled")
+_PLACES = (*_RECORDS, "controls", "lines", "prefixes", "scheduled")
 _QUOTAS = ("state", "pace", "bucket", "quota", "aside")
 _BUDGETS = (*_QUOTAS, "model", "calls", "shut", "draws", "budgets")
 _ENDINGS = ("dead", "ended")
 _HOLDING = (*_PLACES, *_ENDINGS, "own", "leases")
 _RETURNING = (*_HOLDING, *_BUDGETS, "tickets", "unsent")
-_CHOOSING = ("share", "workers", "heads", "waiters", "choice")
+_CHOOSING = ("share", "workers", "passing", "heads", "waiters", "choice")
 
 
 def _script(name: str, *libraries: str) -> Script:

@@ -10,13 +10,13 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
-from celery.worker import state
 
 from celery_app.broker.rules import LANE_NAMES
 from celery_app.stopping import told
 from celery_app.stopping.children import FINISH, GIVE_BACK, Children
 from celery_app.stopping.giving_back import end_anyway, end_process, give_back, has_processes
 from celery_app.stopping.leaving import say_leaving
+from celery_app.stopping.softly import SoftShutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 #: Seconds within which signals are one: a supervisor tells the whole process group, and a shell or a launcher among
 #: them passes it on.
 ONE_SIGNAL = 1.0
-
-#: Seconds between two looks whether a soft shutdown has anything to wait for.
-_LOOK_EVERY = 0.05
 
 
 class Stopper(bootsteps.StartStopStep):
@@ -57,6 +54,8 @@ class Stopper(bootsteps.StartStopStep):
         self._is_guest = threading.current_thread() is not threading.main_thread()
         threading.Thread(target=self._act, name="lanes-stopper", daemon=True).start()
         signals.worker_shutting_down.connect(self._heard)
+        self._softly = SoftShutdown(worker, self._stop)
+        self._hear_softly()
         self._soft_shutdown, worker.wait_for_soft_shutdown = worker.wait_for_soft_shutdown, self._wait
         # Not at this step's own stop, which Celery may have before that of its pool, whose slots it waits for.
         self._on_stopped, worker.blueprint.on_stopped = worker.blueprint.on_stopped, self._stopped
@@ -80,6 +79,7 @@ class Stopper(bootsteps.StartStopStep):
     def _heard(self, how: str, **_: Any) -> None:
         if how != "Warm":
             return
+        self._hear_softly()  # Celery has changed its handler of Ctrl-C just now
         now = time.monotonic()
         if self._told_at is None:
             self._told_at = now
@@ -87,6 +87,10 @@ class Stopper(bootsteps.StartStopStep):
             self._stop()
         elif now > self._told_at + ONE_SIGNAL:
             self.give_back()
+
+    def _hear_softly(self) -> None:
+        if not (self._is_guest or has_processes(self._worker.pool)):
+            self._softly.hear()
 
     def _stop(self) -> None:
         told.stop()
@@ -110,12 +114,7 @@ class Stopper(bootsteps.StartStopStep):
                 logger.exception("a worker that was told to stop goes on with that")
 
     def _wait(self) -> None:
-        """Do what Celery's soft shutdown does, which sleeps all of its time; threads are done as soon as they are."""
+        """Do what Celery's soft shutdown does, where it has not been done before: a pool's processes need no lock."""
         self._stop()
-        conf = self._worker.app.conf
-        if has_processes(self._worker.pool) or conf.worker_enable_soft_shutdown_on_idle:
+        if has_processes(self._worker.pool):
             self._soft_shutdown()
-            return
-        give_up_at = time.monotonic() + conf.worker_soft_shutdown_timeout
-        while state.active_requests and time.monotonic() < give_up_at:
-            time.sleep(_LOOK_EVERY)

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _hearers: list[Callable[[], object]] = []
-_stops = _gives_back = False
+_stops = _softly = _gives_back = False
 
 
 def begin() -> None:
     """Forget what a worker was told that was in this process before, as those of tests are."""
-    global _stops, _gives_back  # noqa: PLW0603 - one worker at a time in a process
-    _stops = _gives_back = False
+    global _stops, _softly, _gives_back  # noqa: PLW0603 - one worker at a time in a process
+    _stops = _softly = _gives_back = False
 
 
 def stops() -> bool:
@@ -27,6 +27,17 @@ def stop() -> None:
     """Take note that it was told to stop."""
     global _stops  # noqa: PLW0603 - a process stops once
     _stops = True
+
+
+def waits_softly() -> bool:
+    """Say whether it takes nothing more, though its main thread goes on: what runs has a while to end."""
+    return _softly
+
+
+def wait_softly() -> None:
+    """Begin to give what runs a while to end."""
+    global _softly  # noqa: PLW0603 - a process stops once
+    _softly = True
 
 
 def warm_shutdown() -> bool:

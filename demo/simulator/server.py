@@ -85,10 +85,11 @@ class CallsHandler(ApiHandler):
     """The log of calls."""
 
     def get(self) -> None:
-        """Show the summary, and unless `?summary=1` the calls."""
-        log = self.simulator.log
+        """Show the summary, and unless `?summary=1` the calls, or with `?ended_after=<time>` those ended since."""
+        log, since = self.simulator.log, self.get_query_argument("ended_after", "")
         wants_calls = self.get_query_argument("summary", "0") in {"", "0"}
-        self.reply({**log.summary(), "calls": log.calls()} if wants_calls else log.summary())
+        calls = {"calls": log.calls(float(since) if since else None)} if wants_calls else {}
+        self.reply({**log.summary(), **calls})
 
     def delete(self) -> None:
         """Forget the calls."""

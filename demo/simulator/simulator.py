@@ -42,6 +42,7 @@ class LoggedCall:
 
 
 _FIELDS = tuple(field.name for field in fields(LoggedCall))
+_ENDED = _FIELDS.index("ended")
 _values = attrgetter(*_FIELDS)
 
 
@@ -78,9 +79,15 @@ class CallLog:
         total = self._statuses.total()
         return {"statuses": dict(self._statuses), "total": total, "in_flight": len(self._going_on)}
 
-    def calls(self) -> list[dict[str, Any]]:
-        """Give the calls that are remembered, in order of arrival (their first field), each as a JSON object."""
-        records = sorted([*self._ended, *map(_values, self._going_on.values())], key=itemgetter(0))
+    def calls(self, ended_after: float | None = None) -> list[dict[str, Any]]:
+        """Give the calls that are remembered, in order of arrival (their first field), each as a JSON object.
+
+        With a time, only those that have ended after it.
+        """
+        if ended_after is None:
+            records = sorted([*self._ended, *map(_values, self._going_on.values())], key=itemgetter(0))
+        else:
+            records = sorted((record for record in self._ended if record[_ENDED] > ended_after), key=itemgetter(0))
         return [dict(zip(_FIELDS, record, strict=True)) for record in records]
 
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from kit.server import Server
+from kit.waiting import wait_until
 from kit.worker import worker
 
 from demo.simulator import running
@@ -117,6 +118,16 @@ def test_a_server_that_may_evict_fails(tmp_path, durable):
     assert levels(found, "memory") == ["fail"]
     assert "CONFIG SET maxmemory-policy noeviction" in found["memory"][0]["advice"]
     assert levels(found, "persistence") == ["ok" if durable else "warn"]
+
+
+def test_a_master_that_takes_writes_without_its_replicas_warns(tmp_path):
+    """A failover loses what it takes then; one that would refuse them is in order."""
+    with Server(tmp_path) as master, Server(tmp_path, f"replicaof 127.0.0.1 {master.port}"), master.client() as redis:
+        wait_until(lambda: redis.info("replication")["connected_slaves"], "the replica is there")
+        assert levels(findings(run(master.url, "--json")), "replicas") == ["warn"]
+        redis.config_set("min-replicas-to-write", 1)
+        wait_until(lambda: redis.info("replication").get("min_slaves_good_slaves"), "it is in step")
+        assert levels(findings(run(master.url, "--json")), "replicas") == ["ok"]
 
 
 def test_no_key_warns(broker_url):

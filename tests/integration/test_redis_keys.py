@@ -31,6 +31,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depreca
 
 DB = 12
 
+#: Lanes whose jobs wait for the first one with their prompt's beginning.
+CACHED = tuple(dataclasses.replace(lane, prompt_caches=True) for lane in LANES)
+
 #: Redis' word for a key that is not there any more.
 GONE = -2
 
@@ -97,6 +100,9 @@ def live(up: Any, redis: Redis) -> None:
     assert len(list(client.submit_many([params(), params(), params(fault="400")]).results(IN_TIME_S))) == 3
     client.submit(unique="one", unique_for=60, **params()).get(timeout=IN_TIME_S)
     up.api.control(latency=0.5)
+    marked = {"type": "text", "text": "x" * 5_000, "cache_control": {"type": "ephemeral"}}
+    for _ in range(3):
+        client.submit("batch", **params(system=[marked]))
     batch = [client.submit("batch", **params("x" * 100_000)) for _ in range(30)]
     assert client.cancel(batch[-1])
     up.app.send_task("some.task", queue="normal", countdown=60)
@@ -144,7 +150,11 @@ def test_the_table_has_every_key_with_its_type_and_lifetime(valkey, tmp_path):
     """Whatever happens to jobs, no other key is touched, each of them is, and what is to go has a time to live."""
     settings = {"EZAI_RPM": "900", "LANES_TENANT_WEIGHTS": '{"acme": 2}', "LANES_BATCH_BOOST_AFTER": "0.1"}
     settings |= {"EZAI_USD_PER_DAY": "9", "LANES_TIME_ZONE": "Europe/Berlin"}
-    with valkey.client(DB) as redis, heard_of(redis) as heard, rig(valkey, DB, tmp_path, Behaviour(), **settings) as up:
+    with (
+        valkey.client(DB) as redis,
+        heard_of(redis) as heard,
+        rig(valkey, DB, tmp_path, Behaviour(), lanes=CACHED, **settings) as up,
+    ):
         live(up, redis)
         miss_a_place(valkey.url(DB))
         lose_a_call(redis)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import pytest
 from kit.client_rig import Rig, nothing_set, params, rig, wait_until
 
-from celery_app import controls
+from celery_app import LANES, controls
 from celery_app.cli.why import _job, _lanes
 from celery_app.metrics.reasons import Kind
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+#: Lanes whose jobs wait for the first with their prompt's beginning; nothing else here has one.
+CACHED = tuple(replace(lane, prompt_caches=True) for lane in LANES)
 
 COMMAND = "celery -A proj"
 SAYS_LIMIT = r"the limit is {} {}, .*critical \(\d+ in flight\) and normal \(\d+ in flight\) may draw on it, too.*"
@@ -73,6 +77,15 @@ def behind_a_call(up: Rig) -> str:
     controls.set_limits(up.app, {"concurrency": 1}, model="m", new=True)
     at_work(up)
     return submit(up)
+
+
+def behind_a_first(up: Rig) -> str:
+    """Have the first job with a prompt's beginning keep the API busy."""
+    up.api.control(latency=5.0)
+    block = {"type": "text", "text": "hello " * 300, "cache_control": {"type": "ephemeral"}}
+    first, second = (submit(up, system=[block]) for _ in range(2))
+    wait_until(lambda: _job(up.app, first, COMMAND)["state"] == "running", "a call goes on")
+    return second
 
 
 def behind_slots(up: Rig) -> str:
@@ -191,6 +204,13 @@ CASES = (
         r"(batch p99 .*)?target 600,000 ms: ",
         r"a slot of its 1 worker; 2 jobs are in slots",
     ),
+    Case(
+        "prompt prefix",
+        behind_a_first,
+        "prefix",
+        r"the first job with its prompt prefix of m, \d+\.\d s at most",
+        "nothing, its prompt is then read",
+    ),
     Case("its time", later, "time", r"its time, in \d+\.\d s", "nothing", "their time, 1 of its jobs"),
 )
 
@@ -198,7 +218,7 @@ CASES = (
 @pytest.fixture(scope="module")
 def shared(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """One worker with two slots for all cases."""
-    with rig(valkey, 13, tmp_path_factory.mktemp("worker"), slots=2) as up:
+    with rig(valkey, 13, tmp_path_factory.mktemp("worker"), slots=2, lanes=CACHED) as up:
         yield up
 
 

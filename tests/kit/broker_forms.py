@@ -31,10 +31,17 @@ def data_server(folder: Path, *lines: str) -> Server:
 
 @contextmanager
 def sentinels(
-    folder: Path, master: Server, count: int = 2, *, password: str | None = PASSWORD, own: str | None = None
+    folder: Path,
+    master: Server,
+    count: int = 2,
+    *,
+    password: str | None = PASSWORD,
+    own: str | None = None,
+    down_after_ms: int = 500,
 ) -> Iterator[list[Server]]:
     """Run Sentinels that watch a master; `own` is the password that they themselves ask for."""
-    lines = [f"sentinel monitor {MASTER} {LOCALHOST} {master.port} 1", f"sentinel down-after-milliseconds {MASTER} 500"]
+    lines = [f"sentinel monitor {MASTER} {LOCALHOST} {master.port} 1"]
+    lines += [f"sentinel down-after-milliseconds {MASTER} {down_after_ms}"]
     lines += [f"sentinel failover-timeout {MASTER} 3000"]
     lines += [f'sentinel auth-pass {MASTER} "{password}"'] if password else []
     lines += [f'sentinel sentinel-pass "{own}"'] if own else []

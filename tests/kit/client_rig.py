@@ -13,6 +13,7 @@ from celery_app import LANES, controls, create_app, dead_letters
 from celery_app.client import Client
 from celery_app.connections.redis_client import redis_client
 from celery_app.dead_letters import DeadLetter
+from celery_app.lanes import Lane
 from celery_app.settings import Settings
 from demo.simulator import Behaviour, RunningServer, running
 from kit.waiting import wait_until
@@ -53,6 +54,7 @@ def rig(
     options: Sequence[str] = (),
     app: str = "celery_app",
     ready: bool = True,
+    lanes: tuple[Lane, ...] = LANES,
     **settings: str,
 ) -> Iterator[Rig]:
     """Run a worker for all lanes on an empty database of its own.
@@ -66,11 +68,12 @@ def rig(
         options: of the worker, too.
         app: whose worker it is.
         ready: whether to wait until it says so.
+        lanes: of the web app.
         settings: variables of its environment; ``{api}`` in one stands for the API's URL.
     """
     with valkey.client(db) as redis:
         redis.flushdb()
-    web = web_app(valkey.url(db))
+    web = web_app(valkey.url(db), lanes)
     with running(behaviour) as api:
         env = {"CELERY_BROKER_URL": valkey.url(db), "EZAI_API_KEY": "sk-test", "EZAI_BASE_URL": "{api}", **settings}
         env = {name: value.replace("{api}", api.url) for name, value in env.items()}
@@ -80,10 +83,10 @@ def rig(
     close(web)
 
 
-def web_app(broker: str) -> Celery:
+def web_app(broker: str, lanes: tuple[Lane, ...] = LANES) -> Celery:
     """Return an application that can submit jobs."""
     keys = {lane.name: SecretStr("unused") for lane in LANES}
-    return create_app(Settings(broker_url=broker, result_backend=broker, api_keys=keys))
+    return create_app(Settings(broker_url=broker, result_backend=broker, api_keys=keys, lanes=lanes))
 
 
 def fresh(rig: Rig, **behaviour: Any) -> Rig:

@@ -9,7 +9,7 @@ from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget import Budget, CallEnd, CallOutcome, Cost, Usage
 from celery_app.jobs.headers import BATCH_HEADER
 from celery_app.lanes import LANES, Lane
-from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT
+from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT, TENANT
 from celery_app.scheduler.scripts import PUBLISH
 from kit.clock import ClockedRedis
 from kit.script_client import LANES as NAMES, Held, ScriptClient
@@ -50,6 +50,7 @@ class Scheduler:
         age: float = 0.0,
         left: float | None = None,
         tenant: str = "",
+        prefix: str = "",
         batch: tuple[str, int] = ("", 0),
     ) -> str:
         """Put a job into a lane; return its name.
@@ -62,13 +63,14 @@ class Scheduler:
             age: seconds since its submission.
             left: seconds until its deadline; None: it has none.
             tenant: whose it is.
+            prefix: the marked beginning of its prompt, as `prefix_of` has it; empty: its lane does not ask.
             batch: the id of its batch, and what that may cost in nanodollars; 0: whatever it does.
         """
         name = name or f"job-{next(self._numbers)}"
         self.know(budget, lane)
         now = time.time()  # from it, a packet makes durations
         headers = {"id": name, MODEL: budget.model, TENANT: tenant, COST: cost_header(cost), SUBMITTED_AT: now - age}
-        headers |= {BATCH_HEADER: batch[0], CAP: batch[1]}
+        headers |= {BATCH_HEADER: batch[0], CAP: batch[1], PREFIX: prefix}
         headers[DEADLINE_AT] = None if left is None else now + left
         text = json.dumps({"headers": {"id": name}}).encode()
         packet = Packet(name, text, lane.priority, headers, "", 0.0)
@@ -113,6 +115,7 @@ class Scheduler:
         usage: Usage | None = None,
         outcome: CallOutcome = "answered",
         headers: dict[str, str] | None = None,
+        prefix: str = "",
     ) -> bool:
         """Settle a job's call; the job is still held."""
-        return budget.settle(self.client, held.job.ticket, CallEnd(usage, headers, outcome)).known
+        return budget.settle(self.client, held.job.ticket, CallEnd(usage, headers, outcome, prefix=prefix)).known

@@ -62,7 +62,8 @@ class Server:
     def start(self) -> None:
         """Start it and wait until it answers."""
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+            # Python ignores SIGXFSZ, and so does the server then: a file that may not grow is a write that fails.
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, restore_signals=False)
         wait_until(self._answers, f"the server answers; its log: {self._log}", TO_START)
 
     def _answers(self) -> bool:

@@ -22,6 +22,9 @@ LEASE_MS, KEPT_S = 15_000, 60
 #: Requests per minute of the one budget: few enough that jobs wait for it.
 RPM = 240
 
+#: Of the jobs' prompts: none, and two that the API keeps for a while.
+BEGINNINGS = ("", "aa 300000 10 0", "bb 300000 10 0")
+
 #: Worker processes at any time.
 _WORKERS = 3
 

@@ -12,9 +12,9 @@ from redis import Redis
 from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget import Cost
 from celery_app.jobs.headers import BATCH_HEADER
-from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, SUBMITTED_AT, TENANT, UNIQUE
+from celery_app.routing import CAP, COST, DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT, TENANT, UNIQUE
 from celery_app.scheduler.scripts import PUBLISH, PUBLISH_MANY
-from scheduler_model.ground import KEPT_S, MOST_JOBS, Ground, task_id_of
+from scheduler_model.ground import BEGINNINGS, KEPT_S, MOST_JOBS, Ground, task_id_of
 
 #: Units of money that each call costs, and that each batch may.
 COSTS, BATCH_MAY = 10, 25
@@ -80,6 +80,7 @@ class Publishing(Ground):
             MODEL: (name_of_model := _MODELS[model % len(_MODELS)]),
             TENANT: _TENANTS[tenant % len(_TENANTS)],
             COST: cost_header(Cost(output_tokens=0, usd=COSTS)) if name_of_model else None,
+            PREFIX: BEGINNINGS[unique // 6 % len(BEGINNINGS)] if name_of_model else None,
             SUBMITTED_AT: now,
             DEADLINE_AT: now + 5 * (left % 4) if left % 4 else None,
         }

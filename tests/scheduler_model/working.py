@@ -4,10 +4,10 @@ from typing import Any
 
 from kit.script_client import Held, ScriptClient
 
-from celery_app.budget import CallOutcome
+from celery_app.budget import CallOutcome, Usage
 from celery_app.budget.call_end import CallEnd
 from celery_app.scheduler.scripts import DEAD_LETTER, DECIDE, DONE_ENDED, TAKE_ENDED
-from scheduler_model.ground import KEPT_S, LANES_ALONE, LEASE_MS, Ground, Worker, task_id_of
+from scheduler_model.ground import BEGINNINGS, KEPT_S, LANES_ALONE, LEASE_MS, Ground, Worker, task_id_of
 
 _OUTCOMES: tuple[CallOutcome, ...] = ("answered", "answered", "unsent", "failed", "limited", "overloaded")
 
@@ -109,8 +109,10 @@ class Working(Ground):
         if not self.open:
             return
         ticket, word = self.open.pop(which % len(self.open)), _OUTCOMES[outcome % len(_OUTCOMES)]
+        usage = Usage(1, 1, cache_read=outcome % 3 - 1, cache_created=outcome % 5 - 1)
+        end = CallEnd(usage, outcome=word, prefix=BEGINNINGS[outcome // 7 % len(BEGINNINGS)])
         for again in range(1 + outcome % 7 % 2):
-            known = self.budget.settle(self.client, ticket, CallEnd(outcome=word)).known
+            known = self.budget.settle(self.client, ticket, end).known
             assert known == (not again), "a call is settled once, also one whose worker was taken for dead"
             if known and word == "unsent":
                 self.meter.give_back(self.client.now)

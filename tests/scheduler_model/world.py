@@ -23,6 +23,8 @@ _LEFT = {"published", "ended", "cancel", "bell", "batch", "budget", "terms", "ti
     "wakes",
     "workers",
     "credits",
+    "prefix",
+    "passed",
     "controls",
     "quota",
 }

@@ -83,7 +83,8 @@ def test_the_depth_of_a_prompt_does_not_matter():
 def test_cache_reads_do_not_count():
     """The limit of input tokens counts what was not cached, and what went into the cache."""
     usage = {"input_tokens": 5, "cache_creation_input_tokens": 7, "cache_read_input_tokens": 1_000, "output_tokens": 2}
-    assert Usage.of({"usage": usage}) == Usage(12, 2)
+    assert Usage.of({"usage": usage}) == Usage(12, 2, cache_read=1_000, cache_created=7)
+    assert Usage.of({"usage": {"input_tokens": 5, "output_tokens": 2}}) == Usage(5, 2, cache_read=-1, cache_created=-1)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,8 @@ def test_the_page_of_settings_has_the_defaults() -> None:
     for field, shown in rows.items():
         for lane, text in zip(ALL_LANES, shown, strict=False):
             value = getattr(lane, field.lower())
-            assert text == ("none" if value is None else f"{value:g}"), f"{lane.name} {field}"
+            words = {"None": "none", "True": "on", "False": "off"}
+            assert text == (words.get(str(value)) or f"{value:g}"), f"{lane.name} {field}"
 
 
 def test_the_page_of_installing_has_the_attributes_of_a_lane_task() -> None:

@@ -11,6 +11,7 @@ SAMPLES: list[tuple[type[errors.LanesError], dict[str, Any]]] = [
     (errors.InvalidRequest, {"path": "messages.0.role", "problem": "unknown"}),
     (errors.DeadlineExceeded, {"where": "in the queue", "allowed": 30.0}),
     (errors.BrokerRefused, {"url": "redis://localhost", "reason": "WRONGPASS"}),
+    (errors.BrokerTakesNoWrites, {"url": "redis://localhost", "reason": "used memory > 'maxmemory'"}),
     (errors.UnknownJob, {"task_id": "made-up"}),
     (errors.CallTimeout, {"timeout": 3.0}),
     (errors.NotAMessage, {"status": 200, "content_type": "text/html"}),

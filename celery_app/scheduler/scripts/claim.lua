@@ -69,11 +69,13 @@ end
 -- Read again which jobs may go; a process with a suspect passes the others. Where no more are wanted, the question is only
 -- whether anybody else may have one: what stands behind a job that was taken is supposed to be like it.
 local function look_again(head)
-  if wanted == 0 and head.taken and not has_suspect then
+  if wanted == 0 and head.taken and not has_suspect and not head.first then
     head.lane.heads[head.model] = redis.call('EXISTS', tenants_key(head.lane.name, head.model)) == 1 and head or nil
     return
   end
-  head.lane.heads[head.model] = read_head(head.lane, head.model)
+  for _, lane in ipairs(head.first and lanes or {head.lane}) do -- the first of a prefix has others wait, in each lane
+    lane.heads[head.model] = lane.heads[head.model] and read_head(lane, head.model)
+  end
   for _, lane in ipairs(has_suspect and lanes or {}) do
     read_beside(lane)
   end
@@ -86,6 +88,7 @@ local function take(head)
   if head.cost and not head.verdict and lane.held then
     job.budget = head.budget.name
     job.ticket = reserve(head.budget, lane, job, head.cost, token .. '|' .. id)
+    head.first = go_first(head.budget, job, token .. '|' .. id)
     drop_budget(head.budget)
     let_in_more(job, head.budget.terms)
   end

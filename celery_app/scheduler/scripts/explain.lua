@@ -7,7 +7,7 @@
 -- ARGV[4…] the lanes, as claim.lua has them
 --
 -- Returns for each, an array: lane, state (queued, scheduled, running, ended, dead), what is short (a dimension, calls,
--- overloaded, closed, paused, cap, a limit of the day, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), jobs in
+-- overloaded, closed, paused, prefix, cap, a limit of the day, '': nothing but a slot), model, µs until its head may go (paused: 0 if it is until somebody resumes it), jobs in
 -- the lane, ms until it is due, 1 if a worker serves the lane; then of a job its place among those of its model from 1, and µs
 -- until it leaves if all goes on as it does (-1: nobody knows); then which quota is used up, as lib/quota.lua tells it, or ''.
 -- Nothing for a job that nobody knows.
@@ -114,6 +114,10 @@ local function explain_job(task_id)
   if own.pause and own.pause.told or not head then
     note_pause(own)
     return {row(lane, state, own.short or '', job.model, own.wait or 0, 0, 0, -1, own.told)}
+  end
+  local for_first = not head.pause and wait_for_first(budget_of(lane.name, job.model), job) or 0
+  if for_first > 0 then
+    head.short, head.wait = 'prefix', for_first
   end
   local place, expected = forecast(lanes, head, job, waiters, lengths())
   return {row(lane, state, head.short or '', job.model, head.wait or 0, 0, place, expected, head.told)}

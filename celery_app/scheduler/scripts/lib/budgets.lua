@@ -13,7 +13,7 @@ local LATE = 0.05
 
 -- What all models of a budget share, and what is known of each.
 local SHARED = {'started', 'call_us', 'drawn'}
-local OF_MODEL = {'tokens', 'characters', 'output', 'ok_at', 'fresh_refusal_at'}
+local OF_MODEL = {'tokens', 'characters', 'output', 'ok_at', 'fresh_refusal_at', 'first_us'}
 
 local function append(names, more)
   for _, name in ipairs(more) do

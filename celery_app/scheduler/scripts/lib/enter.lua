@@ -11,7 +11,7 @@
 --   11 … 16 requests, input_tokens, characters, output_tokens, max_tokens, whole: its cost, as in lib/jobs.lua
 --   17 tries: failed attempts so far
 --   18 unique, 19 kept: name under which it is to be the only one, ms for which that lasts after its end
---   20 usd, 21 cap: as in lib/jobs.lua; both left out where they are 0
+--   20 usd, 21 cap: as in lib/jobs.lua; 22 prefix: of its prompt, as in lib/prefixes.lua; the last ones left out if they say nothing
 local FIELDS = 2
 
 -- The job whose arguments begin at ARGV[at], its id, its text and its delay.
@@ -20,7 +20,7 @@ local function job_in(at, lane)
   local job = {lane = lane, step = facts[2], model = facts[3], tenant = facts[4], task = facts[5], task_id = facts[6],
     batch = facts[7], submitted = NOW - facts[8], deadline = facts[9] >= 0 and NOW + facts[9] or 0, requests = facts[11],
     input_tokens = facts[12], characters = facts[13], output_tokens = facts[14], max_tokens = facts[15], whole = facts[16],
-    tries = facts[17], unique = facts[18], kept = facts[19], usd = facts[20], cap = facts[21]}
+    tries = facts[17], unique = facts[18], kept = facts[19], usd = facts[20], cap = facts[21], prefix = facts[22] or ''}
   return facts[1], job, ARGV[at], facts[10]
 end
 

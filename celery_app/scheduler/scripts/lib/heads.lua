@@ -1,4 +1,5 @@
--- Library (uses jobs, controls, lines, quota, aside, budgets, workers): the jobs that are next, in the order in which they may go.
+-- Library (uses jobs, controls, lines, prefixes, passing, quota, aside, budgets, workers): the jobs that are next, in the order in which
+-- they may go.
 --
 -- The order is total, so that nobody waits for one who waits for him: the most important lane; then the heads that are owed
 -- a share, by lane; then the other lanes; within a lane by turn, then by place.
@@ -56,7 +57,7 @@ end
 
 -- What a job costs at present, or nil where it reserves nothing.
 local function cost_of(budget, job)
-  return budget and job.requests > 0 and estimated(budget.state, job) or nil
+  return budget and job.requests > 0 and estimated(budget.state, uncached(budget, job)) or nil
 end
 
 -- A head with all that the decision needs.
@@ -78,8 +79,12 @@ end
 -- Heads that are passed by at once.
 local MOST_PASSED_BY = 64
 
+-- Those at the front that wait for the first one with their prefix are passed, if anybody is behind.
 local function next_head(lane, model)
   local head = head_of(lane.name, model)
+  if head and head.job.prefix ~= '' and wait_for_first(budget_of(lane.name, model), head.job) > 0 then
+    head = passing(lane.name, model, budget_of(lane.name, model)) or head
+  end
   return head and weighed(lane, model, head)
 end
 
@@ -187,6 +192,10 @@ end
 local function wait_of(head, lanes, ahead)
   if not head.cost then
     return 0, ''
+  end
+  local for_first = head.job and wait_for_first(head.budget, head.job) or 0
+  if for_first > 0 then
+    return for_first, 'prefix'
   end
   local limit = not head.slot and exceeded(head.budget, head.job, head.cost)
   if limit then

@@ -22,17 +22,18 @@ local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 --   large                  1 if its text has a key of its own
 --   claim, budget, ticket  while it is held: token of the claim, key of the budget it draws on, the reservation
 --   list                   of a message that came from a queue that is no lane: its list
+--   prefix                 of its prompt, which others may begin with, too, as in lib/prefixes.lua; "": nobody asks
 --   ending, reason, told   once nobody will work on it: why, and how often a worker took it to tell those who wait
 --   usd, cap, parked       what its call costs and its batch may, in nanodollars (0: not known, no cap); 1 while it is set aside since
 --                          its batch may cost no more: these are left out where they say nothing
 local FACTS = {'lane', 'step', 'number', 'model', 'tenant', 'task', 'task_id', 'batch', 'submitted', 'deadline', 'requests',
   'input_tokens', 'characters', 'output_tokens', 'max_tokens', 'whole', 'tries', 'timeouts', 'refused_at', 'out', 'deaths',
   'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason', 'told', 'since', 'usd', 'cap',
-  'parked'}
+  'parked', 'prefix'}
 local UNSAID = {lane = '', step = 0, number = 0, model = '', tenant = '', task = '', task_id = '', batch = '', submitted = 0,
   deadline = 0, requests = 0, input_tokens = 0, characters = 0, output_tokens = -1, max_tokens = -1, whole = 0, tries = 0,
   timeouts = 0, refused_at = 0, out = 0, deaths = 0, suspect = 0, unique = '', kept = 0, large = 0, claim = '', budget = '',
-  ticket = '', list = '', ending = '', reason = '', told = 0, since = 0, usd = 0, cap = 0, parked = 0}
+  ticket = '', list = '', ending = '', reason = '', told = 0, since = 0, usd = 0, cap = 0, parked = 0, prefix = ''}
 
 -- Facts that each record has; of those behind them, the last ones that say nothing are left out.
 local ALWAYS = 33

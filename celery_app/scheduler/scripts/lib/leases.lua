@@ -1,4 +1,4 @@
--- Library (uses clock, jobs, lines, wakeup, dead, ended, own): what workers hold, and its release.
+-- Library (uses clock, jobs, lines, prefixes, wakeup, dead, ended, own): what workers hold, and its release.
 --
 -- A held job bears the token of its claim, "<process>:<number>", and is in `leases` by the time of its worker's last sign of
 -- life. The token is new with each claim, so nobody can let go of what he no longer holds.
@@ -29,6 +29,7 @@ local function release(id, job)
   if is_suspect(job) then
     wake(job.lane) -- its process may have the next
   end
+  step_down(id, job)
   redis.call('ZREM', LEASES, id)
   if job.budget ~= '' then
     redis.call('SREM', job.budget .. ':calls', job.claim .. '|' .. id)
