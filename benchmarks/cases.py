@@ -170,7 +170,9 @@ def waiters() -> dict[str, Any]:
     """What Redis does while many workers wait for one budget."""
     with Rig(*LIMITED) as rig:
         for n in range(WAITERS):
-            rig.worker(f"w{n}", "-Q", "critical,normal,batch", "-c", "4", EZAI_RPM=str(RATE * 60))
+            rig.begin_worker(
+                f"w{n}", "-Q", "critical,normal,batch", "-c", "4", app="celery_app", EZAI_RPM=str(RATE * 60)
+            )
         rig.wait_until_ready()
         os.environ.update(rig.environment)
         from celery_app import create_app

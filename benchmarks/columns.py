@@ -111,6 +111,7 @@ LONG = {
         Column("kills", "kills", *_plain("kills", sign=0)),
         Column("done twice", "kills", *_plain("done_twice")),
         Column("a kill", "kills", *_plain("twice_per_kill")),
+        Column("of these answered to the dead", "kills", *_plain("answered_to_the_dead", sign=0)),
         Column("not done", "kills", *_plain("unanswered")),
         Column("failed", "kills", *_plain("failed")),
     ),

@@ -55,7 +55,6 @@ def measure(load: str, *, care: bool) -> dict[str, Any]:
     prefixes, marked, itpm = LOADS[load]
     with Rig(*API, "--itpm", str(itpm)) as rig:
         rig.worker("batch", "-Q", "batch", "-c", str(SLOTS), EZAI_ITPM=str(itpm))
-        rig.wait_until_ready()
         os.environ.update({**rig.environment, "LANES_BATCH_PROMPT_CACHES": "on" if care else "off"})
         from celery_app import controls, create_app
         from celery_app.client import Client

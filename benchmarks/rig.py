@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -58,7 +59,13 @@ class Rig:
         """What every process of the measurement needs."""
         return {"CELERY_BROKER_URL": self.broker_url, "EZAI_API_KEY": "bench", "EZAI_BASE_URL": self.api_url}
 
-    def worker(self, name: str, *arguments: str, app: str = "celery_app", **env: str) -> None:
+    def worker(self, name: str, *arguments: str, app: str = "celery_app", **env: str) -> subprocess.Popen[bytes]:
+        """Start a Celery worker, and wait until it is ready."""
+        self.begin_worker(name, *arguments, app=app, **env)
+        self.wait_until_ready()
+        return self.workers[name].process
+
+    def begin_worker(self, name: str, *arguments: str, app: str, **env: str) -> None:
         """Start a Celery worker."""
         self.process(
             name, " ready.", "celery", "-A", app, "worker", "-n", f"{name}@%h", "-l", "INFO", *arguments, **env

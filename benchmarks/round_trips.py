@@ -36,7 +36,6 @@ def main() -> None:
     options = parser.parse_args()
     with Rig("--latency", "0.05") as rig:
         rig.worker("w", "-Q", "critical,normal,batch", "-c", "1")
-        rig.wait_until_ready()
         import os
 
         os.environ.update(rig.environment)

@@ -36,12 +36,12 @@ class Lanes(Contender):
         """Start a worker for critical and one for all."""
         env |= {"EZAI_RPM": str(RATE * 60)} if limited else {}
         if reserved:
-            self.rig.worker("critical", "-Q", "critical", "-c", str(reserved), app="contenders.lanes", **env)
+            self.rig.begin_worker("critical", "-Q", "critical", "-c", str(reserved), app="contenders.lanes", **env)
         self.add_worker("shared", shared, **env)
 
     def add_worker(self, name: str, slots: int, **env: str) -> None:
         """Start one for all lanes."""
-        self.rig.worker(name, "-Q", "critical,normal,batch", "-c", str(slots), app="contenders.lanes", **env)
+        self.rig.begin_worker(name, "-Q", "critical,normal,batch", "-c", str(slots), app="contenders.lanes", **env)
 
     def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:
         """Submit as Celery does."""

@@ -70,12 +70,12 @@ class Stock(Contender):
         """Start the workers."""
         env = dict(self.env if limited else ())
         if reserved:
-            self.rig.worker("critical", "-Q", "critical", "-c", str(reserved), app=self.module, **env)
+            self.rig.begin_worker("critical", "-Q", "critical", "-c", str(reserved), app=self.module, **env)
         self.add_worker("shared", shared, **env)
 
     def add_worker(self, name: str, slots: int, **env: str) -> None:
         """Start one for all queues."""
-        self.rig.worker(name, "-Q", "critical,normal,batch", "-c", str(slots), app=self.module, **env)
+        self.rig.begin_worker(name, "-Q", "critical,normal,batch", "-c", str(slots), app=self.module, **env)
 
     def submit(self, lane: str, params: dict[str, Any], tenant: str = "") -> None:
         """Submit."""
