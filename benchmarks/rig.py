@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import urllib.request
@@ -20,6 +19,7 @@ from demo import parts
 from demo.processes import Child, ProcessGroup
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
 #: Seconds for a process to be ready.

@@ -174,12 +174,13 @@ def kills(name: str, sizes: Sizes) -> dict[str, Any]:
         accounts = run.accounts()
         del accounts["cpu_ms_per_job"]  # the dead do not tell
         twice = {job for job, times in run.answered("batch").items() if len(times) > 1}
-        dead = sum(
-            call["user_id"] in twice and any(call["arrived"] < at < call["ended"] for at in killed)
+        dead = {
+            call["user_id"]
             for call in run.rig.calls()
-        )
+            if call["status"] == 200 and any(call["arrived"] < at < call["ended"] for at in killed)
+        }
         per_kill = round(accounts["done_twice"] / sizes.kills, 2)
-        return {**accounts, "kills": sizes.kills, "twice_per_kill": per_kill, "answered_to_the_dead": dead}
+        return {**accounts, "kills": sizes.kills, "twice_per_kill": per_kill, "answered_to_the_dead": len(twice & dead)}
 
 
 def prompts(name: str, sizes: Sizes) -> dict[str, Any]:
