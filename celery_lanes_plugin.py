@@ -30,6 +30,7 @@ COMMANDS = {
     "limits": "celery_app.cli.limits",
     "pause": "celery_app.cli.pause",
     "resume": "celery_app.cli.pause",
+    "spend": "celery_app.cli.spend",
     "status": "celery_app.cli.status",
     "top": "celery_app.cli.top",
     "up": "demo.commands.up",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from packaging.requirements import Requirement
 from redis.exceptions import RedisError
 
+from celery_app.budget.levels import shown_name
 from celery_app.connections.redis_client import broker_errors, heartbeat_client, shown_url
 from celery_app.connections.urls import shown
 from celery_app.errors import InvalidSettings, LanesError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from celery_app.metrics.look import LaneLook
+    from celery_app.metrics.spent import Spent
     from celery_app.settings import Settings
 
 #: The oldest Redis whose commands the scripts use; every Valkey is newer.
@@ -105,6 +107,9 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", "warn", f"no API key for {', '.join(without)}", "workers need EZAI_API_KEY")
     else:
         yield Finding("settings", "ok", f"all in order, a key for each lane, API at {shown(settings.base_url)}")
+    if settings.prices:
+        words = f"for models like {', '.join(settings.prices)}; days end at midnight, {settings.time_zone}"
+        yield Finding("prices", "ok", words)
 
 
 def _broker(app: Any) -> Iterator[Finding]:
@@ -181,6 +186,7 @@ def _persistence(info: dict[str, Any], saves: bool | None) -> Finding:
 
 def _lanes(app: Any, command: str) -> Iterator[Finding]:
     found = look(app, _WINDOW, _WINDOW)
+    yield from _prices(found.spent)
     for name, lane in found.lanes.items():
         yield _served(name, lane, command)
         for reason in lane_reasons(found, name):
@@ -190,6 +196,13 @@ def _lanes(app: Any, command: str) -> Iterator[Finding]:
         if lane.place.dead:
             advice = f"{command} lanes dead list --lane {name}"
             yield Finding(name, "warn", f"{lane.place.dead:,} dead letters", advice)
+
+
+def _prices(spent: Spent | None) -> Iterator[Finding]:
+    models = sorted(map(shown_name, spent.unpriced)) if spent is not None else []
+    if models:
+        words = f"none for {', '.join(models)}, called today: what is spent is not known"
+        yield Finding("prices", "warn", words, "add a pattern to EZAI_PRICES")
 
 
 def _served(name: str, lane: LaneLook, command: str) -> Finding:

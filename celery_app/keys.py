@@ -44,6 +44,8 @@ STREAM_KEPT_QUEUED = CANCEL_KEPT
 #: Seconds that a batch is kept after its last job has ended.
 BATCH_KEPT = 7 * 86_400
 
+#: Seconds that it is kept what was spent in an hour, and in a day: a day longer than anybody is shown.
+SPENT_HOURS_KEPT, SPENT_DAYS_KEPT = 3 * 86_400, 41 * 86_400
 #: Seconds for which is remembered what was spent, after the last change: the jobs of a batch may wait for that long.
 QUOTA_KEPT = 35 * 86_400
 
@@ -173,6 +175,13 @@ PASSED = Key("passed", "hash", _PASSED_KEPT)
 #: What is known of one model.
 BUDGET_MODEL = Key("budget:{<budget>}:model:<model>", "hash", _BUDGET_KEPT)
 
+# What calls have cost (scheduler/scripts/lib/spent.lua); nothing where there are no prices.
+
+#: "<what>|<kind>|<name>" -> calls, or nanodollars, of an hour: so many since the epoch.
+SPENT_HOUR = Key("spent:hour:<hour>", "hash", SPENT_HOURS_KEPT)
+#: The same of a day, by its date.
+SPENT_DAY = Key("spent:day:<date>", "hash", SPENT_DAYS_KEPT)
+
 # Amounts with a limit for a day, or for a batch (scheduler/scripts/lib/quota.lua).
 
 #: "<kind>|<whose>" -> nanodollars that the settings allow for a day.
@@ -196,7 +205,8 @@ DONE = Key("done:<id>", "list", DONE_KEPT)
 #: The events of a job's answer. It is there, empty, from the job's submission on; it lives shorter once the job runs
 #: (`STREAM_KEPT_RUNNING`), and shorter still once it has ended (`STREAM_KEPT`).
 STREAM = Key("stream:<id>", "stream", STREAM_KEPT_QUEUED)
-#: What is known of a batch: how many jobs it has, "queued", "placed", "done", "failed", "cancelled".
+#: What is known of a batch: how many jobs it has, "queued", "placed", "done", "failed", "cancelled"; in nanodollars
+#: what its calls have cost, spared and may cost: "usd", "saved", "lanes_cap".
 BATCH_COUNTS = Key("batch:<batch>", "hash", BATCH_KEPT)
 #: A bit for each job of a batch that was counted.
 BATCH_SEEN = Key("batch:<batch>:seen", "string", BATCH_KEPT)

@@ -20,6 +20,7 @@ from celery_app.lanes import LANES, Lane
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from celery_app.configuration.prices import Price
     from celery_app.configuration.variables import Path
 
 __all__ = ["DEFAULT_BASE_URL", "DEFAULT_BROKER_URL", "Limits", "Settings", "has_lanes", "settings_of"]
@@ -36,10 +37,12 @@ class Settings:
         base_url: root of the Messages API, without ``/v1``.
         limits: of every key, for models that no pattern in `model_limits` matches.
         model_limits: model pattern (fnmatch) -> limits, in the order given.
+        prices: model pattern (fnmatch) -> dollars per million tokens, in the order given; empty: nothing is counted.
+        time_zone: where days end at midnight.
+        usd_webhook: address that is told when most of a cap is spent, or None.
         lanes: most important first.
         usd_per_day: dollars that all calls may cost in a day; None: whatever they cost.
         tenant_usd_per_day: tenant, or ``*`` for each that is not named -> the same.
-        time_zone: where days end at midnight.
         tenant_weights: tenant -> how much of a lane it gets, where others want some, too; 1 for one that is not named.
         has_own_broker: whether somebody named a broker; otherwise `broker_url` is our default.
         has_own_backend: whether somebody named a result backend; otherwise `result_backend` is the broker.
@@ -51,11 +54,13 @@ class Settings:
     base_url: str = DEFAULT_BASE_URL
     limits: Limits = dataclasses.field(default_factory=Limits)
     model_limits: Mapping[str, Limits] = dataclasses.field(default_factory=dict)
+    prices: Mapping[str, Price] = dataclasses.field(default_factory=dict)
+    time_zone: str = "UTC"
+    usd_webhook: SecretStr | None = None
     lanes: tuple[Lane, ...] = LANES
     tenant_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     usd_per_day: float | None = None
     tenant_usd_per_day: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    time_zone: str = "UTC"
     has_own_broker: bool = False
     has_own_backend: bool = False
 
@@ -102,11 +107,13 @@ class Settings:
             base_url=ezai.base_url,
             limits=Limits.model_validate({name: getattr(ezai, name) for name in Limits.model_fields}),
             model_limits=ezai.limits,
+            prices=ezai.prices,
+            time_zone=fields.lanes.time_zone,
+            usd_webhook=ezai.usd_webhook,
             lanes=tuple(getattr(fields.lanes, lane.name).applied_to(lane) for lane in LANES),
             tenant_weights=fields.lanes.tenant_weights,
             usd_per_day=ezai.usd_per_day,
             tenant_usd_per_day=fields.lanes.tenant_usd_per_day,
-            time_zone=fields.lanes.time_zone,
             has_own_broker=fields.celery.broker_url is not None,
             has_own_backend=has_own_backend,
         )

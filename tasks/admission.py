@@ -13,6 +13,7 @@ from celery_app.broker.claims import claim_of
 from celery_app.broker.holders import call_leases
 from celery_app.broker.packet import cost_header
 from celery_app.budget import Budget, Cost, budget_for
+from celery_app.budget.prices import priced
 from celery_app.connections.redis_client import heartbeat_client, key_prefix, redis_client
 from celery_app.errors import AccountRefused, LanesError, OutOfBudget, PromptTooLarge
 from celery_app.process.away import say_away
@@ -53,14 +54,15 @@ def admitted(job: Job, cost: Cost, model: str) -> Call:
     """
     if stand_in() is not None:
         return FreeCall()
-    budget = budget_for(settings_of(job.app), job.lane, model, key_prefix(job.app))
+    settings = settings_of(job.app)
+    budget = budget_for(settings, job.lane, model, key_prefix(job.app))
     client = redis_client(job.app)
     job.seconds_left()
     ticket = _ticket_of(job, model)
     if ticket:
         job.attempt.called = True
         return Call(budget, client, ticket, job)
-    return _waited_for(job, budget, client, cost)
+    return _waited_for(job, budget, client, priced(settings, model, cost))
 
 
 def _ticket_of(job: Job, model: str) -> str:
@@ -107,7 +109,7 @@ def _waited_for(job: Job, budget: Budget, client: redis.Redis, cost: Cost) -> Ca
             raise hopeless
         elif may_return:
             error = OutOfBudget(wait=answer.wait_s, dimension=_shortage(answer))
-            facts = dict(zip(_COST_FACTS, cost_header(cost), strict=False))
+            facts = dict(zip(_COST_FACTS, (*cost_header(cost), 0), strict=False))  # the last: 0 where it is not known
             raise requeued(job, error, 0.0, attempt_spent=False, facts={**facts, "model": budget.model})
         else:
             _pause(job, min(answer.wait_s, LONGEST_GUESS))

@@ -10,6 +10,7 @@ from celery_app.broker.packet import cost_header
 from celery_app.jobs.descriptions import description_of
 from celery_app.jobs.limits import refuse_limits
 from celery_app.routing import COST, MODEL
+from celery_app.settings import settings_of
 from celery_app.stand_in import stand_in
 from tasks.defaults import LaneDefaults
 from tasks.job import Job
@@ -79,7 +80,11 @@ class LaneTask(LaneDefaults):
         """Return the headers that say what a job will call, as far as its task declares that."""
         model: Any = type(self).model
         cost = self.cost_of(args, kwargs) if isinstance(model, str) else None
-        return {} if cost is None else {MODEL: model, COST: cost_header(cost)}
+        if cost is None:
+            return {}
+        from celery_app.budget.prices import priced
+
+        return {MODEL: model, COST: cost_header(priced(settings_of(self.app), model, cost))}
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run a job in this process, on the budget; where `celery_app.testing` stands in, with its answer."""

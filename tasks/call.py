@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -12,11 +13,14 @@ import redis
 from celery_app.broker.claims import claim_of
 from celery_app.broker.returns import settle_later
 from celery_app.budget import Budget, CallEnd, CallOutcome, Settlement, Usage
+from celery_app.budget.bill import Payer, bill_of
 from celery_app.budget.budget import ANY_MODEL, NO_JOB
 from celery_app.errors import NotAMessage
 from celery_app.keys import ENDED_KEPT
 from celery_app.metrics.events import JobEvent, emit
 from celery_app.process.away import say_away
+from celery_app.settings import settings_of
+from tasks.spending import say_nearly_spent
 
 if TYPE_CHECKING:
     from celery_app.broker.lease import Leases
@@ -35,11 +39,13 @@ class Call:
         reason: why the API refused it, in words that anybody may read.
         settlement: what came of settling it; None before that, and where Redis is away.
         ends_job: whether its job ends with its answer: settling decides then whether it was cancelled before.
+        shipped: whether it was part of a message batch of the API's, and so cheaper.
     """
 
     reason = ""
     settlement: Settlement | None = None
     ends_job = False
+    shipped = False
 
     def __init__(
         self, budget: Budget, client: redis.Redis, ticket: str, job: Job, leases: Leases | None = None
@@ -92,28 +98,41 @@ class Call:
         """Replace the estimate in the budget; where Redis is away that is done before the job ends."""
         took = time.monotonic() - self._begun  # before Redis is asked, which may be away
         ends = self._ends()
-        end = CallEnd(self.usage, self.headers, self.outcome, self.reason, self._job.refused_at, self._job.prefix)
+        end, bill = self._billed(
+            CallEnd(self.usage, self.headers, self.outcome, self.reason, self._job.refused_at, self._job.prefix),
+            time.time(),
+        )
         try:
-            self.settlement = self._budget.settle(self._client, self._ticket, end, ends=ends or NO_JOB)
+            self.settlement = self._budget.settle(self._client, self._ticket, end, ends=ends or NO_JOB, bill=bill)
             if ends is not None:
                 self._job.attempt.may_end = not self.settlement.cancelled
             say_settled(self._budget, self)
+            for warned in self.settlement.warnings:
+                say_nearly_spent(settings_of(self._job.app), warned)
         except redis.RedisError as exc:
             say_away("a call could not be settled with the budget", exc)
-            settle_later(self._job.app, self._claim, self._budget.settling(self._ticket, end))
+            settle_later(self._job.app, self._claim, self._budget.settling(self._ticket, end, bill=bill))
         if self._leases is not None:
             self._leases.ack(*self._claim)
-        self._tell_observers(took)
+        self._tell_observers(took, end.status)
 
-    def _tell_observers(self, took: float) -> None:
-        status, _, _ = self.reason.partition(" ")
+    def _billed(self, end: CallEnd, now: float) -> tuple[CallEnd, str]:
+        """Return the end with its price, and the bill; none for a call that was not made, or that the API refused."""
+        settings = settings_of(self._job.app)
+        if not settings.prices or end.outcome not in {"answered", "failed"} or end.status:
+            return end, ""
+        payer = Payer(self._job.lane.name, self._budget.model, self._job.tenant, self._job.batch or "")
+        usage, bill = bill_of(settings, payer, self.usage, now, shipped=self.shipped)
+        return replace(end, usage=usage), bill
+
+    def _tell_observers(self, took: float, status: int) -> None:
         event = JobEvent(
             kind="settled",
             lane=self._job.lane.name,
             task=self._job.task,
             seconds=took,
             outcome=self.outcome,
-            status=int(status) if status.isdecimal() else 0,
+            status=status,
             tokens=(self.usage.input_tokens, self.usage.output_tokens) if self.usage else None,
         )
         emit(event)

@@ -54,9 +54,11 @@ class MessageTask(LaneTask):
 
     def _stated(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         from celery_app.budget import cost_of, metered_model, prefix_of
+        from celery_app.budget.prices import priced
 
-        stated = {MODEL: metered_model(kwargs), COST: cost_header(cost_of(kwargs))}
-        asks = any(lane.prompt_caches for lane in settings_of(self.app).lanes)
+        settings, model = settings_of(self.app), metered_model(kwargs)
+        stated = {MODEL: model, COST: cost_header(priced(settings, model, cost_of(kwargs)))}
+        asks = any(lane.prompt_caches for lane in settings.lanes)
         return {**stated, PREFIX: prefix_of(kwargs)} if asks else stated
 
     def describe(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celery_app.budget.call_end import CallEnd
 from celery_app.budget.headers import RateLimits
-from celery_app.budget.reservation import Reservation, Settlement
-from celery_app.budget.variant import MARK, split_model
+from celery_app.budget.reservation import Reservation, Settlement, Warned
+from celery_app.budget.variant import MARK, pattern_of_variant, split_model
 from celery_app.scheduler.scripts import RESERVE, SETTLE
 from celery_app.settings import Limits
 
@@ -124,7 +124,13 @@ class Budget:
         )
 
     def settle(
-        self, client: Redis, ticket: str, end: CallEnd | None = None, *, ends: tuple[str, str, int] = NO_JOB
+        self,
+        client: Redis,
+        ticket: str,
+        end: CallEnd | None = None,
+        *,
+        ends: tuple[str, str, int] = NO_JOB,
+        bill: str = "",
     ) -> Settlement:
         """Replace a call's estimated cost by the real one, and learn from its answer.
 
@@ -133,17 +139,22 @@ class Budget:
             ticket: of the admission.
             end: what came of the call; None: it was answered, and no more is known.
             ends: of a job that ends with this answer, its id, its batch's id, and the seconds for which that is known.
+            bill: what it has cost and whom, as `celery_app.budget.bill.bill_of` has it; empty: nobody counts that.
 
         Raises:
             redis.exceptions.RedisError: if Redis is away; see `celery_app.broker.debts`.
         """
-        return Settlement(*map(bool, SETTLE.run(client, (), self.settling(ticket, end or CallEnd(), ends))))
+        known, own, shut, opened, cancelled, *warnings = SETTLE.run(
+            client, (), self.settling(ticket, end or CallEnd(), ends, bill)
+        )
+        told = tuple(Warned.of(each) for each in (warnings[0] if warnings else ()))
+        return Settlement(bool(known), bool(own), bool(shut), bool(opened), bool(cancelled), told)
 
-    def settling(self, ticket: str, end: CallEnd, ends: tuple[str, str, int] = NO_JOB) -> _Args:
+    def settling(self, ticket: str, end: CallEnd, ends: tuple[str, str, int] = NO_JOB, bill: str = "") -> _Args:
         """Return the arguments of the script by which `settle` settles a call."""
-        usd = end.usage.usd if end.usage is not None else None
-        told = (*end.arguments(self._variant), *ends, _UNKNOWN if usd is None else usd, *end.cached)
-        return (self.prefix, self.terms, ticket, *told)
+        told = (*end.arguments(self._variant), *ends, end.usd)
+        more = (bill, *end.cached) if bill or end.cached else ()
+        return (self.prefix, self.terms, ticket, *told, *more)
 
     @staticmethod
     def sent_at(ticket: str) -> int:
@@ -197,7 +208,7 @@ def budget_for(settings: Settings, lane: Lane, model: str, prefix: str = "") -> 
     family, limits = _family_of(settings, base)
     mixed, pattern = family == ANY_MODEL, family if family in settings.model_limits else ""
     if variant:
-        own = _pattern_of(settings, base, variant)
+        own = pattern_of_variant(settings.model_limits, base, variant)
         pattern = own or pattern
         family, limits = (f"{family}{MARK}{variant}", limits) if own is None else (own, settings.model_limits[own])
         mixed = family.partition(MARK)[0] == ANY_MODEL
@@ -223,15 +234,6 @@ def _family_of(settings: Settings, model: str) -> tuple[str, Limits]:
     shared = ANY_MODEL if settings.limits != Limits() or not model else model
     family = next((pattern for pattern in settings.model_limits if fnmatchcase(model, pattern)), shared)
     return family, settings.model_limits.get(family, settings.limits)
-
-
-def _pattern_of(settings: Settings, model: str, variant: str) -> str | None:
-    """Return the first pattern that names the variant and fits the model, None if there is none."""
-    for pattern in settings.model_limits:
-        model_pattern, mark, variant_pattern = pattern.rpartition(MARK)
-        if mark and fnmatchcase(variant, variant_pattern) and fnmatchcase(model, model_pattern):
-            return pattern
-    return None
 
 
 def _cost_args(cost: Cost) -> _Args:

@@ -44,6 +44,19 @@ class CallEnd:
     refused_at: int = 0
     prefix: str = ""
 
+    @property
+    def status(self) -> int:
+        """The API's status for a call that it refused; 0: it did not refuse it, or said none."""
+        status, _, _ = self.reason.partition(" ")
+        return int(status) if status.isdecimal() else 0
+
+    @property
+    def usd(self) -> int:
+        """Nanodollars that the call has cost, -1: not known; the API bills no error."""
+        if self.usage is None or self.usage.usd is None:
+            return 0 if self.status else _UNKNOWN
+        return self.usage.usd
+
     def said(self, variant: str) -> RateLimits:
         """Return what the headers say of a model with a variant, or with none."""
         return RateLimits.of(self.headers or {}, variant)

@@ -33,7 +33,7 @@ class Cost:
         max_tokens: bound of the answer where `output_tokens` is None; it is no cost by itself, the API does not count
             it (platform.claude.com, rate limits).
         cached: whether some of the input may be read from a cache, which does not count.
-        usd: money that it will cost, in nanodollars; 0: no price is known.
+        usd: nanodollars that it costs at most, see `celery_app.budget.prices`; 0: no price is known.
     """
 
     requests: int = 1

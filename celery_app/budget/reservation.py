@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 #: What a call may have to wait for: ``closed`` is the API's own ``retry-after`` or its refusal of the account,
 #: ``calls`` are the calls in flight; ``cap`` is money; ``lost`` is the job itself.
@@ -56,6 +56,28 @@ class Reservation:
         return self.dimension == "lost"
 
 
+class Warned(NamedTuple):
+    """A cap of which a call has used the last part that nobody was warned of.
+
+    Attributes:
+        cap: ``all|``, ``lane|batch``, ``tenant|acme`` or ``batch|<id>``.
+        spent: nanodollars, settled.
+        limit: nanodollars.
+        day: its date; empty: the cap has no end.
+    """
+
+    cap: str
+    spent: int
+    limit: int
+    day: str
+
+    @classmethod
+    def of(cls, told: list[bytes]) -> Warned:
+        """Read what the script tells."""
+        cap, spent, limit, day = (each.decode(errors="replace") for each in told)
+        return cls(cap, int(spent), int(limit), day)
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """What came of settling a call.
@@ -67,6 +89,7 @@ class Settlement:
         shut: whether it has shut the budget, which was open until then.
         opened: whether it has opened the budget again.
         cancelled: whether the job was cancelled before its answer came, and so does not end with it.
+        warnings: of caps that are nearly used up since.
     """
 
     known: bool
@@ -74,3 +97,4 @@ class Settlement:
     shut: bool
     opened: bool
     cancelled: bool = False
+    warnings: tuple[Warned, ...] = ()

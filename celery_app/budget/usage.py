@@ -13,7 +13,7 @@ MOST_TOKENS = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that count against the limits.
+    """Tokens that count against the limits, and those that only cost something.
 
     Attributes:
         input_tokens: of the prompt, cache creation included, cache reads not (platform.claude.com, rate limits).
@@ -21,6 +21,8 @@ class Usage:
         usd: money that the call has cost, in nanodollars; None: no price is known.
         cache_read: of the prompt, read from the API's cache; -1: the answer does not say.
         cache_created: of the prompt, put there; -1: the answer does not say.
+        cache_hour: of these, for an hour.
+        in_batch: whether the API says that it answered the call in a message batch.
     """
 
     input_tokens: int
@@ -28,6 +30,8 @@ class Usage:
     usd: int | None = None
     cache_read: int = -1
     cache_created: int = -1
+    cache_hour: int = 0
+    in_batch: bool = False
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> Usage | None:
@@ -41,7 +45,16 @@ class Usage:
         read, created = (_tokens(usage, f"cache_{how}_input_tokens") for how in ("read", "creation"))
         read, created = (-1 if number is None else number for number in (read, created))
         counted = (tokens[0] or 0) + max(0, created)
-        return cls(counted, tokens[1] or 0, cache_read=read, cache_created=created)
+        kinds = usage.get("cache_creation")
+        hour = _tokens(kinds, "ephemeral_1h_input_tokens") if isinstance(kinds, Mapping) else None
+        return cls(
+            counted,
+            tokens[1] or 0,
+            cache_read=read,
+            cache_created=created,
+            cache_hour=min(hour or 0, max(0, created)),
+            in_batch=usage.get("service_tier") == "batch",
+        )
 
 
 def _tokens(usage: Mapping[str, Any], field: str) -> int | None:

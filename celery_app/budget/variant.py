@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -58,6 +58,15 @@ def split_model(name: str) -> tuple[str, str]:
     """Return the model and the variant of a `metered_model`."""
     model, mark, variant = name.rpartition(MARK)
     return (model, variant) if mark and model and _WORD.fullmatch(variant) else (name, "")
+
+
+def pattern_of_variant(patterns: Iterable[str], model: str, variant: str) -> str | None:
+    """Return the first pattern that names the variant and fits the model, None if there is none."""
+    for pattern in patterns:
+        model_pattern, mark, variant_pattern = pattern.rpartition(MARK)
+        if mark and fnmatchcase(variant, variant_pattern) and fnmatchcase(model, model_pattern):
+            return pattern
+    return None
 
 
 def _betas(params: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[str]:

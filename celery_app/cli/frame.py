@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import set_cell_size
 from rich.text import Text
 
+from celery_app.cli.dollars import spent_and_saved
 from celery_app.cli.durations import shown
 from celery_app.cli.glyphs import short
 from celery_app.cli.lane_rows import lane_rows, reason_rows
@@ -72,7 +73,9 @@ def _below_title(view: View) -> list[Text]:
         busy = sum(lane["in_flight"] for lane in view.lanes.values())
         queued = sum(lane["depth"] for lane in view.lanes.values())
         workers = f"{view.seen['workers']:,} worker{'s'[: view.seen['workers'] != 1]}"
-        lines.append(Text(f"{queued:,} queued, {workers}, {busy:,} of {view.seen['slots']:,} slots busy"))
+        spent = view.seen.get("spent")
+        money = f", {spent_and_saved(spent['usd'], spent['usd_saved'])}" if spent else ""
+        lines.append(Text(f"{queued:,} queued, {workers}, {busy:,} of {view.seen['slots']:,} slots busy{money}"))
     return lines
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from celery_app.cli.dollars import dollars
 from celery_app.cli.durations import shown, shown_ms
 from celery_app.cli.output import app_of, console, printable, waits
 from celery_app.errors import BrokerUnreachable
@@ -35,6 +36,12 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "wait p50": lambda lane: shown_ms(lane["wait_ms"]["p50"]),
     "p95": lambda lane: shown_ms(lane["wait_ms"]["p95"]),
     "p99": lambda lane: shown_ms(lane["wait_ms"]["p99"]),
+}
+
+#: The same where there are prices.
+MONEY: dict[str, Callable[[dict[str, Any]], str]] = {
+    "today": lambda lane: dollars(lane["usd_today"]),
+    "saved": lambda lane: dollars(lane["usd_saved_today"]),
 }
 
 
@@ -89,10 +96,11 @@ def _table(stats: dict[str, Any]) -> RenderableType:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("lane", no_wrap=True)
-    for heading in COLUMNS:
+    columns = COLUMNS | (MONEY if "spent" in stats else {})
+    for heading in columns:
         table.add_column(heading, justify="right")
     for name, lane in stats["lanes"].items():
-        table.add_row(name, *(show(lane) for show in COLUMNS.values()))
+        table.add_row(name, *(show(lane) for show in columns.values()))
     told = [(name, lane["waiting_for"]) for name, lane in stats["lanes"].items() if lane["waiting_for"]]
     waiting = [printable(waits(name, reason)) for name, reason in told]
     return Group(table, *waiting)

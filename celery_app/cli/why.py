@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from celery_app.budget.levels import Budgets
+from celery_app.cli.dollars import spent_words
 from celery_app.cli.durations import shown
 from celery_app.cli.output import app_of, command_of, printable, waits
 from celery_app.errors import BrokerUnreachable
@@ -17,7 +18,7 @@ from celery_app.metrics.backlog import Backlog
 from celery_app.metrics.explanation import explain_with_reasons
 from celery_app.metrics.look import look
 from celery_app.metrics.reasons import Reason
-from celery_app.metrics.stats import WAIT_WINDOW
+from celery_app.metrics.stats import WAIT_WINDOW, lane_money
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,7 +75,7 @@ def _lanes(app: Any, names: Iterable[str], command: str) -> dict[str, Any]:
 
 def _lane(found: Look, adviser: Adviser, name: str) -> dict[str, Any]:
     lane = found.lanes[name]
-    return {
+    return lane_money(found, name) | {
         "depth": lane.place.depth,
         "oldest_s": lane.place.oldest_s,
         "in_flight": lane.place.in_flight,
@@ -103,7 +104,8 @@ def _lane_lines(told: dict[str, Any]) -> list[str]:
     for name, lane in told.items():
         places = f"{lane['depth']:,} queued, {lane['in_flight']:,} in flight, {lane['workers']} workers"
         oldest = f", the oldest for {shown(lane['oldest_s'])}" if lane["oldest_s"] is not None else ""
-        lines += [f"{name}: {places}{oldest}", *_reason_lines(name, lane["waiting_for"])]
+        spent = f", {spent_words(lane)}" if "usd_today" in lane else ""
+        lines += [f"{name}: {places}{oldest}{spent}", *_reason_lines(name, lane["waiting_for"])]
         if not lane["waiting_for"]:
             lines.append(f"  {name} waits for nothing")
         if lane["advice"]:

@@ -12,6 +12,7 @@ from celery_app.client.application import configured
 from celery_app.client.cancelling import mark
 from celery_app.client.entries import entries_of
 from celery_app.client.following import BLOCK_MS
+from celery_app.configuration.variables import NANODOLLARS
 from celery_app.connections.redis_client import broker_errors, key_prefix, redis_client
 from celery_app.errors import LanesError, UnknownBatch
 from celery_app.keys import BATCH_COUNTS, BATCH_ENDED, BATCH_KEPT
@@ -44,6 +45,8 @@ class BatchCounts:
         cancelled: jobs that were cancelled.
         invalid: items that were left out.
         submitted: whether all items have been put into the lane.
+        usd: dollars that its calls have cost so far; 0 where EZAI_PRICES is not set.
+        saved: dollars that message batches have spared it.
     """
 
     queued: int
@@ -52,6 +55,8 @@ class BatchCounts:
     cancelled: int
     invalid: int
     submitted: bool
+    usd: float = 0.0
+    saved: float = 0.0
 
     @property
     def ended(self) -> int:
@@ -122,7 +127,8 @@ class Batch:
         if not fields:
             raise UnknownBatch(batch_id=self.id, kept_days=BATCH_KEPT / _SECONDS_PER_DAY)
         numbers = {name: int(fields.get(name.encode(), 0)) for name in _NUMBERS}
-        return BatchCounts(**numbers, submitted=b"submitted" in fields)
+        usd, saved = (int(fields.get(name, 0)) / NANODOLLARS for name in (b"usd", b"saved"))
+        return BatchCounts(**numbers, submitted=b"submitted" in fields, usd=usd, saved=saved)
 
     def _fields(self) -> dict[bytes, bytes]:
         standing_in = stand_in()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from celery_app.client.batches import Batches
 
+if TYPE_CHECKING:
     from anthropic.types import Message
     from celery.result import AsyncResult
 
     from celery_app.client.async_stream import AsyncEventStream
-    from celery_app.client.batch import Batch
     from celery_app.client.event_stream import EventStream
-    from celery_app.client.submission import OnInvalid
     from celery_app.metrics.explanation import Explanation
 
 #: Seconds of silence after which `stream_from` gives up a job of which it does not know the lane: the longest deadline
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 SILENCE = 300.0
 
 
-class Client:
+class Client(Batches):
     """What a web app calls. Every method may be called from any thread, and imports what it needs on first use.
 
     `params` are the Messages API's: ``model``, ``max_tokens``, ``messages``, …
@@ -67,60 +65,6 @@ class Client:
         refuse_options(params, "submit")
         names: dict[str, Any] = {"tenant": tenant, "unique": unique, "unique_for": unique_for}
         return send(self.app, CREATE_TASK, lane_of(self.app, lane), params, wait=wait, **names)
-
-    def submit_many(
-        self,
-        items: Iterable[Any],
-        lane: str = "batch",
-        *,
-        on_invalid: OnInvalid = "stop",
-        progress: Callable[[Batch], None] | None = None,
-        wait: float | None = None,
-        tenant: str | None = None,
-        unique: Callable[[Any], str] | None = None,
-        unique_for: float | None = None,
-        usd: float | None = None,
-    ) -> Batch:
-        """Submit many calls, and return once all are queued.
-
-        A full lane is waited for as long as it moves: `wait` counts from the last job that found room. By default that
-        is the lane's ``submit_wait``, 2 s, as suits a web request; a script that fills a lane faster than its workers
-        empty it says ``wait=600``, and may look on by `progress`.
-
-        Nothing is queued if a list holds a bad item and `on_invalid` is ``stop``. Of any other iterable, the items
-        before the bad one may be queued by then: the error's ``batch_id`` leads to them.
-
-        Args:
-            items: the parameters of each call, as dicts.
-            lane: for all of them.
-            on_invalid: ``stop`` raises at the first bad item, ``skip`` leaves it out and notes it in the batch.
-            progress: called with the batch about twice a second, while it waits, too, and at the end.
-            wait: seconds without room after which to give up; ``float("inf")``: never; None: the ``submit_wait``.
-            tenant: whose jobs they are.
-            unique: returns the name of an item; one whose job is queued or runs is left out, see ``Batch.found``.
-            unique_for: as in `submit`.
-            usd: dollars that its calls may cost; what would cost more waits for ``lanes limits set --batch ID usd=…``.
-
-        Raises:
-            InvalidItem: naming the item's index and the first bad field.
-            LaneFull: there was no room for `wait`; the error's ``batch_id`` leads to the jobs that are queued.
-        """
-        from celery_app.client.item import Names
-        from celery_app.client.sending import lane_of
-        from celery_app.client.submission import submit_many
-
-        names = Names(tenant, unique, unique_for, usd)
-        return submit_many(self.app, items, lane_of(self.app, lane), on_invalid, progress, wait, names)
-
-    def load_batch(self, batch_id: str) -> Batch:
-        """Return a batch that any process has submitted.
-
-        Raises:
-            UnknownBatch: there is none of that id.
-        """
-        from celery_app.client.batch import Batch
-
-        return Batch.load(batch_id, self.app)
 
     def ask(
         self, lane: str = "critical", *, tenant: str | None = None, unique: str | None = None, **params: Any

@@ -15,10 +15,13 @@ from kombu.utils.json import dumps
 from celery_app.broker.packet import Packet, cost_header
 from celery_app.budget.cost import cost_of
 from celery_app.budget.prefix import prefix_of
+from celery_app.budget.prices import priced
 from celery_app.budget.variant import metered_model
 from celery_app.client.sending import CREATE_TASK, task_of
 from celery_app.jobs.headers import BATCH_HEADER, PUBLISH_HEADER
+from celery_app.jobs.identity import identity
 from celery_app.routing import COST, DEADLINE_AT, MODEL, PREFIX, SUBMITTED_AT
+from celery_app.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,17 +48,23 @@ class Envelope:
         prefix: of all keys of the broker.
     """
 
-    def __init__(self, app: Any, lane: Lane, batch_id: str) -> None:
+    def __init__(self, app: Any, lane: Lane, batch_id: str, tenant: str | None = None) -> None:
         """Have one message made and keep its form.
+
+        Args:
+            app: the Celery application.
+            lane: where the jobs go.
+            batch_id: of their batch.
+            tenant: whose jobs they are; their worker reads it in the message.
 
         Raises:
             kombu.exceptions.OperationalError: if no broker answers; redis-py's errors, too.
         """
-        self._batch_id, self._lane = batch_id, lane
+        self._batch_id, self._lane, self._settings = batch_id, lane, settings_of(app)
         self._compression = app.conf.task_compression
         with app.amqp.lane_connection() as connection:
             channel = connection.channel()  # kombu tries for ever to get its default one
-            message = _captured(app, channel, lane, batch_id)
+            message = _captured(app, channel, lane, {BATCH_HEADER: batch_id, **identity(tenant, None, None)})
             self.prefix: str = channel.global_keyprefix
             self._step = int(channel.priority(channel._get_message_priority(message)))
         self._headers = message["headers"]
@@ -90,7 +99,8 @@ class Envelope:
         prefix = prefix_of(params) if self._lane.prompt_caches else ""
         values[_PREFIX] = _encode(prefix)
         text = "".join([values.get(part, part) for part in self._parts]).encode()
-        headers = {**self._headers, "id": own, MODEL: model, COST: cost_header(cost_of(params)), SUBMITTED_AT: now}
+        cost = cost_header(priced(self._settings, model, cost_of(params)))
+        headers = {**self._headers, "id": own, MODEL: model, COST: cost, SUBMITTED_AT: now}
         headers.update(names or {})
         if self._lane.prompt_caches:
             headers[PREFIX] = prefix
@@ -105,13 +115,13 @@ class Envelope:
         return base64.b64encode(body).decode()
 
 
-def _captured(app: Any, channel: Any, lane: Lane, batch_id: str) -> dict[str, Any]:
+def _captured(app: Any, channel: Any, lane: Lane, headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the message that ``apply_async`` would put into the lane."""
     put: list[dict[str, Any]] = []
     channel._put = lambda _, message, **__: put.append(message)
     with app.amqp.Producer(channel, auto_declare=False) as producer:
         task_of(app, CREATE_TASK).apply_async(
-            kwargs=_ARGUMENTS, queue=lane.name, task_id=_ID, headers={BATCH_HEADER: batch_id}, producer=producer
+            kwargs=_ARGUMENTS, queue=lane.name, task_id=_ID, headers=dict(headers), producer=producer
         )
     del channel._put
     message = next(message for message in put if message["headers"].get("id") == _ID)

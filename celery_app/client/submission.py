@@ -98,7 +98,7 @@ class Submission:
         self._put = 0
         self.batch = Batch(app, batch_id)
         self._note(lane=lane.name, **names.cap)  # first: kombu takes longer to find a broker dead
-        self._envelope = Envelope(app, lane, batch_id)
+        self._envelope = Envelope(app, lane, batch_id, names.tenant)
 
     def run(self, items: Iterable[Any], on_invalid: OnInvalid) -> None:
         """Put all items into the lane: the broker has one chunk while the next is made."""

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from celery_app.configuration.prices import Price, webhook
 from celery_app.connections.addresses import DEFAULT_BASE_URL, api_root, broker_address
 from celery_app.lanes import LANES, Lane
 
@@ -58,6 +59,11 @@ def _api_key(key: SecretStr) -> SecretStr:
     if not text or not text.isascii() or any(c.isspace() for c in text):
         raise ValueError("an API key has no blanks and only ASCII characters")
     return key
+
+
+def _webhook(url: SecretStr) -> SecretStr:
+    webhook(url.get_secret_value())
+    return url
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -121,6 +127,9 @@ class EzaiFields(Limits):
     api_key_batch: ApiKey | None = None
     base_url: Annotated[str, AfterValidator(api_root)] = DEFAULT_BASE_URL
     limits: Annotated[dict[str, Limits], BeforeValidator(_json)] = Field(default_factory=dict)
+    prices: Annotated[dict[str, Price], BeforeValidator(_json)] = Field(default_factory=dict)
+    # Who is told that most of a cap is spent. Its address is a secret to many services.
+    usd_webhook: Annotated[SecretStr, AfterValidator(_webhook)] | None = None
     # What all calls may cost in a day; the most important lane's are counted and not stopped.
     usd_per_day: Annotated[Dollars | None, BeforeValidator(_none_word)] = None
 

@@ -10,9 +10,10 @@ from celery_app.connections.redis_client import broker_errors, key_prefix, redis
 from celery_app.controls.control import Control, controls_of
 from celery_app.keys import CONTROLS, SHUT
 from celery_app.metrics.shortage import Shortage, explain_arguments, lane_arguments
+from celery_app.metrics.spent import Spent, spent_arguments, spent_of
 from celery_app.metrics.store import RECALL, LaneActivity, activities, ask
 from celery_app.metrics.tenants import tenants_arguments
-from celery_app.scheduler.scripts import DEMAND, EXPLAIN, LEVELS, SERVING, STATS, TENANTS
+from celery_app.scheduler.scripts import DEMAND, EXPLAIN, LEVELS, SERVING, SPENT, STATS, TENANTS
 from celery_app.script import run_together
 from celery_app.settings import settings_of
 from celery_app.worker.presence import serving_call
@@ -58,6 +59,7 @@ class Look:
         demand: the reply of ``scheduler/scripts/demand.lua``; None: nobody asked for it.
         levels: the same of ``levels.lua``.
         tenants: the same of ``tenants.lua``.
+        spent: today; None: there are no prices.
     """
 
     now: float
@@ -69,6 +71,7 @@ class Look:
     demand: Any
     levels: Any
     tenants: Any
+    spent: Spent | None = None
 
 
 def look(
@@ -93,9 +96,8 @@ def look(
         InvalidSettings: if the environment is wrong.
     """
     settings, prefix = settings_of(app), key_prefix(app)
-    lanes = settings.lanes
-    names = [lane.name for lane in lanes]
-    scripts = (SERVING, EXPLAIN, STATS, RECALL, *((DEMAND, LEVELS) if budgets else ()), TENANTS)
+    lanes, names = settings.lanes, [lane.name for lane in settings.lanes]
+    scripts = (SERVING, EXPLAIN, STATS, RECALL, *((DEMAND, LEVELS) if budgets else ()), SPENT, TENANTS)
 
     def fill(pipe: Pipeline) -> None:
         SERVING.add_to(pipe, *serving_call(names, prefix))
@@ -108,12 +110,15 @@ def look(
         if budgets:
             DEMAND.add_to(pipe, (), [prefix, *lane_arguments(lanes)])
             LEVELS.add_to(pipe, (), [prefix])
+        if settings.prices:
+            SPENT.add_to(pipe, (), spent_arguments(settings, prefix))
         if tenants is not None:
             TENANTS.add_to(pipe, (), tenants_arguments(prefix, names, tenants))
 
     with broker_errors(app):
         answers = run_together(redis_client(app), scripts, fill)
     crowd = answers.pop() if tenants is not None else None
+    spent = spent_of(answers.pop()) if settings.prices else None
     levels, demand = (answers.pop(), answers.pop()) if budgets else (None, None)
     served, shut, fields, (seconds, micros), heads, places, *rest = answers
     *served, (workers, slots) = served
@@ -121,7 +126,7 @@ def look(
     short = [Shortage.of(head, settings.time_zone) for head in heads]
     seen = _seen(lane_stats_of(lanes, places), served, short, happened)
     now = seconds + micros / _US_PER_S
-    return Look(now, seen, workers, slots, controls_of(fields, now), shut, demand, levels, crowd)
+    return Look(now, seen, workers, slots, controls_of(fields, now), shut, demand, levels, crowd, spent)
 
 
 def _seen(

@@ -11,7 +11,7 @@ from celery_app.metrics.advice import Adviser
 from celery_app.metrics.backlog import Backlog
 from celery_app.metrics.distribution import WAITS
 from celery_app.metrics.look import look
-from celery_app.metrics.stats import THROUGHPUT_WINDOW, WAIT_WINDOW, lane_figures
+from celery_app.metrics.stats import THROUGHPUT_WINDOW, WAIT_WINDOW, lane_figures, lane_money, money
 from celery_app.metrics.tenants import Crowd
 from celery_app.settings import settings_of
 
@@ -67,6 +67,7 @@ class Overview:
             "slots": found.slots,
             "lanes": {
                 name: lane_figures(lane)
+                | lane_money(found, name)
                 | {"workers": lane.workers, "slots": lane.slots, "slots_wanted": wanted[name]}
                 | {"wait_now_s": waits[name], "waiting_for": adviser.waiting(name)}
                 | {"paused": _told(pauses_of(found.controls, name)), "draining": _told(_drains(found, name))}
@@ -76,6 +77,7 @@ class Overview:
             "models_left_out": budgets.left_out,
             "tenants": [each._asdict() for each in crowd.most],
             "tenants_left_out": crowd.left_out,
+            **money(found),
         }
 
     def _waits_now(self, found: Look) -> dict[str, float | None]:

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from celery_app.budget.levels import SHUT_REASONS, Budgets
 from celery_app.budget.quota import BY_DAY
+from celery_app.configuration.variables import NANODOLLARS
 from celery_app.errors import LanesError
 from celery_app.metrics.backlog import Backlog
 from celery_app.metrics.distribution import CALLS, INPUT_TOKENS, OUTPUT_TOKENS, WAITS
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from celery_app.metrics.distribution import Distribution
     from celery_app.metrics.look import LaneLook, Look
+    from celery_app.metrics.spent import Spent
 
 #: Seconds that the calls' mean time is taken from: enough calls for a mean that one long answer does not move.
 COUNTS_WINDOW = 300
@@ -79,6 +81,13 @@ COUNTERS = (
 )
 
 
+#: The same of money, where there are prices.
+MONEY = (
+    ("lanes_usd", "Dollars that calls have cost.", "usd"),
+    ("lanes_usd_saved", "Dollars that message batches have spared.", "usd_saved"),
+)
+
+
 class LanesCollector(Collector):
     """Looks at the lanes when it is asked, in one round trip."""
 
@@ -100,6 +109,8 @@ class LanesCollector(Collector):
         yield _waiting(found)
         yield _slots(self._backlog.slots_wanted(found))
         yield from _budgets(Budgets.of(found.levels))
+        if found.spent is not None:
+            yield from _money(found, found.spent)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: registering must not ask the broker."""
@@ -172,6 +183,16 @@ def _budgets(budgets: Budgets) -> Iterator[Metric]:
     left = ((row[:2], row.shut_s) for row in states)
     yield _gauge("lanes_budget_shut_seconds", "Until the API's retry-after is over.", _BUDGET, left)
     yield GaugeMetricFamily("lanes_models_left_out", "Models whose budgets are not shown.", value=budgets.left_out)
+
+
+def _money(found: Look, spent: Spent) -> Iterator[Metric]:
+    for name, words, kind in MONEY:
+        sums = (((lane,), totals.get(kind, 0) / NANODOLLARS) for lane, totals in _totals(found))
+        yield _counter(name, words, _LANE, sums)
+    today = (((lane,), spent.lane(lane).usd) for lane in found.lanes)
+    yield _gauge("lanes_usd_today", "Dollars that calls have cost since midnight.", _LANE, today)
+    words = "Part of a cap that is spent today; cap: all, or a lane. From 0.8 on the log has warned."
+    yield _gauge("lanes_usd_cap_used", words, ("cap",), (((cap,), part) for cap, part in spent.caps_used.items()))
 
 
 def _totals(found: Look) -> Iterator[tuple[str, dict[str, int]]]:

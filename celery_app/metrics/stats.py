@@ -13,7 +13,7 @@ from celery_app.metrics.reasons import in_words, lane_reasons
 from celery_app.settings import has_lanes
 
 if TYPE_CHECKING:
-    from celery_app.metrics.look import LaneLook
+    from celery_app.metrics.look import LaneLook, Look
     from celery_app.metrics.store import LaneActivity, Times
 
 #: Seconds that the waits are taken from: long enough for a p99, short enough to show what is going on.
@@ -38,7 +38,8 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
         not say), ``processed``, ``failed`` and ``limited`` (in total; 429 answers), ``throughput_per_min`` (processed
         in the last minute), ``wait_ms`` (``avg``, ``p50``, ``p95``, ``p99``, ``max``, from submission to the call
         leaving; None where no call left in the window), ``call_ms`` (the same of how long calls took) and
-        ``waiting_for`` (in words; None: nothing but a slot).
+        ``waiting_for`` (in words; None: nothing but a slot). Where EZAI_PRICES is set, each has ``usd_today`` and
+        ``usd_saved_today``, and beside the lanes there is ``spent``: ``day``, ``usd`` and ``usd_saved`` of all.
 
     Raises:
         BrokerUnreachable: if no broker answers.
@@ -52,10 +53,27 @@ def get_queue_stats(app: Any = None, window_s: float = WAIT_WINDOW) -> dict[str,
     return {
         "queue_depth": sum(lane.place.depth for lane in found.lanes.values()),
         "lanes": {
-            name: lane_figures(lane) | {"waiting_for": in_words(lane_reasons(found, name))}
+            name: lane_figures(lane) | lane_money(found, name) | {"waiting_for": in_words(lane_reasons(found, name))}
             for name, lane in found.lanes.items()
         },
+        **money(found),
     }
+
+
+def money(found: Look) -> dict[str, Any]:
+    """Return what was spent today, as ``spent``; nothing where there are no prices."""
+    if found.spent is None:
+        return {}
+    total = found.spent.total
+    return {"spent": {"day": found.spent.window, "usd": total.usd, "usd_saved": total.saved}}
+
+
+def lane_money(found: Look, name: str) -> dict[str, float]:
+    """Return what a lane has spent today; nothing where there are no prices."""
+    if found.spent is None:
+        return {}
+    amounts = found.spent.lane(name)
+    return {"usd_today": amounts.usd, "usd_saved_today": amounts.saved}
 
 
 def lane_figures(lane: LaneLook) -> dict[str, Any]:

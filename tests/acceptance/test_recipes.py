@@ -4,9 +4,11 @@ import asyncio
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,10 @@ from django.test import RequestFactory
 from kit.waiting import in_time, wait_until
 
 from celery_app import Batch, cancel, get_queue_stats, submit
+from celery_app.configuration.prices import Price
 from celery_app.connections.redis_client import redis_client
 from celery_app.errors import InvalidItem, UnknownBatch
+from celery_app.settings import settings_of
 
 #: Celery 5.7 stores a result by a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -332,6 +336,20 @@ def asked_by(module: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str
 
     monkeypatch.setattr(module, "ask", keep)
     return asked
+
+
+def test_what_it_costs(up, monkeypatch, capsys):
+    """A batch is submitted if it may not cost too much, and its price is said before."""
+    prices = {"*haiku*": Price.model_validate({"in": 1, "out": 5})}
+    monkeypatch.setattr(up.app, "lanes_settings_given", replace(settings_of(up.app), prices=prices))
+    documents = [f"document {number}. " * 30 for number in range(4)]
+
+    assert recipe("what_it_costs").submit_for(documents, 0.001) is None
+    batch = recipe("what_it_costs").submit_for(documents, 0.01)
+
+    assert batch.counts().queued == 4
+    assert all(result.message for result in batch.results(patience=IN_TIME_S))
+    assert re.match(r"4 documents: \$0\.0\d+ now, \$0\.0\d+ in message batches", capsys.readouterr().out)
 
 
 def test_thinking(up, monkeypatch):

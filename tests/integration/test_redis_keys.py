@@ -149,6 +149,7 @@ def lose_a_call(redis: Redis) -> None:
 def test_the_table_has_every_key_with_its_type_and_lifetime(valkey, tmp_path):
     """Whatever happens to jobs, no other key is touched, each of them is, and what is to go has a time to live."""
     settings = {"EZAI_RPM": "900", "LANES_TENANT_WEIGHTS": '{"acme": 2}', "LANES_BATCH_BOOST_AFTER": "0.1"}
+    settings |= {"EZAI_PRICES": '{"*": {"in": 1, "out": 5}}'}
     settings |= {"EZAI_USD_PER_DAY": "9", "LANES_TIME_ZONE": "Europe/Berlin"}
     with (
         valkey.client(DB) as redis,

@@ -85,7 +85,15 @@ function figures(lane) {
     ["workers", count(lane.workers)],
     ["slots", count(lane.slots)],
     ["more slots wanted", count(lane.slots_wanted)],
+    ...(lane.usd_today === undefined ? [] : [
+      ["spent today", dollars(lane.usd_today)],
+      ["saved today", dollars(lane.usd_saved_today)],
+    ]),
   ];
+}
+
+function dollars(usd) {
+  return `$${usd.toFixed(usd >= 1 || usd === 0 ? 2 : 4)}`;
 }
 
 // What holds a lane up, as [key, words, advice]; a key stays the same while its numbers change.
@@ -175,7 +183,8 @@ function leftOut(id, number, what) {
 
 function show(seen) {
   const workers = `${count(seen.workers)} worker${seen.workers === 1 ? "" : "s"}`;
-  put(byId("lanes-workers"), `· ${workers}, ${count(seen.slots)} slots`);
+  const spent = seen.spent ? `, ${dollars(seen.spent.usd)} spent today, ${dollars(seen.spent.usd_saved)} saved` : "";
+  put(byId("lanes-workers"), `· ${workers}, ${count(seen.slots)} slots${spent}`);
   keep(byId("lanes-cards"), Object.entries(seen.lanes), ([name]) => name, makeCard, fillCard);
   const budgetKey = (each) => [each.lanes, each.family, each.model, each.dimension].join("|");
   rows("lanes-budgets", 5, seen.budgets, budgetKey, fillBudget);

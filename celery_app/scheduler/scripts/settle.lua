@@ -17,14 +17,16 @@
 -- ARGV[16] string: id of the job if it ends with this answer, else ''; ARGV[17] string: id of its batch; ARGV[18] integer:
 --   seconds for which is remembered that it has ended
 -- ARGV[19] integer: nanodollars that the call has cost; -1: not known
--- ARGV[20…22] of a job whose prompt has a prefix only: that, as in lib/prefixes.lua; tokens that the API has read from its cache,
+-- ARGV[20] JSON: its bill, as in lib/spent.lua; '' or absent where there are no prices
+-- ARGV[21…23] of a job whose prompt has a prefix only: that, as in lib/prefixes.lua; tokens that the API has read from its cache,
 --   and that it has put there; -1: not known
 --
 -- The budgets that the API has shut are in a hash for all to see: "lane|family" -> "0 or 1 (the account is refused)", µs since
 -- the epoch at which that is over by the server's own clock, and why, with a space between.
 --
 -- Returns numbers, each 1 or 0: whether the ticket was open; whether a refusal is a verdict on this job alone; whether the
--- budget was shut by this; whether it was opened; whether the job was cancelled, and so does not end with its answer.
+-- budget was shut by this; whether it was opened; whether the job was cancelled, and so does not end with its answer. With a bill
+-- the caps that are nearly used up since.
 
 -- "Rounded to the nearest thousand" (platform.claude.com, rate limits): there may be this much more.
 local ROUNDED = {requests = 0, input_tokens = 500, output_tokens = 500}
@@ -146,7 +148,7 @@ local function learn_call()
   speed_up(state, ticket.sent_at)
   state.call_us = averaged(state.call_us, math.max(0, NOW_US - ticket.sent_at))
   if used.input_tokens >= 0 and used.output_tokens >= 0 then
-    local read = math.max(0, tonumber(ARGV[21] or 0)) -- it counts for no limit, and is part of the text all the same
+    local read = math.max(0, tonumber(ARGV[22] or 0)) -- it counts for no limit, and is part of the text all the same
     learn_model(state, ticket.characters, used.input_tokens + read, used.output_tokens)
   end
 end
@@ -186,6 +188,7 @@ if not begun and not end_call() then
   remember(state)
   return {0, 0, shut and 1 or 0, 0, is_cancelled() and 1 or 0}
 end
+local warnings = (ARGV[20] or '') ~= '' and not begun and note_spent(ARGV[20], tonumber(ARGV[19]), ticket) or nil
 local own = is_own()
 local told = learn_limits()
 budget.buckets = buckets_of(state, budget.terms)
@@ -208,10 +211,10 @@ if outcome == 'answered' then
     show_open()
   end
 end
-local waited, first = hear_of_prefixes(budget, ticket, ARGV[20], outcome, ARGV[21], ARGV[22])
+local waited, first = hear_of_prefixes(budget, ticket, ARGV[21], outcome, ARGV[22], ARGV[23])
 state.first_us = first and averaged(state.first_us, NOW_US - ticket.sent_at) or state.first_us
 save_budget(budget)
 if opened or more or waited or budget.terms.calls > 0 then
   tell_waiting()
 end
-return {1, own and 1 or 0, shut and 1 or 0, opened and 1 or 0, is_cancelled() and 1 or 0}
+return {1, own and 1 or 0, shut and 1 or 0, opened and 1 or 0, is_cancelled() and 1 or 0, warnings}
