@@ -8,7 +8,7 @@ PROCESSES ?= 6
 
 # Recipes that run until they are told to end replace their shell (exec): make hands SIGTERM on to its child alone, and a
 # shell would die of it and leave what it had started.
-.PHONY: demo up django-chat django-chat-asgi flask-chat picture test proof breaks lint wheel clean
+.PHONY: demo up django-chat django-chat-asgi flask-chat picture test proof bench breaks lint wheel clean
 
 demo: $(VENV)/.demo  ## see a chat answer overtake 200 documents
 	@exec $(BIN)/celery -A celery_app lanes demo $(ARGS)
@@ -36,6 +36,9 @@ test: lint  ## everything that a change has to pass
 
 proof: $(VENV)/.dev  ## the long proofs: kills, races, a million jobs
 	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)
+
+bench: $(VENV)/.bench  ## README's comparison, measured anew: under 20 minutes on an idle machine
+	@exec $(BIN)/python benchmarks/compare.py $(ARGS)
 
 breaks: $(VENV)/.dev  ## some forty faults made on purpose, each of which the tests have to find: five minutes
 	$(BIN)/python tests/breaks.py $(ARGS)
@@ -66,6 +69,11 @@ $(VENV)/.examples: $(VENV)/bin/python pyproject.toml
 	@echo "Installing into $(VENV) …"
 	@$(PIP) --editable '.[embedded,examples]'
 	@touch $@
+
+$(VENV)/.bench: $(VENV)/bin/python pyproject.toml
+	@echo "Installing into $(VENV) …"
+	@$(PIP) --editable '.[bench]'
+	@touch $@ $(VENV)/.demo
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 	@echo "Installing into $(VENV) …"

