@@ -23,8 +23,22 @@ WORKER_RETRY_POLICY = {"max_retries": 20, "interval_start": 0, "interval_step": 
 _SENTINELS_OPTIONS = (MASTER, "min_other_sentinels", "sentinel_kwargs")
 
 
+class _ResultConsumer(celery_redis.ResultConsumer):
+    """Closes what it leaves: Celery's own drops all connections of its pool open, until the garbage is collected."""
+
+    def _reconnect_pubsub(self) -> None:
+        with self._locked():
+            if self._pubsub is not None:
+                self._pubsub.close()
+            # Not those in use: with `result_backend_thread_safe` another thread may read from one.
+            self.backend.client.connection_pool.disconnect(inuse_connections=False)
+            super()._reconnect_pubsub()
+
+
 class ValkeyBackend(celery_redis.RedisBackend):
     """Celery's backend for Redis; Valkey speaks the same protocol."""
+
+    ResultConsumer = _ResultConsumer
 
     def __init__(self, *args: Any, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, url=url and understood(url).url, **kwargs)
@@ -40,6 +54,7 @@ class ValkeyBackend(celery_redis.RedisBackend):
 class SentinelBackend(celery_redis.SentinelBackend):
     """Celery's backend for Sentinel, which may be told its master in the URL."""
 
+    ResultConsumer = _ResultConsumer
     _master: str | None = None
 
     def __init__(self, *args: Any, url: str | None = None, **kwargs: Any) -> None:
@@ -103,6 +118,8 @@ class LaneSentinelBackend(_HastyMixin, SentinelBackend):
 
 class BrokerBackend(_HastyMixin, celery_redis.RedisBackend):
     """The same at the broker, by the very parameters by which jobs go there."""
+
+    ResultConsumer = _ResultConsumer
 
     def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
         super().__init__(app=app, **kwargs)
