@@ -8,14 +8,17 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import redis
 from celery.exceptions import Ignore, MaxRetriesExceededError, Retry, TaskPredicate
 from celery.states import REVOKED
+from kombu.exceptions import OperationalError
 
 from celery_app.broker import verdict
 from celery_app.broker.claims import claim_of
 from celery_app.broker.returns import dead_letter, requeue
 from celery_app.errors import Buried, Cancelled, LanesError, OutOfBudget
 from celery_app.metrics.events import JobEvent, Kind, emit
+from celery_app.process.away import say_away
 from celery_app.results.backend import backend_of
 from celery_app.stand_in import stand_in
 from tasks.cancelling import is_marked
@@ -89,6 +92,7 @@ def cancelled(job: Job) -> NoReturn:
     Raises:
         Cancelled: always, which ends the task.
     """
+    job.attempt.may_end = False  # whatever is raised from here on is no other end
     say_cancelled(job)
     error = Cancelled()
     _revoke(job, error)
@@ -179,10 +183,13 @@ def report(job: Job, kind: Kind, seconds: float = 0.0) -> None:
 
 
 def tell_monitors(job: Job, event: str, **fields: Any) -> None:
-    """Send one of Celery's events about a job, as its worker would."""
+    """Send one of Celery's events about a job, as its worker would; a broker that is away ends no job otherwise."""
     policy = job.app.conf.task_publish_retry_policy
-    with job.app.events.default_dispatcher(hostname=job.request.hostname) as dispatcher:
-        dispatcher.send(event, uuid=job.id, retry=True, retry_policy=policy, **fields)
+    try:
+        with job.app.events.default_dispatcher(hostname=job.request.hostname) as dispatcher:
+            dispatcher.send(event, uuid=job.id, retry=True, retry_policy=policy, **fields)
+    except (redis.RedisError, OperationalError, OSError) as exc:
+        say_away("an event could not be sent to monitors", exc)
 
 
 def keep_cancelled(job: Job) -> None:
