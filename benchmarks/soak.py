@@ -23,7 +23,7 @@ from kit.waiting import wait_until
 from redis import RedisError
 from soaking import faults
 from soaking.ground import Ground, stop
-from soaking.ledger import Fault
+from soaking.ledger import LOSING, WRITTEN_WITHIN, Fault
 from soaking.watch import Watch
 
 from demo.processes import interruptible
@@ -130,6 +130,7 @@ def report(figures: dict[str, Any]) -> str:
             *(f"  {kind}: {listed(counts)}" for kind, counts in figures["kinds"].items()),
             f"answered twice, and what had happened between: {listed(figures['twice'])}",
             f"faults: {listed(figures['faults'])}",
+            f"lost to a {LOSING!r}: only what was sent, or answered, from {WRITTEN_WITHIN:g} s before it to its end",
             *figures["slopes"],
             *(f"finding: {finding}" for finding in figures["findings"]),
             "Every job is accounted for, and nothing grows." if figures["well"] else "NOT WELL",

@@ -19,8 +19,8 @@ REASONS = frozenset(
 READINGS = frozenset({"whole", "left", "overloaded_error", "api_error", "timeout_error", "cancelled"})
 
 #: The fault that may lose what a master has just said it had: replication follows a moment later. How many jobs each
-#: may lose, and for how many seconds before it a job, or its result, may have been written last.
-LOSING, MOST_LOST, WRITTEN_WITHIN = "master lost", 2, 120.0
+#: may lose, and in how many seconds before it until its end a job was sent, or answered and its result written.
+LOSING, MOST_LOST, WRITTEN_WITHIN = "master lost", 2, 2.0
 
 #: Seconds around a fault in which a call that was made may have been forgotten.
 AROUND = 2.0
@@ -150,7 +150,7 @@ class Ledger:
         if job.end is None:
             if job.told == "doubt":
                 return "never queued" if not job.calls else "in doubt, called"
-            if any(f.name == LOSING and f.touches(job.at, job.at + WRITTEN_WITHIN) for f in self.faults):
+            if self._may_be_lost(job):
                 return f"lost: {LOSING}"
             findings.append(f"{number} is lost: {job}")
             return "lost"
@@ -159,6 +159,12 @@ class Ledger:
         if job.end == "done":
             return "done"
         return f"refused: {job.end}" if job.told == "refused" else f"failed: {job.end}"
+
+    def _may_be_lost(self, job: Job) -> bool:
+        """Say whether what was last written of a job may not have been replicated when a master died."""
+        written = (job.at, *(ended for _, ended in job.calls))
+        losing = [fault for fault in self.faults if fault.name == LOSING]
+        return any(fault.began - WRITTEN_WITHIN <= at <= fault.ended for fault in losing for at in written)
 
     def _why_twice(self, number: str, job: Job, findings: list[str]) -> str:
         """Name what was done between a job's first whole answer and the call for its last one."""

@@ -48,13 +48,22 @@ def test_a_killed_master_may_lose_a_job_or_two_and_no_more(ledger):
     """What it has said and not replicated is gone with it; anything else that is lost is found."""
     for n in range(2, 4):
         ledger.hear(told("sent", f"call-{n}"))
-    ledger.faults.append(Fault("master lost", 110.0, 120.0))
+    ledger.faults.append(Fault("master lost", 101.0, 120.0))
     account = ledger.audit()
     assert (account["outcomes"], account["findings"]) == ({"done": 1, "lost: master lost": 2}, [])
     ledger.hear(told("sent", "call-4"))
     assert ledger.audit()["findings"] == ["3 jobs are lost with 1 masters"]
     ledger.hear({**told("sent", "call-5"), "at": 200.0})
     assert "call-5 is lost" in ledger.audit()["findings"][0]
+
+
+def test_a_killed_master_explains_only_what_was_written_about_then(ledger):
+    """What was sent long before it was replicated; its answer may have come just before, and that is lost with it."""
+    ledger.faults.append(Fault("master lost", 110.0, 120.0))
+    ledger.hear(told("sent", "call-2"))
+    assert "call-2 is lost" in ledger.audit()["findings"][0]
+    ledger.witness([answered(109.0, "call-2")])
+    assert ledger.audit()["findings"] == []
 
 
 def test_a_job_in_doubt_may_never_have_been_queued(ledger):
