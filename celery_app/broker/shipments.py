@@ -11,7 +11,7 @@ from celery_app.lanes import LANES
 from celery_app.scheduler.scripts import LAND, SHIP, STEER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from redis import Redis
 
@@ -91,9 +91,16 @@ class Shipments:
     Every method but `steer` raises `HelmLost` where another worker is the steersman by now, and then has done nothing.
     """
 
-    def __init__(self, client: Redis, prefix: str, lane: Lane) -> None:
-        """Take a client that puts no prefix before the keys, the prefix of all keys, and the lane."""
-        self.lane = lane
+    def __init__(self, client: Redis, prefix: str, lane: Lane, part_of: Callable[[str], float] = lambda _: 1.0) -> None:
+        """Ship nothing yet.
+
+        Args:
+            client: puts no prefix before the keys.
+            prefix: of all keys.
+            lane: whose jobs are shipped.
+            part_of: model -> the part of its price that a call costs in a batch.
+        """
+        self.lane, self._part_of = lane, part_of
         self._client, self._prefix, self._token = client, prefix, uuid.uuid4().hex
 
     def steer(self, client: Redis | None = None) -> bool:
@@ -151,7 +158,8 @@ class Shipments:
         """Take a piece of the waiting jobs into a shipment; return how many it has, and whether there may be more."""
         least = max(WAITS_FOR_MS, round(self.lane.promote_before * _MS_PER_S))
         bounds = (piece, PIECE, MOST_JOBS, MOST_BYTES, least)
-        answer = SHIP.run(self._client, (), (*self._helm, shipment.id, shipment.model, *bounds))
+        money = ([lane.name for lane in LANES].index(self.lane.name) + 1, self._part_of(shipment.model))
+        answer = SHIP.run(self._client, (), (*self._helm, shipment.id, shipment.model, *bounds, *money))
         if not answer:
             raise HelmLost
         return answer[0], bool(answer[1])

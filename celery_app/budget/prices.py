@@ -66,6 +66,12 @@ def used_usd(price: Price, usage: Usage) -> int:
     return round((dollars + cached) * PER_TOKEN)
 
 
+def part_in_batch(settings: Settings, model: str) -> float:
+    """Return the part of a call's price that it costs as part of a message batch; 1 where no price is known."""
+    price = price_of(settings, model)
+    return 1.0 if price is None else 1 - price.batch_discount
+
+
 def in_batch(price: Price, usd: int) -> int:
     """Return what nanodollars come to as part of a message batch."""
     return round(usd * (1 - price.batch_discount))

@@ -6,12 +6,14 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import redis
 from celery import bootsteps
 
 from celery_app.broker.shipments import MOST_JOBS, HelmLost, Shipments
+from celery_app.budget.prices import part_in_batch
 from celery_app.connections.redis_client import heartbeat_client, key_prefix, redis_client
 from celery_app.process.away import say_away
 from celery_app.process.heartbeat import HEARTBEAT, Entry
@@ -83,7 +85,7 @@ class Steersman:
         self._has_helm = False
         self._next_look: dict[str, float] = {}
         self._gathering: dict[str, tuple[float, int]] = {}
-        self._shipments = Shipments(redis_client(app), key_prefix(app), lane)
+        self._shipments = Shipments(redis_client(app), key_prefix(app), lane, partial(part_in_batch, settings_of(app)))
         self._signing = Entry(f"ship jobs of {lane.name}", SIGN_EVERY, self._sign)
         self._thread = threading.Thread(target=self._run, name=f"lanes-shipping-{lane.name}", daemon=True)
 

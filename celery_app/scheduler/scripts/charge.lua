@@ -10,5 +10,6 @@ if not job or job.ship ~= ANSWERED or job.shipment == '' then
   return {}
 end
 job.shipment = ''
+settle_fare(job, tonumber(ARGV[4]))
 write_job(ARGV[2], job)
 return note_spent(ARGV[3], tonumber(ARGV[4]))

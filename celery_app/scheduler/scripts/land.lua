@@ -27,6 +27,7 @@ local function land(id, job, text)
   if text ~= '' then
     answer(id, job, text)
   else
+    settle_fare(job, 0)
     undone = undone + 1
   end
   job.since = NOW

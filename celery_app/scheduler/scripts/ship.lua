@@ -8,9 +8,10 @@
 -- ARGV[7] integer: jobs that are looked at, at most, so that the server is not blocked for long
 -- ARGV[8] integer: jobs that the shipment has at most. ARGV[9] integer: bytes of their texts, likewise
 -- ARGV[10] integer: ms that a job must be able to wait
+-- ARGV[11] integer: rank of the lane, 1 for the most important. ARGV[12] number: part of its price that a job costs in a batch
 --
 -- Returns the jobs that are in the shipment, and 1 if there may be more for it; nothing if another worker is the steersman. A lane
--- that is paused or drained ships nothing.
+-- that is paused or drained ships nothing, and a job that a cap on money covers which is used up waits until it is not.
 
 local lane, id_of_shipment, model, piece = ARGV[2], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local shipment, index = shipment_key(id_of_shipment), may_ship_key(lane, model)
@@ -19,7 +20,11 @@ if not steers(lane, ARGV[3]) or redis.call('EXISTS', shipment) == 0 then
 end
 local known = redis.call('HMGET', shipment, 'pieces', 'jobs', 'bytes', 'deadline')
 local jobs, bytes, deadline = tonumber(known[2] or 0), tonumber(known[3] or 0), tonumber(known[4] or 0)
+-- Behind the numbers of all jobs.
+local LAST = 2 ^ 52
+
 local is_full = false
+local place = {name = lane, rank = tonumber(ARGV[11])}
 
 -- It can wait no longer: it goes live, from its place.
 local function send_live(id, job)
@@ -31,7 +36,17 @@ local function send_live(id, job)
   end
 end
 
+-- It stays; those that other caps cover, or none, come before it.
+local function put_last(id, job)
+  redis.call('ZADD', index, 'XX', LAST + job.number, id)
+end
+
 local function take(id, job)
+  local fare = math.floor(job.usd * tonumber(ARGV[12]))
+  if is_over_cap(place, job, fare) then
+    put_last(id, job)
+    return
+  end
   local size = bytes_of(id, job)
   if jobs > 0 and bytes + size > tonumber(ARGV[9]) then
     is_full = true
@@ -43,6 +58,7 @@ local function take(id, job)
   elseif leave_line(id, job) or unschedule(id, job) then
     jobs, bytes = jobs + 1, bytes + size
     deadline = job.deadline > 0 and (deadline == 0 or job.deadline < deadline) and job.deadline or deadline
+    take_fare(place, job, fare)
     enter_shipment(id, job, id_of_shipment, jobs)
   end
 end

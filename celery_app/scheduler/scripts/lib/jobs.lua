@@ -26,17 +26,17 @@ local JOBS, TEXTS, COUNTS = key('jobs'), key('texts'), key('counts')
 --   ending, reason, told   once nobody will work on it: why, and how often a worker took it to tell those who wait
 --   usd, cap, parked       what its call costs and its batch may, in nanodollars (0: not known, no cap); 1 while it is set aside since
 --                          its batch may cost no more
---   ship, shipment         how it goes, by the numbers below, and the id of its shipment (shipments.lua)
+--   ship, shipment, fare   how it goes, by the numbers below, the id of its shipment (shipments.lua), what it took of caps (fares.lua)
 --                          The last ones, from prefix on and these, are left out where they say nothing
 local FACTS = {'lane', 'step', 'number', 'model', 'tenant', 'task', 'task_id', 'batch', 'submitted', 'deadline', 'requests',
   'input_tokens', 'characters', 'output_tokens', 'max_tokens', 'whole', 'tries', 'timeouts', 'refused_at', 'out', 'deaths',
   'suspect', 'unique', 'kept', 'large', 'claim', 'budget', 'ticket', 'list', 'ending', 'reason', 'told', 'since', 'usd', 'cap',
-  'parked', 'prefix', 'ship', 'shipment'}
+  'parked', 'prefix', 'ship', 'shipment', 'fare'}
 local UNSAID = {lane = '', step = 0, number = 0, model = '', tenant = '', task = '', task_id = '', batch = '', submitted = 0,
   deadline = 0, requests = 0, input_tokens = 0, characters = 0, output_tokens = -1, max_tokens = -1, whole = 0, tries = 0,
   timeouts = 0, refused_at = 0, out = 0, deaths = 0, suspect = 0, unique = '', kept = 0, large = 0, claim = '', budget = '',
   ticket = '', list = '', ending = '', reason = '', told = 0, since = 0, usd = 0, cap = 0, parked = 0, prefix = '',
-  ship = 0, shipment = ''}
+  ship = 0, shipment = '', fare = ''}
 
 -- Facts that each record has; of those behind them, the last ones that say nothing are left out.
 local ALWAYS = 33
