@@ -1,4 +1,4 @@
-"""What a chat waits beside a lane that ships: its time alone, and while thousands of jobs go to Message Batches and come back.
+"""What a chat waits beside a lane that ships: alone, and while thousands of jobs go to Message Batches and come back.
 
 One worker has the critical lane alone, another one ships and runs what comes back. The time is that of a whole `ask`
 whose call takes 50 ms. Needs the extra `embedded`.
@@ -76,7 +76,9 @@ def _document(number: int) -> Any:
 
 
 def _app(url: str) -> Any:
-    lanes = tuple(dataclasses.replace(each, message_batches=("*",)) if each.name == BATCH.name else each for each in LANES)
+    lanes = tuple(
+        dataclasses.replace(each, message_batches=("*",)) if each.name == BATCH.name else each for each in LANES
+    )
     keys = {lane.name: SecretStr("unused") for lane in LANES}
     return create_app(Settings(broker_url=url, result_backend=url, api_keys=keys, lanes=lanes))
 

@@ -26,6 +26,10 @@ MOST_JOBS, MOST_BYTES = 100_000, 256_000_000
 #: Milliseconds that a job which is shipped can wait at least; scripts/lib/shipments.lua.
 WAITS_FOR_MS = 3_600_000
 
+#: Jobs that a cap keeps back are behind this in what may be shipped, by when they were looked at
+#: (scheduler/scripts/lib/shipments.lua), and are looked at again after so many ms.
+_BEHIND, _KEPT_BACK_MS = 2**52, 30_000
+
 _MS_PER_S = 1000
 
 
@@ -48,6 +52,8 @@ class Shipment:
         requests: that the batch has.
         batch: the API's id of the batch; empty: not known.
         cancelled_ms: when the API was asked to cancel it; 0: it was not.
+        lost_ms: since when nobody knows whether it was created; 0: it is known.
+        is_adopted: whether it was found at the API: it may be another program's, as large by chance.
     """
 
     id: str
@@ -60,15 +66,31 @@ class Shipment:
     requests: int = 0
     batch: str = ""
     cancelled_ms: int = 0
+    lost_ms: int = 0
+    is_adopted: bool = False
 
     @classmethod
     def of(cls, shipment: str, fields: dict[bytes, bytes]) -> Shipment:
         """Read one from its hash."""
         said = {name.decode(): value.decode() for name, value in fields.items()}
-        numbers = ("pieces", "jobs", "deadline", "sending", "requests", "cancelled")
-        pieces, jobs, deadline, sending, requests, cancelled = (int(float(said.get(name) or 0)) for name in numbers)
-        begun, batch = int(said.get("begun") or 0), said.get("batch", "")
-        return cls(shipment, said.get("model", ""), begun, pieces, jobs, deadline, sending, requests, batch, cancelled)
+
+        def number(name: str) -> int:
+            return int(float(said.get(name) or 0))
+
+        return cls(
+            id=shipment,
+            model=said.get("model", ""),
+            begun_ms=number("begun"),
+            pieces=number("pieces"),
+            jobs=number("jobs"),
+            deadline_ms=number("deadline"),
+            sending_ms=number("sending"),
+            requests=number("requests"),
+            batch=said.get("batch", ""),
+            cancelled_ms=number("cancelled"),
+            lost_ms=number("lost"),
+            is_adopted=bool(number("adopted")),
+        )
 
     def promoted_at_ms(self, lane: Lane) -> float:
         """Return when what is not answered goes live."""
@@ -125,10 +147,16 @@ class Shipments:
         return int(seconds * _MS_PER_S + micros // _MS_PER_S)
 
     def waiting(self) -> dict[str, int]:
-        """Return the models of which jobs may be shipped, and how many."""
+        """Return the models of which jobs may be shipped, and how many.
+
+        Those that a cap has kept back count again after a while.
+        """
+        until = _BEHIND + self.now_ms() - _KEPT_BACK_MS
         models: Any = self._client.smembers(MAY_SHIP_MODELS.of(self._prefix, self.lane.name))
         names = sorted(model.decode() for model in models)
-        return {name: int(self._client.zcard(MAY_SHIP.of(self._prefix, self.lane.name, name))) for name in names}
+        return {
+            name: int(self._client.zcount(MAY_SHIP.of(self._prefix, self.lane.name, name), 0, until)) for name in names
+        }
 
     def batches(self) -> set[str]:
         """Return the API's batches that are known, of all lanes."""

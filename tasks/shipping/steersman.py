@@ -15,13 +15,18 @@ from celery import bootsteps
 from celery_app.broker.shipments import MOST_JOBS, HelmLost, Shipments
 from celery_app.budget.prices import part_in_batch
 from celery_app.connections.redis_client import heartbeat_client, key_prefix, redis_client
+from celery_app.keys import SHIPMENTS
 from celery_app.process.away import say_away
 from celery_app.process.heartbeat import HEARTBEAT, Entry
 from celery_app.settings import settings_of
 from celery_app.worker.start import lanes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from celery_app.broker.shipments import Shipment
     from celery_app.lanes import Lane
+    from tasks.shipping.voyage import Voyage
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +57,12 @@ class Shipping(bootsteps.StartStopStep):
         super().__init__(worker, **options)
 
     def include_if(self, worker: Any) -> bool:
-        """Return whether it serves a lane whose jobs are shipped."""
-        return bool(_shipping(worker))
+        """Return whether it serves a lane."""
+        return bool(lanes_of(worker))
 
     def start(self, worker: Any) -> None:
-        """Ship from now on."""
-        self._steersmen = [Steersman(worker.app, lane) for lane in _shipping(worker)]
+        """Ship from now on; where that was switched off, bring in what is under way."""
+        self._steersmen = [Steersman(worker.app, lane) for lane in _shipping(worker.app, lanes_of(worker))]
         for steersman in self._steersmen:
             steersman.start()
 
@@ -69,11 +74,16 @@ class Shipping(bootsteps.StartStopStep):
     close = terminate = stop
 
 
-def _shipping(worker: Any) -> list[Lane]:
-    served = lanes_of(worker)
-    if not served:
-        return []
-    return [lane for lane in settings_of(worker.app).lanes if lane.name in served and lane.message_batches]
+def _shipping(app: Any, served: Container[str]) -> list[Lane]:
+    lanes = [lane for lane in settings_of(app).lanes if lane.name in served]
+    return [lane for lane in lanes if lane.message_batches or _has_shipments(app, lane)]
+
+
+def _has_shipments(app: Any, lane: Lane) -> bool:
+    try:
+        return bool(redis_client(app).exists(SHIPMENTS.of(key_prefix(app), lane.name)))
+    except redis.RedisError:
+        return True  # nobody knows: look again and again
 
 
 class Steersman:
@@ -129,7 +139,8 @@ class Steersman:
         """Begin the shipments that are due, and take each one that is under way a step on."""
         from tasks.shipping.voyage import Voyage
 
-        for model, jobs in self._shipments.waiting().items():
+        waiting = self._shipments.waiting() if self._lane.message_batches else {}
+        for model, jobs in waiting.items():
             if self._has_gathered(model, jobs):
                 self._shipments.begin(model)
         voyage = Voyage(self._shipments, self._batches(), self._over.is_set)
@@ -138,9 +149,19 @@ class Steersman:
             if self._over.is_set() or not self._has_helm:
                 return
             if time.monotonic() >= self._next_look.get(shipment.id, 0.0):
-                self._next_look[shipment.id] = time.monotonic() + voyage.step(shipment)
+                self._next_look[shipment.id] = time.monotonic() + self._step(voyage, shipment)
         ids = {shipment.id for shipment in under_way}
         self._next_look = {own: at for own, at in self._next_look.items() if own in ids}
+
+    def _step(self, voyage: Voyage, shipment: Shipment) -> float:
+        try:
+            return voyage.step(shipment)
+        except (HelmLost, redis.RedisError):
+            raise
+        except Exception:
+            # A defect, or a full disk: the other shipments go on.
+            logger.exception("%s: a shipment cannot be taken on", self._lane.name)
+            return voyage.unforeseen(shipment)
 
     def _has_gathered(self, model: str, jobs: int) -> bool:
         """Whether no more jobs of a model have come since the last look, or they have gathered for long enough."""

@@ -76,6 +76,12 @@ class Voyage:
                 raise
             return self._say_away(shipment, failure.error, failure.retry_after or 0.0)
 
+    def unforeseen(self, shipment: Shipment) -> float:
+        """Leave a shipment alone for a while whose step has failed in a way that nobody knows; as `step`."""
+        if (self._is_late(shipment) and not (shipment.batch or shipment.sending_ms)) or self._is_given_up(shipment):
+            return self._give_up(shipment)
+        return _AWAY
+
     def _say_away(self, shipment: Shipment, exc: Exception, pause: float = 0.0) -> float:
         if self._is_given_up(shipment) or (not shipment.batch and self._is_late(shipment)):
             return self._give_up(shipment)
@@ -84,8 +90,13 @@ class Voyage:
 
     def _send(self, shipment: Shipment) -> float:
         """Load what waits, note that a batch is about to be created, and create it."""
-        piece, more = shipment.pieces, not self._is_late(shipment)
+        if self._is_late(shipment) or not self._lane.message_batches:
+            self._shipments.land_undone(shipment)
+            return 0.0
+        piece, more = shipment.pieces, True
         while more:
+            if self._stops():
+                return LOOK_EVERY
             piece += 1
             _, more = self._shipments.load(shipment, piece)
         with requests_of(self._shipments, shipment) as (body, requests):
@@ -124,13 +135,15 @@ class Voyage:
         failure = failure_of(exc, 0.0)
         if failure is None:
             raise exc
-        if failure.kind == "fatal":
+        if failure.account or failure.kind == "limited":
+            self._shipments.note(shipment, sending=0)
+        elif failure.kind == "fatal":
             undone = self._shipments.land_undone(shipment)
             words = "%s: the API takes no batch of %s, %d jobs go live: %s"
             logger.warning(words, self._lane.name, shipment.model, undone, failure.error)
             return 0.0
-        if failure.kind == "limited":
-            self._shipments.note(shipment, sending=0)
+        else:
+            self._shipments.note(shipment, lost=self._shipments.now_ms())
         return self._say_away(shipment, failure.error, failure.retry_after or 0.0)
 
     def _find(self, shipment: Shipment) -> float:
@@ -143,12 +156,15 @@ class Voyage:
             if each.requests == shipment.requests and each.id not in known and self._is_ours(shipment, each)
         ]
         if found:
-            self._shipments.note(shipment, batch=found[0].id)
+            self._shipments.note(shipment, batch=found[0].id, adopted=1)
             logger.info("%s: %s adopted, %d requests", self._lane.name, found[0].id, found[0].requests)
             return 0.0
-        if self._shipments.now_ms() - shipment.sending_ms < APPEARS_WITHIN_MS:
+        now = self._shipments.now_ms()
+        if not shipment.lost_ms:
+            self._shipments.note(shipment, lost=now)  # its steersman was killed meanwhile
+        if now - (shipment.lost_ms or now) < APPEARS_WITHIN_MS:
             return _SOONEST
-        self._shipments.note(shipment, sending=0)
+        self._shipments.note(shipment, sending=0, lost=0)
         return 0.0
 
     def _is_ours(self, shipment: Shipment, batch: Batch) -> bool:
@@ -174,6 +190,8 @@ class Voyage:
         if self._is_given_up(shipment):
             return self._give_up(shipment)
         is_empty = not self._shipments.land(shipment).left
+        if shipment.is_adopted and (is_empty or self._is_late(shipment)):
+            return self._give_up(shipment)
         if not shipment.cancelled_ms and (is_empty or self._is_late(shipment)):
             self._batches.cancel(shipment.batch)
             self._shipments.note(shipment, cancelled=self._shipments.now_ms())
@@ -199,7 +217,7 @@ class Voyage:
         if read < shipment.requests:
             raise ValueError(_CUT_SHORT)  # what is missing may have been answered, and paid for
         if not ours:
-            self._shipments.note(shipment, batch="")  # it was adopted, and is another program's
+            self._shipments.note(shipment, batch="", adopted=0)  # it was adopted, and is another program's
         else:
             self._shipments.land_undone(shipment)
         return 0.0

@@ -3,70 +3,23 @@
 import time
 
 import pytest
-from kit.shipping_rig import SHIPPING
-from pydantic import SecretStr
+from kit.ship import EACH, ship_of
+from kit.waiting import wait_until
 
-from celery_app import LANES, controls, create_app
-from celery_app.broker.shipments import Shipment, Shipments
+from celery_app import controls
 from celery_app.budget import Usage
 from celery_app.budget.bill import Payer, bill_of
-from celery_app.client import Client
-from celery_app.configuration.prices import Price
-from celery_app.connections.redis_client import redis_client
-from celery_app.lanes import BATCH
 from celery_app.scheduler.scripts import CHARGE
-from celery_app.settings import Settings, settings_of
-from tests.conftest import close
+from celery_app.settings import settings_of
 
-#: Dollars of a call at most: 1,000 tokens of an answer, and a prompt that costs nothing.
-EACH = 0.01
 ANSWER = '{"type": "message", "content": []}'
 
 
 @pytest.fixture
-def app(broker_url):
-    """A web app that knows prices, and whose lane `batch` ships."""
-    lanes = tuple(SHIPPING if lane.name == BATCH.name else lane for lane in LANES)
-    prices = {"*": Price.model_validate({"in": 0, "out": 10})}
-    app = create_app(Settings(broker_url=broker_url, api_keys={"batch": SecretStr("k")}, lanes=lanes, prices=prices))
-    yield app
-    close(app)
-
-
-class Ship:
-    """The steersman of `batch`, whose calls cost half."""
-
-    def __init__(self, app) -> None:
-        self.app, self.redis = app, redis_client(app)
-        self.shipments = Shipments(self.redis, "", SHIPPING, lambda _: 0.5)
-        assert self.shipments.steer()
-
-    def submit(self, number, tenant=None):
-        """Submit so many calls that cost a cent each at most."""
-        call = {"model": "m", "max_tokens": 1_000, "messages": [{"role": "user", "content": "x"}]}
-        return [Client(self.app).submit("batch", tenant=tenant, **call).id for _ in range(number)]
-
-    def load(self):
-        """Return a new shipment, and how many it has."""
-        self.shipments.begin("m")
-        shipment = self.shipments.all()[-1]
-        return shipment, self.shipments.load(shipment, 1)[0]
-
-    def spent(self, name="lane|batch"):
-        """Return the dollars that a cap counts."""
-        return float(self.redis.hget(f"lanes:quota:{name}", "usd") or 0) / 1e9
-
-    def land(self, shipment: Shipment, answer: str):
-        """Have all come back."""
-        jobs = self.shipments.cargo(shipment)
-        self.shipments.land(shipment, [(number, answer) for number, _ in jobs], over=True)
-        return [own for _, own in jobs]
-
-
-@pytest.fixture
-def ship(app):
+def ship(broker_url):
     """One that has the helm."""
-    return Ship(app)
+    with ship_of(broker_url) as ship:
+        yield ship
 
 
 def test_no_more_is_shipped_than_a_cap_allows_and_the_rest_follows_when_it_may(ship):
@@ -77,7 +30,7 @@ def test_no_more_is_shipped_than_a_cap_allows_and_the_rest_follows_when_it_may(s
     assert ship.spent() == pytest.approx(3 * EACH / 2)
     assert ship.load()[1] == 0
     controls.set_limits(ship.app, {"usd_per_day": 1}, lane="batch")
-    assert ship.load()[1] == 2
+    assert wait_until(lambda: ship.load()[1], "it has room") == 2
 
 
 def test_what_comes_back_undone_has_cost_nothing_and_an_answer_what_it_has_cost_once(ship):

@@ -91,3 +91,16 @@ def test_a_worker_killed_while_answers_come_in_loses_none(valkey, tmp_path):
         assert all(each.message for each in results)
         assert rig.live() == 0
         assert sum(batch["request_counts"]["succeeded"] for batch in rig.batches()) == 3_000
+
+
+def test_what_is_aboard_is_brought_in_by_workers_that_ship_no_more(valkey, tmp_path):
+    """Who takes the setting away in trouble gets the answers that were paid for, and no job is kept for ever."""
+    with shipping_rig(valkey, DB, tmp_path, Behaviour(batch_latency=8.0)) as rig:
+        with rig.worker():
+            job = rig.client.submit(lane="batch", **params("aboard"))
+            noted = lambda: any(rig.redis.hget(key, "batch") for key in rig.redis.keys("lanes:shipment:*[^s]"))  # noqa: E731
+            wait_until(noted, "it is shipped", SHIPPED_WITHIN)
+        with rig.worker(LANES_BATCH_MESSAGE_BATCHES="off"):
+            assert texts_of([job]) == ["You said: aboard"]
+            rig.wait_until_over()
+        assert rig.live() == 0

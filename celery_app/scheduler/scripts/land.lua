@@ -24,6 +24,10 @@ local function answer(id, job, text)
 end
 
 local function land(id, job, text)
+  if job.claim ~= '' then
+    write_job(id, job) -- an older worker has put it into its line, and somebody works on it
+    return
+  end
   if text ~= '' then
     answer(id, job, text)
   else

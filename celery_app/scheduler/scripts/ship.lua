@@ -18,10 +18,8 @@ local shipment, index = shipment_key(id_of_shipment), may_ship_key(lane, model)
 if not steers(lane, ARGV[3]) or redis.call('EXISTS', shipment) == 0 then
   return {}
 end
-local known = redis.call('HMGET', shipment, 'pieces', 'jobs', 'bytes', 'deadline')
+local known = redis.call('HMGET', shipment, 'pieces', 'jobs', 'bytes', 'deadline', 'begun')
 local jobs, bytes, deadline = tonumber(known[2] or 0), tonumber(known[3] or 0), tonumber(known[4] or 0)
--- Behind the numbers of all jobs.
-local LAST = 2 ^ 52
 
 local is_full = false
 local place = {name = lane, rank = tonumber(ARGV[11])}
@@ -38,7 +36,14 @@ end
 
 -- It stays; those that other caps cover, or none, come before it.
 local function put_last(id, job)
-  redis.call('ZADD', index, 'XX', LAST + job.number, id)
+  redis.call('ZADD', index, 'XX', BEHIND + NOW, id)
+end
+
+local function cancel(id, job)
+  leave_waiting(id, lane, model)
+  if leave_line(id, job) or unschedule(id, job) then
+    end_job(id, job, 'cancelled', '')
+  end
 end
 
 local function take(id, job)
@@ -68,17 +73,21 @@ if tonumber(known[1] or 0) >= piece then
 elseif pause_of(lane, model) or controls().draining[lane] then
   return {jobs, 0}
 end
-local ids = redis.call('ZRANGE', index, 0, math.min(tonumber(ARGV[7]), tonumber(ARGV[8]) - jobs) - 1)
+-- What a cap keeps back since this shipment has begun was looked at for it.
+local last = string.format('(%.0f', BEHIND + tonumber(known[5] or 0))
+local ids = redis.call('ZRANGEBYSCORE', index, '-inf', last, 'LIMIT', 0, math.min(tonumber(ARGV[7]), tonumber(ARGV[8]) - jobs))
 for _, id in ipairs(jobs < tonumber(ARGV[8]) and ids or {}) do
   local job = read_job(id)
   if is_full then
     break
-  elseif job and job.ship == MAY_SHIP and job.out == 0 and job.claim == '' then
-    take(id, job)
-  else
+  elseif not (job and job.ship == MAY_SHIP and job.out == 0 and job.claim == '') then
     leave_waiting(id, lane, model) -- it is gone, or goes live already
+  elseif is_marked(job.task_id, job.batch) then
+    cancel(id, job)
+  else
+    take(id, job)
   end
 end
-is_full = is_full or redis.call('EXISTS', index) == 0
+is_full = is_full or redis.call('ZCOUNT', index, '-inf', last) == 0
 redis.call('HSET', shipment, 'pieces', piece, 'jobs', jobs, 'bytes', bytes, 'deadline', deadline)
 return {jobs, (is_full or jobs >= tonumber(ARGV[8])) and 0 or 1}

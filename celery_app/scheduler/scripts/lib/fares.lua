@@ -2,8 +2,8 @@
 --
 -- One that is cancelled or purged meanwhile keeps its estimate taken: the API may have answered it.
 
--- As of a budget whose settings have caps: whoever ships asks for them.
-local CAPPED = {caps = 1}
+-- As of a budget whose settings have caps, if there are any.
+local CAPPED = {caps = redis.call('EXISTS', CAPS) == 1 or nil}
 
 -- Whether a cap keeps a job ashore. lane: as in lib/heads.lua.
 local function is_over_cap(lane, job, usd)

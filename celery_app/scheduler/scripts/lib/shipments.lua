@@ -11,6 +11,9 @@ local WAITS_FOR = 3600000
 -- ms for which a job waits to be shipped: a killed steersman's successor needs half a minute.
 local HELD_FOR = 300000
 
+-- Behind the numbers of all jobs; those that a cap keeps back stand there by when they were looked at, in ms.
+local BEHIND = 2 ^ 52
+
 -- Sorted set: the jobs in all shipments, by the time of shipping.
 local SHIPPED_JOBS = key('shipped')
 
