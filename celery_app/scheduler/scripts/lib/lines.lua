@@ -149,6 +149,11 @@ local function head_of(lane, model)
   end
 end
 
+-- The first tenants of a lane's model by turns, without those that are set aside.
+local function tenants_at_turn(lane, model, most)
+  return redis.call('ZRANGEBYSCORE', tenants_key(lane, model), '-inf', '(' .. ASIDE, 'LIMIT', 0, most)
+end
+
 -- Jobs of a lane's model that are looked at for one that is no suspect, at most half of what is left in each line: many suspects
 -- of one tenant hide no other's jobs.
 local MOST_PASSED = 128
@@ -156,7 +161,7 @@ local MOST_PASSED = 128
 -- The first job by turns that is no suspect, as a head, or nil.
 local function unsuspected(lane, model)
   local left = MOST_PASSED
-  for _, tenant in ipairs(redis.call('ZRANGE', tenants_key(lane, model), 0, MOST_PASSED)) do
+  for _, tenant in ipairs(tenants_at_turn(lane, model, MOST_PASSED)) do
     left = math.floor(left / 2)
     local line = line_key({lane = lane, model = model, tenant = tenant})
     local entries = left > 0 and redis.call('ZRANGE', line, 0, left - 1, 'WITHSCORES') or {}
