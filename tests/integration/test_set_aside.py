@@ -4,7 +4,10 @@ import pytest
 from kit.money import DOLLAR, Money
 from redis import Redis
 
+from celery_app.budget.quota import write_caps
+from celery_app.lanes import BATCH
 from celery_app.scheduler.scripts import CANCEL, PRESENT
+from celery_app.settings import Settings
 
 #: A prefix as `prefix_of` has it: whose first job the others wait for.
 PREFIX = "a" * 32 + " 300000 60000 0"
@@ -74,3 +77,62 @@ def test_a_batch_with_a_raised_cap_returns_whatever_has_become_of_its_first_jobs
     assert money.names() == []
     give_signs(money)
     assert money.names() == [f"doc-{i}" for i in range(101 - left, 101)]
+
+
+ASIDE = 1e15
+
+
+def aside(redis) -> int:
+    """Return how many tenants are set aside."""
+    return redis.zcount("lanes:tenants:batch:m", ASIDE, "+inf")
+
+
+def crowd(redis, tenants: int = 100, **settings) -> Money:
+    """Return a lane with so many tenants that have used up what each may cost, and have a job left."""
+    money = Money(redis, **settings)
+    if not settings:
+        money.set_cap("tenant|*", 1)
+    for tenant in range(tenants):
+        for i in range(2):
+            money.add(f"old-{tenant}-{i}", tenant=f"old-{tenant}")
+    names = []
+    while len(names) < tenants or money.scripts.look_ms == 0:
+        names += money.names()
+    assert aside(redis) == tenants
+    return money
+
+
+def old(money: Money) -> int:
+    """Return how many of the crowd's jobs are among the next 150, where another tenant has as many."""
+    for i in range(150):
+        money.add(f"new-{i}", tenant="new")
+    return sum(name.startswith("old") for name in money.names(150))
+
+
+@pytest.mark.parametrize("dollars", [100, None])
+def test_tenants_return_to_their_turns_when_the_cap_of_all_is_raised_or_goes(redis, dollars):
+    """By the controls, beside one who always has jobs."""
+    money = crowd(redis)
+    money.set_cap("tenant|*", dollars)
+    if dollars is None:
+        assert aside(redis) == 0
+    assert old(money) > 0
+    assert aside(redis) == 0
+
+
+def test_tenants_return_to_their_turns_when_the_settings_have_no_cap_any_more(redis):
+    """All of them, more than a claim moves."""
+    money = crowd(redis, tenant_usd_per_day={"*": 1})
+    money.settings = Settings(limits=money.settings.limits)
+    write_caps(money.client, "", money.settings)
+    money.know(money.budget(), BATCH)
+    assert aside(redis) == 0
+    assert old(money) > 0
+
+
+def test_tenants_that_nothing_keeps_back_return_with_the_first_that_is_come_to(redis):
+    """As a control lapses, or more of them than are moved at once had been set aside."""
+    money = crowd(redis)
+    redis.delete("lanes:controls")
+    assert len(money.names(1)) == 1
+    assert aside(redis) == 100 - 64
