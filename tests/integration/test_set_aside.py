@@ -79,6 +79,17 @@ def test_a_batch_with_a_raised_cap_returns_whatever_has_become_of_its_first_jobs
     assert money.names() == [f"doc-{i}" for i in range(101 - left, 101)]
 
 
+def test_an_older_workers_mend_changes_no_number(redis):
+    """It does not know of the place, and puts a job into its tenant's line, too, without counting it."""
+    money = parked(redis, 3)
+    redis.zadd("lanes:line:batch:1:m:", {"doc-2": 3})
+    redis.zadd("lanes:tenants:batch:m", {"": 0})
+    redis.sadd("lanes:models:batch", "m")
+    assert money.names() == []
+    assert money.scripts.places("batch") == 3
+    assert redis.zcard("lanes:parked:batch:b") == 3
+
+
 ASIDE = 1e15
 
 

@@ -27,14 +27,15 @@ end
 
 -- Some of a batch's jobs return to their places. Returns whether that was all of them.
 local function unpark(lane, batch)
-  local ids = redis.call('ZRANGE', line_key({lane = lane, batch = batch, parked = 1}), 0, MOST_MOVED - 1)
+  local line = line_key({lane = lane, batch = batch, parked = 1})
+  local ids = redis.call('ZRANGE', line, 0, MOST_MOVED - 1)
   for _, id in ipairs(ids) do
     local job = read_job(id)
-    if job and leave_line(id, job) then
+    if job and job.parked == 1 and leave_line(id, job) then
       write_job(id, job)
       enter_line(id, job)
     else
-      redis.call('ZREM', line_key({lane = lane, batch = batch, parked = 1}), id) -- somebody has deleted its record
+      drop_entry(lane, line, id, job)
     end
   end
   if #ids < MOST_MOVED then
