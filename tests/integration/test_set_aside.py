@@ -1,5 +1,7 @@
 """What a cap has set aside, on the real scripts: it stands in nobody's way, and it comes back."""
 
+from typing import Any
+
 import pytest
 from kit.money import DOLLAR, Money
 from redis import Redis
@@ -98,7 +100,7 @@ def aside(redis) -> int:
     return redis.zcount("lanes:tenants:batch:m", ASIDE, "+inf")
 
 
-def crowd(redis, tenants: int = 100, **settings) -> Money:
+def crowd(redis, tenants: int = 100, **settings: Any) -> Money:
     """Return a lane with so many tenants that have used up what each may cost, and have a job left."""
     money = Money(redis, **settings)
     if not settings:
