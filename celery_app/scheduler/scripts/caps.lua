@@ -32,9 +32,7 @@ for name, limit in pairs(given) do
   end
 end
 for lane in pairs(changed and LANES or {}) do
-  for _, model in ipairs(redis.call('SMEMBERS', models_key(lane))) do
-    bring_back_by(lane, model, '+inf') -- those whose caps are as before are set aside again
-  end
+  bring_all_back(lane)
   wake(lane)
 end
 return changed and 1 or 0

@@ -139,7 +139,7 @@ local function number_with_changes(found)
   return number
 end
 
-local found, changed = read_controls(), 0
+local found, changed, of_tenants = read_controls(), 0, false
 drop_past(found)
 if number_with_changes(found) > MOST_CONTROLS then
   return {tonumber(redis.call('HGET', CONTROLS, 'revision') or '0'), -1}
@@ -154,9 +154,13 @@ else
 end
 for i = 3, #ARGV, 3 do
   local cap = string.match(ARGV[i], '^cap|(.*)$')
+  of_tenants = of_tenants or cap and string.match(cap, '^tenant|') ~= nil
   if cap then
     let_in(quota_of(cap))
   end
+end
+for lane in pairs(of_tenants and LANES or {}) do
+  bring_all_back(lane)
 end
 for lane in pairs(changed > 0 and LANES or {}) do
   wake(lane) -- somebody may go who could not before

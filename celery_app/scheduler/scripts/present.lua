@@ -1,5 +1,5 @@
 -- Present: a worker gives a sign of life for the lanes that it serves. Dead letters that are too old go, whether others come or
--- not, and jobs that have lost their place have one again.
+-- not, and jobs that have lost their place, or need not stand aside any more, have one again.
 --
 -- KEYS: none.
 -- ARGV[1] string: prefix of all keys
@@ -10,6 +10,7 @@
 
 for i = 3, #ARGV do
   give_sign(ARGV[i], ARGV[2])
+  return_some(ARGV[i])
 end
 trim_dead()
 mend_some()

@@ -7,6 +7,9 @@
 -- Jobs and tenants that are moved at once: bounds the time the server is blocked; the rest follows with the next call.
 local MOST_MOVED = 64
 
+-- Tenants of a model that are moved when somebody changes caps, which is rare.
+local MOST_RETURNED = 1024
+
 -- Note that what a quota covers was set aside, so that somebody looks when it has room again.
 local function note_aside(quota, aside)
   if (quota.aside == '1') ~= aside then
@@ -24,14 +27,15 @@ end
 
 -- Some of a batch's jobs return to their places. Returns whether that was all of them.
 local function unpark(lane, batch)
-  local ids = redis.call('ZRANGE', line_key({lane = lane, batch = batch, parked = 1}), 0, MOST_MOVED - 1)
+  local line = line_key({lane = lane, batch = batch, parked = 1})
+  local ids = redis.call('ZRANGE', line, 0, MOST_MOVED - 1)
   for _, id in ipairs(ids) do
     local job = read_job(id)
-    if job and leave_line(id, job) then
+    if job and job.parked == 1 and leave_line(id, job) then
       write_job(id, job)
       enter_line(id, job)
     else
-      redis.call('ZREM', line_key({lane = lane, batch = batch, parked = 1}), id) -- somebody has deleted its record
+      drop_entry(lane, line, id, job)
     end
   end
   if #ids < MOST_MOVED then
@@ -48,10 +52,17 @@ local function bring_back(lane, model, tenants)
   return tenants[1] ~= nil
 end
 
--- Tenants of a lane's model whose windows end by `till` stand as they did before. Returns whether there were any.
-local function bring_back_by(lane, model, till)
+-- Tenants of a lane's model whose windows end by `till` stand as they did before, `most` of them. Returns whether there were any.
+local function bring_back_by(lane, model, till, most)
   return bring_back(lane, model,
-    redis.call('ZRANGEBYSCORE', tenants_key(lane, model), ASIDE, till, 'LIMIT', 0, MOST_MOVED))
+    redis.call('ZRANGEBYSCORE', tenants_key(lane, model), ASIDE, till, 'LIMIT', 0, most or MOST_MOVED))
+end
+
+-- Caps have changed: the tenants of all models of a lane stand as they did before; those whose caps are as they were are set aside again.
+local function bring_all_back(lane)
+  for _, model in ipairs(redis.call('SMEMBERS', models_key(lane))) do
+    bring_back_by(lane, model, '+inf', MOST_RETURNED)
+  end
 end
 
 local function is_aside(lane, model, tenant)

@@ -88,11 +88,20 @@ local function next_head(lane, model)
   return head and weighed(lane, model, head)
 end
 
+-- Until when windows end of tenants that are set aside for nothing: theirs are over, or nothing keeps back one that stands there.
+local function returns_till(head)
+  if head.aside and not head.pause then
+    return '+inf'
+  end
+  return has_caps(head.budget.terms) and ASIDE + WALL
+end
+
 -- The head of a lane's model, or nil; one that a cap of its tenant or its batch keeps back lets others pass, of which more may follow:
 -- then `lane.more` is set.
 local function read_head(lane, model)
   local head = next_head(lane, model)
-  if head and head.budget and has_caps(head.budget.terms) and bring_back_by(lane.name, model, ASIDE + WALL) then
+  local till = head and head.budget and returns_till(head)
+  if till and bring_back_by(lane.name, model, till) then
     head = next_head(lane, model)
   end
   for _ = 1, MOST_PASSED_BY do

@@ -120,6 +120,15 @@ local function leave_line(id, job)
   return true
 end
 
+-- Take out of a line what does not stand there: somebody has deleted its record, or a worker of an earlier version has put it there that
+-- does not know of where it is. There it is counted.
+local function drop_entry(lane, line, id, job)
+  redis.call('ZREM', line, id)
+  if not job then
+    count(lane, 'queued', -1)
+  end
+end
+
 -- The job of a lane's model that is next by turns, or nil: id, job, start (its tag), place; aside: all tenants are set aside.
 local function head_of(lane, model)
   for _ = 1, MOST_MENDED do
@@ -136,17 +145,21 @@ local function head_of(lane, model)
       local line = line_key({lane = lane, model = model, tenant = tenant})
       local entry = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')
       local job = entry[1] and read_job(entry[1])
-      if job and line_key(job) == line then
+      if job and line_key(job) == line and job.ship ~= SHIPPED then
         local aside = start >= ASIDE
         return {id = entry[1], job = job, start = aside and start_tag(lane, tenant) or start, place = tonumber(entry[2]), aside = aside}
       elseif entry[1] then
-        redis.call('ZREM', line, entry[1]) -- somebody has deleted its record, or it says that the job stands elsewhere
-        count(lane, 'queued', -1)
+        drop_entry(lane, line, entry[1], job)
       else
         drop_tenant(lane, model, tenant)
       end
     end
   end
+end
+
+-- The first tenants of a lane's model by turns, without those that are set aside.
+local function tenants_at_turn(lane, model, most)
+  return redis.call('ZRANGEBYSCORE', tenants_key(lane, model), '-inf', '(' .. ASIDE, 'LIMIT', 0, most)
 end
 
 -- Jobs of a lane's model that are looked at for one that is no suspect, at most half of what is left in each line: many suspects
@@ -156,7 +169,7 @@ local MOST_PASSED = 128
 -- The first job by turns that is no suspect, as a head, or nil.
 local function unsuspected(lane, model)
   local left = MOST_PASSED
-  for _, tenant in ipairs(redis.call('ZRANGE', tenants_key(lane, model), 0, MOST_PASSED)) do
+  for _, tenant in ipairs(tenants_at_turn(lane, model, MOST_PASSED)) do
     left = math.floor(left / 2)
     local line = line_key({lane = lane, model = model, tenant = tenant})
     local entries = left > 0 and redis.call('ZRANGE', line, 0, left - 1, 'WITHSCORES') or {}

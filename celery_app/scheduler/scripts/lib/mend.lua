@@ -1,5 +1,6 @@
--- Library (uses clock, jobs, lines, wakeup, scheduled, shipments, dead, ended): puts jobs back whose place somebody has deleted, a server
--- that evicts keys or a hand. They would else be lost for good, and nobody would know.
+-- Library (uses clock, jobs, lines, wakeup, scheduled, shipments, dead, ended, quota, aside): puts jobs back whose place somebody has
+-- deleted, a server that evicts keys or a hand, and those that need not stand aside any more. They would else be lost for good, and nobody
+-- would know.
 
 -- Jobs that are looked at in one go, and the cursor from which on the next ones are.
 local MOST_LOOKED_AT, CURSOR = 100, key('mended')
@@ -47,4 +48,29 @@ local function mend_some()
     mend(found[2][i], read_job(found[2][i]))
   end
   redis.call('SET', CURSOR, found[1])
+end
+
+-- Times that jobs of a batch are moved in one go.
+local MOST_ROUNDS = 4
+
+-- Whether a batch that was set aside may go on: it was cancelled and has to end, or it may cost what its first job does.
+local function may_return(lane, batch)
+  local id = redis.call('ZRANGE', line_key({lane = lane, batch = batch, parked = 1}), 0, 0)[1]
+  local job = id and read_job(id)
+  return not job or redis.call('EXISTS', key('cancel:' .. batch)) == 1
+    or not cap_reached({name = lane, rank = 1}, job, {caps = true}) -- who keeps it back besides sees to it in its line
+end
+
+-- Look at one batch of a lane that was set aside. What made room for it need not have been a job of it that went, which brings the next.
+local function return_some(lane)
+  local batch = redis.call('SRANDMEMBER', parked_key(lane))
+  if not (batch and may_return(lane, batch)) then
+    return
+  end
+  for _ = 1, MOST_ROUNDS do
+    if unpark(lane, batch) then
+      break
+    end
+  end
+  wake(lane)
 end

@@ -40,7 +40,7 @@ end
 -- The first job by turns of a lane's model that does not wait for the first one with its prefix, as a head, or nil.
 local function passing(lane, model, budget)
   local left = MOST_LOOKS
-  for _, tenant in ipairs(redis.call('ZRANGE', tenants_key(lane, model), 0, MOST_LOOKS)) do
+  for _, tenant in ipairs(tenants_at_turn(lane, model, MOST_LOOKS)) do
     left = math.floor(left / 2)
     local line = line_key({lane = lane, model = model, tenant = tenant})
     local head = left > 0 and passing_in(line, budget, left)
