@@ -159,6 +159,10 @@ class Leases:
         """Say whether a job is held by this process, and its end has not been told."""
         return tag in self._held or tag in self._ending
 
+    def is_owed(self, tag: str, token: str) -> bool:
+        """Say whether the broker has still to be told how a claim ended: the heartbeat does so, nobody has to."""
+        return (tag, token) in self._unacked
+
     def _let_go(self, tag: str, token: str, script: Script, arguments: tuple[Any, ...]) -> bool:
         """Run a script that ends a claim; where the broker is away, have the heartbeat repeat it until it stands.
 

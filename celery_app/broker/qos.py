@@ -35,8 +35,9 @@ class QoS(kombu_redis.QoS):
             super().ack(delivery_tag)
             return
         claim = claim_of(delivery_tag)
-        if self.channel.leases.holds(claim[0]):  # else its slot has done so
-            self.channel.leases.ack(*claim)
+        leases = self.channel.leases
+        if leases.holds(claim[0]) and not leases.is_owed(*claim):  # else its slot has done so, or tried
+            leases.ack(*claim)
         self._free_slot(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
