@@ -90,8 +90,8 @@ class Leases:
         self._wake(self._extending)
 
     def ack(self, tag: str, token: str) -> bool:
-        """End a job that is done."""
-        return self._let_go(tag, token, ACK, (self.prefix, tag, token))
+        """End a job that is done, unless the heartbeat has still to tell of its end: it may be another one."""
+        return (tag, token) in self._unacked or self._let_go(tag, token, ACK, (self.prefix, tag, token))
 
     def requeue(
         self,
@@ -158,10 +158,6 @@ class Leases:
     def holds(self, tag: str) -> bool:
         """Say whether a job is held by this process, and its end has not been told."""
         return tag in self._held or tag in self._ending
-
-    def is_owed(self, tag: str, token: str) -> bool:
-        """Say whether the broker has still to be told how a claim ended: the heartbeat does so, nobody has to."""
-        return (tag, token) in self._unacked
 
     def _let_go(self, tag: str, token: str, script: Script, arguments: tuple[Any, ...]) -> bool:
         """Run a script that ends a claim; where the broker is away, have the heartbeat repeat it until it stands.

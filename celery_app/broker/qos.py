@@ -35,9 +35,8 @@ class QoS(kombu_redis.QoS):
             super().ack(delivery_tag)
             return
         claim = claim_of(delivery_tag)
-        leases = self.channel.leases
-        if leases.holds(claim[0]) and not leases.is_owed(*claim):  # else its slot has done so, or tried
-            leases.ack(*claim)
+        if self.channel.leases.holds(claim[0]):  # else its slot has done so
+            self.channel.leases.ack(*claim)
         self._free_slot(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:

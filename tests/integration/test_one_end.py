@@ -31,8 +31,9 @@ def test_a_cancelled_job_whose_broker_goes_away_has_no_second_end(valkey, tmp_pa
             task.pop_request()
 
 
-def test_what_a_slot_could_not_acknowledge_is_left_to_the_heartbeat(tmp_path, monkeypatch):
-    """The worker's main thread, which has all other jobs to see to, waits for no broker that a slot has waited for."""
+@pytest.mark.parametrize("end", ["ack", "requeue", "dead_letter"])
+def test_what_a_slot_could_not_tell_the_broker_is_left_to_the_heartbeat(tmp_path, monkeypatch, end):
+    """An acknowledgement after it waits for no broker that the slot has waited for, and takes no requeued job away."""
     with Server(tmp_path) as server:
         monkeypatch.setenv("CELERY_BROKER_URL", server.url)
         app = create_app()
@@ -40,12 +41,11 @@ def test_what_a_slot_could_not_acknowledge_is_left_to_the_heartbeat(tmp_path, mo
             channel, token = connection.default_channel, f"{'0' * 32}:1"
             channel.leases.register("one", token)
             server.kill()
-            channel.leases.ack("one", token)
+            getattr(channel.leases, end)("one", token, *["why"] * (end == "dead_letter"))
             owed = channel.leases._unacked["one", token]
             channel.qos.append(None, delivery_of("one", token))
             channel.qos.ack(delivery_of("one", token))
             assert channel.leases._unacked["one", token] is owed
-            assert not channel.qos._delivered or delivery_of("one", token) in channel.qos._dirty
             server.start()
             wait_until(lambda: not channel.leases.holds("one"), "the heartbeat has told it", 30.0)
         close(app)
