@@ -26,6 +26,7 @@ from tasks.spending import say_nearly_spent
 
 if TYPE_CHECKING:
     from celery_app.broker.lease import Leases
+    from celery_app.settings import Settings
     from tasks.job import Job
 
 logger = logging.getLogger(__name__)
@@ -187,14 +188,22 @@ class LandedCall(FreeCall):
 
     def settle(self) -> None:
         """Owe no budget anything; write down what it has cost, and count what it used."""
-        settings, job = settings_of(self._job.app), self._job
+        settings = settings_of(self._job.app)
+        if settings.prices:
+            self._charge(settings)
+        self._tell_observers(0.0, 0, "landed")
+
+    def _charge(self, settings: Settings) -> None:
+        job = self._job
         payer = Payer(job.lane.name, job.model, job.tenant, job.batch or "")
         usage, bill = bill_of(settings, payer, self.usage, time.time(), shipped=True)
-        if bill and usage is not None and usage.usd is not None:
-            arguments = (self._prefix, claim_of(job.claim)[0], bill, usage.usd)
-            try:
-                for row in CHARGE.run(self._client, (), arguments):
-                    say_nearly_spent(settings, Warned.of(row))
-            except redis.RedisError as exc:
-                say_away("the cost of a shipped job is not written down", exc)
-        self._tell_observers(0.0, 0, "landed")
+        usd = CallEnd(usage, outcome=self.outcome, reason=self.reason).usd
+        if usd < 0:
+            return  # nobody says, or the job comes back: what it took of caps stays taken
+        # An error is free: there is no bill, and what it took of caps is given back.
+        arguments = (self._prefix, claim_of(job.claim)[0], "" if usage is None else bill, usd)
+        try:
+            for row in CHARGE.run(self._client, (), arguments):
+                say_nearly_spent(settings, Warned.of(row))
+        except redis.RedisError as exc:
+            say_away("the cost of a shipped job is not written down", exc)

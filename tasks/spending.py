@@ -16,7 +16,17 @@ logger = logging.getLogger(__name__)
 
 
 def say_nearly_spent(settings: Settings, warned: Warned) -> None:
-    """Tell of a cap; the script that counts has said so once, to one process."""
+    """Tell of a cap; the script that counts has said so once, to one process.
+
+    It raises nothing: whatever goes wrong here, the call was answered.
+    """
+    try:
+        _say(settings, warned)
+    except Exception as exc:  # noqa: BLE001 - the call has been paid for
+        logger.warning("nobody could be told that most of a cap is spent: %s", type(exc).__name__)
+
+
+def _say(settings: Settings, warned: Warned) -> None:
     kind, _, name = warned.cap.partition("|")
     whose, spent, limit = f"{kind} {name}".strip(), warned.spent / NANODOLLARS, warned.limit / NANODOLLARS
     until = f" of {warned.day} ({settings.time_zone})" if warned.day else ""

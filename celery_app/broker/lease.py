@@ -90,8 +90,8 @@ class Leases:
         self._wake(self._extending)
 
     def ack(self, tag: str, token: str) -> bool:
-        """End a job that is done."""
-        return self._let_go(tag, token, ACK, (self.prefix, tag, token))
+        """End a job that is done, unless the heartbeat has still to tell of its end: it may be another one."""
+        return (tag, token) in self._unacked or self._let_go(tag, token, ACK, (self.prefix, tag, token))
 
     def requeue(
         self,

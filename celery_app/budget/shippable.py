@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from celery_app.settings import Settings
 
 #: Parameters of a call that its request in a batch has no place for: headers, and the query.
-_BESIDE = ("betas", "extra_headers", "extra_query")
+BESIDE = ("betas", "extra_headers", "extra_query", "user_profile_id", "workspace_id")
 
 
 def shipping_lanes(settings: Settings, params: Mapping[str, Any]) -> str:
     """Return the lanes that would ship a call, with spaces between; empty: it goes live.
 
-    What is no plain model, such as a fast one, goes live; so does a call with betas or with headers of its own.
+    What is no plain model, such as a fast one, goes live; so does a call that says anything beside its body.
 
     Args:
         settings: of the application.
         params: the keyword arguments of ``create_message``, checked.
     """
     lanes = [lane for lane in settings.lanes if lane.message_batches]
-    if not lanes or any(params.get(name) for name in _BESIDE):
+    if not lanes or any(params.get(name) for name in BESIDE):
         return ""
     model = str(params.get("model"))
     if metered_model(params) != model:

@@ -55,8 +55,10 @@ def webhook(url: str) -> str:
     """Return the address of a webhook.
 
     Raises:
-        ValueError: what is said would be read on the way.
+        ValueError: what is said would be read on the way, or no request can be made of it.
     """
+    if " " in url or not url.isprintable():  # urlsplit() overlooks some of these
+        raise ValueError("has to be an address without blanks and control characters")
     parts = urlsplit(url)
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)):
         raise ValueError("has to begin with https://, or with http:// where it is on this machine")

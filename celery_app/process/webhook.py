@@ -52,8 +52,9 @@ class Webhook:
             if has_room:
                 self._waiting.put((url, json.dumps(message).encode()))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lanes-webhook", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="lanes-webhook", daemon=True)
+                thread.start()  # may fail; the next message tries again
+                self._thread = thread
         if not has_room:
             logger.warning("the webhook at %s does not keep up, a message is dropped", _host(url))
 
@@ -72,7 +73,7 @@ def _deliver(url: str, body: bytes) -> None:
     for pause in (*PAUSES_S, None):
         try:
             _post(url, body)
-        except (OSError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - else the thread would end, and its traceback show the address
             if pause is None:
                 logger.warning("the webhook at %s took no message: %s", _host(url), type(exc).__name__)
                 return

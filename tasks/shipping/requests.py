@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from celery_app.broker.body import read_body
+from celery_app.budget.shippable import BESIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,6 +75,6 @@ def _params(text: bytes | None) -> dict[str, Any] | None:
     except (ValueError, LookupError, TypeError):
         return None
     extra = kwargs.pop("extra_body", None) or {}
-    for beside in ("betas", "extra_headers", "extra_query"):
+    for beside in BESIDE:
         kwargs.pop(beside, None)  # empty: it would not be here
     return {**kwargs, **extra}

@@ -165,6 +165,15 @@ def test_a_webhook_is_encrypted_or_on_this_machine(monkeypatch, url):
     assert "secret-1" not in str(caught.value)
 
 
+@pytest.mark.parametrize("between", [" ", "\t", "\n", "\x7f", "\u2028"])
+def test_a_webhook_has_no_blanks_and_control_characters(monkeypatch, between):
+    """No request can be made of such an address; the error shows nothing of it."""
+    monkeypatch.setenv("EZAI_USD_WEBHOOK", f"https://hooks.example.com/secret{between}1")
+    with pytest.raises(InvalidSettings, match=r"EZAI_USD_WEBHOOK: .* without blanks and control characters") as caught:
+        Settings.from_environment()
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["https://hooks.example.com/x", "http://localhost:9/x", "http://127.0.0.1/x"])
 def test_a_webhook_that_nobody_overhears_is_taken(monkeypatch, url):
     """HTTPS anywhere, and HTTP on loopback."""

@@ -1,14 +1,18 @@
 """Which calls go to the API's batches, and what comes back from them."""
 
+import inspect
 import json
+from typing import Any
 
 import pytest
+from anthropic import Anthropic
 from kit.client_rig import params
 
 from celery_app.broker.shipments import Shipment
-from celery_app.budget.shippable import shipping_lanes
+from celery_app.budget.shippable import BESIDE, shipping_lanes
 from celery_app.configuration.given import from_environment
 from celery_app.settings import Settings
+from tasks.request import REFUSED
 from tasks.shipping.answers import answer_in
 from tasks.shipping.requests import custom_id, number_of
 
@@ -33,13 +37,24 @@ def test_a_lane_ships_all_models_none_or_those_of_patterns(word, patterns):
 
 
 def test_what_batches_do_not_take_goes_live():
-    """Betas, headers, a query, a fast model, and a model that no pattern names."""
+    """What is said beside the body, a fast model, and a model that no pattern names."""
     some = settings(LANES_BATCH_MESSAGE_BATCHES="m*", LANES_NORMAL_MESSAGE_BATCHES="on")
     assert shipping_lanes(some, params()) == "normal batch"
     assert shipping_lanes(some, params(model="other")) == "normal"
-    for beside in ({"betas": ["b"]}, {"extra_headers": {"a": "b"}}, {"extra_query": {"a": "b"}}, {"speed": "fast"}):
-        assert shipping_lanes(some, params(**beside)) == ""
+    for name in BESIDE:
+        assert shipping_lanes(some, params(**{name: {"a": "b"}})) == ""
+    assert shipping_lanes(some, params(speed="fast")) == ""
     assert shipping_lanes(settings(), params()) == ""
+
+
+def test_each_parameter_of_the_sdk_is_in_the_body_or_known_to_be_beside_it(monkeypatch):
+    """What the SDK sends as a header, in the query or not at all would be an unknown field of a batch's request."""
+    sent = dict[str, Any]()
+    messages = Anthropic(api_key="unused").messages
+    monkeypatch.setattr(messages, "_post", lambda _, **said: sent.update(said))
+    names = {*inspect.signature(messages.create).parameters} - {*REFUSED, "extra_headers", "extra_query", "extra_body"}
+    messages.create(**dict.fromkeys(names, "x"), extra_body={"extra": 1}, timeout=1.0)
+    assert {*names} - {*sent["body"]} == {*BESIDE} - {"extra_headers", "extra_query", "betas"}
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 from kit.waiting import wait_until
+from pydantic import SecretStr
 
+from celery_app.budget.reservation import Warned
 from celery_app.process import webhook
-from celery_app.process.webhook import MOST_WAITING, Webhook
+from celery_app.process.webhook import MOST_WAITING, WEBHOOK, Webhook
+from celery_app.settings import Settings
+from tasks.spending import say_nearly_spent
 
 
 class _Server(ThreadingHTTPServer):
@@ -78,3 +82,32 @@ def test_a_webhook_that_moves_is_not_followed(server, monkeypatch, caplog):
         wait_until(lambda: sender._thread is None, "it gives up")
     assert server.paths == ["/moved", "/moved"]
     assert caplog.messages == ["the webhook at 127.0.0.1 took no message: HTTPError"]
+
+
+def test_an_address_that_no_request_can_be_made_of_ends_no_thread(server, monkeypatch, caplog, capsys):
+    """The next message is delivered, and nothing of the address is written anywhere."""
+    monkeypatch.setattr(webhook, "PAUSES_S", ())
+    server.may_answer.set()
+    sender = Webhook()
+    with caplog.at_level(logging.WARNING):
+        sender.send(f"{server.url}/secret 1", {})
+        sender.send(f"{server.url}/next", {})
+        wait_until(lambda: sender._thread is None, "all is delivered")
+    assert server.paths == ["/next"]
+    assert caplog.messages == ["the webhook at 127.0.0.1 took no message: InvalidURL"]
+    assert "secret" not in capsys.readouterr().err
+
+
+def test_a_warning_that_cannot_be_sent_fails_no_call(monkeypatch, caplog):
+    """What sending it raises is logged by its type; once there are threads again, the next one is sent."""
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    settings = Settings(usd_webhook=SecretStr("http://localhost/secret"))
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(threading.Thread, "start", no_thread)
+        say_nearly_spent(settings, Warned("all|", 8, 10, "2026-01-01"))
+    assert caplog.messages[-1] == "nobody could be told that most of a cap is spent: RuntimeError"
+    assert WEBHOOK._thread is None
+    WEBHOOK.begin()
