@@ -11,7 +11,7 @@ from celery_app.broker.claiming import ClaimingChannel
 from celery_app.broker.lane_queue import LaneQueue
 from celery_app.broker.publisher import LanePublishBatch, Publisher
 from celery_app.broker.qos import QoS
-from celery_app.broker.refused_writes import coming_back
+from celery_app.broker.refused_writes import coming_back, full_disk_is_away
 from celery_app.broker.rules import LANE_NAMES
 
 
@@ -25,6 +25,11 @@ class Channel(ClaimingChannel):
         loop_wakeup = self.connection.loop_wakeup if self.connection is not None else None
         if loop_wakeup is not None:
             loop_wakeup.wake()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Connect; a worker comes back to a server that refuses even that, as one does whose disk is full."""
+        with full_disk_is_away():
+            super().__init__(*args, **kwargs)
 
     def _size(self, queue: str) -> int:
         return LaneQueue(self, queue).size() if self.is_lane(queue) else int(super()._size(queue))

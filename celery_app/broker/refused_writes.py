@@ -32,3 +32,14 @@ def coming_back() -> Iterator[None]:
     except redis.ResponseError as exc:
         wait_for_server("what a worker writes at its start", exc)
         raise redis.ConnectionError(str(exc)) from exc
+
+
+@contextmanager
+def full_disk_is_away() -> Iterator[None]:
+    """Take a server for one that is away which answers a PING, too, by saying that its disk is full."""
+    try:
+        yield
+    except redis.ResponseError as exc:
+        if not str(exc).startswith("MISCONF"):
+            raise
+        raise redis.ConnectionError(str(exc)) from exc

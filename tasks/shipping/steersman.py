@@ -83,7 +83,7 @@ def _has_shipments(app: Any, lane: Lane) -> bool:
     try:
         return bool(redis_client(app).exists(SHIPMENTS.of(key_prefix(app), lane.name)))
     except redis.RedisError:
-        return True  # nobody knows: look again and again
+        return False  # nobody knows; the next worker that starts sees them
 
 
 class Steersman:

@@ -3,7 +3,7 @@
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,6 +114,23 @@ def test_a_stream_that_meets_a_full_server_is_whole_once_there_is_room(server, t
         read += events
         assert text_of(read) == events.message["content"][0]["text"]
         assert "restart" not in {event["type"] for event in read}
+    close(app)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of another process' files is Linux' own")
+def test_a_worker_that_starts_while_the_disk_is_full_works_once_there_is_room(server, tmp_path):
+    """It waits, as for a broker that is away; it ended, and whoever replaces workers then had none."""
+    app = web_app(server.url)
+    env = {"CELERY_BROKER_URL": server.url, "EZAI_API_KEY": "sk-test"}
+    with running() as api, server.client() as redis:
+        queued = Client(app).submit(**params())
+        with ExitStack() as stack:
+            with full_disk(redis, server):
+                starting = worker(tmp_path, ready=False, EZAI_BASE_URL=api.url, **env)
+                started = stack.enter_context(starting)
+                started.wait_until_it_says("Cannot connect to")
+            started.wait_until_it_says(" ready.")
+            assert queued.get(timeout=30)["type"] == "message"
     close(app)
 
 
