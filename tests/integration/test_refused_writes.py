@@ -3,7 +3,7 @@
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +12,7 @@ from kit.client_rig import params, text_of, web_app
 from kit.server import Server
 from kit.waiting import wait_until
 from kit.worker import worker
-from redis import Redis, ResponseError
+from redis import ConnectionError as NoConnection, Redis, ResponseError
 
 from celery_app.client import Client
 from celery_app.errors import BrokerTakesNoWrites
@@ -118,19 +118,14 @@ def test_a_stream_that_meets_a_full_server_is_whole_once_there_is_room(server, t
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of another process' files is Linux' own")
-def test_a_worker_that_starts_while_the_disk_is_full_works_once_there_is_room(server, tmp_path):
-    """It waits, as for a broker that is away; it ended, and whoever replaces workers then had none."""
+def test_a_channel_of_a_server_whose_disk_is_full_is_one_to_open_again(server):
+    """Its PING is refused, too, which is no error of the connection to Celery: a worker that starts just then ended."""
     app = web_app(server.url)
-    env = {"CELERY_BROKER_URL": server.url, "EZAI_API_KEY": "sk-test"}
-    with running() as api, server.client() as redis:
-        queued = Client(app).submit(**params())
-        with ExitStack() as stack:
-            with full_disk(redis, server):
-                starting = worker(tmp_path, ready=False, EZAI_BASE_URL=api.url, **env)
-                started = stack.enter_context(starting)
-                started.wait_until_it_says("Cannot connect to")
-            started.wait_until_it_says(" ready.")
-            assert queued.get(timeout=30)["type"] == "message"
+    with server.client() as redis, app.connection_for_read() as connection:
+        connection.channel()  # the one that a connection opens by itself
+        with full_disk(redis, server), pytest.raises(NoConnection, match="MISCONF"):
+            connection.channel()
+        connection.channel().close()
     close(app)
 
 
