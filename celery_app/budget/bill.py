@@ -54,7 +54,7 @@ def bill_of(
     names = {name: value[:_LONGEST] for name, value in payer._asdict().items()}
     price, saved, rates = price_of(settings, payer.model), 0, (0.0, 0.0)
     if price is not None:
-        part = (1 - price.batch_discount) if shipped else 1
+        part = price.part_in_batch if shipped else 1
         rates = (price.input * PER_TOKEN * part, price.output * PER_TOKEN * part)
     if usage is not None:
         usd = used_usd(price, usage) if price is not None else 0

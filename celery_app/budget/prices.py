@@ -69,9 +69,9 @@ def used_usd(price: Price, usage: Usage) -> int:
 def part_in_batch(settings: Settings, model: str) -> float:
     """Return the part of a call's price that it costs as part of a message batch; 1 where no price is known."""
     price = price_of(settings, model)
-    return 1.0 if price is None else 1 - price.batch_discount
+    return 1.0 if price is None else price.part_in_batch
 
 
 def in_batch(price: Price, usd: int) -> int:
     """Return what nanodollars come to as part of a message batch."""
-    return round(usd * (1 - price.batch_discount))
+    return round(usd * price.part_in_batch)

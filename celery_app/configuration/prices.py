@@ -39,6 +39,11 @@ class Price(BaseModel):
     cache_read: Dollars = 0.0
     batch_discount: Annotated[float, Field(ge=0, le=1)] = 0.5
 
+    @property
+    def part_in_batch(self) -> float:
+        """The part of all of these that is paid in a message batch."""
+        return 1 - self.batch_discount
+
     @model_validator(mode="before")
     @classmethod
     def _with_defaults(cls, given: object) -> object:
